@@ -1,0 +1,295 @@
+"""Configuration of the BGA-MNER model: every default lives here, and nowhere else."""
+
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+TEXT_ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
+"""`model_type` of the text encoders whose attention takes generated features."""
+
+VISION_ENCODERS = ("clip_vision_model", "vit", "dinov2", "siglip_vision_model")
+"""`model_type` of the vision encoders whose attention takes generated features."""
+
+_VISION_TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
+_DEFAULT_ALIGNED_LAYERS = 4
+
+
+@strict
+class BgaMnerConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`BgaMnerModel`] and [`BgaMnerForTokenClassification`].
+
+    "Paper" below is arXiv 2308.02570; where a default is not the paper's, the reason is given.
+
+    Parameters
+    ----------
+    text_config : dict or PreTrainedConfig, optional
+        Text encoder; `model_type` one of `TEXT_ENCODERS`, "bert" where a dict names none. Default: BERT-base, as in
+        the paper.
+    vision_config : dict or PreTrainedConfig, optional
+        Vision encoder; `model_type` one of `VISION_ENCODERS`, "clip_vision_model" where a dict names none. A whole
+        CLIP or SigLIP configuration stands for its vision tower. Default: CLIP ViT-B/32, as in the paper.
+    num_bga_layers : int, optional
+        Number of stages: one stands before each of the last `num_bga_layers` layers of both encoders, paired from the
+        top. Default: 4, or the depth of the shallower encoder if that is less. The paper aligns all 12 layers; every
+        stage costs a generator pass at inference.
+    use_context_sampler : bool, default True
+        SCS: sample the tokens and patches that the generators read. Off: they read all (paper's ablation).
+    sampler_temperature : float, default 1.0
+        Temperature of the Gumbel softmax in training (1.0 is the neutral choice; the paper states none).
+    sampler_initial_keep : float, default 0.9
+        Share of positions that an untrained sampler keeps through *all* stages. The keep mask of a stage is the
+        product of all decisions so far, so an even start (0.5 a stage) would leave the last of four stages 6 %.
+    use_text_to_image, use_image_to_text : bool, default True
+        MCG: generate visual features from text, and text features from pictures (paper's ablations). Without
+        `use_text_to_image` the text branch is a plain encoder.
+    use_hybrid_attention : bool, default True
+        Let the encoders' layers attend to the generated features. Off: the features only enter the losses.
+    generator_num_layers : int, default 1
+        Decoder layers of a cross-modal generator.
+    generator_ffn_ratio : int or float, default 2
+        Width of a generator's feed-forward block over the width of the features it generates. 4 is the usual ratio;
+        2 is chosen because the generator runs at inference.
+    generator_dropout : float, default 0.1
+        Dropout in the generators, as in BERT.
+    gate_initial_bias : float, default -4.0
+        Initial value of a layer's gate, a bias on the scores of generated keys. With 50 generated and 30 own keys of
+        equal score, -4 gives the generated ones 3 % of the attention: training starts from the pretrained encoder.
+    reconstruction_weight : float, default 1.0
+        alpha in L = L_crf + alpha L_rec + beta L_cyc.
+    cycle_weight : float, default 1.0
+        beta in the same sum.
+    reconstruction_distance : {"mse", "smooth_l1", "cosine"}, default "mse"
+        Distance of generated and real features, averaged over dimensions ("cosine": one minus the similarity).
+    normalize_targets : bool, default True
+        Layer-normalise the real features before they are compared. Raw hidden states are dominated by a few
+        dimensions, and a generator that fits these has learned nothing.
+    visual_target : {"last", "layer"}, default "last"
+        What a stage's text -> image generator has to generate: the vision encoder's last states, or those that enter
+        the paired layer. The last ones name objects best.
+    entity_masking_probability : float, default 0.0
+        In training, the share of labelled pairs whose entity words are replaced by `mask_token_id` and whose text
+        reads the *real* picture instead of generated features ("visual teaching", not in the paper): the step from
+        visual concept to type is learned from these, the step from name to visual concept from all pairs.
+    mask_token_id : int, optional
+        The tokenizer's mask token; needed for entity masking.
+    visual_source : {"generated", "real", "none"}, default "generated"
+        What the text attends to at inference: features generated from the text (paper), real ones (ablation, and for
+        callers who have a picture; sentences without one fall back to generated features), or nothing.
+    constrain_transitions : bool, default True
+        Forbid tag transitions that BIO forbids in the CRF.
+    classifier_dropout : float, default 0.1
+        Dropout before the tag scores, as in BERT.
+    image_size : int, optional
+        Side in pixels of the square pictures that the model is given. Default: the vision encoder's own. Fewer pixels
+        mean fewer visual features to generate at inference.
+    initializer_range : float, default 0.02
+        Standard deviation of the tag classifier's initial weights, as in BERT.
+    id2label, label2id : dict, optional
+        Tags and their ids; either is enough, the other is made from it.
+
+    Raises
+    ------
+    ValueError
+        If an encoder isn't supported, there are more stages than layers, or two options contradict each other.
+
+    Examples
+    --------
+    >>> from bga_mner import BgaMnerConfig
+    >>> config = BgaMnerConfig(
+    ...     text_config={"model_type": "bert", "num_hidden_layers": 2},
+    ...     vision_config={"model_type": "vit", "num_hidden_layers": 3},
+    ...     id2label={0: "O", 1: "B-PER", 2: "I-PER"},
+    ... )
+    >>> config.num_bga_layers, config.num_vision_tokens, config.label2id["B-PER"]
+    (2, 197, 1)
+    """
+
+    model_type = "bga_mner"
+    sub_configs_defaults = {  # noqa: RUF012 - transformers turns this class attribute into specs
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="clip_vision_model"),
+    }
+    # Trainer.predict gathers what is not listed here: logits and predictions.
+    keys_to_ignore_at_inference = (
+        "emissions",
+        "crf_loss",
+        "reconstruction_loss",
+        "cycle_loss",
+        "last_hidden_state",
+        "vision_last_hidden_state",
+        "generated_vision",
+        "generated_text",
+        "text_keep_masks",
+        "vision_keep_masks",
+        "hidden_states",
+    )
+
+    text_config: dict | PreTrainedConfig | None = None
+    vision_config: dict | PreTrainedConfig | None = None
+    num_bga_layers: int | None = None
+    use_context_sampler: bool = True
+    sampler_temperature: int | float = 1.0
+    sampler_initial_keep: float = 0.9
+    use_text_to_image: bool = True
+    use_image_to_text: bool = True
+    use_hybrid_attention: bool = True
+    generator_num_layers: int = 1
+    generator_ffn_ratio: int | float = 2
+    generator_dropout: int | float = 0.1
+    gate_initial_bias: int | float = -4.0
+    reconstruction_weight: int | float = 1.0
+    cycle_weight: int | float = 1.0
+    reconstruction_distance: Literal["mse", "smooth_l1", "cosine"] = "mse"
+    normalize_targets: bool = True
+    visual_target: Literal["last", "layer"] = "last"
+    entity_masking_probability: int | float = 0.0
+    mask_token_id: int | None = None
+    visual_source: Literal["generated", "real", "none"] = "generated"
+    constrain_transitions: bool = True
+    classifier_dropout: int | float = 0.1
+    image_size: int | None = None
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        fields = [name for name in self.__dataclass_fields__ if not name.startswith("_")]
+        for name in kwargs:
+            guess = get_close_matches(name, fields, n=1, cutoff=0.85)
+            if guess and not hasattr(type(self), name):
+                # Unknown arguments are kept, as in every transformers configuration, so a typing error would be too.
+                raise ValueError(f"BgaMnerConfig has no option {name!r}. Did you mean {guess[0]!r}?")
+        self.vision_config = _vision_tower(self.vision_config)
+        if self.id2label is None and self.label2id is not None:
+            self.id2label = {int(index): label for label, index in self.label2id.items()}
+        super().__post_init__(**kwargs)
+        if self.id2label is not None:
+            # PreTrainedConfig leaves label2id as given, or unset
+            derived = {label: index for index, label in self.id2label.items()}
+            if self.label2id is not None and {k: int(v) for k, v in self.label2id.items()} != derived:
+                raise ValueError(
+                    f"id2label and label2id must be each other's inverse, but id2label={self.id2label} and "
+                    f"label2id={self.label2id}. Pass only one of them; the other is made from it."
+                )
+            self.label2id = derived
+        if self.vision_config.model_type == "siglip_vision_model":
+            self.vision_config.vision_use_head = False  # its pooling head would be loaded and never used
+        if self.image_size is None:
+            self.image_size = _square_side(self.vision_config.image_size, "vision_config.image_size")
+        if self.num_bga_layers is None:
+            depths = (self.text_config.num_hidden_layers, self.vision_config.num_hidden_layers)
+            self.num_bga_layers = min(_DEFAULT_ALIGNED_LAYERS, *depths)
+        # Here, so that a plain ValueError comes out; `@strict` wraps what its own validators raise.
+        self.validate_consistency()
+
+    def validate_consistency(self) -> None:
+        """Refuse what can't be built; `@strict` calls it again whenever the configuration is validated."""
+        self._check_encoders()
+        self._check_stages()
+        self._check_ranges()
+        self._check_switches()
+
+    @property
+    def num_vision_tokens(self) -> int:
+        """Positions of the vision encoder: one per patch, and the class token where the encoder has one."""
+        patch = _square_side(self.vision_config.patch_size, "vision_config.patch_size")
+        return (self.image_size // patch) ** 2 + self.has_vision_class_token
+
+    @property
+    def has_vision_class_token(self) -> bool:
+        """Whether position 0 of the vision encoder is a class token."""
+        return self.vision_config.model_type != "siglip_vision_model"
+
+    def _check_encoders(self) -> None:
+        """Refuse encoders whose attention would drop the generated features without a word."""
+        for kind, config, supported in (
+            ("text", self.text_config, TEXT_ENCODERS),
+            ("vision", self.vision_config, VISION_ENCODERS),
+        ):
+            if config.model_type not in supported:
+                raise ValueError(
+                    f"The {kind} encoder must be one of {', '.join(supported)}, but {kind}_config has "
+                    f"model_type={config.model_type!r}, whose attention doesn't take generated features. "
+                    f"Pass a {kind}_config (or checkpoint) of one of these families."
+                )
+        if getattr(self.text_config, "is_decoder", False):
+            raise ValueError(
+                "The text encoder must be bidirectional, but text_config.is_decoder is True. Set it to False."
+            )
+
+    def _check_stages(self) -> None:
+        """Refuse stages, labels and sizes that can't be built."""
+        depths = {
+            "text": self.text_config.num_hidden_layers,
+            "vision": self.vision_config.num_hidden_layers,
+        }
+        if not 1 <= self.num_bga_layers <= min(depths.values()):
+            raise ValueError(
+                f"num_bga_layers must be between 1 and {min(depths.values())}, the depth of the shallower encoder "
+                f"(text {depths['text']}, vision {depths['vision']} layers), but is {self.num_bga_layers}. Lower it, or "
+                "leave it out. To train without alignment, switch off use_text_to_image and use_image_to_text."
+            )
+        patch = _square_side(self.vision_config.patch_size, "vision_config.patch_size")
+        if self.image_size < patch:
+            raise ValueError(
+                f"image_size must be at least one patch of {patch} pixels, but is {self.image_size}. Raise it."
+            )
+        if sorted(self.id2label) != list(range(len(self.id2label))):
+            raise ValueError(
+                f"id2label must number the tags 0, 1, 2, ... without gaps, but has the ids {sorted(self.id2label)}."
+            )
+
+    def _check_ranges(self) -> None:
+        """Refuse numbers outside their range."""
+        for name in ("generator_dropout", "classifier_dropout", "entity_masking_probability"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is a probability and must be between 0 and 1, but is {value}.")
+        if not 0 < self.sampler_initial_keep < 1:
+            raise ValueError(
+                f"sampler_initial_keep must lie between 0 and 1, both excluded, but is {self.sampler_initial_keep}. "
+                "To keep every position, set use_context_sampler=False."
+            )
+        for name in ("sampler_temperature", "generator_ffn_ratio", "generator_num_layers", "initializer_range"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, but is {getattr(self, name)}.")
+        for name in ("reconstruction_weight", "cycle_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}. 0 switches the loss off.")
+
+    def _check_switches(self) -> None:
+        """Refuse options that contradict each other."""
+        if self.entity_masking_probability > 0 and self.mask_token_id is None:
+            raise ValueError(
+                "entity_masking_probability needs mask_token_id, which is None. "
+                "Pass mask_token_id=tokenizer.mask_token_id, or set entity_masking_probability=0."
+            )
+        if self.visual_source == "real" and not self.use_hybrid_attention:
+            raise ValueError(
+                'visual_source="real" lets the text attend to real pictures, which use_hybrid_attention=False forbids. '
+                "Set use_hybrid_attention=True."
+            )
+
+
+def _vision_tower(config: dict | PreTrainedConfig | None) -> dict | PreTrainedConfig | None:
+    """Return the vision half of a whole CLIP or SigLIP configuration, and any other configuration as it is."""
+    if isinstance(config, PreTrainedConfig) and config.model_type in _VISION_TOWERS:
+        return config.vision_config
+    if isinstance(config, dict) and config.get("model_type") in _VISION_TOWERS:
+        return {"model_type": _VISION_TOWERS[config["model_type"]], **config.get("vision_config", {})}
+    return config
+
+
+def _square_side(size: int | list[int] | tuple[int, ...], name: str) -> int:
+    """Return the side of a square given as an int or a pair; raise ValueError for any other shape."""
+    if isinstance(size, int):
+        return size
+    if len(set(size)) != 1:
+        raise ValueError(f"{name} must be square, but is {size}. Use a vision encoder with square pictures and patches.")
+    return int(size[0])
+
+
+__all__ = ["TEXT_ENCODERS", "VISION_ENCODERS", "BgaMnerConfig"]

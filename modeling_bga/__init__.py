@@ -1,0 +1,16 @@
+"""The model: CRF, context sampler, cross-modal generator, hybrid attention, and the PreTrainedModel classes."""
+
+from .crf import ConditionalRandomField, bio_constraints
+from .modeling_bga_mner import BgaMnerForTokenClassification, BgaMnerModel, BgaMnerPreTrainedModel
+from .outputs import BgaMnerModelOutput, BgaMnerTokenClassifierOutput
+
+
+__all__ = [
+    "BgaMnerForTokenClassification",
+    "BgaMnerModel",
+    "BgaMnerModelOutput",
+    "BgaMnerPreTrainedModel",
+    "BgaMnerTokenClassifierOutput",
+    "ConditionalRandomField",
+    "bio_constraints",
+]

@@ -1,0 +1,148 @@
+"""Run one encoder, stage by stage: sample, generate, and let the next layer attend to what was generated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from .context_sampler import ContextSampler
+from .cross_modal_generator import CrossModalGenerator
+from .encoders import encoder_layers
+from .hybrid_attention import HybridProjection
+from .keep_mask import keep_mask_bias
+
+
+class ReadFeatures(NamedTuple):
+    """What a layer reads of the other modality: features (batch, positions, width), bias (batch, positions) or None."""
+
+    features: torch.Tensor
+    bias: torch.Tensor | None
+
+
+@dataclass
+class BranchTrace:
+    """What a branch leaves behind, one entry per stage.
+
+    Attributes
+    ----------
+    states : list of torch.FloatTensor of shape (batch, length, width)
+        Hidden states that enter the layer.
+    keep_masks : list of torch.FloatTensor of shape (batch, length)
+        Keep masks of the samplers.
+    keep_biases : list of torch.FloatTensor of shape (batch, length)
+        The same, as attention scores.
+    generated : list of torch.FloatTensor of shape (batch, target length, target width)
+        Features generated for the other modality; empty if there is no generator.
+    hidden_states : list of torch.FloatTensor of shape (batch, length, width)
+        Input of every layer of the encoder, stage or not, and the output of the last.
+    """
+
+    states: list[torch.Tensor] = field(default_factory=list)
+    keep_masks: list[torch.Tensor] = field(default_factory=list)
+    keep_biases: list[torch.Tensor] = field(default_factory=list)
+    generated: list[torch.Tensor] = field(default_factory=list)
+    hidden_states: list[torch.Tensor] = field(default_factory=list)
+
+
+class AlignedBranch(nn.Module):
+    """What one modality's encoder needs beside its own layers: samplers, the generator, and projections.
+
+    Parameters
+    ----------
+    num_stages : int
+        Number of stages.
+    make_sampler : callable or None
+        Makes the sampler of a stage; None where everything is kept.
+    generator : CrossModalGenerator or None
+        Generates the other modality's features; None where this direction is switched off.
+    make_projection : callable or None
+        Makes the projection of a stage; None without hybrid attention.
+    """
+
+    def __init__(
+        self,
+        num_stages: int,
+        make_sampler: Callable[[], ContextSampler] | None,
+        generator: CrossModalGenerator | None,
+        make_projection: Callable[[], HybridProjection] | None,
+    ) -> None:
+        super().__init__()
+        self.num_stages = num_stages
+        self.samplers = None if make_sampler is None else nn.ModuleList(make_sampler() for _ in range(num_stages))
+        self.generator = generator
+        self.projections = (
+            None if make_projection is None else nn.ModuleList(make_projection() for _ in range(num_stages))
+        )
+
+    def forward(
+        self,
+        encoder: PreTrainedModel,
+        states: torch.Tensor,
+        padding_mask: torch.Tensor | None,
+        class_token_mask: torch.Tensor | None,
+        target_length: int,
+        target_bias: torch.Tensor | None,
+        generate: bool,
+        read: Callable[[int, torch.Tensor | None], ReadFeatures | None],
+    ) -> BranchTrace:
+        """Run the encoder's layers.
+
+        Parameters
+        ----------
+        encoder : PreTrainedModel
+            Encoder of this modality.
+        states : torch.FloatTensor of shape (batch, length, width)
+            Embeddings.
+        padding_mask : torch.BoolTensor of shape (batch, length) or None
+            False at padding; None where there is none.
+        class_token_mask : torch.BoolTensor of shape (batch, length) or None
+            True at the class token; None where there is none.
+        target_length : int
+            Number of positions to generate of the other modality.
+        target_bias : torch.FloatTensor of shape (batch, target_length) or None
+            Very negative at the other modality's padding.
+        generate : bool
+            Whether anything reads the generated features; otherwise they aren't generated.
+        read : callable
+            From stage and generated features (or None) to what the layer reads beside its own tokens, or None.
+
+        Returns
+        -------
+        BranchTrace
+            Of all stages.
+        """
+        trace = BranchTrace()
+        layers = encoder_layers(encoder)
+        first_stage = len(layers) - self.num_stages
+        # (batch, length) -> (batch, 1, 1, length)
+        own_mask = None if padding_mask is None else padding_mask[:, None, None, :]
+        keep = states.new_ones(states.shape[:2]) if padding_mask is None else padding_mask.to(states.dtype)
+        trace.hidden_states.append(states)
+        for index, layer in enumerate(layers):
+            layer_mask = own_mask
+            stage = index - first_stage
+            if stage >= 0:
+                if self.samplers is not None:
+                    keep = self.samplers[stage](states, keep, class_token_mask)
+                bias = keep_mask_bias(keep, padding_mask, self.training)
+                trace.states.append(states)
+                trace.keep_masks.append(keep)
+                trace.keep_biases.append(bias)
+                generated = None
+                if self.generator is not None and generate:
+                    generated = self.generator(states, bias, target_length, target_bias)
+                    trace.generated.append(generated)
+                features = read(stage, generated) if self.projections is not None else None
+                if features is not None:
+                    layer_mask = self.projections[stage](features.features, own_mask, features.bias)
+            states = layer(states, layer_mask)
+            trace.hidden_states.append(states)
+        return trace
+
+
+__all__ = ["AlignedBranch", "BranchTrace", "ReadFeatures"]

@@ -1,0 +1,102 @@
+"""Stage-refined context sampler (SCS): which tokens or patches of a stage the generators read."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class ContextSampler(nn.Module):
+    r"""Sample the positions of one modality at one stage.
+
+    With u = GELU(W LayerNorm(H)), split in two halves along its channels, a position is judged by its own first half
+    (local) beside the mean of the second half over the positions that the previous stage kept (global). An MLP maps
+    both to two logits, keep and drop. The keep mask is the product of all decisions so far:
+
+    .. math:: keep^l = keep^{l-1} \cdot decision^l
+
+    so the kept set only shrinks. The class token is always kept, padding never; a sentence (or picture) that would
+    lose everything keeps what the previous stage kept.
+
+    In training decisions are drawn by a hard straight-through Gumbel softmax; in evaluation the larger logit decides,
+    without noise.
+
+    Parameters
+    ----------
+    width : int
+        Hidden size of the modality.
+    temperature : float
+        Temperature of the Gumbel softmax.
+    initial_keep : float
+        Probability, between 0 and 1, that the untrained sampler keeps a position at this stage.
+    """
+
+    def __init__(self, width: int, temperature: float, initial_keep: float) -> None:
+        super().__init__()
+        self.temperature = float(temperature)
+        # softmax([d, 0])[0] = initial_keep
+        self.initial_logit = math.log(initial_keep / (1 - initial_keep))
+        self.norm = nn.LayerNorm(width)
+        self.local_global = nn.Linear(width, 2 * (width // 2))
+        self.hidden = nn.Linear(2 * (width // 2), width // 2)
+        self.decision = nn.Linear(width // 2, 2)
+
+    def logits(self, states: torch.Tensor, previous_keep: torch.Tensor) -> torch.Tensor:
+        """Score each position.
+
+        Parameters
+        ----------
+        states : torch.FloatTensor of shape (batch, length, width)
+            Hidden states that enter the layer.
+        previous_keep : torch.FloatTensor of shape (batch, length)
+            Keep mask of the previous stage.
+
+        Returns
+        -------
+        torch.FloatTensor of shape (batch, length, 2)
+            Logits of keeping and of dropping.
+        """
+        local, context = F.gelu(self.local_global(self.norm(states))).chunk(2, dim=-1)
+        weight = previous_keep.unsqueeze(-1)  # (batch, length, 1)
+        mean = (context * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True).clamp(min=1)
+        joined = torch.cat([local, mean.expand_as(context)], dim=-1)
+        return self.decision(F.gelu(self.hidden(joined)))
+
+    def forward(
+        self,
+        states: torch.Tensor,
+        previous_keep: torch.Tensor,
+        class_token_mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Return the keep mask of this stage.
+
+        Parameters
+        ----------
+        states : torch.FloatTensor of shape (batch, length, width)
+            Hidden states that enter the layer.
+        previous_keep : torch.FloatTensor of shape (batch, length)
+            Keep mask of the previous stage (before the first: 1, and 0 at padding).
+        class_token_mask : torch.BoolTensor of shape (batch, length) or None
+            True at the class token.
+
+        Returns
+        -------
+        torch.FloatTensor of shape (batch, length)
+            1 for kept, 0 for dropped, with a straight-through gradient in training.
+        """
+        logits = self.logits(states, previous_keep)
+        if self.training:
+            decision = F.gumbel_softmax(logits.float(), tau=self.temperature, hard=True)[..., 0].to(states.dtype)
+        else:
+            decision = (logits[..., 0] >= logits[..., 1]).to(states.dtype)
+        if class_token_mask is not None:
+            decision = decision.masked_fill(class_token_mask, 1.0)
+        keep = previous_keep * decision
+        emptied = keep.detach().sum(dim=1, keepdim=True) == 0  # (batch, 1)
+        return torch.where(emptied, previous_keep, keep)
+
+
+__all__ = ["ContextSampler"]

@@ -1,0 +1,173 @@
+"""Hybrid attention: an encoder layer's own tokens attend to themselves and to generated features.
+
+It is built on transformers' attention interface, so that the layers stay the library's own, with their pretrained
+weights. What the generated side needs travels in place of the attention mask, as a [`HybridStates`]: that is the one
+argument which every supported encoder hands to its attention function (SigLIP drops keyword arguments), and an
+attention function that doesn't know it fails at once instead of ignoring the features.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+
+HYBRID_ATTENTION = "bga_hybrid"
+"""Name under which the attention function is registered."""
+
+_KEY_VALUE_NAMES = (("key", "value"), ("k_lin", "v_lin"), ("k_proj", "v_proj"))
+
+
+class HybridStates(NamedTuple):
+    """What a layer attends to beside its own tokens.
+
+    Attributes
+    ----------
+    attention_mask : torch.BoolTensor of shape (batch, 1, 1, length) or None
+        Own positions that may be attended to; None for all.
+    states : torch.FloatTensor of shape (batch, features, width)
+        Generated (or real) features of the other modality, projected to the layer's width.
+    score_bias : torch.FloatTensor of shape (batch or 1, 1, 1, features)
+        Added to the attention scores of `states`: the layer's gate, and the log of the features' keep mask.
+    """
+
+    attention_mask: torch.Tensor | None
+    states: torch.Tensor
+    score_bias: torch.Tensor
+
+
+class HybridProjection(nn.Module):
+    """Bring features of the other modality into a layer: LayerNorm, projection to the layer's width, and the gate.
+
+    The LayerNorm stands first because the vision encoders are pre-norm: their hidden states have no fixed scale.
+
+    Parameters
+    ----------
+    feature_width : int
+        Width of the features.
+    layer_width : int
+        Hidden size of the layer that reads them.
+    gate_initial_bias : float
+        Initial value of the gate. Very negative values close it: the layer then computes what it did without.
+    """
+
+    def __init__(self, feature_width: int, layer_width: int, gate_initial_bias: float) -> None:
+        super().__init__()
+        self.gate_initial_bias = float(gate_initial_bias)
+        self.norm = nn.LayerNorm(feature_width)
+        self.projection = nn.Linear(feature_width, layer_width)
+        self.gate = nn.Parameter(torch.tensor(self.gate_initial_bias))
+
+    def forward(
+        self,
+        features: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        feature_bias: torch.Tensor | None = None,
+    ) -> HybridStates:
+        """Project features for one layer.
+
+        Parameters
+        ----------
+        features : torch.FloatTensor of shape (batch, features, feature_width)
+            Features of the other modality.
+        attention_mask : torch.BoolTensor of shape (batch, 1, 1, length) or None
+            The layer's own attention mask.
+        feature_bias : torch.FloatTensor of shape (batch, features), optional
+            Log of the features' keep mask.
+
+        Returns
+        -------
+        HybridStates
+            To be passed to the layer in place of its attention mask.
+        """
+        bias = self.gate.view(1, 1, 1, 1).expand(1, 1, 1, features.shape[1])  # (1, 1, 1, features)
+        if feature_bias is not None:
+            bias = bias + feature_bias[:, None, None, :]  # (batch, 1, 1, features)
+        return HybridStates(attention_mask, self.projection(self.norm(features)), bias)
+
+
+def hybrid_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | HybridStates | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: object,
+) -> tuple[torch.Tensor, None]:
+    """Attention over own tokens and, where `attention_mask` is a [`HybridStates`], over its states as well.
+
+    The states go through the calling module's own key and value projections, like any other hidden state, and are
+    split into heads the same way.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The calling attention module.
+    query, key, value : torch.FloatTensor of shape (batch, heads, length, head width)
+        Of the layer's own tokens.
+    attention_mask : torch.BoolTensor of shape (batch, 1, 1 or length, length), HybridStates or None
+        Which own positions may be attended to, and what else is read.
+    dropout : float
+        Probability of dropping an attention weight.
+    scaling : float, optional
+        Factor of the scores; the head width to the power of -1/2 by default.
+    **kwargs
+        Passed on to transformers' sdpa function.
+
+    Returns
+    -------
+    tuple of torch.FloatTensor of shape (batch, length, heads, head width) and None
+        Attention output; weights are not computed.
+    """
+    if isinstance(attention_mask, HybridStates):
+        own_mask, states, score_bias = attention_mask
+        key_projection, value_projection = _key_value_projections(module)
+        batch, heads, length, head_width = key.shape
+        # (batch, features, heads * head width) -> (batch, heads, features, head width)
+        split = (*states.shape[:2], heads, head_width)
+        key = torch.cat([key, key_projection(states).view(split).transpose(1, 2)], dim=2)
+        value = torch.cat([value, value_projection(states).view(split).transpose(1, 2)], dim=2)
+        own_bias = query.new_zeros(batch, 1, 1, length)
+        if own_mask is not None:
+            own_bias = own_bias.masked_fill(~own_mask, torch.finfo(query.dtype).min)
+        score_bias = score_bias.to(query.dtype).expand(batch, -1, -1, -1)
+        attention_mask = torch.cat([own_bias, score_bias], dim=-1)  # (batch, 1, 1, length + features)
+    kwargs["is_causal"] = False
+    return sdpa_attention_forward(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+    )
+
+
+def _key_value_projections(module: nn.Module) -> tuple[nn.Module, nn.Module]:
+    for key_name, value_name in _KEY_VALUE_NAMES:
+        if hasattr(module, key_name) and hasattr(module, value_name):
+            return getattr(module, key_name), getattr(module, value_name)
+    raise ValueError(
+        f"Hybrid attention expects an attention module with key and value projections named like one of "
+        f"{_KEY_VALUE_NAMES}, but {type(module).__name__} has none of them. Use an encoder that BgaMnerConfig accepts."
+    )
+
+
+def register_hybrid_attention() -> None:
+    """Register the attention and mask functions with transformers; models do so when they are built.
+
+    The mask function is needed too: without it an encoder that is run by its own forward would ignore padding.
+    """
+    AttentionInterface.register(HYBRID_ATTENTION, hybrid_attention_forward)
+    AttentionMaskInterface.register(HYBRID_ATTENTION, sdpa_mask)
+
+
+__all__ = [
+    "HYBRID_ATTENTION",
+    "HybridProjection",
+    "HybridStates",
+    "hybrid_attention_forward",
+    "register_hybrid_attention",
+]

@@ -1,0 +1,489 @@
+"""The processor: tweets, pictures and tags to the tensors that the model reads."""
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from transformers import BatchFeature, ProcessorMixin
+
+from .label_alignment import align_tags, read_word_labels
+from .padding import column_padding, pad_rows, padded_length
+from .pictures import BadPictureError, limit_aspect_ratio, load_picture
+from .tag_scheme import check_label2id, spans_from_tags
+from .word_encoding import check_tokenizer, default_max_length, encode_words, special_tokens
+from .word_splitting import split_words
+
+_FIX_WORDS = "Give words: text=[['Kawhi', 'wins'], ...] with word_labels=[['B-PER', 'O'], ...]."
+
+
+class _AttributeNames:
+    """`get_attributes` that leaves out, for an instance, the sub-processors it does not have.
+
+    ProcessorMixin asks the class which sub-processors its signature names, and the instance which ones to save; a
+    processor for text alone has no image processor to save.
+    """
+
+    def __get__(self, instance: Any, owner: type) -> Callable[[], list[str]]:
+        names = ["image_processor", "tokenizer"]
+        if instance is not None and instance.__dict__.get("image_processor") is None:
+            names = ["tokenizer"]
+        return lambda: list(names)
+
+
+class BgaMnerProcessor(ProcessorMixin):
+    """Tokenizer and image processor in one, for tweets with pictures.
+
+    Parameters
+    ----------
+    image_processor : transformers image processor or None
+        Brings pictures to ``pixel_values``; any that gives all pictures one size. None for text alone.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        A fast tokenizer.
+    label2id : dict of str to int or None
+        Ids of the BIO labels, as in the model's config. Needed to encode labels; saved with the processor.
+    chat_template : None
+        Present for ProcessorMixin only.
+
+    Attributes
+    ----------
+    bad_pictures : collections.Counter
+        How many pictures were treated as missing so far, by kind. Not saved.
+
+    Raises
+    ------
+    ValueError
+        If the tokenizer is missing or slow, or `label2id` is no set of BIO labels.
+    TypeError
+        If an argument is of the wrong class.
+
+    Examples
+    --------
+    >>> processor = BgaMnerProcessor.from_pretrained("folder")  # doctest: +SKIP
+    >>> batch = processor([["#", "NBA"]], images=["nba.jpg"], return_tensors="pt")  # doctest: +SKIP
+    """
+
+    get_attributes = _AttributeNames()
+
+    # `from_pretrained` passes saved arguments only to positional parameters: no `*` in this signature.
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        label2id: Mapping[str, int] | None = None,
+        chat_template: str | None = None,
+    ):
+        check_tokenizer(tokenizer)
+        self.image_processor = image_processor
+        parts = {} if image_processor is None else {"image_processor": image_processor}
+        super().__init__(**parts, tokenizer=tokenizer, chat_template=chat_template)
+        self.label2id = None if label2id is None else check_label2id(label2id)
+        self.bad_pictures: Counter[str] = Counter()
+
+    @classmethod
+    def _get_arguments_from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, processor_dict: dict | None = None, **kwargs: Any
+    ) -> list[Any]:
+        """Load the sub-processors; a saved ``"image_processor": null`` stands for a processor for text alone."""
+        processor_dict = processor_dict or {}
+        if processor_dict.get("image_processor", "absent") is not None:
+            return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, processor_dict, **kwargs)
+        subfolder = kwargs.pop("subfolder", "")
+        return [
+            None,
+            cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, subfolder, **kwargs),
+        ]
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of what the model reads, labels aside."""
+        names = list(self.tokenizer.model_input_names)
+        return names if self.image_processor is None else [*names, "pixel_values", "picture_mask"]
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
+        images: Any = None,
+        word_labels: Sequence[Any] | None = None,
+        *,
+        is_split_into_words: bool | None = None,
+        on_bad_image: str = "missing",
+        on_long_text: str = "truncate",
+        truncation: bool = True,
+        max_length: int | None = None,
+        padding: bool | str | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_tensors: str | None = None,
+        return_word_ids: bool = False,
+        return_word_start_mask: bool = False,
+        images_kwargs: dict[str, Any] | None = None,
+    ) -> BatchFeature:
+        """Encode a batch. A single text is a batch of one.
+
+        Parameters
+        ----------
+        text : str, sequence of str, sequence of sequences of str, or None
+            A text, texts, or texts as lists of words. Running text is split into words first (see
+            `word_splitting.split_words`). None encodes pictures alone.
+        images : picture, sequence of (picture or None), or None
+            One item a text; whatever `pictures.load_picture` takes.
+        word_labels : sequence or None
+            One item a text: None, or a list with one label a word: a tag, an id, or None or -100 for unknown.
+        is_split_into_words : bool or None
+            True says that a list of strings holds the words of one text. None looks at the type.
+        on_bad_image : {"missing", "raise"}
+            Treat broken pictures as missing, with a warning and counted in `bad_pictures`, or raise.
+        on_long_text : {"truncate", "raise"}
+            Cut texts longer than `max_length`, with a warning that says what is lost, or raise.
+        truncation : bool
+            False neither cuts nor warns.
+        max_length : int or None
+            Most tokens of a text, special tokens included; the tokenizer's limit by default, 512 if it has none.
+        padding : bool, {"longest", "max_length", "do_not_pad"} or None
+            None pads to the longest text if tensors are asked for.
+        pad_to_multiple_of : int or None
+            Round the padded length up.
+        return_tensors : {"pt", "np"} or None
+            None gives lists, and an array of pictures.
+        return_word_ids : bool
+            Add "word_ids": one list a text, the word each token belongs to, None for special tokens and padding.
+        return_word_start_mask : bool
+            Add "word_start_mask": which tokens begin a word.
+        images_kwargs : dict or None
+            For the image processor, such as ``{"do_center_crop": False}``.
+
+        Returns
+        -------
+        transformers.BatchFeature
+            input_ids, attention_mask and, with some tokenizers, token_type_ids : int64, (B, L).
+            labels : int64, (B, L), if `word_labels` is given; -100 where unknown and on padding.
+            word_start_mask : bool, (B, L), if asked for.
+            picture_mask : bool, (B,), if `images` is given: which texts have a picture.
+            pixel_values : float32, (B, 3, H, W), if any text has a picture; zeros where there is none.
+
+        Raises
+        ------
+        ValueError
+            If arguments do not fit together, and where "raise" is chosen.
+        TypeError
+            If a picture is of a type that cannot be one.
+        """
+        if text is None and images is None:
+            raise ValueError("Expected `text`, `images` or both, got neither.")
+        if return_tensors not in (None, "pt", "np"):
+            raise ValueError(f"Expected return_tensors 'pt', 'np' or None, got {return_tensors!r}.")
+        if text is None:
+            if word_labels is not None:
+                raise ValueError(f"Expected `text` beside `word_labels`, got none. {_FIX_WORDS}")
+            images = [images] if not isinstance(images, list | tuple) else images
+            pictures = self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
+            return BatchFeature(_stack_pictures(pictures), tensor_type=return_tensors)
+
+        sentences, single, are_words = _as_sentences(text, is_split_into_words)
+        if word_labels is not None:
+            if not are_words:
+                raise ValueError(f"Expected texts as lists of words, since `word_labels` is given. {_FIX_WORDS}")
+            word_labels = [word_labels] if single else word_labels
+        if images is not None:
+            images = images if isinstance(images, list | tuple) else [images]
+            if len(images) != len(sentences):
+                raise ValueError(
+                    f"Expected one item of `images` a text, got {len(images)} for {len(sentences)} texts. Give None "
+                    "for a text without a picture."
+                )
+
+        columns = self._encode_text(sentences, word_labels, max_length, on_long_text, truncation)
+        data = self._pad(columns, padding, max_length, pad_to_multiple_of, return_tensors)
+        if not return_word_ids:
+            data.pop("word_ids")
+        if not return_word_start_mask:
+            data.pop("word_start_mask")
+        if images is not None:
+            data.update(
+                _stack_pictures(
+                    self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs),
+                )
+            )
+        word_ids = data.pop("word_ids", None)
+        batch = BatchFeature(data, tensor_type=return_tensors)
+        if word_ids is not None:  # holds None, so it cannot be a tensor
+            batch["word_ids"] = word_ids
+        return batch
+
+    def encode_examples(
+        self,
+        batch: Mapping[str, Sequence[Any]],
+        *,
+        max_length: int | None = None,
+        on_bad_image: str = "missing",
+        on_long_text: str = "truncate",
+    ) -> dict[str, list[Any]]:
+        """Encode rows of a dataset at the moment they are read, for ``dataset.with_transform``.
+
+        Pictures are decoded row by row, so the dataset may be larger than memory. Use it with
+        ``TrainingArguments(remove_unused_columns=False)`` and `DataCollatorForMner`.
+
+        Parameters
+        ----------
+        batch : mapping of str to sequence
+            Columns ``tokens`` (lists of words) or ``text`` (strings); optionally ``ner_tags`` (lists of tags, None
+            allowed for a row or a word) and ``image``. Other columns are ignored, and so is ``image`` if the
+            processor has no image processor.
+        max_length, on_bad_image, on_long_text
+            As for a call of the processor.
+
+        Returns
+        -------
+        dict of str to list
+            Unpadded input_ids, attention_mask, word_start_mask, and token_type_ids where the tokenizer gives them;
+            labels if there are tags; pixel_values, each a float32 array (3, H, W) or None, if there are pictures.
+
+        Raises
+        ------
+        ValueError
+            As for a call of the processor, and if there is neither ``tokens`` nor ``text``.
+        """
+        name = "tokens" if "tokens" in batch else "text"
+        if name not in batch:
+            raise ValueError(
+                f"Expected a column 'tokens' (lists of words) or 'text', got the columns {list(batch)}. Rename yours "
+                "with dataset.rename_column."
+            )
+        if name == "text" and batch.get("ner_tags") is not None:
+            raise ValueError("Expected a column 'tokens' with lists of words, since 'ner_tags' is there, got 'text'.")
+        sentences, _, _ = _as_sentences(list(batch[name]), True if name == "tokens" else None, batched=True)
+        encoded = self._encode_text(sentences, batch.get("ner_tags"), max_length, on_long_text, True)
+        encoded.pop("word_ids")
+        if batch.get("image") is not None and self.image_processor is not None:
+            encoded["pixel_values"] = self.encode_pictures(batch["image"], on_bad_image=on_bad_image)
+        return encoded
+
+    def encode_words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+        """Encode words one by one, without special tokens; see `word_encoding.encode_words`."""
+        return encode_words(self.tokenizer, sentences)
+
+    def encode_pictures(
+        self, images: Sequence[Any], *, on_bad_image: str = "missing", images_kwargs: dict[str, Any] | None = None
+    ) -> list[np.ndarray | None]:
+        """Decode pictures and bring them to the model's format.
+
+        Parameters
+        ----------
+        images : sequence of (picture or None)
+            Whatever `pictures.load_picture` takes.
+        on_bad_image : {"missing", "raise"}
+            What to do about broken ones.
+        images_kwargs : dict or None
+            For the image processor.
+
+        Returns
+        -------
+        list of (numpy.ndarray or None)
+            float32 (3, H, W) each; None where there is no usable picture.
+
+        Raises
+        ------
+        BadPictureError
+            For the first broken picture, if `on_bad_image` is "raise".
+        ValueError
+            If pictures are given and the processor has no image processor.
+        """
+        if on_bad_image not in ("missing", "raise"):
+            raise ValueError(f"Expected on_bad_image 'missing' or 'raise', got {on_bad_image!r}.")
+        wanted = [index for index, image in enumerate(images) if image is not None]
+        if wanted and self.image_processor is None:
+            raise ValueError(
+                "Expected no pictures, since this processor was made for text alone, got some. Make it with "
+                "BgaMnerProcessor(image_processor=..., tokenizer=...)."
+            )
+        encoded: list[np.ndarray | None] = [None] * len(images)
+        kinds: Counter[str] = Counter()
+        first = ""
+        for index in wanted:
+            try:
+                picture = limit_aspect_ratio(load_picture(images[index]))
+            except BadPictureError as error:
+                if on_bad_image == "raise":
+                    raise BadPictureError(error.kind, f"Picture {index}: {error}") from error
+                first = first or str(error)
+                kinds[error.kind] += 1
+                continue
+            options = {"return_tensors": "np", **(images_kwargs or {})}
+            # (1, 3, H, W) -> (3, H, W)
+            encoded[index] = np.asarray(self.image_processor(picture, **options)["pixel_values"], dtype=np.float32)[0]
+        if kinds:
+            self.bad_pictures.update(kinds)
+            warnings.warn(
+                f"{sum(kinds.values())} of {len(wanted)} pictures cannot be used and are treated as missing: "
+                f"{', '.join(f'{count} {kind}' for kind, count in kinds.most_common())}. The first: {first}",
+                stacklevel=3,
+            )
+        return encoded
+
+    def _encode_text(
+        self,
+        sentences: list[list[str]],
+        word_labels: Sequence[Any] | None,
+        max_length: int | None,
+        on_long_text: str,
+        truncation: bool,
+    ) -> dict[str, list[Any]]:
+        """Encode texts without padding: one list a column, one list a text in it."""
+        if on_long_text not in ("truncate", "raise"):
+            raise ValueError(f"Expected on_long_text 'truncate' or 'raise', got {on_long_text!r}.")
+        tags = None if word_labels is None else read_word_labels(word_labels, sentences, self.label2id)
+        before, behind = special_tokens(self.tokenizer)
+        if max_length is None:
+            max_length = default_max_length(self.tokenizer)
+        room = max_length - len(before) - len(behind)
+        if truncation and room < 1:
+            raise ValueError(
+                f"Expected max_length above the {len(before) + len(behind)} special tokens, got {max_length}."
+            )
+        pieces = self.encode_words(sentences)
+        if truncation:
+            pieces = self._shorten(pieces, tags, room, on_long_text)
+        columns: dict[str, list[Any]] = {
+            name: [] for name in ("input_ids", "attention_mask", "word_ids", "word_start_mask")
+        }
+        with_types = "token_type_ids" in self.tokenizer.model_input_names
+        columns.update({"token_type_ids": []} if with_types else {})
+        columns.update({} if tags is None else {"labels": []})
+        for index, words in enumerate(pieces):
+            ids = before + [token for word in words for token in word] + behind
+            owners = [number for number, word in enumerate(words) for _ in word]
+            starts = [place == 0 for word in words for place in range(len(word))]
+            columns["input_ids"].append(ids)
+            columns["attention_mask"].append([1] * len(ids))
+            columns["word_ids"].append([None] * len(before) + owners + [None] * len(behind))
+            columns["word_start_mask"].append([False] * len(before) + starts + [False] * len(behind))
+            if with_types:
+                columns["token_type_ids"].append([0] * len(ids))
+            if tags is not None:
+                columns["labels"].append(
+                    align_tags(
+                        tags[index][: len(words)],
+                        [len(word) for word in words],
+                        self.label2id,
+                        (len(before), len(behind)),
+                    )
+                )
+        return columns
+
+    def _shorten(
+        self, pieces: list[list[list[int]]], tags: list[list[str | None]] | None, room: int, on_long_text: str
+    ) -> list[list[list[int]]]:
+        """Cut texts to `room` tokens and say what is lost; a word cut in the middle keeps its first tokens."""
+        shortened = []
+        texts, lost_words, lost_entities = 0, 0, 0
+        for index, words in enumerate(pieces):
+            length = sum(map(len, words))
+            if length <= room:
+                shortened.append(words)
+                continue
+            if on_long_text == "raise":
+                raise ValueError(
+                    f"Expected texts of at most {room} tokens beside the special ones, got {length} in text {index}. "
+                    "Shorten it, raise max_length, or use predict(), which reads long texts in windows."
+                )
+            kept: list[list[int]] = []
+            left = room
+            for word in words:
+                if left == 0:
+                    break
+                kept.append(word[:left])
+                left -= len(kept[-1])
+            shortened.append(kept)
+            texts += 1
+            lost_words += len(words) - len(kept)
+            if tags is not None:
+                lost_entities += sum(end > len(kept) for _, _, end in spans_from_tags(tags[index]))
+        if texts:
+            entities = "" if tags is None else f" and {lost_entities} entities (or their ends)"
+            warnings.warn(
+                f"{texts} of {len(pieces)} texts are longer than {room} tokens and were cut: {lost_words} words"
+                f"{entities} are lost. Raise max_length; predict() reads long texts in windows instead.",
+                stacklevel=4,
+            )
+        return shortened
+
+    def _pad(
+        self,
+        columns: dict[str, list[Any]],
+        padding: bool | str | None,
+        max_length: int | None,
+        multiple: int | None,
+        return_tensors: str | None,
+    ) -> dict[str, list[Any]]:
+        strategy = str(getattr(padding, "value", padding))
+        if strategy == "None":
+            strategy = "longest" if return_tensors else "do_not_pad"
+        lengths = [len(row) for row in columns["input_ids"]]
+        if strategy in ("False", "do_not_pad"):
+            if return_tensors and len(set(lengths)) > 1:
+                raise ValueError("Expected padding, since tensors of texts of different lengths are asked for.")
+            return columns
+        if strategy in ("True", "longest"):
+            length = max(lengths)
+        elif strategy == "max_length":
+            # A text may be longer where truncation is off.
+            length = max(max(lengths), max_length or default_max_length(self.tokenizer))
+        else:
+            raise ValueError(f"Expected padding True, False, 'longest', 'max_length' or 'do_not_pad', got {padding!r}.")
+        length = padded_length(length, multiple)
+        values: dict[str, Any] = {**column_padding(self.tokenizer), "word_ids": None, "word_start_mask": False}
+        side = self.tokenizer.padding_side
+        return {name: pad_rows(rows, length, values[name], side) for name, rows in columns.items()}
+
+
+def _stack_pictures(pictures: list[np.ndarray | None]) -> dict[str, np.ndarray]:
+    """Stack pictures, (3, H, W) each, to (B, 3, H, W) with zeros where there is none."""
+    present = np.array([picture is not None for picture in pictures], dtype=bool)
+    found = [picture for picture in pictures if picture is not None]
+    if not found:
+        return {"picture_mask": present}
+    shapes = {picture.shape for picture in found}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"Expected pictures of one shape, got {sorted(shapes)}. Use an image processor that resizes to a fixed "
+            "size, or crops, such as size={'height': 224, 'width': 224}."
+        )
+    stacked = np.zeros((len(pictures), *found[0].shape), dtype=np.float32)
+    stacked[present] = np.stack(found)
+    return {"pixel_values": stacked, "picture_mask": present}
+
+
+def _as_sentences(
+    text: Any, is_split_into_words: bool | None, batched: bool = False
+) -> tuple[list[list[str]], bool, bool]:
+    """Bring every accepted form of text to lists of words; also tell if it was a single text, and given as words."""
+    if isinstance(text, str):
+        if is_split_into_words:
+            raise ValueError(f"Expected words, since is_split_into_words=True, got the string {text[:50]!r}.")
+        return [[word for word, _, _ in split_words(text)]], True, False
+    if not isinstance(text, list | tuple):
+        raise ValueError(
+            f"Expected `text` as a string, a list of strings or a list of lists of words, got {type(text).__name__}."
+        )
+    if is_split_into_words and not batched and all(isinstance(word, str) for word in text):
+        return [list(text)], True, True
+    if not text:
+        raise ValueError(
+            "Expected at least one text, got an empty list. An empty text is '' or, as list of words, [[]]."
+        )
+    if all(isinstance(item, str) for item in text) and not is_split_into_words:
+        return [[word for word, _, _ in split_words(item)] for item in text], False, False
+    for index, item in enumerate(text):
+        if not isinstance(item, list | tuple) or is_split_into_words is False:
+            raise ValueError(
+                f"Expected all texts as strings or all as lists of words, got {type(item).__name__} as text {index}. "
+                "is_split_into_words=True says that a flat list holds the words of one text."
+            )
+        for place, word in enumerate(item):
+            if not isinstance(word, str):
+                raise ValueError(
+                    f"Expected words as strings, got {type(word).__name__} {word!r} as word {place} of text {index}."
+                )
+    return [list(item) for item in text], False, True

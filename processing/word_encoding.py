@@ -1,0 +1,160 @@
+"""Turn words into token ids, word by word, so that no word is ever lost; for every kind of fast tokenizer."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+# Tokenizers without a known limit carry a huge number as `model_max_length`.
+_NO_LIMIT = 1_000_000
+DEFAULT_MAX_LENGTH = 512
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """Refuse tokenizers that cannot tell which word a token belongs to.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Must be a fast one.
+
+    Raises
+    ------
+    ValueError
+        If it is None or a slow tokenizer.
+    """
+    if tokenizer is None:
+        raise ValueError("Expected a tokenizer, got None. Load one with transformers.AutoTokenizer.from_pretrained.")
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(
+            f"Expected a fast tokenizer, since only those tell which word a token belongs to, got the slow "
+            f"{type(tokenizer).__name__}. Load it with AutoTokenizer.from_pretrained(..., use_fast=True), or convert it "
+            "with PreTrainedTokenizerFast(tokenizer_file='tokenizer.json')."
+        )
+
+
+def default_max_length(tokenizer: Any) -> int:
+    """Give the longest input in tokens that the tokenizer's model takes, special tokens included.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Any tokenizer.
+
+    Returns
+    -------
+    int
+        ``tokenizer.model_max_length``, or 512 where that is not set.
+    """
+    limit = int(tokenizer.model_max_length)
+    return limit if 0 < limit < _NO_LIMIT else DEFAULT_MAX_LENGTH
+
+
+def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Give the special tokens around a single text.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+        A fast tokenizer.
+
+    Returns
+    -------
+    tuple of (list of int, list of int)
+        Token ids before and behind the text, for instance [CLS] and [SEP].
+    """
+    ids: list[int] = []
+    # A tiny vocabulary may know none of the first probes.
+    for probe in ("a", "e", "0", ".", str(tokenizer.unk_token or "a")):
+        encoding = tokenizer(
+            [[probe]], is_split_into_words=True, padding=False, truncation=False, return_attention_mask=False
+        )
+        ids = encoding["input_ids"][0]
+        inside = [place for place, word in enumerate(encoding.word_ids(0)) if word is not None]
+        if inside:
+            return list(ids[: inside[0]]), list(ids[inside[-1] + 1 :])
+    # Nothing but special tokens for every probe: the first one stands in front, as in every common template.
+    return list(ids[:1]), list(ids[1:])
+
+
+def encode_words(tokenizer: Any, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+    """Encode each word of each sentence, without special tokens.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+        A fast tokenizer. Byte-level ones that were made without ``add_prefix_space`` see a space before each word,
+        as in running text.
+    sentences : sequence of sequences of str
+        Words.
+
+    Returns
+    -------
+    list of list of list of int
+        Token ids of each word of each sentence; at least one a word. A word of which the tokenizer makes nothing
+        (a lone joiner, control characters, white space) gets the unknown token.
+
+    Raises
+    ------
+    ValueError
+        If such a word occurs and the tokenizer has no token to put there.
+    """
+    encoded: list[list[list[int]]] = [[[] for _ in words] for words in sentences]
+    filled = [index for index, words in enumerate(sentences) if len(words)]
+    if filled:
+        prefix = " " if _wants_prefix_space(tokenizer) else ""
+        batch = tokenizer(
+            [[_readable(word, prefix) for word in sentences[index]] for index in filled],
+            is_split_into_words=True,
+            add_special_tokens=False,
+            padding=False,
+            truncation=False,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        for row, index in enumerate(filled):
+            for token, word in zip(batch["input_ids"][row], batch.word_ids(row), strict=True):
+                if word is not None:
+                    encoded[index][word].append(token)
+    for index, pieces in enumerate(encoded):
+        for word, tokens in enumerate(pieces):
+            if not tokens:
+                tokens.append(_substitute(tokenizer, sentences[index][word]))
+    return encoded
+
+
+def _substitute(tokenizer: Any, word: str) -> int:
+    for token in (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id):
+        if token is not None:
+            return int(token)
+    raise ValueError(
+        f"Expected a tokenizer with an unknown token, since the word {word!r} has no token, got one without. "
+        "Set tokenizer.unk_token."
+    )
+
+
+def _readable(word: str, prefix: str) -> str:
+    """Prepare a word for the tokenizer; lone surrogates are not valid Unicode and would raise there."""
+    if prefix and not word[:1].isspace():
+        word = prefix + word
+    try:
+        word.encode("utf-8")
+    except UnicodeEncodeError:
+        word = word.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return word
+
+
+def _wants_prefix_space(tokenizer: Any) -> bool:
+    """Tell whether split words need a space in front to be encoded as inside a text."""
+    pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
+    if pre_tokenizer is None:
+        return False
+    pending: list[Any] = [json.loads(pre_tokenizer.__getstate__())]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, list):
+            pending.extend(part)
+        elif isinstance(part, dict):
+            if part.get("type") == "ByteLevel" and not part.get("add_prefix_space", True):
+                return True
+            pending.extend(part.values())
+    return False

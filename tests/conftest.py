@@ -1,0 +1,105 @@
+"""Tiny random models and batches that every test can build in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from bga_mner.configuration import BgaMnerConfig
+from bga_mner.modeling_bga import BgaMnerForTokenClassification
+
+
+LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+VOCABULARY = 60
+
+TEXT_CONFIGS: dict[str, dict[str, Any]] = {
+    "bert": {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 20},
+    "roberta": {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 20},
+    "xlm-roberta": {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 20},
+    "distilbert": {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 20},
+    "electra": {
+        "hidden_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 20,
+        "embedding_size": 8,
+    },
+}
+for _name, _config in TEXT_CONFIGS.items():
+    _config |= {
+        "model_type": _name,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 40,
+        "pad_token_id": 1 if "roberta" in _name else 0,
+    }
+
+# Deeper and wider than the text encoders, so that nothing relies on equal sizes.
+VISION_CONFIGS: dict[str, dict[str, Any]] = {
+    name: {
+        "model_type": name,
+        "hidden_size": 24,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 3,
+        "image_size": 16,
+        "patch_size": 8,
+        **({"mlp_ratio": 2} if name == "dinov2" else {"intermediate_size": 28}),
+    }
+    for name in ("clip_vision_model", "vit", "dinov2", "siglip_vision_model")
+}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def make_config() -> Callable[..., BgaMnerConfig]:
+    """Return a function that makes a tiny configuration: text family, vision family, further options."""
+
+    def make(text: str = "bert", vision: str = "vit", **options: Any) -> BgaMnerConfig:
+        defaults = {"id2label": dict(enumerate(LABELS)), "num_bga_layers": 2}
+        text_config = TEXT_CONFIGS[text] | options.pop("text_options", {})
+        vision_config = VISION_CONFIGS[vision] | options.pop("vision_options", {})
+        return BgaMnerConfig(text_config=text_config, vision_config=vision_config, **(defaults | options))
+
+    return make
+
+
+@pytest.fixture
+def make_model(make_config: Callable[..., BgaMnerConfig]) -> Callable[..., BgaMnerForTokenClassification]:
+    """Return a function that makes a tiny model in evaluation mode; arguments as for `make_config`."""
+
+    def make(*families: str, **options: Any) -> BgaMnerForTokenClassification:
+        return BgaMnerForTokenClassification(make_config(*families, **options)).eval()
+
+    return make
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., dict[str, torch.Tensor]]:
+    """Return a function that makes a batch of texts of the given lengths, padded on the right, and pictures."""
+
+    def make(
+        lengths: tuple[int, ...] = (9, 6, 4), pad_token_id: int = 0, pictures: bool = True, seed: int = 1
+    ) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        shape = (len(lengths), max(lengths))
+        attention_mask = torch.arange(shape[1]) < torch.tensor(lengths)[:, None]
+        input_ids = torch.randint(5, VOCABULARY, shape, generator=generator).masked_fill(~attention_mask, pad_token_id)
+        labels = torch.zeros(shape, dtype=torch.long)
+        labels[:, 1], labels[:, 2] = 3, 4  # B-PER I-PER
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask.long(),
+            "labels": labels.masked_fill(~attention_mask, -100),
+        }
+        if pictures:
+            batch["pixel_values"] = torch.randn(len(lengths), 3, 16, 16, generator=generator)
+            batch["picture_mask"] = torch.ones(len(lengths), dtype=torch.bool)
+        return batch
+
+    return make
