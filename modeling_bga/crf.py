@@ -1,10 +1,10 @@
-"""Linear-chain conditional random field: exact likelihood, posterior marginals and Viterbi paths.
+r"""Linear-chain conditional random field: exact likelihood, posterior marginals and Viterbi paths.
 
-A sentence with emissions :math:`e_t(y)` at its kept positions :math:`t = 1 \\dots n` scores a labelling ``y`` with
+A sentence with emissions :math:`e_t(y)` at its kept positions :math:`t = 1 \dots n` scores a labelling ``y`` with
 
-.. math:: s(y) = b(y_1) + \\sum_{t=1}^{n} e_t(y_t) + \\sum_{t=2}^{n} A(y_{t-1}, y_t) + f(y_n)
+.. math:: s(y) = b(y_1) + \sum_{t=1}^{n} e_t(y_t) + \sum_{t=2}^{n} A(y_{t-1}, y_t) + f(y_n)
 
-where ``b``, ``A`` and ``f`` are the start, transition and end scores, and :math:`p(y) = \\exp(s(y)) / Z`
+where ``b``, ``A`` and ``f`` are the start, transition and end scores, and :math:`p(y) = \exp(s(y)) / Z`
 (Lafferty, McCallum and Pereira, 2001, "Conditional random fields"). Labels may be known at some positions only; the
 loss is then ``log Z - log Z'``, ``Z'`` being the sum over the labellings that agree with what is known
 (Tsuboi et al., 2008, "Training conditional random fields using incomplete annotations").
@@ -18,6 +18,7 @@ keeps no graph through the loop. Where rescaled probabilities underflow, the sen
 from __future__ import annotations
 
 import math
+from itertools import pairwise as neighbours
 from typing import Any
 
 import torch
@@ -26,16 +27,11 @@ from torch.autograd.function import once_differentiable
 
 __all__ = ["FORBIDDEN_SCORE", "LOG_PROBABILITY_FLOOR", "UNKNOWN_TAG", "ConditionalRandomField", "bio_constraints"]
 
-UNKNOWN_TAG = -100
-"""The tag of a position whose label is not known (and of the positions that `decode` was not asked about)."""
-
-FORBIDDEN_SCORE = -1.0e4
-"""Score of a forbidden transition or start. Finite, so that no loss and no gradient is ever infinite."""
-
-LOG_PROBABILITY_FLOOR = -200.0
-"""Natural logarithm of the smallest probability that `ConditionalRandomField.log_marginals` reports."""
-
+UNKNOWN_TAG = -100  # of a position whose label is not known, and in the paths of masked positions
+FORBIDDEN_SCORE = -1.0e4  # of a forbidden transition or start; finite, so that no loss or gradient is ever infinite
+LOG_PROBABILITY_FLOOR = -200.0  # nats; the least that `log_marginals` reports
 _RESCALE_EVERY = 4  # steps; fewer cost time, more send more sentences through log space
+_Scores = tuple[Tensor, Tensor, Tensor]  # transitions (T, T), starts (T,), ends (T,), finite, in the working dtype
 
 
 def bio_constraints(id2label: dict[int, str]) -> tuple[Tensor, Tensor]:
@@ -69,22 +65,16 @@ def bio_constraints(id2label: dict[int, str]) -> tuple[Tensor, Tensor]:
     >>> starts.tolist()
     [True, True, False]
     """
-    if sorted(id2label) != list(range(len(id2label))):
-        raise ValueError(
-            f"id2label: expected the integer keys 0 to {len(id2label) - 1}, each once; got {sorted(id2label)}. "
-            "Number the labels without gaps, and turn keys that were read from JSON into integers."
-        )
+    if set(id2label) != set(range(len(id2label))):
+        expected = f"the integer keys 0 to {len(id2label) - 1}"
+        raise _misfit("id2label", expected, list(id2label), "Number the labels so.")
     names = [id2label[tag] for tag in range(len(id2label))]
-    known = set(names)
-    # The tags that must have gone before each tag; None where anything may.
-    needed = [{f"B-{name[2:]}", name} if name.startswith("I-") and f"B-{name[2:]}" in known else None for name in names]
+    # The tags of which one must have gone before; None where anything may.
+    needed = [{f"B-{x[2:]}", x} if x.startswith("I-") and f"B-{x[2:]}" in names else None for x in names]
     transitions = [[before is None or previous in before for before in needed] for previous in names]
     starts = [before is None for before in needed]
-    # An explicit device: models are often built under a default device of "meta", whose tensors hold no values.
-    return (
-        torch.tensor(transitions, dtype=torch.bool, device="cpu"),
-        torch.tensor(starts, dtype=torch.bool, device="cpu"),
-    )
+    # An explicit device, as models are often built under a default device of "meta", whose tensors hold no values.
+    return torch.tensor(transitions, device="cpu"), torch.tensor(starts, device="cpu")
 
 
 class ConditionalRandomField(nn.Module):
@@ -99,18 +89,14 @@ class ConditionalRandomField(nn.Module):
         Number of tags ``T``.
     allowed_transitions : Tensor of bool, shape (T, T), optional
         ``[previous, next]``; a transition that is not allowed scores `FORBIDDEN_SCORE` whatever its parameter holds.
-        None allows all. See `bio_constraints`.
+        None allows all. See `bio_constraints`. Kept in a buffer that is not in the state dict.
     allowed_starts : Tensor of bool, shape (T,), optional
         The same for the tag of the first kept position.
 
     Attributes
     ----------
-    transitions : nn.Parameter of float32, shape (T, T)
-        Scores of ``[previous, next]`` (natural-log units, as all scores here).
-    start_transitions, end_transitions : nn.Parameter of float32, shape (T,)
-        Scores of the first and of the last tag.
-    allowed_transitions, allowed_starts : Tensor of bool
-        Buffers, not in the state dict; `reset_constraints` fills them.
+    transitions, start_transitions, end_transitions : nn.Parameter of float32, shapes (T, T), (T,), (T,)
+        Scores of ``[previous, next]``, of the first and of the last tag, in nats (natural logarithms).
 
     Raises
     ------
@@ -137,7 +123,7 @@ class ConditionalRandomField(nn.Module):
     ) -> None:
         super().__init__()
         if num_tags < 1:
-            raise ValueError(f"num_tags: expected at least 1, got {num_tags}. Give the number of labels.")
+            raise _misfit("num_tags", "at least 1", num_tags, "Give the number of labels.")
         self.num_tags = num_tags
         # The dtype is explicit because models are also built under a half-precision default dtype.
         self.transitions = nn.Parameter(torch.empty(num_tags, num_tags, dtype=torch.float32))
@@ -162,10 +148,6 @@ class ConditionalRandomField(nn.Module):
         self.allowed_transitions.copy_(torch.tensor(self._transition_rows, dtype=torch.bool, device="cpu"))
         self.allowed_starts.copy_(torch.tensor(self._start_row, dtype=torch.bool, device="cpu"))
 
-    def extra_repr(self) -> str:
-        """Return the number of tags and of forbidden transitions, for ``print``."""
-        return f"num_tags={self.num_tags}, forbidden={sum(row.count(False) for row in self._transition_rows)}"
-
     def forward(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
         """Negative log-likelihood of what is known about the tags of each sentence.
 
@@ -182,46 +164,35 @@ class ConditionalRandomField(nn.Module):
         -------
         Tensor of shape (B,)
             ``log Z - log Z'`` in nats, float64 for float64 emissions, else float32. Exactly 0, with a gradient of
-            exactly 0, for a sentence with no known tag. Can be differentiated once.
+            exactly 0, for a sentence with no known tag. Can be differentiated once. A known tag that the constraints
+            forbid after its known left neighbour counts as unknown; `contradictory` says which these are.
 
         Raises
         ------
         ValueError
-            If shapes or dtypes do not fit, or a tag at a kept position is neither `UNKNOWN_TAG` nor in
-            ``0 ... T - 1``. On other devices than the CPU such a tag counts as unknown instead, because looking at
-            it would make the host wait for the device.
-
-        Notes
-        -----
-        A known tag that the constraints forbid after its known left neighbour counts as unknown; `contradictory`
-        says which these are.
+            If shapes or dtypes do not fit, there are no positions, or a tag at a kept position is neither
+            `UNKNOWN_TAG` nor in ``0 ... T - 1``. On other devices than the CPU, where looking at the tags would make
+            the host wait, such a tag counts as unknown instead.
         """
         mask = self._check(emissions, mask, tags)
-        return self._log_likelihood(emissions, mask, tags, self._known(tags, mask))
+        result: Tensor = _LogLikelihood.apply(emissions, *self._scores(emissions), mask, tags, self._known(tags, mask))
+        return result
 
     def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """``log Z``, the log of the summed exponential scores of all labellings, and 0 where nothing is kept.
-
-        Parameters
-        ----------
-        emissions, mask : Tensor
-            As for `forward`, and so are the errors.
+        """``log Z``, the log of the summed exponential scores of all labellings; arguments and errors as in `forward`.
 
         Returns
         -------
         Tensor of shape (B,)
-            In nats, float64 for float64 emissions, else float32. Can be differentiated once.
+            In nats, float64 for float64 emissions, else float32; 0 where nothing is kept. Can be differentiated once.
         """
-        return self._log_likelihood(emissions, self._check(emissions, mask))
+        mask = self._check(emissions, mask)
+        result: Tensor = _LogLikelihood.apply(emissions, *self._scores(emissions), mask, None, None)
+        return result
 
     @torch.no_grad()
     def log_marginals(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """Log posterior probabilities of each tag at each position; computed under ``no_grad``.
-
-        Parameters
-        ----------
-        emissions, mask : Tensor
-            As for `forward`, and so are the errors.
+        """Log posterior probabilities of the tags, without a gradient; arguments and errors as in `forward`.
 
         Returns
         -------
@@ -230,24 +201,15 @@ class ConditionalRandomField(nn.Module):
             `LOG_PROBABILITY_FLOOR`, and a masked position holds the uniform ``-log T``.
         """
         mask = self._check(emissions, mask)
-        if not emissions.numel():
-            return emissions.to(_result_dtype(emissions))
-        scores = self._scores(_work_dtype(emissions))
-        unary = _posterior(emissions, *_layout(mask), *scores, pairs=False)[1]
+        unary = _posterior(emissions, mask, self._scores(emissions), False)[1]
         # (B, L) -> (B, L, 1)
-        log_unary = (
-            unary.log_().clamp_min_(LOG_PROBABILITY_FLOOR).masked_fill_(~mask.unsqueeze(2), -math.log(self.num_tags))
-        )
+        masked = ~mask.unsqueeze(2)
+        log_unary = unary.log_().clamp_min_(LOG_PROBABILITY_FLOOR).masked_fill_(masked, -math.log(self.num_tags))
         return log_unary.to(_result_dtype(emissions))
 
     @torch.no_grad()
     def decode(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """Labelling of the highest score (Viterbi, 1967).
-
-        Parameters
-        ----------
-        emissions, mask : Tensor
-            As for `forward`, and so are the errors.
+        """Labelling of the highest score (Viterbi, 1967); arguments and errors as in `forward`.
 
         Returns
         -------
@@ -255,20 +217,14 @@ class ConditionalRandomField(nn.Module):
             Tags, `UNKNOWN_TAG` where the mask is False.
         """
         mask = self._check(emissions, mask)
-        if not emissions.numel():
-            return torch.full_like(mask, UNKNOWN_TAG, dtype=torch.int64)
-        return _viterbi(emissions, *_layout(mask), *self._scores(_work_dtype(emissions)))
+        return _viterbi(emissions, mask, self._scores(emissions))
 
     @torch.no_grad()
     def contradictory(self, tags: Tensor, mask: Tensor) -> Tensor:
         """Known tags that the constraints forbid after their known left neighbour, or at the start.
 
-        The neighbour is the previous kept position. These tags count as unknown in the loss.
-
-        Parameters
-        ----------
-        tags, mask : Tensor
-            As for `forward`, and so are the errors.
+        The neighbour is the previous kept position. These tags count as unknown in the loss. Arguments and errors are
+        as in `forward`.
 
         Returns
         -------
@@ -289,58 +245,44 @@ class ConditionalRandomField(nn.Module):
         allowed = self.allowed_transitions[safe.gather(1, left), safe] | ~known.gather(1, left)
         return known & torch.where(previous < 0, self.allowed_starts[safe], allowed)
 
-    def _scores(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """Transition, start and end scores with the constraints applied: (T, T), (T,), (T,)."""
+    def _scores(self, emissions: Tensor) -> _Scores:
+        """Scores with the constraints applied, in the dtype to work in."""
+        # Apple's "mps" has no float64; more sentences then take the way through log space.
+        dtype = torch.float32 if emissions.device.type == "mps" else torch.float64
         transitions = self.transitions.to(dtype).masked_fill(~self.allowed_transitions, FORBIDDEN_SCORE)
         starts = self.start_transitions.to(dtype).masked_fill(~self.allowed_starts, FORBIDDEN_SCORE)
         return transitions, starts, self.end_transitions.to(dtype)
 
-    def _log_likelihood(
-        self, emissions: Tensor, mask: Tensor, tags: Tensor | None = None, known: Tensor | None = None
-    ) -> Tensor:
-        """``log Z``, less ``log Z'`` where tags are given: (B,)."""
-        if not emissions.numel():
-            # (B, L, T) -> (B,), zeros that belong to the graph
-            return emissions.to(_result_dtype(emissions)).sum((1, 2))
-        scores = self._scores(_work_dtype(emissions))
-        result: Tensor = _LogLikelihood.apply(emissions, *scores, *_layout(mask), tags, known)
-        return result
-
     def _check(self, emissions: Tensor | None, mask: Tensor, tags: Tensor | None = None) -> Tensor:
         """Raise on shapes, dtypes and tags that do not fit; return the mask as bool."""
+        shape = tuple(mask.shape)
         if emissions is not None:
+            shape = tuple(emissions.shape[:2])
             if emissions.ndim != 3 or emissions.shape[2] != self.num_tags or not emissions.is_floating_point():
-                raise ValueError(
-                    f"emissions: expected floating-point scores of shape (batch, length, {self.num_tags}); got "
-                    f"{emissions.dtype} of shape {tuple(emissions.shape)}. Give one score per tag, or build the "
-                    "module with another num_tags."
-                )
-            expected = tuple(emissions.shape[:2])
-        else:
-            expected = tuple(mask.shape)
-        if mask.ndim != 2 or tuple(mask.shape) != expected or mask.is_floating_point() or mask.is_complex():
-            raise ValueError(
-                f"mask: expected booleans or integers of shape {expected if len(expected) == 2 else '(batch, length)'}"
-                f"; got {mask.dtype} of shape {tuple(mask.shape)}. Give the 2-d attention mask of the same sentences."
-            )
+                expected = f"floating-point scores of shape (batch, length, {self.num_tags})"
+                raise _misfit("emissions", expected, emissions, "Give one score per tag, or build with other num_tags.")
+        if (
+            mask.ndim != 2
+            or not mask.shape[1]
+            or tuple(mask.shape) != shape
+            or mask.is_floating_point()
+            or mask.is_complex()
+        ):
+            expected = f"booleans or integers of shape {shape if len(shape) == 2 else '(batch, length)'}, length > 0"
+            raise _misfit("mask", expected, mask, "Give the two-dimensional attention mask of the same sentences.")
         mask = mask.to(torch.bool)
         if tags is None:
             return mask
-        if tuple(tags.shape) != expected or tags.dtype != torch.int64:
-            raise ValueError(
-                f"tags: expected torch.int64 of shape {expected}; got {tags.dtype} of shape {tuple(tags.shape)}. "
-                f"Give one tag per position ({UNKNOWN_TAG} where unknown), converted with .long()."
-            )
-        # Only where reading a value costs no wait for the device.
-        if tags.device.type == "cpu":
+        if tuple(tags.shape) != shape or tags.dtype != torch.int64:
+            mend = f"Give one tag per position, {UNKNOWN_TAG} where unknown, converted with .long()."
+            raise _misfit("tags", f"torch.int64 of shape {shape}", tags, mend)
+        if _is_cheap_to_read(tags):
             wrong = mask & ((tags < 0) & (tags != UNKNOWN_TAG) | (tags >= self.num_tags))
             if wrong.any():
                 row, column = wrong.nonzero()[0].tolist()
-                raise ValueError(
-                    f"tags: expected 0 to {self.num_tags - 1}, or {UNKNOWN_TAG} for unknown, at the kept positions; "
-                    f"got {int(tags[row, column])} at [{row}, {column}]. Map the labels with the label2id of this "
-                    "model, or clear the mask there."
-                )
+                expected = f"0 to {self.num_tags - 1}, or {UNKNOWN_TAG} for unknown, at the kept positions"
+                got = f"{int(tags[row, column])} at [{row}, {column}]"
+                raise _misfit("tags", expected, got, "Use the label2id of this model, or clear the mask there.")
         return mask
 
 
@@ -348,49 +290,30 @@ class _LogLikelihood(torch.autograd.Function):
     """``log Z - log Z'`` (``log Z`` where tags is None), with the difference of the marginals as its gradient."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        emissions: Tensor,
-        transitions: Tensor,
-        starts: Tensor,
-        ends: Tensor,
-        rows: Tensor,
-        lengths: Tensor,
-        tags: Tensor | None,
-        known: Tensor | None,
-    ) -> Tensor:
-        batch = len(emissions)
-        pairs = any(ctx.needs_input_grad)
-        chain = (transitions, starts, ends)
-        if tags is None or known is None:
-            value, unary, pairwise = _posterior(emissions, rows, lengths, *chain, pairs=pairs)
+    def forward(ctx: Any, emissions: Tensor, *inputs: Any) -> Tensor:
+        """Take emissions, transitions, starts, ends, mask, tags or None, known or None; return (B,)."""
+        scores: _Scores = inputs[:3]
+        mask, tags, known = inputs[3:]
+        batch, pairs = len(emissions), any(ctx.needs_input_grad)
+        rows, lengths, _ = _layout(mask)
+        if tags is None:
+            value, unary, pairwise = _posterior(emissions, mask, scores, pairs)
         else:
             tags = tags.masked_fill(~known, 0)
             informed, complete = known.any(1), known.sum(1) == lengths
-            if emissions.device.type == "cpu":
+            if _is_cheap_to_read(emissions):
                 some = (informed & ~complete).nonzero().squeeze(1)
             else:
                 # A choice of sentences by their values would make the host wait, and a larger batch costs little.
                 some, complete = torch.arange(batch, device=emissions.device), torch.zeros_like(complete)
-            if len(some):
-                # Rule out what disagrees with a known tag, and get both partition functions from one loop.
-                disagree = known[some].unsqueeze(2).repeat(1, 1, emissions.shape[2])
-                disagree.scatter_(2, tags[some].unsqueeze(2), False)
-                # (B, L, T) and (S, L, T) -> (B + S, L, T)
-                emissions_too = torch.cat([emissions, emissions[some].masked_fill(disagree, -torch.inf)])
-                # (L, B) and (L, S) -> (L, B + S), with the row numbers of the sentences' copies
-                rows_too = rows[:, some] + (torch.arange(len(some), device=some.device) + batch - some) * len(rows)
-                results = _posterior(
-                    emissions_too,
-                    torch.cat([rows, rows_too], 1),
-                    torch.cat([lengths, lengths[some]]),
-                    *chain,
-                    pairs=pairs,
-                )
-                value, unary, pairwise = (x[:batch].index_add_(0, some, x[batch:], alpha=-1) for x in results)
-            else:
-                value, unary, pairwise = _posterior(emissions, rows, lengths, *chain, pairs=pairs)
-            _subtract_path((value, unary, pairwise), emissions, tags, known & complete.unsqueeze(1), rows, *chain)
+            # Rule out what disagrees with a known tag, and get both partition functions from one loop.
+            disagree = known[some].unsqueeze(2).repeat(1, 1, emissions.shape[2])
+            disagree.scatter_(2, tags[some].unsqueeze(2), False)
+            # (B, L, T) and (S, L, T) -> (B + S, L, T)
+            stacked = torch.cat([emissions, emissions[some].masked_fill(disagree, -torch.inf)])
+            results = _posterior(stacked, torch.cat([mask, mask[some]]), scores, pairs)
+            value, unary, pairwise = (x[:batch].index_add_(0, some, x[batch:], alpha=-1) for x in results)
+            _subtract_path((value, unary, pairwise), emissions, tags, known & complete.unsqueeze(1), rows, scores)
             value.clamp_(min=0).masked_fill_(~informed, 0)
             unary.masked_fill_(~informed[:, None, None], 0)
             pairwise.masked_fill_(~informed[:, None, None], 0)
@@ -403,6 +326,7 @@ class _LogLikelihood(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Weight the (differences of) marginals with the gradient (B,) of the result."""
         edges, unary, pairwise = ctx.saved_tensors
         grad = grad.to(unary.dtype)
         # (B, L, T) -> (B * L, T) -> (2, B, T) -> (2, T)
@@ -410,7 +334,7 @@ class _LogLikelihood(torch.autograd.Function):
         # (B,) @ (B, T * T) -> (T * T,) -> (T, T)
         transitions = (grad @ pairwise.flatten(1)).view(pairwise.shape[1:])
         emissions = torch.mul(unary, grad[:, None, None]).to(ctx.emission_dtype)
-        return emissions, transitions, starts, ends, None, None, None, None
+        return emissions, transitions, starts, ends, None, None, None
 
 
 def _plain_constraint(name: str, constraint: Tensor | None, shape: tuple[int, ...]) -> list[Any]:
@@ -418,80 +342,60 @@ def _plain_constraint(name: str, constraint: Tensor | None, shape: tuple[int, ..
     if constraint is None:
         return torch.ones(shape, dtype=torch.bool, device="cpu").tolist()
     if tuple(constraint.shape) != shape or constraint.dtype != torch.bool or constraint.is_meta:
-        raise ValueError(
-            f"{name}: expected torch.bool of shape {shape} with values; got {constraint.dtype} of shape "
-            f"{tuple(constraint.shape)} on {constraint.device}. Use bio_constraints, or create it on the CPU."
-        )
+        raise _misfit(name, f"torch.bool of shape {shape} with values", constraint, "Create it on the CPU.")
     return constraint.tolist()
+
+
+def _misfit(name: str, expected: str, got: object, mend: str) -> ValueError:
+    """Build the error for an argument that does not fit."""
+    if isinstance(got, Tensor):
+        got = f"{got.dtype} of shape {tuple(got.shape)} on {got.device}"
+    return ValueError(f"{name}: expected {expected}; got {got}. {mend}")
+
+
+def _is_cheap_to_read(tensor: Tensor) -> bool:
+    # Elsewhere the host would wait for the device.
+    return tensor.device.type == "cpu"
 
 
 def _result_dtype(emissions: Tensor) -> torch.dtype:
     return torch.float64 if emissions.dtype == torch.float64 else torch.float32
 
 
-def _work_dtype(emissions: Tensor) -> torch.dtype:
-    # Apple's "mps" has no float64; more sentences then take the way through log space.
-    return torch.float32 if emissions.device.type == "mps" else torch.float64
+def _layout(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Lay the kept positions out in time-first order.
 
-
-def _layout(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Time-first order of the kept positions: rows (L, B) among the B * L positions, kept ones first; counts (B,)."""
+    Returns rows (L, B) among the B * L positions, kept ones first; their counts (B,); bool (L, B), True behind these.
+    """
     batch, length = mask.shape
     order = mask.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
     # (B, L) -> (L, B)
-    rows = order.T + torch.arange(0, batch * length, length, device=mask.device)
-    return rows.contiguous(), mask.sum(1)
+    rows = (order.T + torch.arange(0, batch * length, length, device=mask.device)).contiguous()
+    lengths = mask.sum(1)
+    return rows, lengths, torch.arange(length, device=mask.device).unsqueeze(1) >= lengths
 
 
-def _outside(rows: Tensor, lengths: Tensor) -> Tensor:
-    """Steps behind the length of each sentence: bool (L, B)."""
-    return torch.arange(len(rows), device=rows.device).unsqueeze(1) >= lengths
-
-
-def _take(emissions: Tensor, rows: Tensor, outside: Tensor) -> Tensor:
-    """Emissions of the rows (...), zeros outside, in the working dtype: (..., T)."""
-    # (B, L, T) -> (B * L, T) -> (..., T)
-    taken = emissions.flatten(0, 1)[rows].to(_work_dtype(emissions))
+def _take(emissions: Tensor, rows: Tensor, outside: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bring emissions (B, L, T) into time-first order and the dtype, zeros outside: (L, B, T)."""
+    # (B, L, T) -> (B * L, T) -> (L * B, T) -> (L, B, T); index_select is far faster here than indexing
+    taken = emissions.flatten(0, 1).index_select(0, rows.flatten()).to(dtype)
     # Whatever masked positions hold, NaN included, ends here.
-    return taken.masked_fill_(outside.unsqueeze(-1), 0)
+    return taken.view(*rows.shape, -1).masked_fill_(outside.unsqueeze(2), 0)
 
 
-def _posterior(
-    emissions: Tensor,
-    rows: Tensor,
-    lengths: Tensor,
-    transitions: Tensor,
-    starts: Tensor,
-    ends: Tensor,
-    *,
-    pairs: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _put(steps: Tensor, rows: Tensor) -> Tensor:
+    """Undo the order of `_take`: (L, B, T) -> (B, L, T)."""
+    # (L, B) -> (L * B,)
+    flat = rows.flatten()
+    places = torch.empty_like(flat).scatter_(0, flat, torch.arange(len(flat), device=flat.device))
+    # (L, B, T) -> (L * B, T) -> (B * L, T) -> (B, L, T)
+    return steps.flatten(0, 1).index_select(0, places).view(rows.shape[1], rows.shape[0], -1)
+
+
+def _posterior(emissions: Tensor, mask: Tensor, scores: _Scores, pairs: bool) -> tuple[Tensor, Tensor, Tensor]:
     """``log Z`` (N,), marginals (N, L, T), 0 where masked, and pairwise marginals summed over time (N, T, T).
 
-    Emissions (N, L, T) may hold -inf for some tags of a position; rows and lengths are those of `_layout`; the scores
-    (T, T), (T,), (T,) are finite, in the working dtype. Without ``pairs`` the last result holds zeros.
-    """
-    *results, sound = _scaled_posterior(emissions, rows, lengths, transitions, starts, ends, pairs)
-    if not sound.all():
-        again = sound.logical_not().nonzero().squeeze(1)
-        some_rows = rows[:, again] + (torch.arange(len(again), device=again.device) - again) * len(rows)
-        part = _log_space_posterior(emissions[again], some_rows, lengths[again], transitions, starts, ends, pairs)
-        for whole, values in zip(results, part, strict=True):
-            whole[again] = values
-    log_partition, unary, pairwise = results
-    return log_partition, unary, pairwise
-
-
-def _scaled_posterior(
-    emissions: Tensor,
-    rows: Tensor,
-    lengths: Tensor,
-    transitions: Tensor,
-    starts: Tensor,
-    ends: Tensor,
-    pairs: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`_posterior` from rescaled probabilities, and for each sentence whether the result is sound: bool (N,).
+    Emissions (N, L, T) may hold -inf for some tags of a position. Without ``pairs`` the last result holds zeros.
 
     With ``a_t`` the forward probabilities and ``r_t`` those of the reversed sentence, both with the emission of ``t``
     and both up to a scale, and ``M = exp(A)``,
@@ -500,17 +404,21 @@ def _scaled_posterior(
         p(y_{t-1}, y_t) = a_{t-1}(y_{t-1}) M(y_{t-1}, y_t) r_t(y_t) / c_t
 
     As all factors are at most 1, what an underflow loses is at most about ``tiny / (c_t * scale)`` of all probability,
-    so the result is sound while that product stays far above ``tiny``.
+    so the result is sound while that product stays far above ``tiny``; `_log_space_posterior` does the other sentences.
     """
-    (length, batch), tags = rows.shape, emissions.shape[2]
-    outside = _outside(rows, lengths)
+    (batch, length), tags = mask.shape, emissions.shape[2]
+    transitions, starts, ends = scores
+    rows, lengths, outside = _layout(mask)
     time = torch.arange(length, device=rows.device).unsqueeze(1)
-    # The step that mirrors each step within its sentence: (L, N).
-    mirror = torch.where(outside, time, lengths - 1 - time)
-    # (L, N) and (L, N) -> (L, 2, N); emissions (N, L, T) -> (L, 2, N, T)
-    state = _take(emissions, torch.stack([rows, rows.gather(0, mirror)], 1), outside.unsqueeze(1))
-    shift = state.amax(3)
-    state.sub_(shift.unsqueeze(3)).exp_()
+    sentences = torch.arange(batch, device=rows.device)
+    # The step that mirrors each step within its sentence, as a row of (L * N): (L, N) -> (L * N,).
+    mirror = (torch.where(outside, time, lengths - 1 - time) * batch + sentences).flatten()
+    factors = _take(emissions, rows, outside, starts.dtype)
+    shift = factors.amax(2)
+    factors.sub_(shift.unsqueeze(2)).exp_()
+    state = factors.new_empty(length, 2, batch, tags)
+    # (L, N, T) -> (L * N, T) -> (L, N, T)
+    state[:, 0], state[:, 1] = factors, factors.flatten(0, 1).index_select(0, mirror).view_as(factors)
     top, first, last = transitions.max(), starts.max(), ends.max()
     matrix = torch.exp(transitions - top)
     both = torch.stack([matrix, matrix.T])
@@ -531,14 +439,12 @@ def _scaled_posterior(
             # No NaN behind the end of a sentence, which products with 0 would not remove.
             states[t].div_(total.clamp_min_(tiny))
 
-    # Reversed states in the order of the sentence: (L, 2, N, T) -> (L * 2 * N, T) -> (L, N, T).
-    backward = state.flatten(0, 2)[(2 * mirror + 1) * batch + torch.arange(batch, device=rows.device)]
-    joint = prior[:, 0] * backward
+    # Reversed states in the order of the sentence: (L, 2, N, T) -> (L * N, T) -> (L, N, T); `factors` is free again.
+    backward = factors.copy_(state[:, 1]).flatten(0, 1).index_select(0, mirror).view_as(factors)
+    joint = torch.mul(prior[:, 0], backward, out=factors)
     mass = joint.sum(2)
     weight = mass.reciprocal().masked_fill_(outside, 0).unsqueeze(2)
-    # (L, N, T) -> (N * L, T) -> (N, L, T)
-    unary = torch.empty_like(joint).view(-1, tags).index_copy_(0, rows.flatten(), joint.mul_(weight).flatten(0, 1))
-    unary = unary.view(emissions.shape)
+    unary = _put(joint.mul_(weight), rows)
 
     # Steps that were rescaled, within the sentence: (L // R, 1), against (N,).
     at = time[_RESCALE_EVERY - 1 :: _RESCALE_EVERY]
@@ -552,7 +458,7 @@ def _scaled_posterior(
     # (L, N) -> (1, N) -> (N,): log c at the last step, and the scales that its prior was divided by.
     log_partition = mass.gather(0, final.unsqueeze(0)).squeeze(0).log()
     log_partition += used[:, 0].log().masked_fill_(at >= final, 0).sum(0)
-    log_partition += shift[:, 0].sum(0) + top * final + first + last
+    log_partition += shift.sum(0) + top * final + first + last
     log_partition.masked_fill_(lengths == 0, 0)
 
     if pairs:
@@ -561,22 +467,21 @@ def _scaled_posterior(
         pairwise = torch.bmm(left, right).mul_(matrix)
     else:
         pairwise = state.new_zeros(batch, tags, tags)
-    return log_partition, unary, pairwise, sound
+    # The one place where the host waits for the device.
+    if not sound.all():
+        again = sound.logical_not().nonzero().squeeze(1)
+        part = _log_space_posterior(emissions[again], mask[again], scores, pairs)
+        log_partition[again], unary[again], pairwise[again] = part
+    return log_partition, unary, pairwise
 
 
 def _log_space_posterior(
-    emissions: Tensor,
-    rows: Tensor,
-    lengths: Tensor,
-    transitions: Tensor,
-    starts: Tensor,
-    ends: Tensor,
-    pairs: bool,
+    emissions: Tensor, mask: Tensor, scores: _Scores, pairs: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`_posterior` with logarithms throughout: about ten times slower, and safe at any finite scores."""
-    length, batch = rows.shape
-    outside = _outside(rows, lengths)
-    steps = _take(emissions, rows, outside)
+    (batch, length), (transitions, starts, ends) = mask.shape, scores
+    rows, lengths, outside = _layout(mask)
+    steps = _take(emissions, rows, outside, starts.dtype)
     # Lists over t of (N, T): forward with the emission of t, backward without it.
     forward = [starts + steps[0]]
     for t in range(1, length):
@@ -592,32 +497,23 @@ def _log_space_posterior(
     joint = torch.stack(forward) + torch.stack(backward)
     log_partition = torch.logsumexp(joint[0], 1)
     joint.sub_(log_partition.unsqueeze(1)).exp_().masked_fill_(outside.unsqueeze(2), 0)
-    # (L, N, T) -> (N * L, T) -> (N, L, T)
-    unary = torch.empty_like(joint).flatten(0, 1).index_copy_(0, rows.flatten(), joint.flatten(0, 1))
     pairwise = steps.new_zeros(batch, *transitions.shape)
     for t in range(1, length if pairs else 1):
         right = backward[t] + steps[t] - log_partition.unsqueeze(1)
         # (N, T, 1) + (T, T) + (N, 1, T) -> (N, T, T)
         pair = torch.exp(forward[t - 1].unsqueeze(2) + transitions + right.unsqueeze(1))
         pairwise += pair.masked_fill_(outside[t, :, None, None], 0)
-    return log_partition.masked_fill_(lengths == 0, 0), unary.view(emissions.shape), pairwise
+    return log_partition.masked_fill_(lengths == 0, 0), _put(joint, rows), pairwise
 
 
 def _subtract_path(
-    results: tuple[Tensor, Tensor, Tensor],
-    emissions: Tensor,
-    tags: Tensor,
-    counted: Tensor,
-    rows: Tensor,
-    transitions: Tensor,
-    starts: Tensor,
-    ends: Tensor,
+    results: tuple[Tensor, ...], emissions: Tensor, tags: Tensor, counted: Tensor, rows: Tensor, scores: _Scores
 ) -> None:
     """Take the score of a fully known path, and its counts, off the results of `_posterior`, in place.
 
     ``counted`` (B, L) is True at every kept position of such sentences; tags (B, L) are in range everywhere.
     """
-    value, unary, pairwise = results
+    (value, unary, pairwise), (transitions, starts, ends) = results, scores
     ones = counted.to(unary.dtype)
     # (B, L) -> (B, L, 1) -> (B, L); `where`, as a position that is not kept may hold NaN
     at_tags = emissions.gather(2, tags.unsqueeze(2)).squeeze(2).to(unary.dtype)
@@ -634,30 +530,28 @@ def _subtract_path(
     value -= (starts[steps[0]] + ends[final]) * ones[0]
 
 
-def _viterbi(
-    emissions: Tensor, rows: Tensor, lengths: Tensor, transitions: Tensor, starts: Tensor, ends: Tensor
-) -> Tensor:
+def _viterbi(emissions: Tensor, mask: Tensor, scores: _Scores) -> Tensor:
     """Best tags, `UNKNOWN_TAG` where masked: int64 (N, L).
 
     The loop keeps the best scores only; which previous tag gave them is looked up along the one path that is wanted.
     """
-    batch, _, tags = emissions.shape
-    outside = _outside(rows, lengths)
+    (batch, _, tags), (transitions, starts, ends) = emissions.shape, scores
+    rows, lengths, outside = _layout(mask)
     # One row for each next tag, and a last one for the end of the sentence: (T + 1, T).
     into = torch.cat([transitions.T, ends.unsqueeze(0)])
-    best = _take(emissions, rows, outside)
+    best = _take(emissions, rows, outside, starts.dtype)
     best[0] += starts
     sums, most = best.new_empty(batch, tags, tags), best.new_empty(batch, tags)
-    scores = best.unbind(0)
-    for before, now in zip(scores[:-1], scores[1:], strict=True):
+    sofar = best.unbind(0)
+    for before, now in neighbours(sofar):
         # (N, T) -> (N, 1, T), + (T, T) [next, previous] -> (N, T, T) -> (N, T)
         torch.add(before.unsqueeze(1), into[:-1], out=sums)
         now += torch.amax(sums, 2, out=most)
     # The tag number T stands for "behind the end".
     path = [torch.full_like(lengths, tags)]
-    for score, gone in zip(reversed(scores), reversed(outside.unbind(0)), strict=True):
+    for score, gone in zip(reversed(sofar), reversed(outside.unbind(0)), strict=True):
         path.append(torch.argmax(score + into[path[-1]], 1).masked_fill_(gone, tags))
     # L tensors (N,), last first -> (L, N)
     found = torch.stack(path[:0:-1]).masked_fill_(outside, UNKNOWN_TAG)
-    # (L, N) -> (N * L,) -> (N, L)
-    return torch.empty_like(found).flatten().index_copy_(0, rows.flatten(), found.flatten()).view(batch, -1)
+    # (L, N) -> (L, N, 1) -> (N, L, 1) -> (N, L)
+    return _put(found.unsqueeze(2), rows).squeeze(2)

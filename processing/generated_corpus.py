@@ -89,10 +89,10 @@ _CORES = _choices("""{adv} thinking about {name} {time} | {name} was {adj} {time
     | {who} keeps asking me about {name} | {verb} {name} or {verb} {thing} ? | {who} and i {adv} {verb} {name}
     | not sure what to say about {name} , {adj} {thing} maybe | {thing} , {thing} and {name} {time}
     | {name} makes {who} happy | {name} , {adv} {adj} | {name} > {thing} | {name} every {day}""")
-_OPENERS = _choices("""|||||| RT : | lol | omg , | BREAKING : | good morning ! | ok so | {day} mood : | well , | honestly
+_OPENERS = _choices("""|||||| RT : | lol | omg , | BREAKING : | good morning ! | ok so | {day} mood : | well ,
     | happy {day} {who} . | # {tag} | {emoji} | {adj} {day} ! | Just In : | Note to self : | {who} : " hi " ;""")
-_TAILS = _choices("""||| ! | . | … | ! ! | {emoji} | {emoji} {emoji} | lol | # {tag} | # {tag} # {tag} | . {adj} {thing} {time}
-    | ( photo by {who} ) | - via my Phone | via {who} | . {who} will {verb} this | . Best {day} ever ! | . thoughts ?""")
+_TAILS = _choices("""||| ! | . | … | ! ! | {emoji} | {emoji} {emoji} | lol | # {tag} | # {tag} # {tag} | via {who}
+    | ( photo by {who} ) | - via my Phone | . {who} will {verb} this | . Best {day} ever ! | . {adj} {thing} {time}""")
 _CLAUSES_BEFORE = _choices("""after two {adj} hours of waiting for {who} , | while {who} was busy with the {thing} ,
     | before the {adj} meeting on {day} , | since the bus was late and the {thing} was {adj} ,
     | even if {who} does not like {thing} at all , | with no sleep and too much {thing} {time} ,
@@ -233,8 +233,7 @@ def draw_concept(concept: str, rng: random.Random, size: int = 64, clutter: floa
     width = min(height * rng.uniform(0.75, 1.15), 0.98 * full)
     left, top = rng.uniform(0, full - width), rng.uniform(0, full - height)
     mirrored = rng.random() < 0.5
-    main = _colour(rng, unlike=background)
-    colours = (main, _colour(rng, unlike=main))
+    colours = (main := _colour(rng, unlike=background), _colour(rng, unlike=main))
     pen = max(1, round(height / 32))
     for pens, colour, unit_points in _concept_shapes(concept, rng):
         points = [(left + (1 - x if mirrored else x) * width, top + y * height) for x, y in unit_points]
@@ -267,7 +266,7 @@ def concept_pictures(
     """
     labels = [i % len(ENTITY_TYPES) for i in range(n)]
     rngs = [random.Random(f"concept-{seed}-{i}") for i in range(n)]
-    return [draw_concept(ENTITY_TYPES[i % 4], rngs[i], picture_size, clutter)[0] for i in range(n)], labels
+    return [draw_concept(ENTITY_TYPES[labels[i]], rngs[i], picture_size, clutter)[0] for i in range(n)], labels
 
 
 @dataclass(frozen=True)
@@ -315,7 +314,7 @@ def _text_rows(part: str, seed: int, names: dict[str, str], n: int, clauses: boo
     """Write ``n`` sentences that are not in ``seen``, every name as often as the others (up to one)."""
     rng = random.Random(f"texts-{seed}-{part}")
     rows: list[Row] = []
-    for i, (name, kind) in zip(range(n), itertools.cycle(names.items()), strict=False):
+    for i, (name, kind) in enumerate(itertools.islice(itertools.cycle(names.items()), n)):
         tokens, tags = _sentence(rng, name, kind, clauses)
         while " ".join(tokens) in seen:
             tokens, tags = _sentence(rng, name, kind, clauses)
@@ -409,8 +408,8 @@ def generate_corpus(
     columns = [
         {k: [row.get(k) for row in rows] for k in _FEATURES} for rows in (train, validation, unseen, test_labelled)
     ]
-    splits = [datasets.Dataset.from_dict(column, features=_FEATURES) for column in columns]
-    return GeneratedCorpus(*splits, labels=LABELS, labelled_names=labelled, unlabelled_names=unlabelled)
+    a, b, c, d = (datasets.Dataset.from_dict(column, features=_FEATURES) for column in columns)
+    return GeneratedCorpus(a, b, c, d, LABELS, labelled, unlabelled)
 
 
 def build_tokenizer(sentences: Iterable[Sequence[str]], model_max_length: int = 128) -> PreTrainedTokenizerFast:
@@ -444,7 +443,7 @@ def build_tokenizer(sentences: Iterable[Sequence[str]], model_max_length: int = 
     pieces = characters | {f"##{character}" for character in characters} | words
     vocabulary = {token: i for i, token in enumerate([*special, *sorted(pieces - set(special))])}
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    backend.normalizer, backend.pre_tokenizer, backend.decoder = normalizer, splitter, decoders.WordPiece()
+    backend.normalizer, backend.pre_tokenizer, backend.decoder = normalizer, splitter, decoders.WordPiece(cleanup=False)
     backend.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
     names = {f"{token[1:-1].lower()}_token": token for token in special}
     return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=model_max_length, **names)

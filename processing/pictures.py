@@ -5,6 +5,7 @@ import os
 import re
 import threading
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,47 @@ def limit_aspect_ratio(picture: Image.Image, ratio: float = 20.0) -> Image.Image
     left = max(0, (width - longest) // 2)
     top = max(0, (height - longest) // 2)
     return picture.crop((left, top, min(width, left + longest), min(height, top + longest)))
+
+
+def stack_pictures(pictures: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Put encoded pictures into one array.
+
+    Parameters
+    ----------
+    pictures : sequence of (array or None)
+        float32 (3, H, W) each, all of one shape; None where there is no picture.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        ``picture_mask``, bool (B,), and, if there is any picture, ``pixel_values``, float32 (B, 3, H, W), zeros
+        where there is none.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ.
+
+    Examples
+    --------
+    >>> stack_pictures([np.ones((3, 2, 2)), None])["picture_mask"].tolist()
+    [True, False]
+    """
+    arrays = [None if picture is None else np.asarray(picture, dtype=np.float32) for picture in pictures]
+    present = np.array([array is not None for array in arrays], dtype=bool)
+    found = [array for array in arrays if array is not None]
+    if not found:
+        return {"picture_mask": present}
+    shapes = {array.shape for array in found}
+    if len(shapes) > 1 or found[0].ndim != 3:
+        raise ValueError(
+            f"Expected pictures of one shape (channels, height, width), got {sorted(shapes)}. Use an image processor "
+            "that resizes to a fixed size, or crops, such as size={'height': 224, 'width': 224}."
+        )
+    stacked = np.zeros((len(arrays), *found[0].shape), dtype=np.float32)
+    # N pictures (3, H, W) -> (N, 3, H, W), into their rows of (B, 3, H, W)
+    stacked[present] = np.stack(found)
+    return {"pixel_values": stacked, "picture_mask": present}
 
 
 def _from_dict(source: dict[str, Any]) -> Any:

@@ -11,10 +11,10 @@ from transformers import BatchFeature, ProcessorMixin
 
 from .label_alignment import align_tags, read_word_labels
 from .padding import column_padding, pad_rows, padded_length
-from .pictures import BadPictureError, limit_aspect_ratio, load_picture
+from .pictures import BadPictureError, limit_aspect_ratio, load_picture, stack_pictures
 from .tag_scheme import check_label2id, spans_from_tags
 from .word_encoding import check_tokenizer, default_max_length, encode_words, special_tokens
-from .word_splitting import split_words
+from .word_splitting import as_sentences
 
 _FIX_WORDS = "Give words: text=[['Kawhi', 'wins'], ...] with word_labels=[['B-PER', 'O'], ...]."
 
@@ -179,13 +179,14 @@ class BgaMnerProcessor(ProcessorMixin):
                 raise ValueError(f"Expected `text` beside `word_labels`, got none. {_FIX_WORDS}")
             images = [images] if not isinstance(images, list | tuple) else images
             pictures = self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
-            return BatchFeature(_stack_pictures(pictures), tensor_type=return_tensors)
+            return BatchFeature(stack_pictures(pictures), tensor_type=return_tensors)
 
-        sentences, single, are_words = _as_sentences(text, is_split_into_words)
+        sentences, single, are_words = as_sentences(text, is_split_into_words)
         if word_labels is not None:
             if not are_words:
                 raise ValueError(f"Expected texts as lists of words, since `word_labels` is given. {_FIX_WORDS}")
-            word_labels = [word_labels] if single else word_labels
+            if single and not any(isinstance(item, list | tuple) for item in word_labels):
+                word_labels = [word_labels]
         if images is not None:
             images = images if isinstance(images, list | tuple) else [images]
             if len(images) != len(sentences):
@@ -195,14 +196,14 @@ class BgaMnerProcessor(ProcessorMixin):
                 )
 
         columns = self._encode_text(sentences, word_labels, max_length, on_long_text, truncation)
-        data = self._pad(columns, padding, max_length, pad_to_multiple_of, return_tensors)
+        data: dict[str, Any] = dict(self._pad(columns, padding, max_length, pad_to_multiple_of, return_tensors))
         if not return_word_ids:
             data.pop("word_ids")
         if not return_word_start_mask:
             data.pop("word_start_mask")
         if images is not None:
             data.update(
-                _stack_pictures(
+                stack_pictures(
                     self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs),
                 )
             )
@@ -253,7 +254,7 @@ class BgaMnerProcessor(ProcessorMixin):
             )
         if name == "text" and batch.get("ner_tags") is not None:
             raise ValueError("Expected a column 'tokens' with lists of words, since 'ner_tags' is there, got 'text'.")
-        sentences, _, _ = _as_sentences(list(batch[name]), True if name == "tokens" else None, batched=True)
+        sentences, _, _ = as_sentences(list(batch[name]), True if name == "tokens" else None, batched=True)
         encoded = self._encode_text(sentences, batch.get("ner_tags"), max_length, on_long_text, True)
         encoded.pop("word_ids")
         if batch.get("image") is not None and self.image_processor is not None:
@@ -436,54 +437,3 @@ class BgaMnerProcessor(ProcessorMixin):
         values: dict[str, Any] = {**column_padding(self.tokenizer), "word_ids": None, "word_start_mask": False}
         side = self.tokenizer.padding_side
         return {name: pad_rows(rows, length, values[name], side) for name, rows in columns.items()}
-
-
-def _stack_pictures(pictures: list[np.ndarray | None]) -> dict[str, np.ndarray]:
-    """Stack pictures, (3, H, W) each, to (B, 3, H, W) with zeros where there is none."""
-    present = np.array([picture is not None for picture in pictures], dtype=bool)
-    found = [picture for picture in pictures if picture is not None]
-    if not found:
-        return {"picture_mask": present}
-    shapes = {picture.shape for picture in found}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"Expected pictures of one shape, got {sorted(shapes)}. Use an image processor that resizes to a fixed "
-            "size, or crops, such as size={'height': 224, 'width': 224}."
-        )
-    stacked = np.zeros((len(pictures), *found[0].shape), dtype=np.float32)
-    stacked[present] = np.stack(found)
-    return {"pixel_values": stacked, "picture_mask": present}
-
-
-def _as_sentences(
-    text: Any, is_split_into_words: bool | None, batched: bool = False
-) -> tuple[list[list[str]], bool, bool]:
-    """Bring every accepted form of text to lists of words; also tell if it was a single text, and given as words."""
-    if isinstance(text, str):
-        if is_split_into_words:
-            raise ValueError(f"Expected words, since is_split_into_words=True, got the string {text[:50]!r}.")
-        return [[word for word, _, _ in split_words(text)]], True, False
-    if not isinstance(text, list | tuple):
-        raise ValueError(
-            f"Expected `text` as a string, a list of strings or a list of lists of words, got {type(text).__name__}."
-        )
-    if is_split_into_words and not batched and all(isinstance(word, str) for word in text):
-        return [list(text)], True, True
-    if not text:
-        raise ValueError(
-            "Expected at least one text, got an empty list. An empty text is '' or, as list of words, [[]]."
-        )
-    if all(isinstance(item, str) for item in text) and not is_split_into_words:
-        return [[word for word, _, _ in split_words(item)] for item in text], False, False
-    for index, item in enumerate(text):
-        if not isinstance(item, list | tuple) or is_split_into_words is False:
-            raise ValueError(
-                f"Expected all texts as strings or all as lists of words, got {type(item).__name__} as text {index}. "
-                "is_split_into_words=True says that a flat list holds the words of one text."
-            )
-        for place, word in enumerate(item):
-            if not isinstance(word, str):
-                raise ValueError(
-                    f"Expected words as strings, got {type(word).__name__} {word!r} as word {place} of text {index}."
-                )
-    return [list(item) for item in text], False, True

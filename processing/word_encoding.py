@@ -26,9 +26,9 @@ def check_tokenizer(tokenizer: Any) -> None:
         raise ValueError("Expected a tokenizer, got None. Load one with transformers.AutoTokenizer.from_pretrained.")
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(
-            f"Expected a fast tokenizer, since only those tell which word a token belongs to, got the slow "
-            f"{type(tokenizer).__name__}. Load it with AutoTokenizer.from_pretrained(..., use_fast=True), or convert it "
-            "with PreTrainedTokenizerFast(tokenizer_file='tokenizer.json')."
+            "Expected a fast tokenizer, since only those tell which word a token belongs to, got the slow "
+            f"{type(tokenizer).__name__}. Load a fast one with AutoTokenizer.from_pretrained, or with "
+            "PreTrainedTokenizerFast(tokenizer_file='tokenizer.json')."
         )
 
 
@@ -134,7 +134,7 @@ def _substitute(tokenizer: Any, word: str) -> int:
 
 def _readable(word: str, prefix: str) -> str:
     """Prepare a word for the tokenizer; lone surrogates are not valid Unicode and would raise there."""
-    if prefix and not word[:1].isspace():
+    if prefix and word and not word[0].isspace():
         word = prefix + word
     try:
         word.encode("utf-8")

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from typing import Any
 
 # Taken whole: web addresses, e-mail addresses and the commonest smileys.
 _WHOLE = re.compile(
@@ -50,6 +51,65 @@ def split_words(text: str) -> list[tuple[str, int, int]]:
         words.append((text[place:end], place, end))
         place = end
     return words
+
+
+def as_sentences(
+    text: Any, is_split_into_words: bool | None, batched: bool = False
+) -> tuple[list[list[str]], bool, bool]:
+    """Bring every accepted form of text to lists of words.
+
+    Parameters
+    ----------
+    text : str, sequence of str or sequence of sequences of str
+        A text, texts, or texts as lists of words.
+    is_split_into_words : bool or None
+        True says that a list of strings holds the words of one text. None looks at the type.
+    batched : bool
+        With `is_split_into_words`: whether `text` is surely a list of texts.
+
+    Returns
+    -------
+    tuple of (list of list of str, bool, bool)
+        The words of each text, whether it was a single text, and whether words were given.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else, or an empty list.
+
+    Examples
+    --------
+    >>> as_sentences(["Go", "#NBA"])
+    ([['Go'], ['#', 'NBA']], False, False)
+    """
+    if isinstance(text, str):
+        if is_split_into_words:
+            raise ValueError(f"Expected words, since is_split_into_words=True, got the string {text[:50]!r}.")
+        return [[word for word, _, _ in split_words(text)]], True, False
+    if not isinstance(text, list | tuple):
+        raise ValueError(
+            f"Expected `text` as a string, a list of strings or a list of lists of words, got {type(text).__name__}."
+        )
+    if is_split_into_words and not batched and all(isinstance(word, str) for word in text):
+        return [list(text)], True, True
+    if not text:
+        raise ValueError(
+            "Expected at least one text, got an empty list. An empty text is '' or, as list of words, [[]]."
+        )
+    if all(isinstance(item, str) for item in text) and not is_split_into_words:
+        return [[word for word, _, _ in split_words(item)] for item in text], False, False
+    for index, item in enumerate(text):
+        if not isinstance(item, list | tuple) or is_split_into_words is False:
+            raise ValueError(
+                f"Expected all texts as strings or all as lists of words, got {type(item).__name__} as text {index}. "
+                "is_split_into_words=True says that a flat list holds the words of one text."
+            )
+        for place, word in enumerate(item):
+            if not isinstance(word, str):
+                raise ValueError(
+                    f"Expected words as strings, got {type(word).__name__} {word!r} as word {place} of text {index}."
+                )
+    return [list(item) for item in text], False, True
 
 
 def _end_of_word(text: str, start: int) -> int:

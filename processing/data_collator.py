@@ -1,0 +1,113 @@
+"""Make batches of encoded tweets, with and without pictures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .padding import column_padding, pad_rows, padded_length
+from .pictures import stack_pictures
+
+_TEXT_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels", "word_start_mask")
+
+
+@dataclass
+class DataCollatorForMner:
+    """Pad texts, stack pictures.
+
+    Parameters
+    ----------
+    processor : BgaMnerProcessor
+        Its tokenizer says how to pad.
+    pad_to_multiple_of : int or None
+        Round the length up, which suits accelerators.
+    max_length : int or None
+        Pad every batch to this many tokens instead of its longest text, for shapes that never change. Longer
+        texts are refused.
+
+    Examples
+    --------
+    >>> collator = DataCollatorForMner(processor)  # doctest: +SKIP
+    >>> Trainer(..., data_collator=collator)  # doctest: +SKIP
+    """
+
+    processor: Any
+    pad_to_multiple_of: int | None = None
+    max_length: int | None = None
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Make a batch.
+
+        Parameters
+        ----------
+        features : sequence of mappings
+            What `BgaMnerProcessor.encode_examples` gives, row by row: ``input_ids`` and optionally
+            ``attention_mask``, ``token_type_ids``, ``labels``, ``word_start_mask``, ``pixel_values`` (array or tensor
+            (3, H, W), or None). Other keys are ignored.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            input_ids, attention_mask : int64, (B, L); also token_type_ids if any row has them.
+            labels : int64, (B, L), if any row has them; -100 on padding and in rows without.
+            word_start_mask : bool, (B, L), if all rows have it: which tokens begin a word.
+            pixel_values, picture_mask : float32 (B, 3, H, W) and bool (B,), if any row has a picture; zeros and False
+            in rows without.
+
+        Raises
+        ------
+        ValueError
+            If there are no rows, ``input_ids`` are missing, columns differ in length, or pictures in shape.
+        """
+        if not features:
+            raise ValueError("Expected at least one example, got none. Check that the dataset is not empty.")
+        rows = [_read_row(feature, index) for index, feature in enumerate(features)]
+        longest = max(len(row["input_ids"]) for row in rows)
+        if self.max_length is not None:
+            if longest > self.max_length:
+                raise ValueError(
+                    f"Expected texts of at most max_length={self.max_length} tokens, got {longest}. Encode with the "
+                    "same max_length: dataset.with_transform(partial(processor.encode_examples, max_length=...))."
+                )
+            longest = self.max_length
+        length = padded_length(longest, self.pad_to_multiple_of)
+        tokenizer = self.processor.tokenizer
+        padding = column_padding(tokenizer)
+        batch: dict[str, torch.Tensor] = {}
+        for name in _TEXT_COLUMNS:
+            having = [row for row in rows if name in row]
+            # Without word starts in every row the mask would hide all words of the others from the metric.
+            if not having or (name == "word_start_mask" and len(having) < len(rows)):
+                continue
+            filled = [row[name] if name in row else [padding[name]] * len(row["input_ids"]) for row in rows]
+            kind = torch.bool if name == "word_start_mask" else torch.int64
+            # B lists of different lengths -> (B, L)
+            batch[name] = torch.tensor(pad_rows(filled, length, padding[name], tokenizer.padding_side), dtype=kind)
+        pictures = stack_pictures([feature.get("pixel_values") for feature in features])
+        if "pixel_values" in pictures:
+            batch.update({name: torch.from_numpy(array) for name, array in pictures.items()})
+        return batch
+
+
+def _read_row(feature: Mapping[str, Any], index: int) -> dict[str, list[int]]:
+    if feature.get("input_ids") is None:
+        raise ValueError(
+            f"Expected 'input_ids' in every example, got {sorted(feature)} in example {index}. Encode the dataset with "
+            "dataset.with_transform(processor.encode_examples), and set remove_unused_columns=False in "
+            "TrainingArguments, since otherwise the columns are dropped before they are encoded."
+        )
+    row = {name: _as_list(feature[name]) for name in _TEXT_COLUMNS if feature.get(name) is not None}
+    count = len(row["input_ids"])
+    row.setdefault("attention_mask", [1] * count)
+    for name, values in row.items():
+        if len(values) != count:
+            raise ValueError(
+                f"Expected {count} items in {name!r} of example {index}, as in 'input_ids', got {len(values)}. "
+                "Labels are one a token here; processor.encode_examples makes them from labels of words."
+            )
+    return row
+
+
+def _as_list(values: Any) -> list[int]:
+    return values.tolist() if hasattr(values, "tolist") else list(values)

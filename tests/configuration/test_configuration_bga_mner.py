@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+from transformers import BertConfig, CLIPConfig, SiglipConfig
+
+from bga_mner.configuration import BgaMnerConfig
+
+
+SMALL = {
+    "text_config": {"model_type": "bert", "num_hidden_layers": 3},
+    "vision_config": {"model_type": "vit", "num_hidden_layers": 5},
+}
+
+
+def test_defaults_are_the_papers_encoders():
+    config = BgaMnerConfig()
+    assert (config.text_config.model_type, config.vision_config.model_type) == ("bert", "clip_vision_model")
+    assert config.num_vision_tokens == 7 * 7 + 1
+
+
+def test_sub_configs_may_be_objects_or_dicts_without_a_model_type():
+    config = BgaMnerConfig(text_config=BertConfig(num_hidden_layers=2), vision_config={"patch_size": 16})
+    assert config.text_config.num_hidden_layers == 2
+    assert config.vision_config.model_type == "clip_vision_model"
+
+
+@pytest.mark.parametrize(
+    ("whole", "tower"), [(CLIPConfig(), "clip_vision_model"), (SiglipConfig(), "siglip_vision_model")]
+)
+def test_a_whole_clip_or_siglip_configuration_stands_for_its_vision_tower(whole, tower):
+    assert BgaMnerConfig(vision_config=whole).vision_config.model_type == tower
+    assert BgaMnerConfig(vision_config=whole.to_dict()).vision_config.model_type == tower
+
+
+def test_round_trip_keeps_everything(tmp_path):
+    config = BgaMnerConfig(**SMALL, id2label={0: "O", 1: "B-PER"}, cycle_weight=0.25, num_bga_layers=2)
+    config.save_pretrained(tmp_path)
+    assert BgaMnerConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+def test_stages_default_to_four_or_the_shallower_encoder():
+    assert BgaMnerConfig().num_bga_layers == 4
+    assert BgaMnerConfig(**SMALL).num_bga_layers == 3
+
+
+@pytest.mark.parametrize("given", [{"id2label": {0: "O", 1: "B-X"}}, {"label2id": {"O": 0, "B-X": 1}}])
+def test_one_label_map_makes_the_other(given):
+    config = BgaMnerConfig(**given)
+    assert config.id2label == {0: "O", 1: "B-X"}
+    assert config.label2id == {"O": 0, "B-X": 1}
+    assert config.num_labels == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"text_config": {"model_type": "mpnet"}}, "bert, roberta, xlm-roberta, distilbert, electra.*'mpnet'"),
+        ({"vision_config": {"model_type": "resnet"}}, "clip_vision_model, vit, dinov2, siglip_vision_model.*'resnet'"),
+        ({"text_config": {"model_type": "bert", "is_decoder": True}}, "is_decoder"),
+        (SMALL | {"num_bga_layers": 4}, "between 1 and 3"),
+        ({"num_bga_layers": 0}, "between 1 and 12"),
+        ({"image_size": 16}, "at least one patch of 32"),
+        ({"vision_config": {"image_size": [224, 112]}}, "square"),
+        ({"id2label": {0: "O", 2: "B-X"}}, "without gaps"),
+        ({"id2label": {0: "O"}, "label2id": {"O": 1}}, "inverse"),
+        ({"generator_dropout": 1.5}, "between 0 and 1"),
+        ({"sampler_initial_keep": 1.0}, "use_context_sampler=False"),
+        ({"sampler_temperature": 0}, "positive"),
+        ({"cycle_weight": -1}, "must not be negative"),
+        ({"entity_masking_probability": 0.5}, "mask_token_id"),
+        ({"visual_source": "real", "use_hybrid_attention": False}, "use_hybrid_attention=True"),
+        ({"cycle_wieght": 1.0}, "Did you mean 'cycle_weight'"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_with_the_fix(options, message):
+    with pytest.raises(ValueError, match=message):
+        BgaMnerConfig(**options)
+
+
+def test_types_are_checked():
+    with pytest.raises(StrictDataclassFieldValidationError, match="num_bga_layers"):
+        BgaMnerConfig(num_bga_layers="four")
+
+
+def test_options_that_transformers_adds_are_not_taken_for_typing_errors():
+    assert BgaMnerConfig(auto_map={"AutoConfig": "x.Y"}, tokenizer_class="BertTokenizer").tokenizer_class

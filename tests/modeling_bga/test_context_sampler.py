@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bga_mner.modeling_bga.context_sampler import ContextSampler
+from bga_mner.modeling_bga.keep_mask import keep_mask_bias
+
+
+@pytest.fixture
+def sampler() -> ContextSampler:
+    return ContextSampler(width=8, temperature=1.0, initial_keep=0.9).eval()
+
+
+class FixedLogits(ContextSampler):
+    """A sampler that wants to keep what `wanted` says, whatever the states are."""
+
+    def __init__(self, wanted: torch.Tensor) -> None:
+        super().__init__(8, 1.0, 0.5)
+        self.wanted = wanted
+
+    def logits(self, states, previous_keep):
+        return torch.stack([self.wanted, 1 - self.wanted], dim=-1) * 100
+
+
+def test_decisions_are_taken_position_by_position():
+    # a count of kept positions, turned into a prefix mask, could not give these holes
+    wanted = torch.tensor([[0.0, 1, 0, 0, 1, 1, 0]])
+    keep = FixedLogits(wanted).eval()(torch.randn(1, 7, 8), torch.ones(1, 7), None)
+    assert torch.equal(keep, wanted)
+
+
+def test_what_an_earlier_stage_dropped_stays_dropped():
+    previous = torch.tensor([[1.0, 1, 0, 0, 1]])
+    keep = FixedLogits(torch.tensor([[1.0, 0, 1, 0, 1]])).eval()(torch.randn(1, 5, 8), previous, None)
+    assert torch.equal(keep, torch.tensor([[1.0, 0, 0, 0, 1]]))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_class_token_is_kept_and_padding_is_not(training):
+    padding = torch.tensor([[0.0, 1, 1, 1]])
+    class_token = torch.tensor([[False, True, False, False]])
+    sampler = FixedLogits(torch.zeros(1, 4)).train(training)
+    assert torch.equal(sampler(torch.randn(1, 4, 8), padding, class_token), torch.tensor([[0.0, 1, 0, 0]]))
+    sampler = FixedLogits(torch.ones(1, 4)).train(training)
+    assert torch.equal(sampler(torch.randn(1, 4, 8), padding, class_token), padding)
+
+
+def test_a_sentence_that_would_lose_everything_keeps_what_it_had():
+    previous = torch.tensor([[1.0, 0, 1], [1, 1, 1]])
+    keep = FixedLogits(torch.tensor([[0.0, 1, 0], [0, 1, 0]])).eval()(torch.randn(2, 3, 8), previous, None)
+    assert torch.equal(keep, torch.tensor([[1.0, 0, 1], [0, 1, 0]]))
+
+
+def test_the_global_half_reads_only_what_the_previous_stage_kept(sampler):
+    states, previous = torch.randn(1, 5, 8), torch.tensor([[1.0, 1, 0, 1, 1]])
+    changed = states.clone()
+    changed[0, 2] = torch.randn(8)
+    others = [0, 1, 3, 4]
+    before, after = sampler.logits(states, previous), sampler.logits(changed, previous)
+    assert torch.allclose(before[:, others], after[:, others], atol=1e-6)
+    before, after = sampler.logits(states, torch.ones(1, 5)), sampler.logits(changed, torch.ones(1, 5))
+    assert not torch.allclose(before[:, others], after[:, others], atol=1e-4)
+
+
+def test_noise_in_training_only(sampler):
+    states, previous = torch.randn(4, 50, 8), torch.ones(4, 50)
+    assert torch.equal(sampler(states, previous, None), sampler(states, previous, None))
+    sampler.train()
+    assert not torch.equal(sampler(states, previous, None), sampler(states, previous, None))
+
+
+@pytest.mark.parametrize("width", [8, 9])
+def test_gradients_reach_every_parameter_through_the_attention_bias(width):
+    sampler = ContextSampler(width, 1.0, 0.7).train()
+    keep = sampler(torch.randn(3, 20, width), torch.ones(3, 20), None)
+    assert set(keep.detach().unique().tolist()) == {0.0, 1.0}
+    weights = torch.softmax(torch.randn(3, 20) + keep_mask_bias(keep, None, training=True), dim=-1)
+    (weights * torch.randn(3, 20)).sum().backward()
+    for name, parameter in sampler.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_dropped_positions_and_padding_get_no_attention(training):
+    keep, padding = torch.tensor([[1.0, 0, 1, 1]]), torch.tensor([[True, True, True, False]])
+    weights = torch.softmax(keep_mask_bias(keep, padding, training), dim=-1)
+    expected = torch.tensor([[0.5, 0, 0.5, 0]])
+    assert torch.allclose(weights, expected, atol=1e-6 if training else 0)
+    assert weights[0, 3] == 0

@@ -1,0 +1,502 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from transformers import AutoModel
+
+from bga_mner.modeling_bga import BgaMnerForTokenClassification
+from bga_mner.modeling_bga.encoders import encoder_layers
+
+
+TEXT_FAMILIES = ["bert", "roberta", "xlm-roberta", "distilbert", "electra"]
+VISION_FAMILIES = ["clip_vision_model", "vit", "dinov2", "siglip_vision_model"]
+ALL_PAIRS = [(text, vision) for text in TEXT_FAMILIES for vision in VISION_FAMILIES]
+
+
+def only_text(batch):
+    return {name: tensor for name, tensor in batch.items() if name in ("input_ids", "attention_mask")}
+
+
+def open_gates(model, value=0.0):
+    """Let generated features weigh as much as own tokens, so that a test sees them."""
+    with torch.no_grad():
+        for branch in (model.bga_mner.text_branch, model.bga_mner.vision_branch):
+            for projection in branch.projections:
+                projection.gate.fill_(value)
+    return model
+
+
+def spread_samplers(model):
+    """Make untrained samplers keep about half of what they see, so that keep masks have something to show."""
+    with torch.no_grad():
+        for branch in (model.bga_mner.text_branch, model.bga_mner.vision_branch):
+            for sampler in branch.samplers:
+                sampler.decision.bias.zero_()
+                sampler.decision.weight.mul_(5)
+    return model
+
+
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+# Training
+
+
+@pytest.mark.parametrize(("text", "vision"), ALL_PAIRS)
+def test_every_parameter_gets_a_gradient_in_one_step(make_model, make_batch, text, vision):
+    model = make_model(text, vision, entity_masking_probability=0.5, mask_token_id=4).train()
+    batch = make_batch(lengths=(9, 6, 4, 8, 7, 5), pad_token_id=model.config.text_config.pad_token_id)
+    model(**batch).loss.backward()
+    silent = {name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().sum() == 0}
+    # DINOv2's mask token serves its pre-training only; CLIP's last norm serves its pooled output only.
+    unused = ("vision_encoder.embeddings.mask_token", "vision_encoder.post_layernorm")
+    assert not {name for name in silent if not name.startswith(tuple(f"bga_mner.{module}" for module in unused))}
+
+
+def test_without_visual_teaching_only_the_last_vision_layer_learns_nothing(make_model, make_batch):
+    model = make_model("bert", "vit").train()
+    model(**make_batch()).loss.backward()
+    silent = {name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().sum() == 0}
+    # Its output is a detached target and nothing else: no stage stands behind it.
+    last = ("vision_encoder.layers.3.", "vision_encoder.layernorm.", "vision_branch.projections.1.")
+    assert silent
+    assert all(name.startswith(tuple(f"bga_mner.{module}" for module in last)) for name in silent)
+
+
+def test_loss_is_the_weighted_sum_of_its_parts(make_model, make_batch):
+    model = make_model(reconstruction_weight=0.3, cycle_weight=0.2)
+    output = model(**make_batch())
+    parts = output.crf_loss + 0.3 * output.reconstruction_loss + 0.2 * output.cycle_loss
+    assert torch.allclose(output.loss, parts)
+    assert min(output.crf_loss, output.reconstruction_loss, output.cycle_loss) > 0
+
+
+def test_alignment_losses_against_a_slow_loop(make_model, make_batch):
+    model = make_model()
+    spread_samplers(model)
+    batch = make_batch()
+    batch["picture_mask"][1] = False
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    output = model.bga_mner(**inputs, output_hidden_states=True)
+    text_generator, vision_generator = model.bga_mner.text_branch.generator, model.bga_mner.vision_branch.generator
+
+    def distance(made, real, keep):
+        real = torch.nn.functional.layer_norm(real, real.shape[-1:])
+        terms = [((made[i] - real[i]) ** 2).mean() for i in range(len(made)) if keep[i] > 0]
+        return sum(terms) / len(terms)
+
+    reconstruction, cycle = 0.0, 0.0
+    for b in (0, 2):
+        length = int(batch["attention_mask"][b].sum())
+        for stage in (0, 1):
+            real_vision = output.vision_last_hidden_state[b]
+            real_text = output.hidden_states[1 + stage][b, :length]  # text: 3 layers, stages before the last 2
+            vision_keep = output.vision_keep_masks[stage][b]
+            text_keep = output.text_keep_masks[stage][b, :length]
+            made_vision = output.generated_vision[stage][b]
+            made_text = output.generated_text[stage][b, :length]
+            reconstruction += distance(made_vision, real_vision, vision_keep)
+            reconstruction += distance(made_text, real_text, text_keep)
+            cycle += distance(vision_generator(made_vision[None], None, length)[0], real_text, text_keep)
+            cycle += distance(text_generator(made_text[None], None, 5)[0], real_vision, vision_keep)
+    stages, sentences = 2, 3
+    assert torch.allclose(output.reconstruction_loss, reconstruction / (stages * sentences), atol=1e-5)
+    assert torch.allclose(output.cycle_loss, cycle / (stages * sentences), atol=1e-5)
+
+
+def test_accumulated_small_batches_equal_one_large_batch(make_model, make_batch):
+    model = make_model()
+    batch = make_batch(lengths=(7, 7, 7, 7))
+    batch["picture_mask"][0] = False
+    batch["labels"][3] = -100
+    model(**batch).loss.backward()
+    large = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    for half in (slice(0, 2), slice(2, 4)):
+        (model(**{name: tensor[half] for name, tensor in batch.items()}).loss / 2).backward()
+    for name, parameter in model.named_parameters():
+        if name in large:
+            assert torch.allclose(parameter.grad, large[name], atol=1e-5), name
+
+
+def test_pairs_without_a_picture_add_nothing_to_the_alignment_losses(make_model, make_batch):
+    model = make_model()
+    batch = make_batch()
+    batch["picture_mask"][:] = False
+    output = model(**batch)
+    assert output.reconstruction_loss == 0
+    assert output.cycle_loss == 0
+    assert torch.equal(output.logits, model(**only_text(batch)).logits)
+
+
+def test_sentences_without_labels_add_nothing_to_the_crf_loss(make_model, make_batch):
+    model = make_model()
+    batch = make_batch(pictures=False)
+    batch["labels"][1] = -100
+    labelled = model(**{name: tensor[[0, 2]] for name, tensor in batch.items()}).crf_loss
+    assert torch.allclose(model(**batch).crf_loss * 3, labelled * 2)
+    batch["labels"][:] = -100
+    assert model(**batch).loss == 0
+
+
+def test_pictures_alone_give_a_loss(make_model, make_batch):
+    batch = make_batch()
+    del batch["labels"]
+    output = make_model()(**batch)
+    assert output.crf_loss is None
+    assert output.loss > 0
+
+
+def test_entity_masking_hides_entities_and_shows_the_picture(make_model, make_batch):
+    options = {"entity_masking_probability": 1.0, "mask_token_id": 4}
+    without_noise = {"generator_dropout": 0.0, "use_context_sampler": False}
+    model = without_dropout(open_gates(make_model(**options, **without_noise)).train())
+    batch = make_batch()
+    batch["labels"][2] = -100
+    ids, chosen = model._mask_entities(batch["input_ids"], batch["labels"], torch.tensor([True, False, True]))
+    assert chosen.tolist() == [True, False, False]
+    expected = batch["input_ids"].clone()
+    expected[0, 1:3] = 4
+    assert torch.equal(ids, expected)
+    # the entity words can't matter any more, the picture does
+    batch = {name: tensor[:1] for name, tensor in make_batch().items()}
+    before = model(**batch).emissions
+    batch["input_ids"][0, 1:3] = torch.tensor([50, 51])
+    assert torch.equal(model(**batch).emissions, before)
+    batch["pixel_values"] = torch.randn_like(batch["pixel_values"])
+    assert not torch.allclose(model(**batch).emissions, before, atol=1e-4)
+
+
+def test_entity_masking_is_for_training_only(make_model, make_batch):
+    batch = make_batch()
+    masking = make_model(entity_masking_probability=1.0, mask_token_id=4)
+    plain = make_model()
+    plain.load_state_dict(masking.state_dict())
+    assert torch.equal(masking(**batch).logits, plain(**batch).logits)
+
+
+def test_gradient_checkpointing_changes_nothing(make_model, make_batch):
+    model = without_dropout(make_model(generator_dropout=0.0, use_context_sampler=False).train())
+    batch = make_batch()
+    model(**batch).loss.backward()
+    plain = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    model.activation_checkpointing_enable()
+    assert any(getattr(layer, "gradient_checkpointing", False) for layer in encoder_layers(model.bga_mner.text_encoder))
+    model(**batch).loss.backward()
+    for name, gradient in plain.items():
+        assert torch.allclose(dict(model.named_parameters())[name].grad, gradient, atol=1e-6), name
+
+
+# Inference
+
+
+@pytest.mark.parametrize("text", TEXT_FAMILIES)
+def test_with_closed_gates_the_text_branch_is_the_plain_encoder(make_model, make_batch, text):
+    model = open_gates(make_model(text), value=-1e4)
+    batch = only_text(make_batch(pad_token_id=model.config.text_config.pad_token_id))
+    plain = AutoModel.from_config(copy.deepcopy(model.config.text_config), attn_implementation="sdpa").eval()
+    plain.load_state_dict(model.bga_mner.text_encoder.state_dict(), strict=False)
+    real = batch["attention_mask"].bool()
+    expected = plain(**batch).last_hidden_state[real]
+    assert torch.allclose(model.bga_mner(**batch).last_hidden_state[real], expected, atol=1e-5)
+    opened = open_gates(model).bga_mner(**batch).last_hidden_state[real]
+    assert (opened - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("vision", VISION_FAMILIES)
+def test_with_closed_gates_the_vision_branch_is_the_plain_encoder(make_model, make_batch, vision):
+    model = open_gates(make_model(vision=vision), value=-1e4)
+    batch = make_batch()
+    plain = AutoModel.from_config(copy.deepcopy(model.config.vision_config), attn_implementation="sdpa").eval()
+    plain.load_state_dict(model.bga_mner.vision_encoder.state_dict(), strict=False)
+    expected = plain(pixel_values=batch["pixel_values"]).last_hidden_state
+    actual = model.bga_mner(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], pixel_values=batch["pixel_values"]
+    ).vision_last_hidden_state
+    assert torch.allclose(actual, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("vision", VISION_FAMILIES)
+def test_pictures_of_another_size_than_the_encoders_own(make_model, make_batch, vision):
+    model = make_model(vision=vision, image_size=24)
+    batch = make_batch()
+    with pytest.raises(ValueError, match="image_size"):
+        model(**batch)
+    batch["pixel_values"] = torch.randn(3, 3, 24, 24)
+    output = model(**batch)
+    assert output.vision_last_hidden_state.shape[1] == 9 + model.config.has_vision_class_token
+    assert output.vision_last_hidden_state.shape == output.generated_vision[0].shape
+
+
+@pytest.mark.parametrize("encoder", ["text_encoder", "vision_encoder"])
+def test_every_layer_is_run(make_model, make_batch, encoder):
+    model = open_gates(make_model(reconstruction_distance="mse"))
+    batch = make_batch()
+    before = model(**batch)
+    for layer in encoder_layers(getattr(model.bga_mner, encoder)):
+        changed = copy.deepcopy(layer.state_dict())
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+        after = model(**batch)
+        layer.load_state_dict(changed)
+        field = "emissions" if encoder == "text_encoder" else "vision_last_hidden_state"
+        assert (getattr(after, field) - getattr(before, field)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("text", TEXT_FAMILIES)
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_padding_never_changes_a_real_token(make_model, make_batch, text, side):
+    model = spread_samplers(open_gates(make_model(text)))
+    pad = model.config.text_config.pad_token_id
+    batch = make_batch(lengths=(7,), pad_token_id=pad, pictures=False)
+    plain = model(**only_text(batch))
+    ids = torch.full((1, 12), pad)
+    mask = torch.zeros(1, 12, dtype=torch.long)
+    real = slice(0, 7) if side == "right" else slice(5, 12)
+    ids[:, real], mask[:, real] = batch["input_ids"], 1
+    padded = model(input_ids=ids, attention_mask=mask)
+    assert torch.allclose(padded.emissions[:, real], plain.emissions, atol=1e-5)
+    assert torch.allclose(padded.logits[:, real], plain.logits, atol=1e-5)
+    assert torch.equal(padded.predictions[:, real], plain.predictions)
+    assert (padded.predictions[mask == 0] == -100).all()
+
+
+def test_padding_changes_no_loss(make_model, make_batch):
+    model = spread_samplers(open_gates(make_model()))
+    batch = make_batch(lengths=(7, 5))
+    before = model(**batch)
+    longer = dict(batch)
+    for name, value in (("input_ids", 0), ("attention_mask", 0), ("labels", -100)):
+        longer[name] = torch.nn.functional.pad(batch[name], (0, 6), value=value)
+    after = model(**longer)
+    for part in ("crf_loss", "reconstruction_loss", "cycle_loss"):
+        assert torch.allclose(getattr(after, part), getattr(before, part), atol=1e-5), part
+
+
+def test_a_batch_gives_what_single_sentences_give(make_model, make_batch):
+    model = spread_samplers(open_gates(make_model(visual_source="real")))
+    batch = make_batch()
+    batch["picture_mask"][1] = False
+    together = model(**batch)
+    for row, length in enumerate((9, 6, 4)):
+        single = {name: tensor[row : row + 1] for name, tensor in batch.items()}
+        for name in ("input_ids", "attention_mask", "labels"):
+            single[name] = single[name][:, :length]
+        alone = model(**single)
+        assert torch.allclose(together.logits[row, :length], alone.logits[0], atol=1e-5)
+        assert torch.equal(together.predictions[row, :length], alone.predictions[0])
+
+
+def test_order_does_not_matter(make_model, make_batch):
+    model = open_gates(make_model())
+    batch = make_batch()
+    order = [2, 0, 1]
+    shuffled = {name: tensor[order] for name, tensor in batch.items()}
+    assert torch.allclose(model(**batch).logits[order], model(**shuffled).logits, atol=1e-5)
+
+
+def test_evaluation_is_deterministic(make_model, make_batch):
+    model, batch = spread_samplers(make_model()), make_batch()
+    first, second = model(**batch), model(**batch)
+    for name in ("loss", "logits", "predictions"):
+        assert torch.equal(first[name], second[name])
+    assert all(map(torch.equal, first.text_keep_masks, second.text_keep_masks))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_keep_masks_shrink_from_stage_to_stage(make_model, make_batch, training):
+    model = spread_samplers(make_model(num_bga_layers=3)).train(training)
+    batch = make_batch(lengths=(30, 20, 25))
+    output = model(**batch)
+    padding = batch["attention_mask"].bool()
+    for masks, whole in ((output.text_keep_masks, padding), (output.vision_keep_masks, torch.ones(3, 5).bool())):
+        previous = whole
+        for mask in masks:
+            kept = mask > 0
+            assert not (kept & ~previous).any()
+            assert kept[:, 0].all()
+            previous = kept
+        assert previous.sum() < whole.sum()
+
+
+def test_only_kept_patches_reach_the_generator(make_model, make_batch):
+    model = spread_samplers(make_model("bert", "vit", num_bga_layers=1))
+    batch = make_batch()
+    branch, seen = model.bga_mner.vision_branch, []
+    branch.generator.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[:2]))
+    output = model(**batch)
+    keep = output.vision_keep_masks[0]
+    dropped = (keep == 0).nonzero()
+    assert len(dropped)
+    states, bias = (tensor.detach().clone() for tensor in seen[0])
+    row, patch = dropped[0].tolist()
+    length = batch["input_ids"].shape[1]
+    before = branch.generator(states, bias, length)
+    states[row, patch] = torch.randn(24)
+    assert torch.equal(branch.generator(states, bias, length), before)
+    states[row, 0] = torch.randn(24)
+    assert not torch.allclose(branch.generator(states, bias, length)[row], before[row], atol=1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 2, 17, 40])
+def test_any_text_length(make_model, make_batch, length):
+    batch = {name: tensor[:, :length] for name, tensor in make_batch(lengths=(40,), pictures=False).items()}
+    output = make_model()(**batch, pixel_values=torch.randn(1, 3, 16, 16))
+    assert output.logits.shape == (1, length, 5)
+    assert output.loss.isfinite()
+
+
+def test_inference_needs_the_text_branch_only(make_model, make_batch):
+    model = make_model()
+    base, called = model.bga_mner, []
+    for name in ("vision_encoder", "vision_branch"):
+        for module in getattr(base, name).modules():
+            module.register_forward_hook(lambda module, *_: called.append(module))
+    expected = model(**only_text(make_batch())).logits
+    assert not called
+    base.vision_encoder = base.vision_branch = None
+    assert torch.equal(model(**only_text(make_batch())).logits, expected)
+
+
+@pytest.mark.parametrize("option", [{"use_hybrid_attention": False}, {"visual_source": "none"}])
+def test_features_that_nothing_reads_are_not_generated(make_model, make_batch, option):
+    output = make_model(**option)(**only_text(make_batch()))
+    assert output.generated_vision is None
+
+
+def test_real_pictures_matter_when_asked_for(make_model, make_batch):
+    model = open_gates(make_model())
+    batch = make_batch()
+    batch["picture_mask"][1] = False
+    generated, real = model(**batch), model(**batch, visual_source="real")
+    changed = (generated.emissions - real.emissions).abs().amax(dim=(1, 2)) > 1e-4
+    assert changed.tolist() == [True, False, True]
+    other = batch | {"pixel_values": torch.randn_like(batch["pixel_values"])}
+    assert torch.allclose(model(**other).emissions, generated.emissions, atol=1e-6)
+    changed = (model(**other, visual_source="real").emissions - real.emissions).abs().amax(dim=(1, 2)) > 1e-4
+    assert changed.tolist() == [True, False, True]
+
+
+def test_logits_are_log_probabilities_in_evaluation_and_emissions_in_training(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    output = model(**batch)
+    real = batch["attention_mask"].bool()
+    assert torch.allclose(output.logits.exp().sum(-1)[real], torch.ones(int(real.sum())), atol=1e-5)
+    assert output.predictions.shape == batch["input_ids"].shape
+    output = model.train()(**batch)
+    assert output.predictions is None
+    assert torch.equal(output.logits, output.emissions)
+
+
+def test_predictions_obey_bio_and_word_starts(make_model, make_batch):
+    model = make_model()
+    with torch.no_grad():
+        model.classifier.bias.copy_(torch.tensor([0.0, 0, 9, 0, 9]))  # I-LOC and I-PER everywhere
+    batch = only_text(make_batch(lengths=(9, 9)))
+    tags = model(**batch).predictions
+    for row in tags.tolist():
+        for previous, tag in zip([0, *row], row, strict=False):
+            assert tag not in (2, 4) or previous in (tag, tag - 1)
+    starts = torch.rand(2, 9) < 0.5
+    masked = model(**batch, word_start_mask=starts).predictions
+    assert torch.equal(masked, tags.masked_fill(~starts, -100))
+
+
+# Ablations
+
+
+@pytest.mark.parametrize(
+    ("option", "has_reconstruction", "has_cycle"),
+    [
+        ({}, True, True),
+        ({"use_context_sampler": False}, True, True),
+        ({"use_text_to_image": False}, True, False),
+        ({"use_image_to_text": False}, True, False),
+        ({"use_text_to_image": False, "use_image_to_text": False}, False, False),
+        ({"use_text_to_image": False, "use_image_to_text": False, "visual_source": "real"}, False, False),
+        ({"use_hybrid_attention": False}, True, True),
+        ({"reconstruction_weight": 0.0}, False, True),
+        ({"cycle_weight": 0.0}, True, False),
+        ({"visual_target": "layer"}, True, True),
+        ({"normalize_targets": False}, True, True),
+        ({"generator_num_layers": 2, "generator_ffn_ratio": 1.5}, True, True),
+        ({"reconstruction_distance": "cosine"}, True, True),
+    ],
+)
+def test_every_switch_trains_evaluates_saves_and_loads(
+    make_model, make_batch, tmp_path, option, has_reconstruction, has_cycle
+):
+    model, batch = make_model(**option), make_batch()
+    output = model.train()(**batch)
+    output.loss.backward()
+    assert (output.reconstruction_loss is not None) == has_reconstruction
+    assert (output.cycle_loss is not None) == has_cycle
+    if option.get("use_context_sampler", True) is False:
+        assert all((mask == batch["attention_mask"]).all() for mask in output.text_keep_masks)
+    model.eval().save_pretrained(tmp_path)
+    again = BgaMnerForTokenClassification.from_pretrained(tmp_path)
+    assert torch.equal(again(**batch).logits, model(**batch).logits)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_ids": None}, "either input_ids or inputs_embeds"),
+        ({"inputs_embeds": torch.zeros(3, 9, 16)}, "either input_ids or inputs_embeds"),
+        ({"pixel_values": torch.zeros(2, 3, 16, 16)}, r"\(3, 3, 16, 16\), but have \(2, 3, 16, 16\)"),
+        ({"pixel_values": torch.zeros(3, 3, 32, 32)}, "image_size"),
+        ({"picture_mask": torch.ones(3, 1)}, "picture_mask"),
+        ({"visual_source": "imagined"}, "'generated', 'real' or 'none'"),
+        ({"labels": torch.zeros(3, 8, dtype=torch.long)}, "(?i)tags|labels"),
+        ({"labels": torch.full((3, 9), 5)}, "(?i)tag"),
+    ],
+)
+def test_bad_input_is_refused_with_the_fix(make_model, make_batch, change, message):
+    with pytest.raises(ValueError, match=message):
+        make_model()(**(make_batch() | change))
+
+
+@pytest.mark.parametrize("text", TEXT_FAMILIES)
+def test_a_text_longer_than_the_encoder_is_refused(make_model, text):
+    model = make_model(text)
+    longest = 38 if "roberta" in text else 40
+    assert model(input_ids=torch.randint(5, 60, (1, longest))).logits.shape == (1, longest, 5)
+    with pytest.raises(ValueError, match=f"at most {longest} tokens, but a text has {longest + 1}"):
+        model(input_ids=torch.randint(5, 60, (1, longest + 1)))
+
+
+@pytest.mark.parametrize("implementation", ["eager", "flash_attention_2"])
+def test_other_attention_implementations_are_refused(make_config, implementation):
+    model = BgaMnerForTokenClassification(make_config())
+    with pytest.raises(ValueError, match="sdpa"):
+        model.set_attn_implementation(implementation)
+    if implementation == "eager":
+        with pytest.raises(ValueError, match="sdpa"):
+            BgaMnerForTokenClassification._from_config(make_config(), attn_implementation=implementation)
+
+
+def test_tuples_and_embeddings_instead_of_ids(make_model, make_batch):
+    model, batch = make_model(), only_text(make_batch())
+    embedded = {"inputs_embeds": model.get_input_embeddings()(batch["input_ids"])}
+    output = model(attention_mask=batch["attention_mask"], **embedded)
+    assert torch.allclose(output.logits, model(**batch).logits)
+    assert torch.equal(model(**batch, return_dict=False)[0], model(**batch).logits)
+
+
+def test_resized_token_embeddings(make_model, make_batch):
+    model, batch = make_model(), only_text(make_batch())
+    before = model(**batch).logits
+    model.resize_token_embeddings(80)
+    assert model.config.text_config.vocab_size == 80
+    assert torch.equal(model(**batch).logits, before)

@@ -1,0 +1,229 @@
+import io
+import pickle
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from bga_mner.processing import pictures
+from bga_mner.processing.pictures import BadPictureError, limit_aspect_ratio, load_picture, stack_pictures
+from PIL import Image
+
+
+def encode(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png_with_size(width, height):
+    """Make a PNG of a few bytes whose header promises any size."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def kind_of(source):
+    with pytest.raises(BadPictureError) as caught:
+        load_picture(source)
+    message = str(caught.value)
+    assert message.startswith("Expected")
+    assert message.endswith(".")
+    return caught.value.kind
+
+
+def test_every_kind_of_source_gives_the_same_pixels(photo, tmp_path):
+    content = encode(photo, "PNG")
+    path = tmp_path / "photo.png"
+    path.write_bytes(content)
+    for source in (
+        photo,
+        str(path),
+        path,
+        content,
+        bytearray(content),
+        {"bytes": content, "path": None},
+        {"bytes": None, "path": str(path)},
+        {"path": str(path)},
+    ):
+        loaded = load_picture(source)
+        assert loaded.mode == "RGB"
+        assert np.array_equal(np.asarray(loaded), np.asarray(photo))
+
+
+def test_exif_rotation_is_carried_out(photo):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees to the right
+    loaded = load_picture(encode(photo, "PNG", exif=exif))
+    assert loaded.size == (20, 40)
+    assert np.array_equal(np.asarray(loaded), np.rot90(np.asarray(photo), -1))
+
+
+def test_the_first_frame_of_an_animation_is_taken():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    loaded = load_picture(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    assert loaded.getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"])
+def test_modes_without_transparency_become_rgb(mode):
+    white = Image.new("RGB", (3, 2), (255, 255, 255)).convert(mode)
+    loaded = load_picture(white)
+    assert (loaded.mode, loaded.size) == ("RGB", (3, 2))
+    assert min(loaded.getpixel((1, 1))) >= 250
+
+
+def test_cmyk_jpeg_keeps_its_colours():
+    red = load_picture(encode(Image.new("RGB", (8, 8), (255, 0, 0)).convert("CMYK"), "JPEG"))
+    assert red.getpixel((4, 4))[0] > 240
+    assert red.getpixel((4, 4))[1] < 20
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "RGBa", "La"])
+def test_transparency_is_laid_on_white(mode):
+    clear = Image.new("LA", (2, 2), (0, 0)) if mode in ("LA", "La") else Image.new("RGBA", (2, 2), (0, 0, 0, 0))
+    if mode == "PA":
+        clear = Image.new("PA", (2, 2), (0, 0))
+    elif clear.mode != mode:
+        clear = clear.convert(mode)
+    assert load_picture(clear).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_transparent_palette_entry_is_laid_on_white():
+    image = Image.new("P", (2, 1), 0)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.putpixel((1, 0), 1)
+    loaded = load_picture(encode(image, "PNG", transparency=0))
+    assert [loaded.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (255, 0, 0)]
+
+
+def test_16_bit_values_are_scaled_not_clipped():
+    values = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    loaded = load_picture(encode(Image.fromarray(values), "PNG"))
+    assert np.asarray(loaded)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
+        (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
+        (np.array([[np.nan, 0.5, 1.0]], np.float32), [0, 128, 255]),
+        (np.array([[0, 65535, 257]], np.int32), [0, 255, 1]),
+        (np.array([[0, 131070, 262140]], np.int32), [0, 128, 255]),
+    ],
+)
+def test_32_bit_values_are_scaled(values, expected):
+    assert np.asarray(load_picture(Image.fromarray(values)))[0, :, 0].tolist() == expected
+
+
+def test_one_pixel_is_a_picture():
+    assert load_picture(encode(Image.new("RGB", (1, 1), "red"), "PNG")).size == (1, 1)
+
+
+def test_bad_pictures_name_their_kind(photo, tmp_path):
+    jpeg = encode(photo.resize((200, 200)), "JPEG")
+    assert kind_of(tmp_path / "none.jpg") == "missing"
+    assert kind_of({"bytes": None, "path": None}) == "missing"
+    assert kind_of(b"") == "empty"
+    assert kind_of({"bytes": b"", "path": "x.jpg"}) == "empty"
+    assert kind_of(Image.new("RGB", (0, 5))) == "empty"
+    assert kind_of(tmp_path) == "unreadable"
+    assert kind_of("a\0b.jpg") == "unreadable"
+    assert kind_of(b"<html>404</html>") == "not an image"
+    assert kind_of(jpeg[:1]) == "not an image"
+    assert kind_of(jpeg[: len(jpeg) // 2]) == "truncated"
+    assert kind_of(encode(photo, "PNG")[:-30]) in ("truncated", "damaged")
+    assert kind_of(png_with_size(20_000, 20_000)) == "too large"
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    assert kind_of(tmp_path / "empty.jpg") == "empty"
+
+
+def test_bomb_that_pillow_only_warns_about_is_refused_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert kind_of(png_with_size(10_000, 10_000)) == "too large"
+    with pytest.warns(Image.DecompressionBombWarning):
+        opened = Image.open(io.BytesIO(png_with_size(10_000, 10_000)))
+    assert kind_of(opened) == "too large"
+
+
+def test_every_cut_of_a_file_is_a_picture_or_a_bad_one(photo):
+    kinds = set()
+    for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"):
+        content = encode(photo, kind)
+        for end in range(0, len(content), max(1, len(content) // 25)):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow's own remarks on broken files
+                try:
+                    size = load_picture(content[:end]).size
+                except BadPictureError as error:
+                    kinds.add(error.kind)
+                else:
+                    assert size == (40, 20)
+    assert kinds <= {"empty", "not an image", "truncated", "damaged"}
+
+
+def test_lazily_opened_broken_image_is_bad(photo):
+    content = encode(photo.resize((200, 200)), "JPEG")
+    assert kind_of(Image.open(io.BytesIO(content[: len(content) // 2]))) == "truncated"
+
+
+@pytest.mark.parametrize("url", ["https://x.org/a.jpg", "http://x", "s3://b/a.png", "data:image/png;base64,AA"])
+def test_urls_are_refused(url):
+    with pytest.raises(ValueError, match="URLs are not fetched") as caught:
+        load_picture(url)
+    assert not isinstance(caught.value, BadPictureError)
+
+
+@pytest.mark.parametrize("source", [3, None, 2.5, np.zeros((2, 2, 3)), ["a.jpg"]])
+def test_wrong_types_are_refused(source):
+    with pytest.raises(TypeError, match=r"Expected a picture .* got"):
+        load_picture(source)
+
+
+def test_wrong_dict_is_refused():
+    with pytest.raises(ValueError, match="the keys 'bytes' and 'path'"):
+        load_picture({"url": "x"})
+
+
+def test_error_survives_pickling():
+    error = pickle.loads(pickle.dumps(BadPictureError("empty", "Expected more.")))
+    assert (error.kind, str(error)) == ("empty", "Expected more.")
+
+
+@pytest.mark.parametrize("size", [(1, 10_000), (10_000, 1), (3, 999)])
+def test_thin_lines_are_cut_to_their_middle(size):
+    picture = Image.new("RGB", size, "red")
+    cut = limit_aspect_ratio(picture)
+    assert max(cut.size) == 20 * min(cut.size)
+    assert cut.getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_ordinary_pictures_are_not_cut(photo):
+    assert limit_aspect_ratio(photo) is photo
+
+
+def test_stacking():
+    stacked = stack_pictures([None, np.ones((3, 2, 2)), None])
+    assert stacked["pixel_values"].shape == (3, 3, 2, 2)
+    assert stacked["pixel_values"].dtype == np.float32
+    assert stacked["pixel_values"].sum(axis=(1, 2, 3)).tolist() == [0, 12, 0]
+    assert list(stack_pictures([None])) == ["picture_mask"]
+    with pytest.raises(ValueError, match="one shape"):
+        stack_pictures([np.ones((3, 2, 2)), np.ones((3, 2, 3))])
+
+
+def test_limit_is_pillows_own():
+    assert pictures.MAX_PIXELS == Image.MAX_IMAGE_PIXELS
+
+
+def test_real_photographs_are_read(photos):
+    assert len(photos) == 1600
+    for path in photos[::100]:
+        assert load_picture(path).size == (32, 32)

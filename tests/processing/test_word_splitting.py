@@ -1,0 +1,86 @@
+import random
+import unicodedata
+
+import pytest
+from bga_mner.processing.conll import read_conll
+from bga_mner.processing.word_splitting import as_sentences, split_words
+
+
+def words(text):
+    return [word for word, _, _ in split_words(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        (" \t\n\u00a0", []),
+        ("#NBA: it's", ["#", "NBA", ":", "it", "'", "s"]),
+        ("@Bundesliga_EN title", ["@", "Bundesliga_EN", "title"]),
+        ("see https://t.co/aB3?x=1. Now", ["see", "https://t.co/aB3?x=1", ".", "Now"]),
+        ("(www.x.org)", ["(", "www.x.org", ")"]),
+        ("mail a.b@c.org!", ["mail", "a.b@c.org", "!"]),
+        ("10,000 and 19.99 on 5/19", ["10,000", "and", "19.99", "on", "5", "/", "19"]),
+        ("the 5th, WNBA20", ["the", "5", "th", ",", "WNBA20"]),
+        ("ok :) :-(", ["ok", ":)", ":-("]),
+        ("U.S.", ["U", ".", "S", "."]),
+        (
+            "👩\u200d👩\u200d👧😂🇩🇪🇫🇷✊🏽1\ufe0f\u20e3⚾\ufe0f",
+            ["👩\u200d👩\u200d👧", "😂", "🇩🇪", "🇫🇷", "✊🏽", "1\ufe0f\u20e3", "⚾\ufe0f"],
+        ),
+        ("हिन्दी می‌خواهم cafe\u0301", ["हिन्दी", "می‌خواهم", "cafe\u0301"]),
+        ("东京 is", ["东京", "is"]),
+    ],
+)
+def test_examples(text, expected):
+    assert words(text) == expected
+
+
+def test_places_are_exact_and_nothing_is_lost():
+    rng = random.Random(0)
+    alphabet = "aB9_ .,:)(#@'-/\n\u00a0\u200d\u200c\ufe0f\u0301é东😂👩🏽🇩🇪\u20e3\x00\u2028www.http://"
+    for _ in range(2000):
+        text = "".join(rng.choice(alphabet) for _ in range(rng.randrange(25)))
+        split = split_words(text)
+        assert all(text[start:end] == word and word for word, start, end in split)
+        covered = [place for _, start, end in split for place in range(start, end)]
+        assert covered == [place for place, character in enumerate(text) if not character.isspace()]
+
+
+def test_long_nonsense_is_fast():
+    assert len(words("a." * 20_000)) == 40_000
+    assert words("http://" + "." * 5000)[0] == "http"
+
+
+def test_real_tweets_split_into_the_words_of_the_corpus(twitter2017):
+    tokens = read_conll(twitter2017 / "valid.txt")["tokens"]
+    same = sum(words(" ".join(sentence)) == sentence for sentence in tokens)
+    assert same / len(tokens) > 0.95
+    assert unicodedata.category("\ufe0f") == "Mn"
+
+
+def test_forms_of_text():
+    assert as_sentences("Go", None) == ([["Go"]], True, False)
+    assert as_sentences(["Go"], None) == ([["Go"]], False, False)
+    assert as_sentences(["Go", "on"], True) == ([["Go", "on"]], True, True)
+    assert as_sentences([["Go"], []], None) == ([["Go"], []], False, True)
+    assert as_sentences((("Go",),), None) == ([["Go"]], False, True)
+    assert as_sentences([], True) == ([[]], True, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "split", "message"),
+    [
+        (3, None, "as a string"),
+        ([], None, "at least one text"),
+        (["a", ["b"]], None, "all as lists of words, got str as text 0"),
+        ([["a"], "b"], None, "got str as text 1"),
+        ([["a", 3]], None, "got int 3 as word 1 of text 0"),
+        ([["a", None]], None, "got NoneType None as word 1"),
+        ("a", True, "got the string 'a'"),
+        ([["a"]], False, "got list as text 0"),
+    ],
+)
+def test_other_text_is_refused(text, split, message):
+    with pytest.raises(ValueError, match=message):
+        as_sentences(text, split)
