@@ -166,6 +166,7 @@ class BgaMnerConfig(PreTrainedConfig):
         if self.id2label is None and self.label2id is not None:
             self.id2label = {int(index): label for label, index in self.label2id.items()}
         super().__post_init__(**kwargs)
+        self._check_encoders()
         if self.id2label is not None:
             # PreTrainedConfig leaves label2id as given, or unset
             derived = {label: index for index, label in self.id2label.items()}

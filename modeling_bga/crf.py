@@ -15,15 +15,12 @@ models", section V.A), in float64. Both give the posterior marginals, which are 
 keeps no graph through the loop. Where rescaled probabilities underflow, the sentence is done again in log space.
 """
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise as neighbours
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 __all__ = ["FORBIDDEN_SCORE", "LOG_PROBABILITY_FLOOR", "UNKNOWN_TAG", "ConditionalRandomField", "bio_constraints"]
 
@@ -47,10 +44,8 @@ def bio_constraints(id2label: dict[int, str]) -> tuple[Tensor, Tensor]:
 
     Returns
     -------
-    allowed_transitions : Tensor of bool, shape (T, T)
-        ``[previous, next]``, on the CPU whatever the default device.
-    allowed_starts : Tensor of bool, shape (T,)
-        On the CPU whatever the default device.
+    allowed_transitions, allowed_starts : Tensor of bool, shapes (T, T) and (T,)
+        ``[previous, next]`` and first tags, on the CPU whatever the default device.
 
     Raises
     ------
@@ -72,9 +67,8 @@ def bio_constraints(id2label: dict[int, str]) -> tuple[Tensor, Tensor]:
     # The tags of which one must have gone before; None where anything may.
     needed = [{f"B-{x[2:]}", x} if x.startswith("I-") and f"B-{x[2:]}" in names else None for x in names]
     transitions = [[before is None or previous in before for before in needed] for previous in names]
-    starts = [before is None for before in needed]
     # An explicit device, as models are often built under a default device of "meta", whose tensors hold no values.
-    return torch.tensor(transitions, device="cpu"), torch.tensor(starts, device="cpu")
+    return torch.tensor(transitions, device="cpu"), torch.tensor([x is None for x in needed], device="cpu")
 
 
 class ConditionalRandomField(nn.Module):
@@ -111,8 +105,6 @@ class ConditionalRandomField(nn.Module):
     >>> mask = torch.tensor([[True, True, False]])
     >>> crf.decode(emissions, mask).tolist()
     [[1, 2, -100]]
-    >>> crf(emissions, torch.tensor([[1, -100, -100]]), mask).shape
-    torch.Size([1])
     """
 
     allowed_transitions: Tensor
@@ -122,9 +114,9 @@ class ConditionalRandomField(nn.Module):
         self, num_tags: int, allowed_transitions: Tensor | None = None, allowed_starts: Tensor | None = None
     ) -> None:
         super().__init__()
+        self.num_tags = num_tags
         if num_tags < 1:
             raise _misfit("num_tags", "at least 1", num_tags, "Give the number of labels.")
-        self.num_tags = num_tags
         # The dtype is explicit because models are also built under a half-precision default dtype.
         self.transitions = nn.Parameter(torch.empty(num_tags, num_tags, dtype=torch.float32))
         self.start_transitions = nn.Parameter(torch.empty(num_tags, dtype=torch.float32))
@@ -139,7 +131,7 @@ class ConditionalRandomField(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw every score uniformly from -0.1 to 0.1."""
-        for parameter in (self.transitions, self.start_transitions, self.end_transitions):
+        for parameter in self.parameters():
             nn.init.uniform_(parameter, -0.1, 0.1)
 
     @torch.no_grad()
@@ -175,61 +167,42 @@ class ConditionalRandomField(nn.Module):
             the host wait, such a tag counts as unknown instead.
         """
         mask = self._check(emissions, mask, tags)
-        result: Tensor = _LogLikelihood.apply(emissions, *self._scores(emissions), mask, tags, self._known(tags, mask))
-        return result
+        return _LogLikelihood.apply(emissions, *self._scores(emissions), mask, tags, self._known(tags, mask))
 
     def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """``log Z``, the log of the summed exponential scores of all labellings; arguments and errors as in `forward`.
 
-        Returns
-        -------
-        Tensor of shape (B,)
-            In nats, float64 for float64 emissions, else float32; 0 where nothing is kept. Can be differentiated once.
+        Shape (B,), in nats, of the dtype that `forward` returns; 0 where nothing is kept. Can be differentiated once.
         """
-        mask = self._check(emissions, mask)
-        result: Tensor = _LogLikelihood.apply(emissions, *self._scores(emissions), mask, None, None)
-        return result
+        return _LogLikelihood.apply(emissions, *self._scores(emissions), self._check(emissions, mask), None, None)
 
     @torch.no_grad()
     def log_marginals(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """Log posterior probabilities of the tags, without a gradient; arguments and errors as in `forward`.
+        """Log posterior probabilities ``log p(y_t)``; arguments and errors as in `forward`.
 
-        Returns
-        -------
-        Tensor of shape (B, L, T)
-            ``log p(y_t)``, float64 for float64 emissions, else float32, always finite: no value is below
-            `LOG_PROBABILITY_FLOOR`, and a masked position holds the uniform ``-log T``.
+        Shape (B, L, T), of the dtype that `forward` returns, computed under ``no_grad``. Always finite: no value is
+        below `LOG_PROBABILITY_FLOOR`, and a masked position holds the uniform ``-log T``.
         """
         mask = self._check(emissions, mask)
         unary = _posterior(emissions, mask, self._scores(emissions), False)[1]
-        # (B, L) -> (B, L, 1)
-        masked = ~mask.unsqueeze(2)
+        masked = ~mask.unsqueeze(2)  # (B, L) -> (B, L, 1)
         log_unary = unary.log_().clamp_min_(LOG_PROBABILITY_FLOOR).masked_fill_(masked, -math.log(self.num_tags))
-        return log_unary.to(_result_dtype(emissions))
+        return log_unary.to(torch.promote_types(emissions.dtype, torch.float32))
 
     @torch.no_grad()
     def decode(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """Labelling of the highest score (Viterbi, 1967); arguments and errors as in `forward`.
 
-        Returns
-        -------
-        Tensor of int64, shape (B, L)
-            Tags, `UNKNOWN_TAG` where the mask is False.
+        Tensor of int64, shape (B, L): tags, `UNKNOWN_TAG` where the mask is False.
         """
-        mask = self._check(emissions, mask)
-        return _viterbi(emissions, mask, self._scores(emissions))
+        return _viterbi(emissions, self._check(emissions, mask), self._scores(emissions))
 
     @torch.no_grad()
     def contradictory(self, tags: Tensor, mask: Tensor) -> Tensor:
-        """Known tags that the constraints forbid after their known left neighbour, or at the start.
+        """Known tags that the constraints forbid after their known left neighbour, or at the start: bool (B, L).
 
-        The neighbour is the previous kept position. These tags count as unknown in the loss. Arguments and errors are
-        as in `forward`.
-
-        Returns
-        -------
-        Tensor of bool, shape (B, L)
-            True at those tags; count them to report errors in the data.
+        The neighbour is the previous kept position. These tags count as unknown in the loss; count them to report
+        errors in the data. Arguments and errors are as in `forward`.
         """
         mask = self._check(None, mask, tags)
         return mask & (tags >= 0) & (tags < self.num_tags) & ~self._known(tags, mask)
@@ -261,13 +234,7 @@ class ConditionalRandomField(nn.Module):
             if emissions.ndim != 3 or emissions.shape[2] != self.num_tags or not emissions.is_floating_point():
                 expected = f"floating-point scores of shape (batch, length, {self.num_tags})"
                 raise _misfit("emissions", expected, emissions, "Give one score per tag, or build with other num_tags.")
-        if (
-            mask.ndim != 2
-            or not mask.shape[1]
-            or tuple(mask.shape) != shape
-            or mask.is_floating_point()
-            or mask.is_complex()
-        ):
+        if mask.ndim != 2 or tuple(mask.shape) != shape or not mask.shape[1] or mask.is_floating_point():
             expected = f"booleans or integers of shape {shape if len(shape) == 2 else '(batch, length)'}, length > 0"
             raise _misfit("mask", expected, mask, "Give the two-dimensional attention mask of the same sentences.")
         mask = mask.to(torch.bool)
@@ -294,25 +261,29 @@ class _LogLikelihood(torch.autograd.Function):
         """Take emissions, transitions, starts, ends, mask, tags or None, known or None; return (B,)."""
         scores: _Scores = inputs[:3]
         mask, tags, known = inputs[3:]
-        batch, pairs = len(emissions), any(ctx.needs_input_grad)
-        rows, lengths, _ = _layout(mask)
-        if tags is None:
-            value, unary, pairwise = _posterior(emissions, mask, scores, pairs)
-        else:
+        batch, rows, lengths = len(emissions), *_layout(mask)[:2]
+        stacked, masks, some = emissions, mask, lengths[:0]
+        if known is not None:
             tags = tags.masked_fill(~known, 0)
             informed, complete = known.any(1), known.sum(1) == lengths
-            if _is_cheap_to_read(emissions):
-                some = (informed & ~complete).nonzero().squeeze(1)
+            some = torch.arange(batch, device=mask.device)
+            if _is_cheap_to_read(mask):
+                some = some[informed & ~complete]
             else:
-                # A choice of sentences by their values would make the host wait, and a larger batch costs little.
-                some, complete = torch.arange(batch, device=emissions.device), torch.zeros_like(complete)
+                # To choose sentences by their values would make the host wait, and a larger batch costs little.
+                complete = torch.zeros_like(complete)
+        if len(some):
             # Rule out what disagrees with a known tag, and get both partition functions from one loop.
             disagree = known[some].unsqueeze(2).repeat(1, 1, emissions.shape[2])
             disagree.scatter_(2, tags[some].unsqueeze(2), False)
             # (B, L, T) and (S, L, T) -> (B + S, L, T)
             stacked = torch.cat([emissions, emissions[some].masked_fill(disagree, -torch.inf)])
-            results = _posterior(stacked, torch.cat([mask, mask[some]]), scores, pairs)
+            masks = torch.cat([mask, mask[some]])
+        results = _posterior(stacked, masks, scores, any(ctx.needs_input_grad))
+        value, unary, pairwise = results
+        if len(some):
             value, unary, pairwise = (x[:batch].index_add_(0, some, x[batch:], alpha=-1) for x in results)
+        if known is not None:
             _subtract_path((value, unary, pairwise), emissions, tags, known & complete.unsqueeze(1), rows, scores)
             value.clamp_(min=0).masked_fill_(~informed, 0)
             unary.masked_fill_(~informed[:, None, None], 0)
@@ -321,12 +292,13 @@ class _LogLikelihood(torch.autograd.Function):
         edges = torch.cat([rows[:1], rows.gather(0, (lengths - 1).clamp_min(0).unsqueeze(0))])
         ctx.save_for_backward(edges, unary, pairwise)
         ctx.emission_dtype = emissions.dtype
-        return value.to(_result_dtype(emissions))
+        return value.to(torch.promote_types(emissions.dtype, torch.float32))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Weight the (differences of) marginals with the gradient (B,) of the result."""
+        if torch.is_grad_enabled():  # `once_differentiable` would take the gradient for a constant where grad is one
+            raise RuntimeError("The loss of the CRF can be differentiated once only: leave out create_graph=True.")
         edges, unary, pairwise = ctx.saved_tensors
         grad = grad.to(unary.dtype)
         # (B, L, T) -> (B * L, T) -> (2, B, T) -> (2, T)
@@ -354,12 +326,7 @@ def _misfit(name: str, expected: str, got: object, mend: str) -> ValueError:
 
 
 def _is_cheap_to_read(tensor: Tensor) -> bool:
-    # Elsewhere the host would wait for the device.
-    return tensor.device.type == "cpu"
-
-
-def _result_dtype(emissions: Tensor) -> torch.dtype:
-    return torch.float64 if emissions.dtype == torch.float64 else torch.float32
+    return tensor.device.type == "cpu"  # elsewhere the host would wait for the device
 
 
 def _layout(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -380,16 +347,15 @@ def _take(emissions: Tensor, rows: Tensor, outside: Tensor, dtype: torch.dtype) 
     # (B, L, T) -> (B * L, T) -> (L * B, T) -> (L, B, T); index_select is far faster here than indexing
     taken = emissions.flatten(0, 1).index_select(0, rows.flatten()).to(dtype)
     # Whatever masked positions hold, NaN included, ends here.
-    return taken.view(*rows.shape, -1).masked_fill_(outside.unsqueeze(2), 0)
+    return taken.view(*rows.shape, emissions.shape[2]).masked_fill_(outside.unsqueeze(2), 0)
 
 
 def _put(steps: Tensor, rows: Tensor) -> Tensor:
     """Undo the order of `_take`: (L, B, T) -> (B, L, T)."""
-    # (L, B) -> (L * B,)
     flat = rows.flatten()
     places = torch.empty_like(flat).scatter_(0, flat, torch.arange(len(flat), device=flat.device))
-    # (L, B, T) -> (L * B, T) -> (B * L, T) -> (B, L, T)
-    return steps.flatten(0, 1).index_select(0, places).view(rows.shape[1], rows.shape[0], -1)
+    # (L, B) -> (L * B,) above; (L, B, T) -> (L * B, T) -> (B * L, T) -> (B, L, T)
+    return steps.flatten(0, 1).index_select(0, places).view(*rows.T.shape, steps.shape[2])
 
 
 def _posterior(emissions: Tensor, mask: Tensor, scores: _Scores, pairs: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -406,11 +372,9 @@ def _posterior(emissions: Tensor, mask: Tensor, scores: _Scores, pairs: bool) ->
     As all factors are at most 1, what an underflow loses is at most about ``tiny / (c_t * scale)`` of all probability,
     so the result is sound while that product stays far above ``tiny``; `_log_space_posterior` does the other sentences.
     """
-    (batch, length), tags = mask.shape, emissions.shape[2]
-    transitions, starts, ends = scores
+    (batch, length), tags, (transitions, starts, ends) = mask.shape, emissions.shape[2], scores
     rows, lengths, outside = _layout(mask)
-    time = torch.arange(length, device=rows.device).unsqueeze(1)
-    sentences = torch.arange(batch, device=rows.device)
+    time, sentences = torch.arange(length, device=mask.device).unsqueeze(1), torch.arange(batch, device=mask.device)
     # The step that mirrors each step within its sentence, as a row of (L * N): (L, N) -> (L * N,).
     mirror = (torch.where(outside, time, lengths - 1 - time) * batch + sentences).flatten()
     factors = _take(emissions, rows, outside, starts.dtype)
@@ -422,7 +386,6 @@ def _posterior(emissions: Tensor, mask: Tensor, scores: _Scores, pairs: bool) ->
     top, first, last = transitions.max(), starts.max(), ends.max()
     matrix = torch.exp(transitions - top)
     both = torch.stack([matrix, matrix.T])
-
     # Before the emission of each step; `state` turns from the emission alone into what follows it.
     prior = torch.empty_like(state)
     prior[0, 0], prior[0, 1] = torch.exp(starts - first), torch.exp(ends - last)
@@ -445,7 +408,6 @@ def _posterior(emissions: Tensor, mask: Tensor, scores: _Scores, pairs: bool) ->
     mass = joint.sum(2)
     weight = mass.reciprocal().masked_fill_(outside, 0).unsqueeze(2)
     unary = _put(joint.mul_(weight), rows)
-
     # Steps that were rescaled, within the sentence: (L // R, 1), against (N,).
     at = time[_RESCALE_EVERY - 1 :: _RESCALE_EVERY]
     used = scale.squeeze(3).masked_fill((at >= lengths).unsqueeze(1), 1)
@@ -453,66 +415,45 @@ def _posterior(emissions: Tensor, mask: Tensor, scores: _Scores, pairs: bool) ->
     if len(used):
         least = least * used.amin((0, 1))
     sound = least > tiny**0.65  # 1e-200 in float64
-
     final = (lengths - 1).clamp_min(0)
     # (L, N) -> (1, N) -> (N,): log c at the last step, and the scales that its prior was divided by.
     log_partition = mass.gather(0, final.unsqueeze(0)).squeeze(0).log()
     log_partition += used[:, 0].log().masked_fill_(at >= final, 0).sum(0)
     log_partition += shift.sum(0) + top * final + first + last
     log_partition.masked_fill_(lengths == 0, 0)
-
-    if pairs:
-        # (L - 1, N, T) -> (N, T, L - 1) and (N, L - 1, T) -> (N, T, T)
-        left, right = state[:-1, 0].permute(1, 2, 0), backward.mul_(weight)[1:].transpose(0, 1)
-        pairwise = torch.bmm(left, right).mul_(matrix)
-    else:
-        pairwise = state.new_zeros(batch, tags, tags)
-    # The one place where the host waits for the device.
-    if not sound.all():
+    # (L - 1, N, T) -> (N, T, L - 1) and (N, L - 1, T) -> (N, T, T)
+    left, right = state[:-1, 0].permute(1, 2, 0), backward.mul_(weight)[1:].transpose(0, 1)
+    pairwise = torch.bmm(left, right).mul_(matrix) if pairs else state.new_zeros(batch, tags, tags)
+    if not sound.all():  # the one place where the host waits for the device
         again = sound.logical_not().nonzero().squeeze(1)
-        part = _log_space_posterior(emissions[again], mask[again], scores, pairs)
+        part = _log_space_posterior(emissions[again], mask[again], scores)
         log_partition[again], unary[again], pairwise[again] = part
     return log_partition, unary, pairwise
 
 
-def _log_space_posterior(
-    emissions: Tensor, mask: Tensor, scores: _Scores, pairs: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`_posterior` with logarithms throughout: about ten times slower, and safe at any finite scores."""
-    (batch, length), (transitions, starts, ends) = mask.shape, scores
-    rows, lengths, outside = _layout(mask)
-    steps = _take(emissions, rows, outside, starts.dtype)
-    # Lists over t of (N, T): forward with the emission of t, backward without it.
-    forward = [starts + steps[0]]
-    for t in range(1, length):
-        # (N, T) -> (N, T, 1), + (T, T) [previous, next] -> (N, T, T) -> (N, T)
-        forward.append(torch.logsumexp(forward[-1].unsqueeze(2) + transitions, 1) + steps[t])
-    backward = [ends.expand(batch, -1)]
-    for t in range(length - 1, 0, -1):
-        # (N, T) -> (N, 1, T), + (T, T) [previous, next] -> (N, T, T) -> (N, T)
-        step = torch.logsumexp((backward[-1] + steps[t]).unsqueeze(1) + transitions, 2)
-        backward.append(torch.where(outside[t].unsqueeze(1), ends, step))
-    backward.reverse()
-    # Lists of L (N, T) -> (L, N, T)
-    joint = torch.stack(forward) + torch.stack(backward)
-    log_partition = torch.logsumexp(joint[0], 1)
-    joint.sub_(log_partition.unsqueeze(1)).exp_().masked_fill_(outside.unsqueeze(2), 0)
-    pairwise = steps.new_zeros(batch, *transitions.shape)
-    for t in range(1, length if pairs else 1):
-        right = backward[t] + steps[t] - log_partition.unsqueeze(1)
-        # (N, T, 1) + (T, T) + (N, 1, T) -> (N, T, T)
-        pair = torch.exp(forward[t - 1].unsqueeze(2) + transitions + right.unsqueeze(1))
-        pairwise += pair.masked_fill_(outside[t, :, None, None], 0)
-    return log_partition.masked_fill_(lengths == 0, 0), _put(joint, rows), pairwise
+def _log_space_posterior(emissions: Tensor, mask: Tensor, scores: _Scores) -> tuple[Tensor, Tensor, Tensor]:
+    """`_posterior` by logarithms and autograd: many times slower, and safe at any finite scores."""
+    # Also under inference_mode, whose tensors autograd takes only as copies.
+    with torch.inference_mode(False), torch.enable_grad():
+        transitions, starts, ends = (score.detach().clone() for score in scores)
+        rows, lengths, outside = _layout(mask.clone())
+        steps = _take(emissions.detach().clone(), rows, outside, starts.dtype).requires_grad_()
+        # A copy for each sentence, whose gradients are apart: (T, T) -> (N, T, T).
+        moves = transitions.repeat(len(mask), 1, 1).requires_grad_()
+        state = starts + steps[0]
+        for t in range(1, len(steps)):
+            # (N, T) -> (N, T, 1), + (N, T, T) [previous, next] -> (N, T, T) -> (N, T)
+            after = torch.logsumexp(state.unsqueeze(2) + moves, 1) + steps[t]
+            state = torch.where(outside[t].unsqueeze(1), state, after)
+        log_partition = torch.logsumexp(state + ends, 1).masked_fill(lengths == 0, 0)
+        unary, pairwise = torch.autograd.grad(log_partition.sum(), (steps, moves), materialize_grads=True)
+    return log_partition.detach(), _put(unary, rows), pairwise
 
 
 def _subtract_path(
     results: tuple[Tensor, ...], emissions: Tensor, tags: Tensor, counted: Tensor, rows: Tensor, scores: _Scores
 ) -> None:
-    """Take the score of a fully known path, and its counts, off the results of `_posterior`, in place.
-
-    ``counted`` (B, L) is True at every kept position of such sentences; tags (B, L) are in range everywhere.
-    """
+    """Take scores and counts of fully known paths, which are where counted (B, L), off results of `_posterior`."""
     (value, unary, pairwise), (transitions, starts, ends) = results, scores
     ones = counted.to(unary.dtype)
     # (B, L) -> (B, L, 1) -> (B, L); `where`, as a position that is not kept may hold NaN

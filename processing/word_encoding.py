@@ -134,7 +134,7 @@ def _substitute(tokenizer: Any, word: str) -> int:
 
 def _readable(word: str, prefix: str) -> str:
     """Prepare a word for the tokenizer; lone surrogates are not valid Unicode and would raise there."""
-    if prefix and word and not word[0].isspace():
+    if prefix and word and not word.startswith(" "):
         word = prefix + word
     try:
         word.encode("utf-8")

@@ -54,7 +54,7 @@ def split_words(text: str) -> list[tuple[str, int, int]]:
 
 
 def as_sentences(
-    text: Any, is_split_into_words: bool | None, batched: bool = False
+    text: Any, is_split_into_words: bool | None = None, batched: bool = False
 ) -> tuple[list[list[str]], bool, bool]:
     """Bring every accepted form of text to lists of words.
 

@@ -1,7 +1,9 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
-from bga_mner.processing import DataCollatorForMner
+from bga_mner.processing import BgaMnerProcessor, DataCollatorForMner
 
 
 def test_batch_equals_the_processors_own(processor, photo):
@@ -36,7 +38,7 @@ def test_missing_labels_are_unknown_and_missing_starts_leave_the_mask_out(bert_p
     assert "tokens" not in batch
 
 
-def test_padding_side(tokenizers, processor):
+def test_padding_side(processor):
     batch = DataCollatorForMner(processor)([{"input_ids": [2, 7, 3]}, {"input_ids": [2, 3]}])
     left = processor.tokenizer.padding_side == "left"
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 1, 1] if left else [1, 1, 0]]
@@ -78,7 +80,8 @@ def test_wrong_rows_are_refused(bert_processor, rows, message):
         DataCollatorForMner(bert_processor)(rows)
 
 
-def test_tokenizer_without_padding_is_refused(bert_processor, monkeypatch):
-    monkeypatch.setattr(bert_processor.tokenizer, "pad_token", None)
-    with pytest.raises(ValueError, match=r"Set tokenizer.pad_token"):
-        DataCollatorForMner(bert_processor)([{"input_ids": [1]}])
+def test_tokenizer_without_padding_is_refused(tokenizers):
+    tokenizer = copy.deepcopy(tokenizers["wordpiece"])
+    tokenizer.pad_token = None
+    with pytest.raises(ValueError, match=r"Set tokenizer\.pad_token"):
+        DataCollatorForMner(BgaMnerProcessor(None, tokenizer))([{"input_ids": [1]}])

@@ -1,0 +1,222 @@
+import itertools
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+from bga_mner.processing import BgaMnerProcessor, predict, read_conll, spans_from_tags
+from bga_mner.processing.prediction import _ranges
+from torch import nn
+
+
+class TokenTagger(nn.Module):
+    """Tag each token by its id alone; stands in for a trained model."""
+
+    def __init__(self, label2id, seed=0):
+        super().__init__()
+        self.config = SimpleNamespace(id2label={number: label for label, number in label2id.items()})
+        generator = torch.Generator().manual_seed(seed)
+        self.table = nn.Embedding.from_pretrained(2 * torch.randn(1000, len(label2id), generator=generator))
+        self.dropout = nn.Dropout(0.5)
+        self.calls = []
+
+    def forward(self, input_ids, attention_mask, token_type_ids=None, pixel_values=None, picture_mask=None):
+        assert not torch.is_grad_enabled()
+        assert not self.training
+        self.calls.append((tuple(input_ids.shape), pixel_values is not None))
+        logits = self.dropout(self.table(input_ids)).log_softmax(-1)
+        if pixel_values is not None:
+            logits = logits + picture_mask[:, None, None] * pixel_values.mean(dim=(1, 2, 3))[:, None, None]
+        predictions = logits.argmax(-1).masked_fill(attention_mask == 0, -100)
+        return SimpleNamespace(logits=logits, predictions=predictions)
+
+
+class EdgeTagger(TokenTagger):
+    """Find persons everywhere but beside the edges of what it reads."""
+
+    def forward(self, input_ids, attention_mask, token_type_ids=None, pixel_values=None, picture_mask=None):
+        output = super().forward(input_ids, attention_mask)
+        position = attention_mask.cumsum(-1)
+        length = attention_mask.sum(-1, keepdim=True)
+        inside = (position > 4) & (position <= length - 4)
+        person = next(number for number, label in self.config.id2label.items() if label == "B-PER")
+        output.predictions = torch.where(inside, person, 0)
+        return output
+
+
+@pytest.fixture
+def model(label2id):
+    return TokenTagger(label2id)
+
+
+TEXTS = [
+    "Kawhi Leonard wins the fan vote! #NBA @Bundesliga_EN",
+    "",
+    "  don't  go to\nSeattle… 👩\u200d👩\u200d👧😂 ",
+    "\u200d",
+    "https://t.co/abc Atlanta, and NYC",
+    "x" * 300,
+]
+
+
+def test_places_fit_the_text(model, processor):
+    found = predict(model, processor, TEXTS)
+    assert len(found) == len(TEXTS)
+    assert sum(map(len, found)) > 5
+    for text, entities in zip(TEXTS, found, strict=True):
+        ends = [0]
+        for entity in entities:
+            assert set(entity) == {"label", "score", "word", "start", "end"}
+            assert text[entity["start"] : entity["end"]] == entity["word"]
+            assert entity["start"] >= ends[-1]
+            assert 0 < entity["score"] <= 1
+            assert entity["label"] in ("PER", "LOC", "ORG", "MISC")
+            ends.append(entity["end"])
+    assert found[1] == []
+
+
+def test_entities_are_those_of_the_words_first_tokens(model, processor):
+    words = ["Kawhi", "", "Leonard", "\u200d", "wins", "Seattle", "#", "NBA"]
+    pieces = processor.encode_words([words])[0]
+    logits = model.table(torch.tensor([tokens[0] for tokens in pieces])).log_softmax(-1)
+    tags = [model.config.id2label[int(number)] for number in logits.argmax(-1)]
+    scores = logits.max(-1).values.exp().tolist()
+    found = predict(model, processor, words, is_split_into_words=True)
+    assert [entity["label"] for entity in found] == [label for label, _, _ in spans_from_tags(tags)]
+    for entity, (_, start, end) in zip(found, spans_from_tags(tags), strict=True):
+        assert entity["word"] == " ".join(words[start:end])
+        assert " ".join(words)[entity["start"] : entity["end"]] == entity["word"]
+        assert entity["score"] == pytest.approx(sum(scores[start:end]) / (end - start), rel=1e-5)
+
+
+def test_same_answer_alone_in_any_batch_in_any_order(model, processor):
+    rng = random.Random(0)
+    texts = TEXTS + [" ".join(rng.choice(" ".join(TEXTS[:5]).split()) for _ in range(40)) for _ in range(6)]
+    alone = [predict(model, processor, text) for text in texts]
+    for batch_size in (1, 3, 100):
+        assert predict(model, processor, texts, batch_size=batch_size) == alone
+    order = list(range(len(texts)))
+    rng.shuffle(order)
+    assert predict(model, processor, [texts[number] for number in order]) == [alone[number] for number in order]
+
+
+def test_forms_of_text(model, bert_processor):
+    words = ["Kawhi", "wins", "in", "Seattle"]
+    one = predict(model, bert_processor, " ".join(words))
+    assert predict(model, bert_processor, words, is_split_into_words=True) == one
+    assert predict(model, bert_processor, [words]) == [one]
+    assert predict(model, bert_processor, [" ".join(words)]) == [one]
+    assert predict(model, bert_processor, []) == []
+    assert predict(model, bert_processor, [[]]) == [[]]
+    assert predict(model, bert_processor, [], is_split_into_words=True) == []
+
+
+def test_similar_lengths_share_batches(model, bert_processor):
+    texts = ["win " * length for length in (1, 20, 2, 19)]
+    predict(model, bert_processor, texts, batch_size=2)
+    assert [shape[0] for shape, _ in model.calls] == [2, 2]
+    assert model.calls[0][0][1] > 10 > model.calls[1][0][1]
+
+
+def test_long_texts_lose_nothing(model, processor):
+    rng = random.Random(1)
+    words = [rng.choice(["Kawhi", "#", "wins", "Seattle", "\u200d"]) for _ in range(300)]
+    whole = predict(model, processor, [words], max_length=10_000)
+    assert len(model.calls) == 1
+    for max_length, stride in ((64, None), (20, 0), (20, 17), (12, 3)):
+        assert predict(model, processor, [words], max_length=max_length, stride=stride) == whole
+        assert max(shape[1] for shape, _ in model.calls[1:]) <= 64
+
+
+def test_each_word_is_read_where_it_has_most_context(label2id, bert_processor):
+    words = ["in"] * 100
+    assert all(len(tokens) == 1 for tokens in bert_processor.encode_words([words])[0])
+    tagger = EdgeTagger(label2id)
+    found = predict(tagger, bert_processor, [words], max_length=22, stride=8)[0]
+    # Three words at each end of the text are beside an edge in every window; all others are not in some window.
+    assert len(found) == 94
+    # With hardly any overlap edges remain.
+    assert len(predict(tagger, bert_processor, [words], max_length=22, stride=2)[0]) < 94
+
+
+def test_ranges_cover_every_word_and_always_move_on():
+    rng = random.Random(0)
+    for _ in range(300):
+        room = rng.randrange(1, 12)
+        lengths = [rng.randrange(1, room + 1) for _ in range(rng.randrange(30))]
+        ranges = list(_ranges(lengths, room, rng.randrange(room)))
+        assert {word for start, end in ranges for word in range(start, end)} == set(range(len(lengths)))
+        assert all(sum(lengths[start:end]) <= room for start, end in ranges)
+        assert all(one[0] < two[0] and one[1] < two[1] for one, two in itertools.pairwise(ranges))
+
+
+def test_modes_are_restored(model, bert_processor):
+    model.train()
+    model.table.eval()
+    predict(model, bert_processor, "Kawhi")
+    assert model.training
+    assert model.dropout.training
+    assert not model.table.training
+    with pytest.raises(TypeError):
+        predict(model, bert_processor, "Kawhi", images=[3])
+    assert model.training
+    model.eval()
+    predict(model, bert_processor, "Kawhi")
+    assert not model.training
+
+
+def test_pictures_are_passed_on(model, bert_processor, photo):
+    predict(model, bert_processor, ["a", "b"], images=[photo, None])
+    predict(model, bert_processor, "a", images=photo)
+    predict(model, bert_processor, ["a", "b"], images=[None, None])
+    predict(model, bert_processor, ["in " * 100], images=[photo])
+    assert [has_picture for _, has_picture in model.calls[:3]] == [True, True, False]
+    assert all(has_picture for _, has_picture in model.calls[3:])
+    with pytest.warns(UserWarning, match="1 of 1 pictures"):
+        predict(model, bert_processor, "a", images=b"")
+    with pytest.raises(ValueError, match="zero bytes"):
+        predict(model, bert_processor, "a", images=b"", on_bad_image="raise")
+
+
+def test_outputs_without_a_path_and_in_half_precision(label2id, bert_processor):
+    class Plain(TokenTagger):
+        def forward(self, **inputs):
+            return SimpleNamespace(logits=super().forward(**inputs).logits.bfloat16())
+
+    expected = predict(TokenTagger(label2id), bert_processor, TEXTS[0])
+    found = predict(Plain(label2id), bert_processor, TEXTS[0])
+    assert [entity["word"] for entity in found] == [entity["word"] for entity in expected]
+
+
+def test_progress_bar_is_shown_on_request_only(model, bert_processor, capsys):
+    predict(model, bert_processor, "Kawhi")
+    assert "Finding entities" not in capsys.readouterr().err
+    predict(model, bert_processor, "Kawhi", show_progress=True)
+    assert "Finding entities" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size of at least 1"),
+        ({"max_length": 2}, "above the 2 special tokens"),
+        ({"max_length": 10, "stride": 8}, "0 to 7 tokens"),
+        ({"stride": -1}, "stride of 0"),
+        ({"images": [None, None]}, "got 2 for 1 texts"),
+    ],
+)
+def test_wrong_arguments_are_refused(model, bert_processor, options, message):
+    with pytest.raises(ValueError, match=message):
+        predict(model, bert_processor, "Kawhi", **options)
+
+
+def test_pictures_need_an_image_processor(model, tokenizers, photo):
+    with pytest.raises(ValueError, match="text alone"):
+        predict(model, BgaMnerProcessor(None, tokenizers["wordpiece"]), "a", images=photo)
+
+
+def test_real_tweets_survive_windows(model, bert_processor, twitter2017):
+    tokens = read_conll(twitter2017 / "valid.txt")["tokens"][:100]
+    assert predict(model, bert_processor, tokens, max_length=16) == predict(
+        model, bert_processor, tokens, max_length=500
+    )
