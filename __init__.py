@@ -1,3 +1,79 @@
-"""Multimodal named entity recognition with bidirectional generative alignment."""
+"""Multimodal named entity recognition with bidirectional generative alignment, the Hugging Face way.
+
+Importing this package registers its classes with transformers' Auto classes.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, AutoProcessor
+
+from .configuration import TEXT_ENCODERS, VISION_ENCODERS, BgaMnerConfig
+from .modeling_bga import (
+    BgaMnerForTokenClassification,
+    BgaMnerModel,
+    BgaMnerModelOutput,
+    BgaMnerPreTrainedModel,
+    BgaMnerTokenClassifierOutput,
+    ConditionalRandomField,
+    LossPartsCallback,
+)
+from .processing import (
+    BadPictureError,
+    BgaMnerProcessor,
+    DataCollatorForMner,
+    labels_from_tags,
+    load_picture,
+    predict,
+    repair_bio,
+    spans_from_tags,
+    split_words,
+)
+
+
+if TYPE_CHECKING:
+    from .processing import ConllReport, MnerMetric, build_compute_metrics, read_conll, score_tags, write_conll
 
 __version__ = "0.1.0"
+
+# These pull in datasets and evaluate, for which inference has no use: imported when first asked for.
+_LAZY = ("ConllReport", "MnerMetric", "build_compute_metrics", "read_conll", "score_tags", "write_conll")
+
+__all__ = [
+    "TEXT_ENCODERS",
+    "VISION_ENCODERS",
+    "BadPictureError",
+    "BgaMnerConfig",
+    "BgaMnerForTokenClassification",
+    "BgaMnerModel",
+    "BgaMnerModelOutput",
+    "BgaMnerPreTrainedModel",
+    "BgaMnerProcessor",
+    "BgaMnerTokenClassifierOutput",
+    "ConditionalRandomField",
+    "ConllReport",
+    "DataCollatorForMner",
+    "LossPartsCallback",
+    "MnerMetric",
+    "build_compute_metrics",
+    "labels_from_tags",
+    "load_picture",
+    "predict",
+    "read_conll",
+    "repair_bio",
+    "score_tags",
+    "spans_from_tags",
+    "split_words",
+    "write_conll",
+]
+
+AutoConfig.register(BgaMnerConfig.model_type, BgaMnerConfig)
+AutoModel.register(BgaMnerConfig, BgaMnerModel)
+AutoModelForTokenClassification.register(BgaMnerConfig, BgaMnerForTokenClassification)
+AutoProcessor.register(BgaMnerConfig, BgaMnerProcessor)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(".processing", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -47,8 +47,11 @@ class BgaMnerConfig(PreTrainedConfig):
     use_text_to_image, use_image_to_text : bool, default True
         MCG: generate visual features from text, and text features from pictures (paper's ablations). Without
         `use_text_to_image` the text branch is a plain encoder.
-    use_hybrid_attention : bool, default True
-        Let the encoders' layers attend to the generated features. Off: the features only enter the losses.
+    hybrid_attention : {"text", "both", "none"}, default "text"
+        Whose layers attend to generated features. The paper's is "both". There the vision encoder reads text that was
+        generated from its own states, and its states, which are the targets of reconstruction, drift towards what is
+        easy to generate: on the generated corpus this cost most of the type accuracy on never-labelled names. "none":
+        the features only enter the losses.
     generator_num_layers : int, default 1
         Decoder layers of a cross-modal generator.
     generator_ffn_ratio : int or float, default 2
@@ -71,12 +74,11 @@ class BgaMnerConfig(PreTrainedConfig):
     visual_target : {"last", "layer"}, default "last"
         What a stage's text -> image generator has to generate: the vision encoder's last states, or those that enter
         the paired layer. The last ones name objects best.
-    entity_masking_probability : float, default 0.0
-        In training, the share of labelled pairs whose entity words are replaced by `mask_token_id` and whose text
-        reads the *real* picture instead of generated features ("visual teaching", not in the paper): the step from
-        visual concept to type is learned from these, the step from name to visual concept from all pairs.
-    mask_token_id : int, optional
-        The tokenizer's mask token; needed for entity masking.
+    entity_replacement_probability : float, default 0.0
+        In training, the share of labelled pairs whose entity tokens are replaced by random ones and whose text reads
+        the *real* picture instead of generated features ("visual teaching", not in the paper): context says where
+        the entity is, only the picture of what type. The step from visual concept to type is learned from these pairs,
+        the step from name to visual concept from all.
     visual_source : {"generated", "real", "none"}, default "generated"
         What the text attends to at inference: features generated from the text (paper), real ones (ablation, and for
         callers who have a picture; sentences without one fall back to generated features), or nothing.
@@ -137,7 +139,7 @@ class BgaMnerConfig(PreTrainedConfig):
     sampler_initial_keep: float = 0.9
     use_text_to_image: bool = True
     use_image_to_text: bool = True
-    use_hybrid_attention: bool = True
+    hybrid_attention: Literal["text", "both", "none"] = "text"
     generator_num_layers: int = 1
     generator_ffn_ratio: int | float = 2
     generator_dropout: int | float = 0.1
@@ -147,8 +149,7 @@ class BgaMnerConfig(PreTrainedConfig):
     reconstruction_distance: Literal["mse", "smooth_l1", "cosine"] = "mse"
     normalize_targets: bool = True
     visual_target: Literal["last", "layer"] = "last"
-    entity_masking_probability: int | float = 0.0
-    mask_token_id: int | None = None
+    entity_replacement_probability: int | float = 0.0
     visual_source: Literal["generated", "real", "none"] = "generated"
     constrain_transitions: bool = True
     classifier_dropout: int | float = 0.1
@@ -245,7 +246,7 @@ class BgaMnerConfig(PreTrainedConfig):
 
     def _check_ranges(self) -> None:
         """Refuse numbers outside their range."""
-        for name in ("generator_dropout", "classifier_dropout", "entity_masking_probability"):
+        for name in ("generator_dropout", "classifier_dropout", "entity_replacement_probability"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is a probability and must be between 0 and 1, but is {value}.")
@@ -263,16 +264,16 @@ class BgaMnerConfig(PreTrainedConfig):
 
     def _check_switches(self) -> None:
         """Refuse options that contradict each other."""
-        if self.entity_masking_probability > 0 and self.mask_token_id is None:
-            raise ValueError(
-                "entity_masking_probability needs mask_token_id, which is None. "
-                "Pass mask_token_id=tokenizer.mask_token_id, or set entity_masking_probability=0."
-            )
-        if self.visual_source == "real" and not self.use_hybrid_attention:
-            raise ValueError(
-                'visual_source="real" lets the text attend to real pictures, which use_hybrid_attention=False forbids. '
-                "Set use_hybrid_attention=True."
-            )
+        if self.hybrid_attention == "none":
+            reading = {
+                'visual_source="real"': self.visual_source == "real",
+                "entity_replacement_probability > 0": self.entity_replacement_probability > 0,
+            }
+            for option in (name for name, is_set in reading.items() if is_set):
+                raise ValueError(
+                    f'{option} lets the text attend to real pictures, which hybrid_attention="none" forbids. '
+                    'Set hybrid_attention="text".'
+                )
 
 
 def _vision_tower(config: dict | PreTrainedConfig | None) -> dict | PreTrainedConfig | None:

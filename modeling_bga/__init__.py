@@ -1,6 +1,7 @@
 """The model: CRF, context sampler, cross-modal generator, hybrid attention, and the PreTrainedModel classes."""
 
 from .crf import ConditionalRandomField, bio_constraints
+from .loss_logging import LossPartsCallback
 from .modeling_bga_mner import BgaMnerForTokenClassification, BgaMnerModel, BgaMnerPreTrainedModel
 from .outputs import BgaMnerModelOutput, BgaMnerTokenClassifierOutput
 
@@ -12,5 +13,6 @@ __all__ = [
     "BgaMnerPreTrainedModel",
     "BgaMnerTokenClassifierOutput",
     "ConditionalRandomField",
+    "LossPartsCallback",
     "bio_constraints",
 ]

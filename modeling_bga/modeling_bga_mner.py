@@ -158,12 +158,25 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         text, vision = config.text_config, config.vision_config
         self.text_encoder = build_encoder(text)
         self.vision_encoder = build_encoder(vision)
-        self.text_branch = self._build_branch(config.use_text_to_image, text, vision, config.num_vision_tokens)
-        self.vision_branch = self._build_branch(config.use_image_to_text, vision, text, longest_text(text))
+        self.text_branch = self._build_branch(
+            text,
+            vision,
+            config.num_vision_tokens,
+            generates=config.use_text_to_image,
+            # even without generated features its layers may read real ones
+            reads=config.hybrid_attention != "none" and (config.use_text_to_image or config.visual_source == "real"),
+        )
+        self.vision_branch = self._build_branch(
+            vision,
+            text,
+            longest_text(text),
+            generates=config.use_image_to_text,
+            reads=config.hybrid_attention == "both" and config.use_image_to_text,
+        )
         self.post_init()
 
     def _build_branch(
-        self, generates: bool, own: PreTrainedConfig, other: PreTrainedConfig, max_target_length: int
+        self, own: PreTrainedConfig, other: PreTrainedConfig, max_target_length: int, generates: bool, reads: bool
     ) -> AlignedBranch:
         config = self.config
 
@@ -185,10 +198,9 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
                 config.generator_ffn_ratio,
                 config.generator_dropout,
             )
-        # A branch that generates nothing has nothing to sample for. Its layers may still read real features.
-        reads = config.use_hybrid_attention and (generates or config.visual_source == "real")
         return AlignedBranch(
             config.num_bga_layers,
+            # a branch that generates nothing has nothing to sample for
             make_sampler if config.use_context_sampler and generates else None,
             generator,
             make_projection if reads else None,
@@ -281,7 +293,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             use_real = picture_mask
         elif vision is not None and visual_teaching_mask is not None:
             use_real = visual_teaching_mask & picture_mask
-        reads = config.use_hybrid_attention and source != "none"
+        reads = config.hybrid_attention != "none" and source != "none"
         text = self.text_branch(
             self.text_encoder,
             text_states,
@@ -487,8 +499,10 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
             As in [`BgaMnerModel.forward`], and if labels don't fit the texts or lie outside the tags.
         """
         visual_teaching_mask = None
-        if self.training and self.config.entity_masking_probability > 0 and None not in (labels, pixel_values):
-            input_ids, visual_teaching_mask = self._mask_entities(input_ids, labels, picture_mask)
+        if self.training and self.config.entity_replacement_probability > 0:
+            input_ids, visual_teaching_mask = self._replace_entities(
+                input_ids, labels, pixel_values, picture_mask
+            )
         outputs = self.bga_mner(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -543,22 +557,29 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         )
         return output if return_dict is not False else output.to_tuple()
 
-    def _mask_entities(
-        self, input_ids: torch.Tensor | None, labels: torch.Tensor, picture_mask: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Replace the entity words of some labelled pairs by the mask token; return ids and which pairs."""
+    def _replace_entities(
+        self,
+        input_ids: torch.Tensor | None,
+        labels: torch.Tensor | None,
+        pixel_values: torch.Tensor | None,
+        picture_mask: torch.Tensor | None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Replace the entity tokens of some labelled pairs by random ones; return ids and which pairs (batch,)."""
+        if labels is None or pixel_values is None:
+            return input_ids, None
         if input_ids is None:
             raise ValueError(
-                "Entity masking replaces token ids, but the batch has inputs_embeds. "
-                "Pass input_ids, or set config.entity_masking_probability=0."
+                "Entity replacement changes token ids, but the batch has inputs_embeds. "
+                "Pass input_ids, or set config.entity_replacement_probability=0."
             )
         outside = self.config.label2id.get("O", -100)
         entity = (labels != -100) & (labels != outside)  # (batch, length)
-        chosen = torch.rand(len(labels), device=labels.device) < self.config.entity_masking_probability
+        chosen = torch.rand(len(labels), device=labels.device) < self.config.entity_replacement_probability
         chosen = chosen & entity.any(dim=1)
         if picture_mask is not None:
             chosen = chosen & picture_mask.to(torch.bool)
-        return input_ids.masked_fill(entity & chosen[:, None], self.config.mask_token_id), chosen
+        random_ids = torch.randint_like(input_ids, self.config.text_config.vocab_size)
+        return torch.where(entity & chosen[:, None], random_ids, input_ids), chosen
 
 
 __all__ = ["BgaMnerForTokenClassification", "BgaMnerModel", "BgaMnerPreTrainedModel"]

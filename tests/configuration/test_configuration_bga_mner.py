@@ -68,8 +68,8 @@ def test_one_label_map_makes_the_other(given):
         ({"sampler_initial_keep": 1.0}, "use_context_sampler=False"),
         ({"sampler_temperature": 0}, "positive"),
         ({"cycle_weight": -1}, "must not be negative"),
-        ({"entity_masking_probability": 0.5}, "mask_token_id"),
-        ({"visual_source": "real", "use_hybrid_attention": False}, "use_hybrid_attention=True"),
+        ({"visual_source": "real", "hybrid_attention": "none"}, 'visual_source="real".*hybrid_attention="text"'),
+        ({"entity_replacement_probability": 0.5, "hybrid_attention": "none"}, "entity_replacement_probability"),
         ({"cycle_wieght": 1.0}, "Did you mean 'cycle_weight'"),
     ],
 )
