@@ -117,7 +117,8 @@ class BgaMnerConfig(PreTrainedConfig):
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="clip_vision_model"),
     }
     # Trainer.predict gathers what is not listed here: logits and predictions.
-    keys_to_ignore_at_inference = (
+    # Trainer concatenates this with another list.
+    keys_to_ignore_at_inference = [  # noqa: RUF012 - transformers' convention
         "emissions",
         "crf_loss",
         "reconstruction_loss",
@@ -129,7 +130,7 @@ class BgaMnerConfig(PreTrainedConfig):
         "text_keep_masks",
         "vision_keep_masks",
         "hidden_states",
-    )
+    ]
 
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None

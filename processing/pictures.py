@@ -85,6 +85,28 @@ def load_picture(source: Any) -> Image.Image:
     )
 
 
+def as_picture_list(images: Any) -> list[Any]:
+    """Make a list of one picture or many.
+
+    Parameters
+    ----------
+    images : picture or sequence of (picture or None)
+        Whatever `load_picture` takes, or several of it, such as a column of a dataset.
+
+    Returns
+    -------
+    list of (picture or None)
+        One item a picture.
+
+    Examples
+    --------
+    >>> as_picture_list("a.jpg"), as_picture_list(("a.jpg", None))
+    (['a.jpg'], ['a.jpg', None])
+    """
+    single = isinstance(images, str | bytes | bytearray | memoryview) or not isinstance(images, Sequence)
+    return [images] if single else list(images)
+
+
 def limit_aspect_ratio(picture: Image.Image, ratio: float = 20.0) -> Image.Image:
     """Cut the ends off a picture that is a thin line.
 

@@ -9,7 +9,7 @@ from torch import nn
 from transformers.utils.logging import tqdm
 
 from .padding import column_padding, pad_rows
-from .pictures import stack_pictures
+from .pictures import as_picture_list, stack_pictures
 from .tag_scheme import spans_from_tags
 from .word_encoding import default_max_length, special_tokens
 from .word_splitting import as_sentences, split_words
@@ -100,7 +100,7 @@ def predict(
     """
     if batch_size < 1:
         raise ValueError(f"Expected batch_size of at least 1, got {batch_size}.")
-    if isinstance(text, list | tuple) and not text and not is_split_into_words:
+    if not isinstance(text, str) and isinstance(text, Sequence) and not len(text) and not is_split_into_words:
         return []
     texts, single = _read_texts(text, images, is_split_into_words)
     id2label = {int(number): str(label) for number, label in model.config.id2label.items()}
@@ -129,7 +129,7 @@ def _read_texts(text: Any, images: Any, is_split_into_words: bool | None) -> tup
     if images is None:
         pictures: list[Any] = [None] * len(sentences)
     else:
-        pictures = list(images) if isinstance(images, list | tuple) else [images]
+        pictures = as_picture_list(images)
         if len(pictures) != len(sentences):
             raise ValueError(
                 f"Expected one item of `images` a text, got {len(pictures)} for {len(sentences)} texts. Give None for "

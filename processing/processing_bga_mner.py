@@ -11,7 +11,7 @@ from transformers import BatchFeature, ProcessorMixin
 
 from .label_alignment import align_tags, read_word_labels
 from .padding import column_padding, pad_rows, padded_length
-from .pictures import BadPictureError, limit_aspect_ratio, load_picture, stack_pictures
+from .pictures import BadPictureError, as_picture_list, limit_aspect_ratio, load_picture, stack_pictures
 from .tag_scheme import check_label2id, spans_from_tags
 from .word_encoding import check_tokenizer, default_max_length, encode_words, special_tokens
 from .word_splitting import as_sentences
@@ -177,8 +177,9 @@ class BgaMnerProcessor(ProcessorMixin):
         if text is None:
             if word_labels is not None:
                 raise ValueError(f"Expected `text` beside `word_labels`, got none. {_FIX_WORDS}")
-            images = [images] if not isinstance(images, list | tuple) else images
-            pictures = self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
+            pictures = self.encode_pictures(
+                as_picture_list(images), on_bad_image=on_bad_image, images_kwargs=images_kwargs
+            )
             return BatchFeature(stack_pictures(pictures), tensor_type=return_tensors)
 
         sentences, single, are_words = as_sentences(text, is_split_into_words)
@@ -188,7 +189,7 @@ class BgaMnerProcessor(ProcessorMixin):
             if single and not any(isinstance(item, list | tuple) for item in word_labels):
                 word_labels = [word_labels]
         if images is not None:
-            images = images if isinstance(images, list | tuple) else [images]
+            images = as_picture_list(images)
             if len(images) != len(sentences):
                 raise ValueError(
                     f"Expected one item of `images` a text, got {len(images)} for {len(sentences)} texts. Give None "

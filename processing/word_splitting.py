@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 # Taken whole: web addresses, e-mail addresses and the commonest smileys.
@@ -86,10 +87,11 @@ def as_sentences(
         if is_split_into_words:
             raise ValueError(f"Expected words, since is_split_into_words=True, got the string {text[:50]!r}.")
         return [[word for word, _, _ in split_words(text)]], True, False
-    if not isinstance(text, list | tuple):
+    if not isinstance(text, Sequence) or isinstance(text, bytes):
         raise ValueError(
             f"Expected `text` as a string, a list of strings or a list of lists of words, got {type(text).__name__}."
         )
+    text = list(text)  # a dataset's column is a lazy sequence
     if is_split_into_words and not batched and all(isinstance(word, str) for word in text):
         return [list(text)], True, True
     if not text:

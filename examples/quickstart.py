@@ -1,0 +1,280 @@
+"""Learn from pairs, annotate plain text: the whole of bga-mner in a few minutes on two CPU cores.
+
+A corpus is generated: sentences with an invented name whose type the words don't tell, each with a drawn picture of
+its type. Half of the names are never labelled: they only occur in pairs whose tags are hidden. The model trains on
+pairs, is saved and loaded again, and tags sentences *without* pictures. What it knows of the never-labelled names, it
+learned by generating pictures' features from them.
+
+    python examples/quickstart.py [--output_dir outputs/quickstart]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from PIL import Image
+from rich.console import Console
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+from transformers import (
+    BertConfig,
+    BertModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+    ViTModel,
+    set_seed,
+)
+from transformers.utils import logging
+
+from bga_mner import (
+    BgaMnerForTokenClassification,
+    BgaMnerProcessor,
+    DataCollatorForMner,
+    LossPartsCallback,
+    build_compute_metrics,
+    predict,
+)
+from bga_mner.processing.alignment_picture import align, draw_alignment
+from bga_mner.processing.generated_corpus import (
+    ENTITY_TYPES,
+    GeneratedCorpus,
+    build_tokenizer,
+    concept_pictures,
+    generate_corpus,
+)
+
+
+PICTURE_SIZE = 64
+COLOURS = {"LOC": "green", "MISC": "magenta", "ORG": "cyan", "PER": "yellow"}
+
+
+def training_arguments(output_dir: Path, steps: int, batch_size: int, learning_rate: float, seed: int) -> Any:
+    """Arguments that both trainings share."""
+    return TrainingArguments(
+        output_dir=str(output_dir / "checkpoints"),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=64,
+        learning_rate=learning_rate,
+        warmup_steps=min(50, steps // 4),
+        weight_decay=0.01,
+        logging_steps=max(1, steps // 4),
+        save_strategy="no",
+        report_to="none",
+        seed=seed,
+        use_cpu=True,
+        # raw columns are encoded on the fly
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+
+
+def pretrain_vision_encoder(
+    image_processor: Any, pictures: int, steps: int, output_dir: Path, seed: int
+) -> tuple[ViTModel, float]:
+    """Teach a tiny vision encoder the visual concepts, as a stand-in for CLIP; return it and its held-out accuracy."""
+    config = ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        image_size=PICTURE_SIZE,
+        patch_size=8,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        num_labels=len(ENTITY_TYPES),
+    )
+    classifier = ViTForImageClassification(config)
+
+    def encoded(number: int, picture_seed: int) -> list[dict[str, Any]]:
+        images, labels = concept_pictures(number, seed=picture_seed, picture_size=PICTURE_SIZE)
+        pixels = image_processor(images, return_tensors="pt")["pixel_values"]
+        return [{"pixel_values": picture, "labels": label} for picture, label in zip(pixels, labels, strict=True)]
+
+    trainer = Trainer(
+        model=classifier,
+        args=training_arguments(output_dir, steps, 64, 3e-3, seed),
+        train_dataset=encoded(pictures, seed),
+        compute_metrics=lambda result: {"accuracy": (result.predictions.argmax(-1) == result.label_ids).mean()},
+    )
+    trainer.train()
+    accuracy = trainer.evaluate(encoded(max(8, pictures // 20), seed + 1000))["eval_accuracy"]
+    return classifier.vit, float(accuracy)
+
+
+def build_model(tokenizer: PreTrainedTokenizerBase, vision: ViTModel, labels: list[str]) -> Any:
+    """Join a tiny text encoder and the vision encoder; tags, alignment and CRF are new."""
+    text_config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    model = BgaMnerForTokenClassification.from_text_vision_pretrained(
+        BertModel(text_config, add_pooling_layer=False),
+        vision,
+        labels=labels,
+        # labelled pairs of which half teach what type of entity a picture shows
+        entity_replacement_probability=0.5,
+    )
+    # What the pictures' features mean was learned before, and is to stay.
+    model.bga_mner.vision_encoder.requires_grad_(False)
+    return model
+
+
+def train(model: Any, processor: Any, dataset: Dataset, steps: int, output_dir: Path, seed: int) -> Trainer:
+    """Train with the stock Trainer."""
+    trainer = Trainer(
+        model=model,
+        args=training_arguments(output_dir, steps, 32, 2e-3, seed),
+        train_dataset=dataset.with_transform(processor.encode_examples),
+        data_collator=DataCollatorForMner(processor),
+        compute_metrics=build_compute_metrics(model.config.id2label),
+        callbacks=[LossPartsCallback()],
+    )
+    trainer.train()
+    return trainer
+
+
+def evaluate(trainer: Trainer, processor: Any, dataset: Dataset) -> dict[str, float]:
+    """Score a test set, whose sentences have no pictures."""
+    scores = trainer.evaluate(dataset.with_transform(processor.encode_examples))
+    return {name: scores[f"eval_{name}"] for name in ("f1", "precision", "recall")}
+
+
+def coloured(words: list[str], entities: list[dict[str, Any]]) -> Text:
+    """Show a sentence with its entities in colour, each with its type and probability."""
+    sentence = " ".join(words)
+    text, place = Text(), 0
+    for entity in entities:
+        text.append(sentence[place : entity["start"]])
+        colour = COLOURS.get(entity["label"], "white")
+        text.append(entity["word"], style=f"bold black on {colour}")
+        text.append(f" {entity['label']} {entity['score']:.2f}", style=colour)
+        place = entity["end"]
+    text.append(sentence[place:])
+    return text
+
+
+def draw_examples(model: Any, processor: Any, corpus: GeneratedCorpus, path: Path) -> None:
+    """Draw what the model aligned, for a pair of each type with a never-labelled name."""
+    chosen = {}
+    for row in corpus.train:
+        if row["ner_tags"] is None:
+            kinds = {kind for name, kind in corpus.unlabelled_names.items() if name in " ".join(row["tokens"])}
+            # the picture shows what the name is, and not one of the mismatches
+            if kinds == {row["concept"]}:
+                chosen.setdefault(row["concept"], row)
+    alignments = []
+    for _, row in sorted(chosen.items()):
+        image = Image.open(BytesIO(row["image"]["bytes"])).convert("RGB")
+        alignments.append((align(model, processor, row["tokens"], image), image))
+    draw_alignment(alignments, path)
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Run the quickstart; return the scores that it prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/quickstart"))
+    parser.add_argument("--steps", type=int, default=400, help="training steps on pairs")
+    parser.add_argument("--vision_steps", type=int, default=800, help="steps of the vision encoder's own training")
+    parser.add_argument("--pictures", type=int, default=8000, help="drawings for the vision encoder's own training")
+    parser.add_argument("--pairs", type=int, default=2400, help="training pairs, half of them labelled")
+    parser.add_argument("--test_sentences", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    console = Console(width=110)
+    logging.set_verbosity_error()
+    set_seed(options.seed)
+    start = time.perf_counter()
+
+    console.print(Rule("1/5  A generated corpus, and a vision encoder that knows its concepts"))
+    corpus = generate_corpus(
+        seed=options.seed,
+        train_labelled=options.pairs // 2,
+        train_unlabelled=options.pairs // 2,
+        test_sentences=options.test_sentences,
+        picture_size=PICTURE_SIZE,
+    )
+    tokenizer = build_tokenizer(corpus.sentences())
+    image_processor = ViTImageProcessorPil(size={"height": PICTURE_SIZE, "width": PICTURE_SIZE})
+    labels = list(corpus.labels)
+    label2id = {label: number for number, label in enumerate(labels)}
+    processor = BgaMnerProcessor(image_processor, tokenizer, label2id=label2id)
+    vision, accuracy = pretrain_vision_encoder(
+        image_processor, options.pictures, options.vision_steps, options.output_dir, options.seed
+    )
+    console.print(f"The vision encoder tells the four concepts apart on new drawings with accuracy {accuracy:.3f}.")
+
+    console.print(Rule("2/5  Training on pairs, half of them without labels"))
+    model = build_model(tokenizer, vision, labels)
+    trainer = train(model, processor, corpus.train, options.steps, options.output_dir, options.seed)
+
+    console.print(Rule("3/5  For comparison: the same sentences and labels, without pictures"))
+    set_seed(options.seed)
+    text_only_model = build_model(tokenizer, vision, labels)
+    text_only = train(
+        text_only_model,
+        processor,
+        corpus.train.remove_columns("image"),
+        options.steps,
+        options.output_dir,
+        options.seed,
+    )
+
+    table = Table(title="F1 on sentences without pictures", title_justify="left")
+    for column in ("trained on", "labelled names", "never-labelled names"):
+        table.add_column(column)
+    scores: dict[str, Any] = {"vision_accuracy": accuracy}
+    for name, trained in (("text and pictures", trainer), ("text alone", text_only)):
+        known = evaluate(trained, processor, corpus.test_labelled)
+        unseen = evaluate(trained, processor, corpus.test_unseen_labels)
+        scores[name] = {"labelled": known, "never_labelled": unseen}
+        table.add_row(name, f"{known['f1']:.3f}", f"{unseen['f1']:.3f}")
+    console.print(table)
+
+    console.print(Rule("4/5  Save, load again, annotate plain text"))
+    folder = options.output_dir / "model"
+    trainer.save_model(str(folder))
+    processor.save_pretrained(folder)
+    loaded = BgaMnerForTokenClassification.from_pretrained(folder)
+    processor = BgaMnerProcessor.from_pretrained(folder)
+    sentences = corpus.test_unseen_labels["tokens"][: min(8, options.test_sentences)]
+    before, after = predict(model, processor, sentences), predict(loaded, processor, sentences)
+    if before != after:
+        raise RuntimeError("The loaded model annotates differently from the saved one.")
+    for words, entities in zip(sentences, after, strict=True):
+        console.print(coloured(words, entities))
+    console.print("[dim]None of these names was ever labelled; the sentences don't tell their types.[/dim]")
+
+    console.print(Rule("5/5  What the model aligned"))
+    picture = options.output_dir / "alignment.png"
+    draw_examples(loaded, processor, corpus, picture)
+    scores["seconds"] = time.perf_counter() - start
+    scores["model_parameters"] = sum(parameter.numel() for parameter in loaded.parameters())
+    (options.output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+    console.print(
+        f"Model and processor: {folder}\nPicture of kept patches and matches: {picture}\n"
+        f"Scores: {options.output_dir / 'scores.json'}\n{scores['seconds']:.0f} s in all."
+    )
+    return scores
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    main()

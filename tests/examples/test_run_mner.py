@@ -1,0 +1,362 @@
+"""The fine-tuning script from files to files: train, resume, predict, with and without pictures."""
+
+import json
+import shutil
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from bga_mner import BgaMnerForTokenClassification, read_conll, write_conll
+from bga_mner.processing.generated_corpus import LABELS, build_tokenizer, generate_corpus
+from safetensors.torch import load_file
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPImageProcessorPil,
+    TrainerCallback,
+    ViTConfig,
+    ViTImageProcessorPil,
+    ViTModel,
+)
+
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "run_mner.py"
+TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+QUICK = {"per_device_train_batch_size": 8, "num_train_epochs": 1, "learning_rate": 1e-3, "use_cpu": True}
+QUICK |= {"disable_tqdm": True, "logging_steps": 1, "dataloader_pin_memory": False}
+OUTPUTS = {"model.safetensors", "config.json", "tokenizer.json", "train_results.json", "eval_results.json"}
+OUTPUTS |= {"test_results.json", "data_report.json", "predictions.conll", "predictions.jsonl", "trainer_state.json"}
+
+
+def load_script():
+    spec = spec_from_file_location("run_mner", SCRIPT)
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+run_mner = load_script()
+
+
+def run(**options):
+    argv = []
+    for name, value in {**QUICK, **options}.items():
+        if value is True:
+            argv += [f"--{name}", "true"]
+        elif value is not None and value is not False:
+            argv += [f"--{name}", str(value)]
+    return run_mner.main(argv)
+
+
+def results(folder, name):
+    return json.loads((Path(folder) / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return generate_corpus(
+        names_per_type=4,
+        train_labelled=20,
+        train_unlabelled=4,
+        test_sentences=6,
+        validation_sentences=8,
+        picture_size=16,
+    )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, corpus):
+    """Write CoNLL files, pictures (one missing, one broken, in the training set) and two tiny checkpoints."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "pictures").mkdir()
+    parts = {"train": corpus.train, "valid": corpus.validation, "test": corpus.test_unseen_labels}
+    for name, part in parts.items():
+        write_conll(folder / f"{name}.txt", part["tokens"], part["ner_tags"], part["id"])
+        for row in part:
+            if row["image"] is not None:
+                (folder / "pictures" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
+    missing, broken = corpus.train["id"][:2]
+    (folder / "pictures" / f"{missing}.png").unlink()
+    (folder / "pictures" / f"{broken}.png").write_bytes(b"")
+    tokenizer = build_tokenizer(corpus.sentences(), model_max_length=64)
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **TINY)
+    BertModel(config).save_pretrained(folder / "bert")
+    tokenizer.save_pretrained(folder / "bert")
+    # Like DINOv2's checkpoints: the configuration speaks of larger pictures than the image processor makes.
+    ViTModel(ViTConfig(image_size=32, patch_size=8, **TINY)).save_pretrained(folder / "vit")
+    sizes = {"size": {"shortest_edge": 20}, "crop_size": {"height": 16, "width": 16}}
+    CLIPImageProcessorPil(**sizes).save_pretrained(folder / "vit")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def texts(files):
+    return {"train_file": files / "train.txt", "validation_file": files / "valid.txt", "test_file": files / "test.txt"}
+
+
+@pytest.fixture(scope="module")
+def encoders(files):
+    return {"text_model": files / "bert", "vision_model": files / "vit"}
+
+
+@pytest.fixture(scope="module")
+def trained(files, texts, encoders, tmp_path_factory):
+    """Train once with pictures and all options of the loss; return folder and results."""
+    folder = tmp_path_factory.mktemp("trained")
+    found = run(
+        **texts,
+        **encoders,
+        image_dir=files / "pictures",
+        output_dir=folder,
+        num_bga_layers=1,
+        reconstruction_weight=0.5,
+        cycle_weight=0.25,
+        entity_replacement_probability=0.3,
+        freeze_vision_encoder=True,
+        config_overrides="generator_dropout=0.0,normalize_targets=false,visual_target=layer",
+    )
+    return folder, found
+
+
+def check_predictions(folder, source):
+    given, written = read_conll(source), read_conll(folder / "predictions.conll")
+    assert written["id"] == given["id"]
+    assert written["tokens"] == given["tokens"]
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["id"] for line in lines] == list(given["id"])
+    for line, tags in zip(lines, written["ner_tags"], strict=True):
+        assert len(line["entities"]) == sum(tag.startswith("B-") for tag in tags)
+        for entity in line["entities"]:
+            assert line["text"][entity["start"] : entity["end"]] == entity["word"]
+            assert 0 <= entity["score"] <= 1
+
+
+def test_writes_everything(files, trained, texts, corpus):
+    folder, found = trained
+    assert {path.name for path in folder.iterdir()} >= OUTPUTS
+    assert results(folder, "train_results.json")["train_loss"] == found["train_loss"]
+    assert results(folder, "eval_results.json")["eval_f1"] == found["eval_f1"]
+    assert results(folder, "test_results.json")["test_f1"] == found["test_f1"]
+    check_predictions(folder, texts["test_file"])
+    config = BgaMnerForTokenClassification.from_pretrained(folder).config
+    assert list(config.label2id) == list(LABELS)
+    assert (config.image_size, config.num_bga_layers, config.visual_target) == (16, 1, "layer")
+    assert (config.reconstruction_weight, config.cycle_weight, config.generator_dropout) == (0.5, 0.25, 0.0)
+    assert config.normalize_targets is False
+    assert config.entity_replacement_probability == 0.3
+    history = results(folder, "trainer_state.json")["log_history"]
+    assert {"crf_loss", "reconstruction_loss", "cycle_loss"} <= set(history[0])
+    assert sum("eval_f1" in entry for entry in history) == 2  # after the epoch, and at the end
+
+
+def test_frozen_encoder_keeps_its_weights(files, trained):
+    before, after = load_file(files / "vit" / "model.safetensors"), load_file(trained[0] / "model.safetensors")
+    kept = {name: after[f"bga_mner.vision_encoder.{name}"] for name in before if not name.startswith("pooler")}
+    assert len(kept) > 10
+    assert all(torch.equal(before[name], tensor) for name, tensor in kept.items())
+
+
+def test_data_report_counts_pictures(trained, corpus, texts):
+    report = results(trained[0], "data_report.json")
+    missing, broken = corpus.train["id"][:2]
+    train = report["train"]
+    assert (train["sentences"], train["pictures_found"], train["pictures_missing"]) == (24, 22, 1)
+    assert train["pictures_broken"] == {"empty": 1}
+    assert train["examples"] == {"picture missing": [missing], "picture empty": [broken]}
+    assert report["test"]["pictures_missing"] == 6
+    assert len(train["sha256"]) == 64
+    assert train["path"] == str(texts["train_file"])
+    assert report["labels"] == list(LABELS)
+
+
+class Stop(Exception):  # noqa: N818 - no error, a power cut
+    pass
+
+
+def test_resumes_where_it_was_cut_off(texts, encoders, files, tmp_path, monkeypatch):
+    options = {**texts, **encoders, "image_dir": files / "pictures", "num_train_epochs": 2}
+    # Adam turns rounding errors of gradients near 0 into whole steps; with plain gradient descent they stay small.
+    options |= {"optim": "sgd", "load_best_model_at_end": "false", "num_bga_layers": 1, "do_train": True}
+    del options["test_file"]
+    run(**options, output_dir=tmp_path / "whole")
+
+    class PowerCut(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 4:
+                raise Stop
+
+    with monkeypatch.context() as patch:
+        parts = run_mner.LossPartsCallback
+        patch.setattr(
+            run_mner.Trainer,
+            "__init__",
+            lambda self, *args, __init__=run_mner.Trainer.__init__, **kwargs: __init__(
+                self, *args, **{**kwargs, "callbacks": [parts(), PowerCut()]}
+            ),
+        )
+        with pytest.raises(Stop):
+            run(**options, output_dir=tmp_path / "cut")
+    assert [path.name for path in (tmp_path / "cut").glob("checkpoint-*")] == ["checkpoint-3"]
+    run(**options, output_dir=tmp_path / "cut")
+    history = results(tmp_path / "cut", "trainer_state.json")["log_history"]
+    assert [entry["step"] for entry in history if "loss" in entry] == [1, 2, 3, 4, 5, 6]
+    whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    for name, tensor in whole.items():
+        torch.testing.assert_close(cut[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+    # A new start takes the old checkpoints away.
+    run(**options, output_dir=tmp_path / "cut", overwrite_output_dir=True, max_steps=1, save_strategy="no")
+    assert not list((tmp_path / "cut").glob("checkpoint-*"))
+    assert results(tmp_path / "cut", "trainer_state.json")["global_step"] == 1
+
+
+def test_refuses_a_checkpoint_of_other_labels(trained, texts, encoders, tmp_path):
+    (checkpoint := tmp_path / "out" / "checkpoint-3").mkdir(parents=True)
+    config = json.loads((trained[0] / "config.json").read_text())
+    config |= {"id2label": {"0": "O", "1": "B-X", "2": "I-X"}, "label2id": {"O": 0, "B-X": 1, "I-X": 2}}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="--overwrite_output_dir"):
+        run(**texts, **encoders, output_dir=tmp_path / "out")
+
+
+def test_predicts_only(trained, texts, tmp_path):
+    untagged = tmp_path / "new.txt"
+    test = read_conll(texts["test_file"])
+    write_conll(untagged, test["tokens"], [None] * len(test), test["id"])
+    found = run(model_name_or_path=trained[0], test_file=untagged, do_predict=True, output_dir=tmp_path / "out")
+    assert found == {}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"data_report.json", "predictions.conll", "predictions.jsonl"}
+    check_predictions(tmp_path / "out", untagged)
+    # The saved model is the one whose scores were written.
+    assert (tmp_path / "out" / "predictions.conll").read_text() == (trained[0] / "predictions.conll").read_text()
+
+
+def test_no_pictures_at_all(texts, files, tmp_path, caplog):
+    arguments = {key: str(value) for key, value in texts.items() if key != "test_file"}
+    arguments |= {"text_model": str(files / "bert"), "output_dir": str(tmp_path / "out"), **QUICK, "max_steps": 2}
+    (tmp_path / "arguments.json").write_text(json.dumps(arguments))
+    found = run_mner.main([str(tmp_path / "arguments.json")])
+    assert "stands in" in caplog.text
+    assert {"train_loss", "eval_f1"} <= set(found)
+    assert not any(name.startswith("test_") for name in found)
+    check_predictions(tmp_path / "out", texts["validation_file"])  # there is no test set
+
+
+def test_continues_from_a_saved_model_with_another_loss(trained, texts, tmp_path):
+    run(
+        model_name_or_path=trained[0],
+        train_file=texts["train_file"],
+        output_dir=tmp_path,
+        cycle_weight=0.0,
+        max_steps=1,
+    )
+    saved = results(tmp_path, "config.json")
+    assert (saved["cycle_weight"], saved["reconstruction_weight"]) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "json"])
+def test_reads_datasets(kind, corpus, encoders, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    columns = ["id", "tokens", "ner_tags", "image"]
+    names = {"id": "tweet", "tokens": "words", "ner_tags": "tags", "image": "picture"}
+    train = corpus.train.select_columns(columns).map(
+        lambda row, i: row if i else row | {"image": None}, with_indices=True
+    )
+    valid = corpus.validation.select_columns(columns)
+    for name, part in (("train", train), ("dev", valid)):
+        part = part.rename_columns(names)
+        if kind == "parquet":
+            tags = datasets.List(datasets.ClassLabel(names=list(LABELS)))
+            part = part.cast_column("tags", tags).cast_column("picture", datasets.Image())
+            part.to_parquet(folder / f"{name}.parquet")
+        else:
+            for row in part:
+                if row["picture"] is not None:
+                    (folder / f"{row['tweet']}.bin").write_bytes(row["picture"]["bytes"])
+            rows = [row | {"picture": row["picture"] and f"{row['tweet']}.bin"} for row in part]
+            (folder / f"{name}.json").write_text("\n".join(map(json.dumps, rows)))
+    flags = {f"{flag}_column": names[name] for flag, name in
+             (("tokens", "tokens"), ("tags", "ner_tags"), ("image", "image"), ("id", "id"))}  # fmt: skip
+    flags |= {"dataset_name": folder, "output_dir": tmp_path / "out", "max_steps": 2, "validation_split": "validation"}
+    flags |= {"image_dir": folder} if kind == "json" else {}
+    run(**encoders, **flags)
+    report = results(tmp_path / "out", "data_report.json")
+    assert (report["train"]["pictures_found"], report["train"]["pictures_missing"]) == (23, 1)
+    assert report["labels"] == list(LABELS)
+    assert report["train"]["unknown_tags"] == sum(len(row["tokens"]) for row in train if row["ner_tags"] is None)
+    written = read_conll(tmp_path / "out" / "predictions.conll")
+    assert (list(written["id"]), list(written["tokens"])) == (list(valid["id"]), list(valid["tokens"]))
+    history = results(tmp_path / "out", "trainer_state.json")["log_history"]
+    assert "reconstruction_loss" in history[0]
+    with pytest.raises(ValueError, match="--tokens_column"):
+        run(**encoders, **{**flags, "tokens_column": "nothing"})
+    with pytest.raises(ValueError, match="--test_split"):
+        run(**encoders, **flags, test_split="nothing")
+
+
+@pytest.mark.parametrize(
+    ("options", "fix"),
+    [
+        ({"train_file": None, "validation_file": None, "test_file": None}, "Give --train_file"),
+        ({"dataset_name": "somewhere"}, "got both"),
+        ({"text_model": None}, "--text_model"),
+        ({"output_dir": None}, "--output_dir"),
+        ({"do_train": True, "train_file": None}, "train set for --do_train"),
+        ({"do_predict": True}, "--model_name_or_path"),
+        ({"vision_model": None, "image_dir": "pictures"}, "Expected --vision_model"),
+        ({"model_name_or_path": "somewhere"}, "Drop one"),
+        ({"config_overrides": "no_such_option=1"}, "--config_overrides"),
+        ({"image_size": 20}, "makes square pictures"),
+        ({"max_length": 1000}, "at most 64"),
+        ({"vision_model": "bert"}, "image_processor.save_pretrained"),
+        ({"num_bga_layers": 9}, "num_bga_layers"),
+    ],
+)
+def test_says_what_to_mend(options, fix, texts, encoders, files, tmp_path):
+    options = {**texts, **encoders, "output_dir": tmp_path, **options}
+    for name in ("image_dir", "vision_model"):
+        if isinstance(options.get(name), str):
+            options[name] = files / options[name]
+    if "image_size" in options:
+        ViTModel(ViTConfig(image_size=16, patch_size=8, **TINY)).save_pretrained(tmp_path / "fixed")
+        ViTImageProcessorPil(do_resize=False).save_pretrained(tmp_path / "fixed")
+        options["vision_model"] = tmp_path / "fixed"
+    with pytest.raises(ValueError, match=fix):
+        run(**options)
+
+
+def test_refuses_data_that_do_not_fit(trained, texts, encoders, files, tmp_path):
+    (tmp_path / "other.txt").write_text("IMGID:1\nKawhi\tB-FOO\n\n")
+    (tmp_path / "plain.txt").write_text("IMGID:1\nKawhi\tO\n\n")
+    with pytest.raises(ValueError, match="Rename them in the data"):
+        run(model_name_or_path=trained[0], train_file=tmp_path / "other.txt", output_dir=tmp_path)
+    with pytest.raises(ValueError, match="no tag but 'O'"):
+        run(**encoders, train_file=tmp_path / "plain.txt", output_dir=tmp_path)
+    with pytest.raises(ValueError, match="These can be changed"):
+        run(model_name_or_path=trained[0], **texts, output_dir=tmp_path, num_bga_layers=1)
+
+
+def test_image_size(encoders, texts, files, tmp_path):
+    run(**encoders, **texts, image_dir=files / "pictures", image_size=24, max_steps=1, output_dir=tmp_path)
+    saved = BgaMnerForTokenClassification.from_pretrained(tmp_path)
+    assert saved.config.image_size == 24
+    processor = results(tmp_path, "processor_config.json")["image_processor"]
+    assert (processor["size"], processor["crop_size"]) == ({"shortest_edge": 30}, {"height": 24, "width": 24})
+
+
+def test_strategies_follow_each_other():
+    def strategies(**given):
+        argv = [item for name, value in given.items() for item in (f"--{name}", str(value))]
+        training = run_mner._read_arguments(["--output_dir", "out", *argv])[2]
+        return training.eval_strategy.value, training.save_strategy.value, training.load_best_model_at_end
+
+    assert strategies() == ("epoch", "epoch", True)
+    assert strategies(eval_strategy="steps", eval_steps=7) == ("steps", "steps", True)
+    assert strategies(save_strategy="no") == ("epoch", "no", False)
+    assert strategies(eval_strategy="no") == ("no", "epoch", False)
+    assert strategies(load_best_model_at_end="false") == ("epoch", "epoch", False)
+    shutil.rmtree("out", ignore_errors=True)
