@@ -132,8 +132,9 @@ class BgaMnerConfig(PreTrainedConfig):
         "hidden_states",
     ]
 
-    text_config: dict | PreTrainedConfig | None = None
-    vision_config: dict | PreTrainedConfig | None = None
+    # Given as dict, PreTrainedConfig or None; afterwards a PreTrainedConfig, of a class that depends on the family.
+    text_config: Any = None
+    vision_config: Any = None
     num_bga_layers: int | None = None
     use_context_sampler: bool = True
     sampler_temperature: int | float = 1.0
@@ -156,6 +157,9 @@ class BgaMnerConfig(PreTrainedConfig):
     classifier_dropout: int | float = 0.1
     image_size: int | None = None
     initializer_range: float = 0.02
+
+    id2label: Any = None
+    label2id: Any = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         fields = [name for name in self.__dataclass_fields__ if not name.startswith("_")]
@@ -196,10 +200,15 @@ class BgaMnerConfig(PreTrainedConfig):
         self._check_switches()
 
     @property
+    def num_stages(self) -> int:
+        """Number of stages: `num_bga_layers`, which is None only until the configuration is complete."""
+        return self.num_bga_layers or 0
+
+    @property
     def num_vision_tokens(self) -> int:
         """Positions of the vision encoder: one per patch, and the class token where the encoder has one."""
         patch = _square_side(self.vision_config.patch_size, "vision_config.patch_size")
-        return (self.image_size // patch) ** 2 + self.has_vision_class_token
+        return ((self.image_size or 0) // patch) ** 2 + self.has_vision_class_token
 
     @property
     def has_vision_class_token(self) -> bool:
@@ -229,14 +238,14 @@ class BgaMnerConfig(PreTrainedConfig):
             "text": self.text_config.num_hidden_layers,
             "vision": self.vision_config.num_hidden_layers,
         }
-        if not 1 <= self.num_bga_layers <= min(depths.values()):
+        if not 1 <= self.num_stages <= min(depths.values()):
             raise ValueError(
                 f"num_bga_layers must be between 1 and {min(depths.values())}, the depth of the shallower encoder "
-                f"(text {depths['text']}, vision {depths['vision']} layers), but is {self.num_bga_layers}. Lower it, or "
-                "leave it out. To train without alignment, switch off use_text_to_image and use_image_to_text."
+                f"(text {depths['text']}, vision {depths['vision']} layers), but is {self.num_bga_layers}. Lower it "
+                "or leave it out. To train without alignment, switch off use_text_to_image and use_image_to_text."
             )
         patch = _square_side(self.vision_config.patch_size, "vision_config.patch_size")
-        if self.image_size < patch:
+        if (self.image_size or 0) < patch:
             raise ValueError(
                 f"image_size must be at least one patch of {patch} pixels, but is {self.image_size}. Raise it."
             )
@@ -291,7 +300,7 @@ def _square_side(size: int | list[int] | tuple[int, ...], name: str) -> int:
     if isinstance(size, int):
         return size
     if len(set(size)) != 1:
-        raise ValueError(f"{name} must be square, but is {size}. Use a vision encoder with square pictures and patches.")
+        raise ValueError(f"{name} must be square, but is {size}. Use an encoder of square pictures and patches.")
     return int(size[0])
 
 

@@ -6,8 +6,8 @@ A first run, with pictures named ``<id>.jpg`` in a folder; the same command cont
         --image_dir pictures --text_model bert-base-cased --vision_model openai/clip-vit-base-patch32 --output_dir out
 
 Without pictures leave out ``--image_dir`` and ``--vision_model``. To predict with what was learned:
-``--model_name_or_path out --test_file new.txt --do_predict --output_dir predicted``. All arguments may also stand in one
-JSON file: ``python examples/run_mner.py arguments.json``. Several processes: ``torchrun --nproc_per_node 2 ...``.
+``--model_name_or_path out --test_file new.txt --do_predict --output_dir predicted``. All arguments may also stand in
+one JSON file: ``python examples/run_mner.py arguments.json``. Several processes: ``torchrun --nproc_per_node 2 ...``.
 
 Written to the output folder: model and processor, ``train_results.json``, ``eval_results.json`` (validation set),
 ``test_results.json``, ``data_report.json`` (what was read, with checksums), and of the test set, or the validation set
@@ -29,6 +29,21 @@ from typing import Any
 import datasets
 import transformers
 from accelerate.utils import gather_object
+from PIL import Image
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    HfArgumentParser,
+    Trainer,
+    TrainingArguments,
+    ViTConfig,
+    ViTImageProcessorPil,
+    ViTModel,
+    set_seed,
+)
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, get_last_checkpoint
+
 from bga_mner import (
     BadPictureError,
     BgaMnerConfig,
@@ -48,20 +63,7 @@ from bga_mner import (
 from bga_mner.modeling_bga.encoders import longest_text
 from bga_mner.processing.conll import PLACEHOLDER
 from bga_mner.processing.word_encoding import default_max_length
-from PIL import Image
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoTokenizer,
-    HfArgumentParser,
-    Trainer,
-    TrainingArguments,
-    ViTConfig,
-    ViTImageProcessorPil,
-    ViTModel,
-    set_seed,
-)
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy, get_last_checkpoint
+
 
 logger = logging.getLogger("run_mner")
 
@@ -159,9 +161,7 @@ def _read_data(data: DataArguments, training: TrainingArguments) -> Parts:
             f"Expected CoNLL files or a dataset, got {'both' if files else 'neither'}. Give --train_file, "
             "--validation_file and --test_file, or --dataset_name."
         )
-    check = (
-        training.process_index == 0
-    )  # once is enough; the others take broken pictures as missing when they meet them
+    check = training.process_index == 0  # once is enough; the others pass over broken ones when they meet them
     if files:
         return {part: read_conll(path, data.image_dir, check_pictures=check, return_report=True)
                 for part, path in files.items()}  # fmt: skip
@@ -193,8 +193,7 @@ def _read_split(
                 f"Expected a column {name!r} in {split!r}, got {columns}. Name the right one with --{flag}."
             )
     tokens = [[_writable(word) for word in words or ()] for words in dataset[data.tokens_column]]
-    rows = [str(row) for row in range(len(dataset))]
-    ids = [str(name).strip() or row for name, row in zip(dataset[data.id_column], rows)] if data.id_column in columns else rows  # fmt: skip  # noqa: E501
+    ids = list(map(str, dataset[data.id_column] if data.id_column in columns else range(len(dataset))))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "split.conll")
         write_conll(file, tokens, _read_tags(dataset, data.tags_column), ids)
@@ -241,8 +240,8 @@ def _read_tags(dataset: datasets.Dataset, column: str) -> list[list[str | None] 
     kind = getattr(dataset.features[column], "feature", None)
     if not isinstance(kind, datasets.ClassLabel) and getattr(kind, "dtype", "string") not in ("string", "null"):
         raise ValueError(
-            f"Expected strings or numbers of a ClassLabel in the column {column!r}, got {dataset.features[column]}. Give "
-            "the numbers names: dataset.cast_column(..., datasets.List(datasets.ClassLabel(names=[...])))."
+            f"Expected strings or numbers of a ClassLabel in the column {column!r}, got {dataset.features[column]}. "
+            "Give the numbers names: dataset.cast_column(..., datasets.List(datasets.ClassLabel(names=[...])))."
         )
     names = dict(enumerate(kind.names)) if isinstance(kind, datasets.ClassLabel) else {}
     unknown = (None, -100)
@@ -475,6 +474,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         pictures = any(report.pictures_found for _, report in parts.values())
         model, processor = _combine(arguments.text_model, arguments.vision_model, labels, options, pictures)
     model.bga_mner.vision_encoder.requires_grad_(not arguments.freeze_vision_encoder)
+    # The Trainer reads checkpoints by the names of the modules; under a ViT's older names it would miss the weights.
+    model.save_pretrained = partial(model.save_pretrained, save_original_format=False)
     longest = longest_text(model.config.text_config)
     processor.tokenizer.model_max_length = min(default_max_length(processor.tokenizer), longest)
     if data.max_length is not None and data.max_length > longest:

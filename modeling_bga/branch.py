@@ -137,8 +137,7 @@ class AlignedBranch(nn.Module):
                 if self.generator is not None and generate:
                     generated = self.generator(states, bias, target_length, target_bias)
                     trace.generated.append(generated)
-                features = read(stage, generated) if self.projections is not None else None
-                if features is not None:
+                if self.projections is not None and (features := read(stage, generated)) is not None:
                     layer_mask = self.projections[stage](features.features, own_mask, features.bias)
             states = layer(states, layer_mask)
             trace.hidden_states.append(states)

@@ -162,8 +162,8 @@ class CrossModalGenerator(nn.Module):
         """
         if target_length > len(self.modality_queries):
             raise ValueError(
-                f"The generator has {len(self.modality_queries)} modality queries, but {target_length} target positions "
-                "were asked for. Shorten the text to the text encoder's maximum, or use pictures of config.image_size."
+                f"The generator has {len(self.modality_queries)} modality queries, but {target_length} positions were "
+                "asked for. Shorten the text to the text encoder's maximum, or use pictures of config.image_size."
             )
         # (max target length, width) -> (1, target length, width): without a target bias, what the first block does to
         # the queries is the same for the whole batch, and computed once

@@ -140,9 +140,7 @@ def hybrid_attention_forward(
         score_bias = score_bias.to(query.dtype).expand(batch, -1, -1, -1)
         attention_mask = torch.cat([own_bias, score_bias], dim=-1)  # (batch, 1, 1, length + features)
     kwargs["is_causal"] = False
-    return sdpa_attention_forward(
-        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-    )
+    return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
 
 
 def _key_value_projections(module: nn.Module) -> tuple[nn.Module, nn.Module]:

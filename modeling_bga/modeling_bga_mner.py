@@ -111,11 +111,11 @@ class BgaMnerPreTrainedModel(PreTrainedModel):
             options["id2label"] = dict(enumerate(labels))
         config = BgaMnerConfig(text_config=_config_of(text), vision_config=_config_of(vision), **options)
         model = cls(config)
-        base = getattr(model, cls.base_model_prefix, model)
+        base: Any = getattr(model, cls.base_model_prefix, model)
         for encoder, source in ((base.text_encoder, text), (base.vision_encoder, vision)):
-            pretrained = source
-            if not isinstance(source, PreTrainedModel):
-                pretrained = load_encoder(source, deepcopy(encoder.config))
+            pretrained = (
+                source if isinstance(source, PreTrainedModel) else load_encoder(source, deepcopy(encoder.config))
+            )
             wanted = encoder.state_dict().keys()
             weights = {name: tensor for name, tensor in pretrained.state_dict().items() if name in wanted}
             encoder.load_state_dict(weights)
@@ -181,7 +181,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         config = self.config
 
         def make_sampler() -> ContextSampler:
-            initial_keep = config.sampler_initial_keep ** (1 / config.num_bga_layers)
+            initial_keep = config.sampler_initial_keep ** (1 / config.num_stages)
             return ContextSampler(own.hidden_size, config.sampler_temperature, initial_keep)
 
         def make_projection() -> HybridProjection:
@@ -199,7 +199,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
                 config.generator_dropout,
             )
         return AlignedBranch(
-            config.num_bga_layers,
+            config.num_stages,
             # a branch that generates nothing has nothing to sample for
             make_sampler if config.use_context_sampler and generates else None,
             generator,
@@ -266,7 +266,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         config = self.config
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass either input_ids or inputs_embeds, and not both.")
-        batch, length = (input_ids if input_ids is not None else inputs_embeds).shape[:2]
+        given: torch.Tensor = inputs_embeds if input_ids is None else input_ids
+        batch, length = given.shape[:2]
         if length > longest_text(config.text_config):
             raise ValueError(
                 f"The text encoder takes at most {longest_text(config.text_config)} tokens, but a text has {length}. "
@@ -275,19 +276,18 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         source = "generated" if self.training else (visual_source or config.visual_source)
         if source not in ("generated", "real", "none"):
             raise ValueError(f"visual_source must be 'generated', 'real' or 'none', but is {source!r}.")
-        device = (input_ids if input_ids is not None else inputs_embeds).device
         # Without a mask nothing is padding, and attention is faster for knowing it.
         padding_mask = None if attention_mask is None else attention_mask.to(torch.bool)
-        attended = torch.ones(batch, length, dtype=torch.bool, device=device) if padding_mask is None else padding_mask
+        attended = (
+            torch.ones(batch, length, dtype=torch.bool, device=given.device) if padding_mask is None else padding_mask
+        )
 
         vision = None
         if pixel_values is not None:
             picture_mask = self._check_pictures(pixel_values, picture_mask, batch)
             vision = self._run_vision(pixel_values, attended, padding_mask, length)
 
-        text_states = embed_text(
-            self.text_encoder, attended, input_ids, token_type_ids, position_ids, inputs_embeds
-        )
+        text_states = embed_text(self.text_encoder, attended, input_ids, token_type_ids, position_ids, inputs_embeds)
         use_real = None
         if vision is not None and source == "real":
             use_real = picture_mask
@@ -369,7 +369,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         self, stage: int, generated: torch.Tensor | None, vision: BranchTrace | None, use_real: torch.Tensor | None
     ) -> ReadFeatures | None:
         """Choose, sentence by sentence, between generated and real visual features of a stage."""
-        if use_real is None:
+        if use_real is None or vision is None:
             return None if generated is None else ReadFeatures(generated, None)
         real, real_bias = self._visual_target(vision, stage), vision.keep_biases[stage]
         if generated is None:
@@ -388,11 +388,9 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         config = self.config
 
         def distance(generated: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-            return feature_distance(
-                generated, target, weight, config.reconstruction_distance, config.normalize_targets
-            )
+            return feature_distance(generated, target, weight, config.reconstruction_distance, config.normalize_targets)
 
-        stages = range(config.num_bga_layers)
+        stages = range(config.num_stages)
         visual = [(self._visual_target(vision, stage), vision.keep_masks[stage]) for stage in stages]
         textual = [(text.states[stage], text.keep_masks[stage]) for stage in stages]
 
@@ -404,16 +402,17 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
                 if trace.generated
             ]
             reconstruction_loss = sum(parts) if parts else None
-        if config.cycle_weight > 0 and text.generated and vision.generated:
+        to_vision, to_text = self.text_branch.generator, self.vision_branch.generator
+        if config.cycle_weight > 0 and to_vision is not None and to_text is not None:
             text_bias = _padding_bias(padding_mask, text.states[0].dtype)
             # all stages in one pass each: (stages * batch, length, width)
             stacked_bias = None if text_bias is None else text_bias.repeat(len(stages), 1)
-            back_to_text = self.vision_branch.generator(
-                torch.cat(text.generated), None, text.states[0].shape[1], stacked_bias
-            ).chunk(len(stages))
-            back_to_vision = self.text_branch.generator(
-                torch.cat(vision.generated), stacked_bias, config.num_vision_tokens
-            ).chunk(len(stages))
+            back_to_text = to_text(torch.cat(text.generated), None, text.states[0].shape[1], stacked_bias).chunk(
+                len(stages)
+            )
+            back_to_vision = to_vision(torch.cat(vision.generated), stacked_bias, config.num_vision_tokens).chunk(
+                len(stages)
+            )
             cycle_loss = sum(
                 mean_over_batch([distance(returned[s], *targets[s]) for s in stages], picture_mask)
                 for returned, targets in ((back_to_text, textual), (back_to_vision, visual))
@@ -500,9 +499,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         """
         visual_teaching_mask = None
         if self.training and self.config.entity_replacement_probability > 0:
-            input_ids, visual_teaching_mask = self._replace_entities(
-                input_ids, labels, pixel_values, picture_mask
-            )
+            input_ids, visual_teaching_mask = self._replace_entities(input_ids, labels, pixel_values, picture_mask)
         outputs = self.bga_mner(
             input_ids=input_ids,
             attention_mask=attention_mask,

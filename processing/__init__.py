@@ -10,6 +10,7 @@ from .processing_bga_mner import BgaMnerProcessor
 from .tag_scheme import labels_from_tags, repair_bio, spans_from_tags
 from .word_splitting import split_words
 
+
 if TYPE_CHECKING:
     from .conll import ConllReport, read_conll, write_conll
     from .mner_metric import MnerMetric, build_compute_metrics, score_tags

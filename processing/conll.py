@@ -15,6 +15,7 @@ from datasets.utils import tqdm
 from .pictures import BadPictureError, load_picture
 from .tag_scheme import repair_bio, spans_from_tags, split_tag
 
+
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 # Stands for a word that is empty or white space, which no tokenizer keeps; the processor makes one unknown token of it.
 PLACEHOLDER = "\ufffd"

@@ -9,6 +9,7 @@ import torch
 from .padding import column_padding, pad_rows, padded_length
 from .pictures import stack_pictures
 
+
 _TEXT_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels", "word_start_mask")
 
 

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+
 __all__ = ["ENTITY_TYPES", "LABELS", "GeneratedCorpus", "build_tokenizer", "concept_pictures", "draw_concept"]
 __all__ += ["generate_corpus"]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from .tag_scheme import check_label2id, repair_bio
 
+
 # The label that losses and metrics skip: unknown, or no word.
 UNKNOWN = -100
 

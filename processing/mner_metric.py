@@ -9,6 +9,7 @@ import numpy as np
 from seqeval.metrics import accuracy_score, classification_report
 from seqeval.scheme import IOB2
 
+
 _DESCRIPTION = "Precision, recall and F1 of entities: an entity counts if its type and both its ends are right."
 _CITATION = "seqeval: a Python framework for sequence labeling evaluation, H. Nakayama, 2018"
 _INPUTS = """

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+
 # What fills a row behind its end, by column. `input_ids` and `token_type_ids` depend on the tokenizer.
 PADDING_VALUES: dict[str, int] = {"attention_mask": 0, "labels": -100, "word_start_mask": 0}
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+
 # Above this many pixels a file of a few kilobytes can fill the memory; Pillow warns from the same figure on.
 MAX_PIXELS = 89_478_485
 

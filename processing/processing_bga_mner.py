@@ -16,6 +16,7 @@ from .tag_scheme import check_label2id, spans_from_tags
 from .word_encoding import check_tokenizer, default_max_length, encode_words, special_tokens
 from .word_splitting import as_sentences
 
+
 _FIX_WORDS = "Give words: text=[['Kawhi', 'wins'], ...] with word_labels=[['B-PER', 'O'], ...]."
 
 

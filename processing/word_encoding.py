@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+
 # Tokenizers without a known limit carry a huge number as `model_max_length`.
 _NO_LIMIT = 1_000_000
 DEFAULT_MAX_LENGTH = 512

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+
 # Taken whole: web addresses, e-mail addresses and the commonest smileys.
 _WHOLE = re.compile(
     r"(?:https?://|www\.)[^\s<>\"]*[^\s<>\"'.,;:!?)\]}…]"

@@ -51,6 +51,10 @@ VISION_CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
+# The tests run in several processes, and tiny tensors gain nothing from threads that fight for the same cores.
+torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

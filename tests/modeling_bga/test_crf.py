@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from bga_mner.modeling_bga import crf as crf_module
 from bga_mner.modeling_bga.crf import (
     FORBIDDEN_SCORE,
@@ -14,7 +16,7 @@ from bga_mner.modeling_bga.crf import (
     ConditionalRandomField,
     bio_constraints,
 )
-from torch import Tensor, nn
+
 
 BIO = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC"}
 MASKS = {
@@ -337,6 +339,33 @@ def test_large_scores(name: str) -> None:
             ruled_out = emissions.detach().masked_fill(disagree, -math.inf)
             rest = torch.stack([log_space(crf, e, m) for e, m in zip(ruled_out, mask, strict=True)])
             assert ((loss - (expected - rest)).abs() < 1e-5).all()
+
+
+def test_dead_end_behind_the_end_of_a_sentence() -> None:
+    """A recursion that runs on into padding, from a tag that nothing may follow, must not spoil the gradients."""
+    crf = make_crf()
+    for parameter in crf.parameters():
+        nn.init.zeros_(parameter)
+    with torch.no_grad():
+        crf.transitions[3] = -1e4
+    emissions, mask = torch.zeros(1, 12, 4, dtype=torch.float64), torch.arange(12).expand(1, 12) < 3
+    emissions[0, 2, 3] = 800
+    crf(emissions.requires_grad_(), torch.zeros(1, 12).long(), mask).sum().backward()
+    for gradient in [emissions.grad, *(parameter.grad for parameter in crf.parameters())]:
+        assert gradient is not None
+        assert torch.isfinite(gradient).all()
+        assert gradient.any()
+
+
+def test_one_position_with_no_way_through() -> None:
+    crf = make_crf(num_tags=2)
+    with torch.no_grad():
+        crf.start_transitions.copy_(torch.tensor([0.0, -1e4]))
+        crf.end_transitions.copy_(torch.tensor([-1e4, 0.0]))
+    emissions = torch.tensor([[[0.0, 0.0]]], dtype=torch.float64, requires_grad=True)
+    loss = crf(emissions, torch.tensor([[1]]), torch.tensor([[True]]))
+    close(loss.detach(), torch.tensor([math.log(2)], dtype=torch.float64))
+    close(torch.autograd.grad(loss.sum(), emissions)[0], torch.tensor([[[0.5, -0.5]]], dtype=torch.float64))
 
 
 def test_log_space_is_left_alone_at_ordinary_scores(monkeypatch: pytest.MonkeyPatch) -> None:

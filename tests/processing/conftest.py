@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bga_mner.processing import BgaMnerProcessor, labels_from_tags
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -15,6 +14,9 @@ from transformers import (
     RobertaTokenizerFast,
     XLMRobertaTokenizerFast,
 )
+
+from bga_mner.processing import BgaMnerProcessor, labels_from_tags
+
 
 LABELS = labels_from_tags([["B-LOC", "B-MISC", "B-ORG", "B-PER"]])
 LABEL2ID = {label: number for number, label in enumerate(LABELS)}

@@ -3,8 +3,10 @@ import random
 
 import datasets
 import pytest
-from bga_mner.processing import read_conll, write_conll
 from PIL import Image
+
+from bga_mner.processing import read_conll, write_conll
+
 
 GOOD = "IMGID:1\n#\tO\nNBA\tB-ORG\n\nIMGID:2\nKawhi\tB-PER\nLeonard\tI-PER\n\n"
 

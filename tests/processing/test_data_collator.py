@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+
 from bga_mner.processing import BgaMnerProcessor, DataCollatorForMner
 
 

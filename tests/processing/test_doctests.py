@@ -3,6 +3,7 @@ from importlib import import_module
 
 import pytest
 
+
 MODULES = [
     "label_alignment",
     "mner_metric",

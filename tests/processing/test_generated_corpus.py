@@ -8,6 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
+from transformers import AutoTokenizer
+
 from bga_mner.processing import generated_corpus
 from bga_mner.processing.generated_corpus import (
     ENTITY_TYPES,
@@ -18,8 +21,7 @@ from bga_mner.processing.generated_corpus import (
     draw_concept,
     generate_corpus,
 )
-from PIL import Image
-from transformers import AutoTokenizer
+
 
 SMALL = {
     "names_per_type": 4,

@@ -4,9 +4,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from transformers import EvalPrediction
+
 from bga_mner.processing import DataCollatorForMner, MnerMetric, build_compute_metrics, repair_bio, spans_from_tags
 from bga_mner.processing.mner_metric import score_tags
-from transformers import EvalPrediction
+
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 ID2LABEL = dict(enumerate(TAGS))

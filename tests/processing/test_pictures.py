@@ -6,9 +6,10 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from bga_mner.processing import pictures
 from bga_mner.processing.pictures import BadPictureError, limit_aspect_ratio, load_picture, stack_pictures
-from PIL import Image
 
 
 def encode(image, kind, **options):

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
+
 from bga_mner.processing import BgaMnerProcessor, predict, read_conll, spans_from_tags
 from bga_mner.processing.prediction import _ranges
-from torch import nn
 
 
 class TokenTagger(nn.Module):

@@ -6,11 +6,13 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from bga_mner.processing import BadPictureError, BgaMnerProcessor, read_conll
-from bga_mner.processing.word_encoding import special_tokens
 from PIL import Image
 from transformers import AutoTokenizer
 from transformers.tokenization_python import PythonBackend
+
+from bga_mner.processing import BadPictureError, BgaMnerProcessor, read_conll
+from bga_mner.processing.word_encoding import special_tokens
+
 
 WORDS = ["#", "NBA", ":", "Kawhi", "Leonard", "wins", "in", "Seattle"]
 TAGS = ["O", "B-ORG", "O", "B-PER", "I-PER", "O", "O", "B-LOC"]

@@ -1,7 +1,9 @@
 import random
 
 import pytest
+
 from bga_mner.processing.tag_scheme import check_label2id, labels_from_tags, repair_bio, spans_from_tags, split_tag
+
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 

@@ -5,6 +5,9 @@ import copy
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from transformers import CLIPImageProcessorPil, Trainer, TrainingArguments
+
 from bga_mner.processing import (
     BgaMnerProcessor,
     DataCollatorForMner,
@@ -14,8 +17,7 @@ from bga_mner.processing import (
     score_tags,
     spans_from_tags,
 )
-from PIL import Image
-from transformers import CLIPImageProcessorPil, Trainer, TrainingArguments
+
 
 TEXT = """IMGID:1
 # O

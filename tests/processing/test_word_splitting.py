@@ -2,6 +2,7 @@ import random
 import unicodedata
 
 import pytest
+
 from bga_mner.processing.conll import read_conll
 from bga_mner.processing.word_splitting import as_sentences, split_words
 

