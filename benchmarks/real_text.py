@@ -109,12 +109,12 @@ def train_ours(data: Path, text_model: str, arguments: dict[str, Any], max_lengt
         raise ValueError(f"Expected the script {str(SCRIPT)!r} beside the benchmarks, but it is not there.")
     script = module_from_spec(spec)
     spec.loader.exec_module(script)
-    flags = {
+    flags: dict[str, Any] = {
         "train_file": str(data / "train.txt"),
         "validation_file": str(data / "valid.txt"),
         "text_model": text_model,
     }
-    flags |= {"text_model": text_model, "max_length": max_length, "do_train": True} | arguments
+    flags |= {"text_model": text_model, "max_length": max_length, "do_train": True, **arguments}
     metrics = script.main([item for name, value in flags.items() for item in (f"--{name}", str(value))])
     state = json.loads(Path(arguments["output_dir"], "trainer_state.json").read_text(encoding="utf-8"))
     return _read_history(state["log_history"], metrics["train_runtime"])

@@ -70,7 +70,13 @@ logger = logging.getLogger("run_mner")
 PARTS = ("train", "validation", "test")
 Parts = dict[str, tuple[datasets.Dataset, ConllReport]]
 # What a saved model can be given anew; everything else would change its weights.
-CHANGEABLE = ("reconstruction_weight", "cycle_weight", "reconstruction_distance", "normalize_targets", "visual_target")
+CHANGEABLE: tuple[str, ...] = (
+    "reconstruction_weight",
+    "cycle_weight",
+    "reconstruction_distance",
+    "normalize_targets",
+    "visual_target",
+)
 CHANGEABLE += ("entity_replacement_probability", "sampler_temperature", "generator_dropout", "classifier_dropout")
 # Without pictures only the shape of this vision encoder matters: it says what features the text branch generates.
 STAND_IN = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "patch_size": 16}
@@ -508,7 +514,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         Path(training.output_dir, "data_report.json").write_text(text, encoding="utf-8")
 
     trainer.accelerator.wait_for_everyone()  # the output folder is there for all
-    ignored, results = list(model.config.keys_to_ignore_at_inference), {}
+    results: dict[str, float] = {}
 
     def keep(part: str, metrics: dict[str, float]) -> None:
         trainer.log_metrics(part, metrics)
@@ -517,12 +523,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     if "do_train" in wanted:
         checkpoint = _find_checkpoint(data, training, model.config)
-        outcome = trainer.train(checkpoint, ignore_keys_for_eval=ignored)
+        outcome = trainer.train(checkpoint)
         trainer.save_model()
         trainer.save_state()
         keep("train", outcome.metrics)
     if "do_eval" in wanted:
-        keep("eval", trainer.evaluate(ignore_keys=ignored))
+        keep("eval", trainer.evaluate())
     if "do_predict" in wanted:
         part = "test" if "test" in sets else "validation"
         scores = _write_predictions(trainer, processor, sets[part], data.max_length)

@@ -474,7 +474,7 @@ def test_masked_positions_do_not_matter(junk: float) -> None:
         e.requires_grad_()
         crf.zero_grad()
         crf(e, t, mask).sum().backward()
-        gradients.append([e.grad, *(parameter.grad.clone() for parameter in crf.parameters())])  # type: ignore[union-attr]
+        gradients.append([e.grad, *(parameter.grad.clone() for parameter in crf.parameters())])
     for clean, dirty in zip(*gradients, strict=True):
         assert torch.equal(clean, dirty)
     assert not gradients[1][0][~mask].any()

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTokenClassification,
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    CLIPModel,
+    ViTConfig,
+    ViTModel,
+)
+
+from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerModel
+
+
+TEXT_FAMILIES = ["bert", "roberta", "xlm-roberta", "distilbert", "electra"]
+VISION_FAMILIES = ["clip_vision_model", "vit", "dinov2", "siglip_vision_model"]
+PAIRS = [
+    *((text, "vit") for text in TEXT_FAMILIES),
+    *(("bert", vision) for vision in VISION_FAMILIES if vision != "vit"),
+]
+
+
+@pytest.mark.parametrize(("text", "vision"), PAIRS)
+def test_a_saved_model_predicts_the_same_to_the_bit(make_model, make_batch, tmp_path, text, vision):
+    model = make_model(text, vision, hybrid_attention="both")
+    batch = make_batch(pad_token_id=model.config.text_config.pad_token_id)
+    model.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    for auto_class in (AutoModelForTokenClassification, BgaMnerForTokenClassification):
+        loaded, report = auto_class.from_pretrained(tmp_path, output_loading_info=True)
+        assert isinstance(loaded, BgaMnerForTokenClassification)
+        assert not any(report.values()), report
+        ours, theirs = model(**batch), loaded(**batch)
+        for name in ("loss", "logits", "predictions", "emissions"):
+            assert torch.equal(ours[name], theirs[name])
+        # constraints aren't in the file, and have to be there all the same
+        assert torch.equal(loaded.crf.allowed_transitions, model.crf.allowed_transitions)
+        assert torch.equal(loaded.crf.allowed_starts, model.crf.allowed_starts)
+    assert AutoConfig.from_pretrained(tmp_path).to_dict() == model.config.to_dict()
+
+
+def test_the_base_model_loads_from_a_tagger_and_back(make_model, make_batch, tmp_path):
+    model, batch = make_model(), make_batch()
+    model.save_pretrained(tmp_path / "tagger")
+    base = AutoModel.from_pretrained(tmp_path / "tagger")
+    assert isinstance(base, BgaMnerModel)
+    del batch["labels"]
+    expected = model.bga_mner(**batch).last_hidden_state
+    assert torch.equal(base(**batch).last_hidden_state, expected)
+    base.save_pretrained(tmp_path / "base")
+    tagger, report = BgaMnerForTokenClassification.from_pretrained(tmp_path / "base", output_loading_info=True)
+    assert set(report["missing_keys"]) == {name for name in tagger.state_dict() if not name.startswith("bga_mner.")}
+    assert torch.equal(tagger.bga_mner(**batch).last_hidden_state, expected)
+
+
+def test_weights_missing_from_a_checkpoint_are_initialised(make_model, tmp_path):
+    model = make_model()
+    kept = {name: tensor for name, tensor in model.state_dict().items() if "encoder" in name}
+    model.save_pretrained(tmp_path, state_dict=kept)
+    loaded = BgaMnerForTokenClassification.from_pretrained(tmp_path)
+    for name, parameter in loaded.named_parameters():
+        assert parameter.isfinite().all(), name
+        assert parameter.abs().max() < 10, name
+    for branch in (loaded.bga_mner.text_branch, loaded.bga_mner.vision_branch):
+        # not raw memory, nor zeros: scaled to the width, one by one
+        assert 0.5 < branch.generator.modality_queries.std() < 1.5
+        for sampler in branch.samplers:
+            assert sampler.decision.bias[0] == pytest.approx(sampler.initial_logit)
+    assert [p.gate.item() for p in loaded.bga_mner.text_branch.projections] == [loaded.config.gate_initial_bias] * 2
+
+
+def test_only_safetensors_are_written(make_model, tmp_path):
+    make_model().save_pretrained(tmp_path, max_shard_size="20KB")
+    files = {path.suffix for path in tmp_path.iterdir()}
+    assert files == {".json", ".safetensors"}
+    for path in tmp_path.glob("*.safetensors"):
+        with safe_open(path, "pt") as opened:
+            assert opened.keys()
+    assert BgaMnerForTokenClassification.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_models_keep_a_single_precision_crf(make_model, make_batch, tmp_path, dtype):
+    model, batch = make_model(), make_batch()
+    model.save_pretrained(tmp_path)
+    loaded = BgaMnerForTokenClassification.from_pretrained(tmp_path, dtype=dtype)
+    cast = copy.deepcopy(model).to(dtype)
+    for half in (loaded, cast):
+        assert half.classifier.weight.dtype == dtype
+        assert {parameter.dtype for parameter in half.crf.parameters()} == {torch.float32}
+        assert torch.equal(half.crf.transitions, model.crf.transitions)
+        output = half(**batch)
+        assert output.logits.dtype == torch.float32
+        assert output.loss.isfinite()
+        assert (output.logits - model(**batch).logits).abs().max() < 0.2
+
+
+def test_bf16_trains_under_autocast(make_model, make_batch):
+    model = make_model(hybrid_attention="both", entity_replacement_probability=0.5).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(**make_batch()).loss
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_from_two_checkpoints(make_batch, tmp_path, caplog):
+    text = BertModel(
+        BertConfig(vocab_size=60, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=20)
+    )
+    vision = ViTModel(
+        ViTConfig(
+            hidden_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=3,
+            intermediate_size=30,
+            image_size=16,
+            patch_size=8,
+        )
+    )
+    text.save_pretrained(tmp_path / "text")
+    vision.save_pretrained(tmp_path / "vision")
+    labels = ["O", "B-PER", "I-PER"]
+    from_disk = BgaMnerForTokenClassification.from_text_vision_pretrained(
+        str(tmp_path / "text"), str(tmp_path / "vision"), labels=labels, cycle_weight=0.5
+    )
+    from_memory = BgaMnerForTokenClassification.from_text_vision_pretrained(text, vision, labels=labels)
+    for model in (from_disk, from_memory):
+        assert not model.training
+        assert model.config.label2id == {"O": 0, "B-PER": 1, "I-PER": 2}
+        for ours, theirs in ((model.bga_mner.text_encoder, text), (model.bga_mner.vision_encoder, vision)):
+            weights = theirs.state_dict()
+            assert all(torch.equal(tensor, weights[name]) for name, tensor in ours.state_dict().items())
+    assert from_disk.config.cycle_weight == 0.5
+    batch = make_batch()
+    batch["labels"].clamp_(max=2)
+    assert from_disk(**batch).loss.isfinite()
+
+
+def test_the_vision_tower_of_a_clip_checkpoint(tmp_path):
+    tower = {
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "intermediate_size": 30,
+        "image_size": 16,
+        "patch_size": 8,
+    }
+    other = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    clip = CLIPModel(CLIPConfig(vision_config=tower, text_config=other | {"intermediate_size": 9}))
+    clip.save_pretrained(tmp_path)
+    text = BertModel(BertConfig(vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2))
+    for source in (str(tmp_path),):
+        model = BgaMnerModel.from_text_vision_pretrained(text, source)
+        weights = clip.vision_model.state_dict()
+        for name, tensor in model.vision_encoder.state_dict().items():
+            assert torch.equal(tensor, weights[name]), name
+
+
+def test_an_unsupported_checkpoint_is_refused_by_name(tmp_path):
+    AutoConfig.for_model("mpnet").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"bert, roberta, xlm-roberta, distilbert, electra.*'mpnet'"):
+        BgaMnerModel.from_text_vision_pretrained(str(tmp_path), str(tmp_path))
+
+
+def test_new_weights_are_named(make_config, capfd):
+    # transformers logs to stderr by a handler of its own
+    code = """
+from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+from bga_mner import BgaMnerForTokenClassification
+small = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+text, vision = BertModel(BertConfig(vocab_size=9, **small)), ViTModel(ViTConfig(image_size=16, **small))
+BgaMnerForTokenClassification.from_text_vision_pretrained(text, vision, labels=["O"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for new in ("classifier", "crf.transitions", "text_branch.generator", "vision_branch.samplers"):
+        assert new in done.stderr
+    assert "text_encoder" not in done.stderr
+
+
+def test_importing_model_files_registers_nothing():
+    # they travel to the Hub as remote code: what they change at import would change the importer's process
+    code = """
+from transformers import AttentionInterface, AutoConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+before = set(AttentionInterface._global_mapping), set(CONFIG_MAPPING.keys())
+import importlib.util, sys, types
+root = importlib.util.find_spec("bga_mner").submodule_search_locations[0]
+package = types.ModuleType("bga_mner"); package.__path__ = [root]; sys.modules["bga_mner"] = package
+import bga_mner.modeling_bga.modeling_bga_mner, bga_mner.processing.processing_bga_mner
+assert before == (set(AttentionInterface._global_mapping), set(CONFIG_MAPPING.keys()))
+assert "datasets" not in sys.modules and "evaluate" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_defaults_build():
+    config = BgaMnerConfig()
+    with torch.device("meta"):
+        model = BgaMnerForTokenClassification(config)
+    assert sum(parameter.numel() for parameter in model.parameters()) > 190e6

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig, AutoProcessor
+
+import bga_mner
+
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = sorted(
+    f"bga_mner.{path.parent.name}.{path.stem}"
+    for folder in ("configuration", "modeling_bga", "processing")
+    for path in (ROOT / folder).glob("*.py")
+    if path.stem != "__init__"
+)
+
+
+def test_everything_public_is_there_and_nothing_else():
+    for name in bga_mner.__all__:
+        assert getattr(bga_mner, name) is not None
+    for name in (
+        *("BgaMnerConfig", "BgaMnerModel", "BgaMnerForTokenClassification"),
+        *("BgaMnerProcessor", "DataCollatorForMner"),
+    ):
+        assert name in bga_mner.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = bga_mner.nothing
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_docstring_examples_run(module):
+    results = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS)
+    assert results.failed == 0
+
+
+def test_processor_from_a_saved_folder(make_model, tmp_path):
+    from transformers import ViTImageProcessorPil
+
+    from bga_mner.processing.generated_corpus import build_tokenizer
+
+    model = make_model()
+    tokenizer = build_tokenizer([["Kawhi", "wins"]])
+    processor = bga_mner.BgaMnerProcessor(
+        ViTImageProcessorPil(size={"height": 16, "width": 16}), tokenizer, label2id=model.config.label2id
+    )
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert isinstance(loaded, bga_mner.BgaMnerProcessor)
+    assert isinstance(AutoConfig.from_pretrained(tmp_path), bga_mner.BgaMnerConfig)
+    assert loaded.label2id == model.config.label2id
+    assert loaded("Kawhi wins")["input_ids"] == processor("Kawhi wins")["input_ids"]
+
+
+def test_no_file_is_too_long():
+    for path in ROOT.rglob("*.py"):
+        if not {".venv", "build", "dist"} & set(path.relative_to(ROOT).parts):
+            assert len(path.read_text().splitlines()) <= 700, path
+
+
+def test_versions_agree():
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(r"## (\d+\.\d+\.\d+)", changelog).group(1) == bga_mner.__version__
