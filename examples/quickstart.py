@@ -130,6 +130,8 @@ def build_model(tokenizer: PreTrainedTokenizerBase, vision: ViTModel, labels: li
         labels=labels,
         # labelled pairs of which half teach what type of entity a picture shows
         entity_replacement_probability=0.5,
+        # a text encoder without pretraining has nothing to protect from generated features
+        gate_initial_bias=0.0,
     )
     # What the pictures' features mean was learned before, and is to stay.
     model.bga_mner.vision_encoder.requires_grad_(False)
@@ -190,8 +192,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Run the quickstart; return the scores that it prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/quickstart"))
-    parser.add_argument("--steps", type=int, default=400, help="training steps on pairs")
-    parser.add_argument("--vision_steps", type=int, default=800, help="steps of the vision encoder's own training")
+    parser.add_argument("--steps", type=int, default=450, help="training steps on pairs")
+    parser.add_argument("--vision_steps", type=int, default=700, help="steps of the vision encoder's own training")
     parser.add_argument("--pictures", type=int, default=8000, help="drawings for the vision encoder's own training")
     parser.add_argument("--pairs", type=int, default=2400, help="training pairs, half of them labelled")
     parser.add_argument("--test_sentences", type=int, default=400)

@@ -480,8 +480,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         pictures = any(report.pictures_found for _, report in parts.values())
         model, processor = _combine(arguments.text_model, arguments.vision_model, labels, options, pictures)
     model.bga_mner.vision_encoder.requires_grad_(not arguments.freeze_vision_encoder)
-    # The Trainer reads checkpoints by the names of the modules; under a ViT's older names it would miss the weights.
-    model.save_pretrained = partial(model.save_pretrained, save_original_format=False)
     longest = longest_text(model.config.text_config)
     processor.tokenizer.model_max_length = min(default_max_length(processor.tokenizer), longest)
     if data.max_length is not None and data.max_length > longest:

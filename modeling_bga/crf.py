@@ -16,6 +16,7 @@ keeps no graph through the loop. Where rescaled probabilities underflow, the sen
 """
 
 import math
+from collections.abc import Callable
 from itertools import pairwise as neighbours
 from typing import Any
 
@@ -140,6 +141,16 @@ class ConditionalRandomField(nn.Module):
         """Write the constraints into their buffers again, as after a load by way of the "meta" device."""
         self.allowed_transitions.copy_(torch.tensor(self._transition_rows, dtype=torch.bool, device="cpu"))
         self.allowed_starts.copy_(torch.tensor(self._start_row, dtype=torch.bool, device="cpu"))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ConditionalRandomField":
+        """Move the scores with the model they belong to, but never below float32: `model.half()` leaves them whole."""
+
+        def at_least_single(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            is_rounded = moved.dtype in (torch.float16, torch.bfloat16) and tensor.dtype == torch.float32
+            return tensor.to(moved.device) if is_rounded else moved
+
+        return super()._apply(at_least_single, recurse)
 
     def forward(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
         """Negative log-likelihood of what is known about the tags of each sentence.

@@ -47,6 +47,15 @@ class BgaMnerPreTrainedModel(PreTrainedModel):
         """Accept "sdpa" only: hybrid attention is built on it, and any other would drop the generated features."""
         self._refuse_other_attention(attn_implementation)
 
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Save as every model does, with the names that the weights have in memory.
+
+        By default transformers writes some encoders' weights (ViT's) under the names of older releases, and Trainer,
+        which restores a checkpoint without renaming, would silently skip them.
+        """
+        kwargs.setdefault("save_original_format", False)
+        super().save_pretrained(*args, **kwargs)
+
     @staticmethod
     def _refuse_other_attention(requested: str | dict | None) -> None:
         if requested not in (None, "sdpa"):

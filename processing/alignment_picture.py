@@ -165,13 +165,15 @@ def draw_alignment(alignments: Sequence[tuple[Alignment, Any]], path: str | os.P
             shown = axis.imshow(
                 similarity, extent=extent, cmap="coolwarm", vmin=-1, vmax=1, alpha=0.65, interpolation="bilinear"
             )
-            axis.set_title(f"patches that match\n“{phrase}” ({label})", fontsize=7)
+            axis.set_title(f"patches that match\n“{_sentence([phrase])}” ({label})", fontsize=7)
             figure.colorbar(shown, ax=axis, shrink=0.6).ax.tick_params(labelsize=6)
     figure.savefig(path, dpi=150)
 
 
 def _sentence(tokens: list[str]) -> str:
-    return " ".join(token for token in tokens if not token.startswith("[")).replace(" ##", "")
+    """Join tokens to a title; emoji, which matplotlib's font lacks, become a square."""
+    text = " ".join(token for token in tokens if not token.startswith("[")).replace(" ##", "")
+    return "".join(character if ord(character) < 0x2600 else "□" for character in text)
 
 
 def _wrap(text: str, width: int = 34) -> str:

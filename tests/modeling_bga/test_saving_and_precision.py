@@ -36,6 +36,9 @@ def test_a_saved_model_predicts_the_same_to_the_bit(make_model, make_batch, tmp_
     batch = make_batch(pad_token_id=model.config.text_config.pad_token_id)
     model.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    # Trainer restores a checkpoint by these names, without renaming
+    with safe_open(tmp_path / "model.safetensors", "pt") as opened:
+        assert set(opened.keys()) == set(model.state_dict())
     for auto_class in (AutoModelForTokenClassification, BgaMnerForTokenClassification):
         loaded, report = auto_class.from_pretrained(tmp_path, output_loading_info=True)
         assert isinstance(loaded, BgaMnerForTokenClassification)
@@ -46,7 +49,8 @@ def test_a_saved_model_predicts_the_same_to_the_bit(make_model, make_batch, tmp_
         # constraints aren't in the file, and have to be there all the same
         assert torch.equal(loaded.crf.allowed_transitions, model.crf.allowed_transitions)
         assert torch.equal(loaded.crf.allowed_starts, model.crf.allowed_starts)
-    assert AutoConfig.from_pretrained(tmp_path).to_dict() == model.config.to_dict()
+    configs = [AutoConfig.from_pretrained(tmp_path).to_dict(), model.config.to_dict()]
+    assert {**configs[0], "_name_or_path": ""} == {**configs[1], "_name_or_path": ""}
 
 
 def test_the_base_model_loads_from_a_tagger_and_back(make_model, make_batch, tmp_path):
@@ -75,7 +79,7 @@ def test_weights_missing_from_a_checkpoint_are_initialised(make_model, tmp_path)
         # not raw memory, nor zeros: scaled to the width, one by one
         assert 0.5 < branch.generator.modality_queries.std() < 1.5
         for sampler in branch.samplers:
-            assert sampler.decision.bias[0] == pytest.approx(sampler.initial_logit)
+            assert sampler.decision.bias[0].item() == pytest.approx(sampler.initial_logit)
     assert [p.gate.item() for p in loaded.bga_mner.text_branch.projections] == [loaded.config.gate_initial_bias] * 2
 
 
