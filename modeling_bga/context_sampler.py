@@ -42,7 +42,9 @@ class ContextSampler(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.local_global = nn.Linear(width, 2 * (width // 2))
         self.hidden = nn.Linear(2 * (width // 2), width // 2)
-        self.decision = nn.Linear(width // 2, 2)
+        self.decision = nn.Linear(width // 2, 2, bias=False)
+        # A parameter of this module itself: transformers initialises a module anew only if one of its own is missing.
+        self.decision_bias = nn.Parameter(torch.tensor([self.initial_logit, 0.0]))
 
     def logits(self, states: torch.Tensor, previous_keep: torch.Tensor) -> torch.Tensor:
         """Score each position.
@@ -63,7 +65,7 @@ class ContextSampler(nn.Module):
         weight = previous_keep.unsqueeze(-1)  # (batch, length, 1)
         mean = (context * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True).clamp(min=1)
         joined = torch.cat([local, mean.expand_as(context)], dim=-1)
-        return self.decision(F.gelu(self.hidden(joined)))
+        return self.decision(F.gelu(self.hidden(joined))) + self.decision_bias
 
     def forward(
         self,

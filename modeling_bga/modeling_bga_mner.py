@@ -78,8 +78,7 @@ class BgaMnerPreTrainedModel(PreTrainedModel):
         elif isinstance(module, HybridProjection):
             init.constant_(module.gate, module.gate_initial_bias)
         elif isinstance(module, ContextSampler):
-            init.zeros_(module.decision.bias)
-            init.constant_(module.decision.bias[:1], module.initial_logit)
+            init.copy_(module.decision_bias, torch.tensor([module.initial_logit, 0.0]))
         elif isinstance(module, ConditionalRandomField):
             for parameter in module.parameters():
                 init.uniform_(parameter, -0.1, 0.1)

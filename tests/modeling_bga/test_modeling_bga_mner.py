@@ -33,7 +33,7 @@ def spread_samplers(model):
     with torch.no_grad():
         for branch in (model.bga_mner.text_branch, model.bga_mner.vision_branch):
             for sampler in branch.samplers:
-                sampler.decision.bias.zero_()
+                sampler.decision_bias.zero_()
                 sampler.decision.weight.mul_(5)
     return model
 
@@ -50,8 +50,9 @@ def without_dropout(model):
 
 @pytest.mark.parametrize(("text", "vision"), ALL_PAIRS)
 def test_every_parameter_gets_a_gradient_in_one_step(make_model, make_batch, text, vision):
-    model = make_model(text, vision, hybrid_attention="both", entity_replacement_probability=0.5).train()
+    model = make_model(text, vision, hybrid_attention="both", entity_replacement_probability=1.0).train()
     batch = make_batch(lengths=(9, 6, 4, 8, 7, 5), pad_token_id=model.config.text_config.pad_token_id)
+    batch["labels"][3:] = -100  # these read generated features, the labelled ones real ones
     model(**batch).loss.backward()
     silent = {name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().sum() == 0}
     # DINOv2's mask token serves its pre-training only; CLIP's last norm serves its pooled output only.

@@ -79,7 +79,7 @@ def test_weights_missing_from_a_checkpoint_are_initialised(make_model, tmp_path)
         # not raw memory, nor zeros: scaled to the width, one by one
         assert 0.5 < branch.generator.modality_queries.std() < 1.5
         for sampler in branch.samplers:
-            assert sampler.decision.bias[0].item() == pytest.approx(sampler.initial_logit)
+            assert sampler.decision_bias[0].item() == pytest.approx(sampler.initial_logit)
     assert [p.gate.item() for p in loaded.bga_mner.text_branch.projections] == [loaded.config.gate_initial_bias] * 2
 
 

@@ -1,0 +1,42 @@
+"""The quickstart, shortened; `make demo` and CI run it whole."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from PIL import Image
+
+from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, predict
+
+
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "quickstart.py"
+
+
+def load_script():
+    spec = spec_from_file_location("quickstart", SCRIPT)
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+def test_it_trains_saves_annotates_and_draws(tmp_path, capsys):
+    sizes = {"steps": 60, "vision_steps": 20, "pictures": 128, "pairs": 160, "test_sentences": 12}
+    arguments = [f"--{name}={value}" for name, value in sizes.items()]
+    scores = load_script().main([f"--output_dir={tmp_path}", *arguments])
+    assert json.loads((tmp_path / "scores.json").read_text()) == scores
+    for variant in ("text and pictures", "text alone"):
+        assert set(scores[variant]) == {"labelled", "never_labelled"}
+        assert 0 <= scores[variant]["labelled"]["f1"] <= 1
+    with Image.open(tmp_path / "alignment.png") as picture:
+        assert picture.format == "PNG"
+        # four pairs, each with the picture and two stages at least
+        assert picture.width > 700
+        assert picture.height > 1000
+    model = BgaMnerForTokenClassification.from_pretrained(tmp_path / "model")
+    processor = BgaMnerProcessor.from_pretrained(tmp_path / "model")
+    assert isinstance(predict(model, processor, "we need to talk about Kawhi"), list)
+    printed = capsys.readouterr().out
+    for step in ("1/5", "2/5", "3/5", "4/5", "5/5", "never-labelled names"):
+        assert step in printed

@@ -1,0 +1,88 @@
+"""What README tells to type is typed here, on tiny models in folders of the names that it uses."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+)
+
+from bga_mner import write_conll
+from bga_mner.processing.generated_corpus import build_tokenizer, generate_corpus
+
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    corpus = generate_corpus(names_per_type=4, train_labelled=24, train_unlabelled=8, test_sentences=8)
+    tokenizer = build_tokenizer(corpus.sentences())
+    tokenizer.save_pretrained(folder / "bert-base-cased")
+    text = BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **SIZES))
+    text.save_pretrained(folder / "bert-base-cased")
+    vision_folder = folder / "openai" / "clip-vit-base-patch32"
+    CLIPVisionModel(CLIPVisionConfig(image_size=32, patch_size=16, **SIZES)).save_pretrained(vision_folder)
+    side = {"height": 32, "width": 32}
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=side).save_pretrained(vision_folder)
+    (folder / "pictures").mkdir()
+    for name, dataset in (("train", corpus.train), ("valid", corpus.validation)):
+        labelled = dataset.filter(lambda row: row["ner_tags"] is not None)
+        write_conll(folder / f"{name}.txt", labelled["tokens"], labelled["ner_tags"], labelled["id"])
+        for row in labelled:
+            (folder / "pictures" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
+    return folder
+
+
+def run(workplace: Path, command: list[str]) -> str:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_python_examples_run_in_order(workplace):
+    examples = blocks("python")
+    assert len(examples) == 3
+    run(workplace, [sys.executable, "-c", "\n".join(examples)])
+    assert (workplace / "outputs" / "mner" / "model.safetensors").exists()
+
+
+def test_the_fine_tuning_command_runs(workplace):
+    (command,) = [block for block in blocks("bash") if "run_mner.py" in block]
+    words = shlex.split(command.replace("\\\n", " "))
+    words[:2] = [sys.executable, str(ROOT / words[1])]
+    words[words.index("outputs/mner")] = "outputs/by_command"
+    run(workplace, [*words, "--max_steps", "3", "--use_cpu", "true"])
+    assert (workplace / "outputs" / "by_command" / "predictions.conll").exists()
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = {target for block in blocks("bash") for target in re.findall(r"^make (\w+)", block, flags=re.MULTILINE)}
+    assert targets == {"demo", "test", "lint", "package"}
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+def test_nothing_is_left_to_fill_in():
+    for path in ("README.md", "benchmarks/README.md"):
+        assert "RESULTS_" not in (ROOT / path).read_text(encoding="utf-8"), path
