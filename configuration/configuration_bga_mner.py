@@ -1,5 +1,6 @@
 """Configuration of the BGA-MNER model: every default lives here, and nowhere else."""
 
+from copy import deepcopy
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -78,10 +79,11 @@ class BgaMnerConfig(PreTrainedConfig):
         In training, the share of labelled pairs whose entity tokens are replaced by random ones and whose text reads
         the *real* picture instead of generated features ("visual teaching", not in the paper): context says where
         the entity is, only the picture of what type. The step from visual concept to type is learned from these pairs,
-        the step from name to visual concept from all.
+        the step from name to visual concept from all others: the alignment losses leave these out.
     visual_source : {"generated", "real", "none"}, default "generated"
         What the text attends to at inference: features generated from the text (paper), real ones (ablation, and for
-        callers who have a picture; sentences without one fall back to generated features), or nothing.
+        callers who have a picture; sentences without one fall back to generated features), or nothing. In training it
+        attends to generated features, and to real ones only where nothing generates any.
     constrain_transitions : bool, default True
         Forbid tag transitions that BIO forbids in the CRF.
     classifier_dropout : float, default 0.1
@@ -168,7 +170,9 @@ class BgaMnerConfig(PreTrainedConfig):
             if guess and not hasattr(type(self), name):
                 # Unknown arguments are kept, as in every transformers configuration, so a typing error would be too.
                 raise ValueError(f"BgaMnerConfig has no option {name!r}. Did you mean {guess[0]!r}?")
-        self.vision_config = _vision_tower(self.vision_config)
+        # Copies: the model sets their attention implementation, which is no business of whoever made them.
+        self.text_config = deepcopy(self.text_config)
+        self.vision_config = _vision_tower(deepcopy(self.vision_config))
         if self.id2label is None and self.label2id is not None:
             self.id2label = {int(index): label for label, index in self.label2id.items()}
         super().__post_init__(**kwargs)
@@ -203,6 +207,11 @@ class BgaMnerConfig(PreTrainedConfig):
     def num_stages(self) -> int:
         """Number of stages: `num_bga_layers`, which is None only until the configuration is complete."""
         return self.num_bga_layers or 0
+
+    @property
+    def text_reads_features(self) -> bool:
+        """Whether layers of the text encoder can read visual features, generated or real."""
+        return self.hybrid_attention != "none" and (self.use_text_to_image or self.visual_source == "real")
 
     @property
     def num_vision_tokens(self) -> int:
@@ -274,16 +283,17 @@ class BgaMnerConfig(PreTrainedConfig):
 
     def _check_switches(self) -> None:
         """Refuse options that contradict each other."""
-        if self.hybrid_attention == "none":
-            reading = {
-                'visual_source="real"': self.visual_source == "real",
-                "entity_replacement_probability > 0": self.entity_replacement_probability > 0,
-            }
-            for option in (name for name, is_set in reading.items() if is_set):
-                raise ValueError(
-                    f'{option} lets the text attend to real pictures, which hybrid_attention="none" forbids. '
-                    'Set hybrid_attention="text".'
-                )
+        if self.visual_source == "real" and self.hybrid_attention == "none":
+            raise ValueError(
+                'visual_source="real" lets the text attend to real pictures, which hybrid_attention="none" forbids. '
+                'Set hybrid_attention="text".'
+            )
+        if self.entity_replacement_probability > 0 and not self.text_reads_features:
+            raise ValueError(
+                "entity_replacement_probability > 0 hides entities from a text that reads the picture instead; with "
+                f"hybrid_attention={self.hybrid_attention!r}, use_text_to_image={self.use_text_to_image} and "
+                f"visual_source={self.visual_source!r} it reads none. Set it to 0, or let the text read features."
+            )
 
 
 def _vision_tower(config: dict | PreTrainedConfig | None) -> dict | PreTrainedConfig | None:

@@ -39,9 +39,12 @@ class BranchTrace:
     generated : list of torch.FloatTensor of shape (batch, target length, target width)
         Features generated for the other modality; empty if there is no generator.
     hidden_states : list of torch.FloatTensor of shape (batch, length, width)
-        Input of every layer of the encoder, stage or not, and the output of the last.
+        If asked for, the input of every layer of the encoder, stage or not, and the output of the last.
+    last : torch.FloatTensor of shape (batch, length, width)
+        Output of the last layer.
     """
 
+    last: torch.Tensor
     states: list[torch.Tensor] = field(default_factory=list)
     keep_masks: list[torch.Tensor] = field(default_factory=list)
     keep_biases: list[torch.Tensor] = field(default_factory=list)
@@ -89,6 +92,7 @@ class AlignedBranch(nn.Module):
         target_bias: torch.Tensor | None,
         generate: bool,
         read: Callable[[int, torch.Tensor | None], ReadFeatures | None],
+        output_hidden_states: bool = False,
     ) -> BranchTrace:
         """Run the encoder's layers.
 
@@ -110,20 +114,23 @@ class AlignedBranch(nn.Module):
             Whether anything reads the generated features; otherwise they aren't generated.
         read : callable
             From stage and generated features (or None) to what the layer reads beside its own tokens, or None.
+        output_hidden_states : bool
+            Whether to keep the states of all layers.
 
         Returns
         -------
         BranchTrace
             Of all stages.
         """
-        trace = BranchTrace()
+        trace = BranchTrace(last=states)
         layers = encoder_layers(encoder)
         first_stage = len(layers) - self.num_stages
         # (batch, length) -> (batch, 1, 1, length)
         own_mask = None if padding_mask is None else padding_mask[:, None, None, :]
         keep = states.new_ones(states.shape[:2]) if padding_mask is None else padding_mask.to(states.dtype)
-        trace.hidden_states.append(states)
         for index, layer in enumerate(layers):
+            if output_hidden_states:
+                trace.hidden_states.append(states)
             layer_mask = own_mask
             stage = index - first_stage
             if stage >= 0:
@@ -140,6 +147,8 @@ class AlignedBranch(nn.Module):
                 if self.projections is not None and (features := read(stage, generated)) is not None:
                     layer_mask = self.projections[stage](features.features, own_mask, features.bias)
             states = layer(states, layer_mask)
+        trace.last = states
+        if output_hidden_states:
             trace.hidden_states.append(states)
         return trace
 

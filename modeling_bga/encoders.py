@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
 
 import torch
 from torch import nn
@@ -82,10 +81,11 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     """
     register_hybrid_attention()
     config._attn_implementation = HYBRID_ATTENTION
-    return AutoModel.from_config(config, **_pooler_argument(config.model_type))
+    # The model's dtype, and not the one that a checkpoint's configuration remembers: the two encoders' may differ.
+    return AutoModel.from_config(config, dtype=torch.get_default_dtype(), **_pooler_argument(config.model_type))
 
 
-def load_encoder(checkpoint: str, config: PreTrainedConfig, **kwargs: Any) -> PreTrainedModel:
+def load_encoder(checkpoint: str, config: PreTrainedConfig) -> PreTrainedModel:
     """Load a pretrained encoder of a supported family from a folder or the Hub.
 
     Parameters
@@ -94,8 +94,6 @@ def load_encoder(checkpoint: str, config: PreTrainedConfig, **kwargs: Any) -> Pr
         Folder or Hub name.
     config : PreTrainedConfig
         The encoder's configuration (of its vision tower, for CLIP and SigLIP).
-    **kwargs
-        Passed to `from_pretrained`.
 
     Returns
     -------
@@ -104,9 +102,8 @@ def load_encoder(checkpoint: str, config: PreTrainedConfig, **kwargs: Any) -> Pr
     """
     register_hybrid_attention()
     model_class = _VISION_TOWERS.get(config.model_type, AutoModel)
-    return model_class.from_pretrained(
-        checkpoint, config=config, attn_implementation=HYBRID_ATTENTION, **_pooler_argument(config.model_type), **kwargs
-    )
+    options = {"config": config, "attn_implementation": HYBRID_ATTENTION, **_pooler_argument(config.model_type)}
+    return model_class.from_pretrained(checkpoint, **options)
 
 
 def _pooler_argument(model_type: str) -> dict[str, bool]:

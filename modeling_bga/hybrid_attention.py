@@ -61,7 +61,8 @@ class HybridProjection(nn.Module):
         self.gate_initial_bias = float(gate_initial_bias)
         self.norm = nn.LayerNorm(feature_width)
         self.projection = nn.Linear(feature_width, layer_width)
-        self.gate = nn.Parameter(torch.tensor(self.gate_initial_bias))
+        # one element, not none: FSDP refuses parameters without dimensions
+        self.gate = nn.Parameter(torch.full((1,), self.gate_initial_bias))
 
     def forward(
         self,

@@ -113,7 +113,7 @@ class BgaMnerPreTrainedModel(PreTrainedModel):
         Raises
         ------
         ValueError
-            If an encoder isn't of a supported family.
+            If an encoder isn't of a supported family, or a model in memory holds none.
         """
         if labels is not None:
             options["id2label"] = dict(enumerate(labels))
@@ -121,12 +121,18 @@ class BgaMnerPreTrainedModel(PreTrainedModel):
         model = cls(config)
         base: Any = getattr(model, cls.base_model_prefix, model)
         for encoder, source in ((base.text_encoder, text), (base.vision_encoder, vision)):
-            pretrained = (
-                source if isinstance(source, PreTrainedModel) else load_encoder(source, deepcopy(encoder.config))
-            )
-            wanted = encoder.state_dict().keys()
-            weights = {name: tensor for name, tensor in pretrained.state_dict().items() if name in wanted}
-            encoder.load_state_dict(weights)
+            if isinstance(source, PreTrainedModel):
+                pretrained = _encoder_in(source)
+            else:
+                pretrained = load_encoder(source, deepcopy(encoder.config))
+            weights = pretrained.state_dict()
+            if missing := encoder.state_dict().keys() - weights.keys():
+                raise ValueError(
+                    f"Expected an encoder like {type(encoder).__name__}, but {type(source).__name__} lacks "
+                    f"{len(missing)} of its weights, such as {min(missing)}. Pass the encoder itself."
+                )
+            # what an encoder has beyond these, such as a pooler, is not used
+            encoder.load_state_dict({name: weights[name] for name in encoder.state_dict()})
         encoders = ("text_encoder.", "vision_encoder.")
         new = sorted({_module_name(name) for name, _ in model.named_parameters() if not _is_in(name, encoders)})
         logger.warning(
@@ -135,8 +141,13 @@ class BgaMnerPreTrainedModel(PreTrainedModel):
         return model.eval()
 
 
+def _encoder_in(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the vision tower of a whole CLIP or SigLIP, the encoder below a task head, or the model itself."""
+    return getattr(model, "vision_model", getattr(model, model.base_model_prefix, model))
+
+
 def _config_of(source: str | PreTrainedModel) -> PreTrainedConfig:
-    return deepcopy(source.config) if isinstance(source, PreTrainedModel) else AutoConfig.from_pretrained(source)
+    return source.config if isinstance(source, PreTrainedModel) else AutoConfig.from_pretrained(source)
 
 
 def _is_in(name: str, modules: tuple[str, ...]) -> bool:
@@ -171,8 +182,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             vision,
             config.num_vision_tokens,
             generates=config.use_text_to_image,
-            # even without generated features its layers may read real ones
-            reads=config.hybrid_attention != "none" and (config.use_text_to_image or config.visual_source == "real"),
+            reads=config.text_reads_features,
         )
         self.vision_branch = self._build_branch(
             vision,
@@ -253,7 +263,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         picture_mask : torch.BoolTensor of shape (batch,), optional
             False for sentences without a picture, whose `pixel_values` are ignored; all True by default.
         visual_teaching_mask : torch.BoolTensor of shape (batch,), optional
-            True for sentences whose text reads the real picture instead of generated features.
+            True for sentences whose text reads the real picture instead of generated features, and which take no part
+            in the alignment losses, since their words were replaced.
         visual_source : {"generated", "real", "none"}, optional
             What the text reads in evaluation; `config.visual_source` by default. In training: generated features.
         output_hidden_states : bool, optional
@@ -281,9 +292,16 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
                 f"The text encoder takes at most {longest_text(config.text_config)} tokens, but a text has {length}. "
                 "Let the processor truncate, or use bga_mner.predict, which annotates long texts in windows."
             )
-        source = "generated" if self.training else (visual_source or config.visual_source)
+        source = visual_source or config.visual_source
         if source not in ("generated", "real", "none"):
             raise ValueError(f"visual_source must be 'generated', 'real' or 'none', but is {source!r}.")
+        if source == "real" and self.text_branch.projections is None:
+            raise ValueError(
+                'visual_source="real" needs layers that read features, which this model was built without. '
+                "Leave visual_source out."
+            )
+        if self.training and self.text_branch.generator is not None:
+            source = "generated"
         # Without a mask nothing is padding, and attention is faster for knowing it.
         padding_mask = None if attention_mask is None else attention_mask.to(torch.bool)
         attended = (
@@ -293,6 +311,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         vision = None
         if pixel_values is not None:
             picture_mask = self._check_pictures(pixel_values, picture_mask, batch)
+            # what stands in the place of a missing picture may be anything, and must not reach a gradient
+            pixel_values = pixel_values.masked_fill(~picture_mask[:, None, None, None], 0)
             vision = self._run_vision(pixel_values, attended, padding_mask, length)
 
         text_states = embed_text(self.text_encoder, attended, input_ids, token_type_ids, position_ids, inputs_embeds)
@@ -301,7 +321,9 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             use_real = picture_mask
         elif vision is not None and visual_teaching_mask is not None:
             use_real = visual_teaching_mask & picture_mask
-        reads = config.hybrid_attention != "none" and source != "none"
+        reads = self.text_branch.projections is not None and source != "none"
+        if output_hidden_states is None:
+            output_hidden_states = config.output_hidden_states
         text = self.text_branch(
             self.text_encoder,
             text_states,
@@ -312,17 +334,19 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             None,
             generate=reads or vision is not None,
             read=lambda stage, generated: self._visual_features(stage, generated, vision, use_real) if reads else None,
+            output_hidden_states=bool(output_hidden_states),
         )
-        last_hidden_state = text.hidden_states[-1]
         reconstruction_loss = cycle_loss = None
         if vision is not None:
-            reconstruction_loss, cycle_loss = self._alignment_losses(text, vision, picture_mask, padding_mask)
+            aligned = picture_mask
+            if visual_teaching_mask is not None:
+                # their words aren't what the picture shows
+                aligned = picture_mask & ~visual_teaching_mask
+            reconstruction_loss, cycle_loss = self._alignment_losses(text, vision, aligned, padding_mask)
 
-        if output_hidden_states is None:
-            output_hidden_states = config.output_hidden_states
         output = BgaMnerModelOutput(
-            last_hidden_state=last_hidden_state,
-            vision_last_hidden_state=None if vision is None else vision.hidden_states[-1],
+            last_hidden_state=text.last,
+            vision_last_hidden_state=None if vision is None else vision.last,
             reconstruction_loss=reconstruction_loss,
             cycle_loss=cycle_loss,
             generated_vision=tuple(text.generated) or None,
@@ -367,11 +391,11 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         trace = self.vision_branch(
             self.vision_encoder, states, None, class_token_mask, length, text_bias, generate=True, read=read
         )
-        trace.hidden_states[-1] = final_norm(self.vision_encoder, trace.hidden_states[-1])
+        trace.last = final_norm(self.vision_encoder, trace.last)
         return trace
 
     def _visual_target(self, vision: BranchTrace, stage: int) -> torch.Tensor:
-        return vision.hidden_states[-1] if self.config.visual_target == "last" else vision.states[stage]
+        return vision.last if self.config.visual_target == "last" else vision.states[stage]
 
     def _visual_features(
         self, stage: int, generated: torch.Tensor | None, vision: BranchTrace | None, use_real: torch.Tensor | None
@@ -390,7 +414,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         )
 
     def _alignment_losses(
-        self, text: BranchTrace, vision: BranchTrace, picture_mask: torch.Tensor, padding_mask: torch.Tensor | None
+        self, text: BranchTrace, vision: BranchTrace, aligned: torch.Tensor, padding_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Compute L_rec and L_cyc, each averaged over stages and the batch and summed over directions."""
         config = self.config
@@ -405,7 +429,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         reconstruction_loss = cycle_loss = None
         if config.reconstruction_weight > 0:
             parts = [
-                mean_over_batch([distance(trace.generated[s], *targets[s]) for s in stages], picture_mask)
+                mean_over_batch([distance(trace.generated[s], *targets[s]) for s in stages], aligned)
                 for trace, targets in ((text, visual), (vision, textual))
                 if trace.generated
             ]
@@ -422,7 +446,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
                 len(stages)
             )
             cycle_loss = sum(
-                mean_over_batch([distance(returned[s], *targets[s]) for s in stages], picture_mask)
+                mean_over_batch([distance(returned[s], *targets[s]) for s in stages], aligned)
                 for returned, targets in ((back_to_text, textual), (back_to_vision, visual))
             )
         return reconstruction_loss, cycle_loss

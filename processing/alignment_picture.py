@@ -67,13 +67,22 @@ def align(model: Any, processor: Any, words: Sequence[str], image: Any) -> Align
     base, config = model.bga_mner, model.config
     if base.text_branch.generator is None:
         raise ValueError("Expected a model with a text -> image generator, got one with use_text_to_image=False.")
+    if config.visual_target != "last" or not config.normalize_targets:
+        raise ValueError(
+            "Expected a model that generates normalised last states, since these are compared with the picture's, got "
+            f"visual_target={config.visual_target!r}, normalize_targets={config.normalize_targets}. Train one with "
+            'visual_target="last" and normalize_targets=True.'
+        )
     batch = processor([list(words)], images=[image], on_bad_image="raise", return_tensors="pt", return_word_ids=True)
     word_ids = batch.pop("word_ids")[0]
-    was_training = model.training
-    model.eval()
     batch = batch.to(next(model.parameters()).device)
-    output = model(**batch, output_hidden_states=True)
-    model.train(was_training)
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        output = model(**batch, output_hidden_states=True)
+    finally:
+        for module, training in modes:
+            module.training = training
 
     side = config.image_size // config.vision_config.patch_size
     first_patch = int(config.has_vision_class_token)
@@ -117,7 +126,7 @@ def _entities(tags: list[str], word_ids: list[int | None]) -> list[tuple[str, se
         previous = word
         if tag.startswith("B-"):
             entities.append((tag[2:], {word}))
-        elif tag.startswith("I-") and entities:
+        elif tag.startswith("I-") and entities and word - 1 in entities[-1][1]:
             entities[-1][1].add(word)
     return entities
 
@@ -133,7 +142,14 @@ def draw_alignment(alignments: Sequence[tuple[Alignment, Any]], path: str | os.P
         Alignments with their pictures.
     path : str or os.PathLike
         Where to write the PNG.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to draw.
     """
+    if not alignments:
+        raise ValueError("Expected at least one alignment to draw, got none.")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import pytest
 from huggingface_hub.errors import StrictDataclassFieldValidationError
-from transformers import BertConfig, CLIPConfig, SiglipConfig
+from transformers import BertConfig, CLIPConfig, SiglipConfig, SiglipVisionConfig
 
 from bga_mner.configuration import BgaMnerConfig
+from bga_mner.modeling_bga import BgaMnerModel
 
 
 SMALL = {
     "text_config": {"model_type": "bert", "num_hidden_layers": 3},
     "vision_config": {"model_type": "vit", "num_hidden_layers": 5},
 }
+
+TINY = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
 
 
 def test_defaults_are_the_papers_encoders():
@@ -69,13 +72,22 @@ def test_one_label_map_makes_the_other(given):
         ({"sampler_temperature": 0}, "positive"),
         ({"cycle_weight": -1}, "must not be negative"),
         ({"visual_source": "real", "hybrid_attention": "none"}, 'visual_source="real".*hybrid_attention="text"'),
-        ({"entity_replacement_probability": 0.5, "hybrid_attention": "none"}, "entity_replacement_probability"),
+        ({"entity_replacement_probability": 0.5, "hybrid_attention": "none"}, "it reads none. Set it to 0"),
+        ({"entity_replacement_probability": 0.5, "use_text_to_image": False}, "it reads none. Set it to 0"),
         ({"cycle_wieght": 1.0}, "Did you mean 'cycle_weight'"),
     ],
 )
 def test_what_cannot_be_built_is_refused_with_the_fix(options, message):
     with pytest.raises(ValueError, match=message):
         BgaMnerConfig(**options)
+
+
+def test_configurations_that_are_passed_in_stay_as_they_are():
+    text, vision = BertConfig(num_hidden_layers=2, **TINY), SiglipVisionConfig(num_hidden_layers=1, **TINY)
+    before = text.to_dict(), vision.to_dict()
+    BgaMnerModel(BgaMnerConfig(text_config=text, vision_config=vision, num_bga_layers=1))
+    assert (text.to_dict(), vision.to_dict()) == before
+    assert text._attn_implementation is None
 
 
 def test_types_are_checked():

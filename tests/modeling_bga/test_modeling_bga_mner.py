@@ -4,10 +4,11 @@ import copy
 
 import pytest
 import torch
-from transformers import AutoModel
+from transformers import AutoModel, pipeline
 
 from bga_mner.modeling_bga import BgaMnerForTokenClassification
 from bga_mner.modeling_bga.encoders import encoder_layers
+from bga_mner.processing.generated_corpus import build_tokenizer
 
 
 TEXT_FAMILIES = ["bert", "roberta", "xlm-roberta", "distilbert", "electra"]
@@ -78,9 +79,14 @@ def test_loss_is_the_weighted_sum_of_its_parts(make_model, make_batch):
     assert min(output.crf_loss, output.reconstruction_loss, output.cycle_loss) > 0
 
 
-def test_alignment_losses_against_a_slow_loop(make_model, make_batch):
-    model = make_model()
+@pytest.mark.parametrize("visual_target", ["last", "layer"])
+@pytest.mark.parametrize("normalize_targets", [True, False])
+def test_alignment_losses_against_a_slow_loop(make_model, make_batch, visual_target, normalize_targets):
+    model = make_model(visual_target=visual_target, normalize_targets=normalize_targets)
     spread_samplers(model)
+    entering = []  # vision: 4 layers, stages before the last 2
+    for layer in encoder_layers(model.bga_mner.vision_encoder)[2:]:
+        layer.register_forward_pre_hook(lambda module, arguments: entering.append(arguments[0]))
     batch = make_batch()
     batch["picture_mask"][1] = False
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
@@ -88,7 +94,8 @@ def test_alignment_losses_against_a_slow_loop(make_model, make_batch):
     text_generator, vision_generator = model.bga_mner.text_branch.generator, model.bga_mner.vision_branch.generator
 
     def distance(made, real, keep):
-        real = torch.nn.functional.layer_norm(real, real.shape[-1:])
+        if normalize_targets:
+            real = torch.nn.functional.layer_norm(real, real.shape[-1:])
         terms = [((made[i] - real[i]) ** 2).mean() for i in range(len(made)) if keep[i] > 0]
         return sum(terms) / len(terms)
 
@@ -96,7 +103,7 @@ def test_alignment_losses_against_a_slow_loop(make_model, make_batch):
     for b in (0, 2):
         length = int(batch["attention_mask"][b].sum())
         for stage in (0, 1):
-            real_vision = output.vision_last_hidden_state[b]
+            real_vision = (output.vision_last_hidden_state if visual_target == "last" else entering[stage])[b]
             real_text = output.hidden_states[1 + stage][b, :length]  # text: 3 layers, stages before the last 2
             vision_keep = output.vision_keep_masks[stage][b]
             text_keep = output.text_keep_masks[stage][b, :length]
@@ -179,6 +186,32 @@ def test_entity_replacement_hides_entities_and_shows_the_picture(make_model, mak
     assert torch.equal(emissions(), before)
     batch["pixel_values"] = torch.randn_like(batch["pixel_values"])
     assert not torch.allclose(emissions(), before, atol=1e-4)
+
+
+def test_pairs_with_replaced_entities_take_no_part_in_the_alignment_losses(make_model, make_batch):
+    model, batch = make_model(entity_replacement_probability=1.0).train(), make_batch()
+    output = model(**batch)
+    assert output.reconstruction_loss == 0
+    assert output.cycle_loss == 0
+    batch["labels"][1] = -100  # nothing to replace here
+    assert model(**batch).reconstruction_loss > 0
+
+
+def test_what_stands_for_a_missing_picture_reaches_no_gradient(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    batch["picture_mask"][1] = False
+    batch["pixel_values"][1] = float("nan")
+    loss = model(**batch).loss
+    assert loss.isfinite()
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_without_a_generator_real_pictures_are_read_in_training_too(make_model, make_batch):
+    model = make_model(use_text_to_image=False, use_image_to_text=False, visual_source="real").train()
+    model(**make_batch()).loss.backward()
+    for name, parameter in model.bga_mner.text_branch.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
 
 
 def test_entity_replacement_is_for_training_only(make_model, make_batch):
@@ -462,6 +495,60 @@ def test_every_switch_trains_evaluates_saves_and_loads(
     model.eval().save_pretrained(tmp_path)
     again = BgaMnerForTokenClassification.from_pretrained(tmp_path)
     assert torch.equal(again(**batch).logits, model(**batch).logits)
+
+
+@pytest.mark.parametrize(
+    ("option", "silent"),
+    [
+        ({"use_context_sampler": False}, set()),
+        ({"use_text_to_image": False}, set()),
+        ({"use_image_to_text": False}, {"vision_encoder"}),
+        ({"hybrid_attention": "none"}, set()),
+        ({"reconstruction_weight": 0.0, "cycle_weight": 0.0}, {"vision_encoder", "vision_branch"}),
+        ({"visual_target": "layer"}, set()),
+    ],
+)
+def test_what_a_switch_leaves_on_gets_gradients(make_model, make_batch, option, silent):
+    model = make_model(**option).train()
+    model(**make_batch()).loss.backward()
+    base = model.bga_mner
+    for name in ("text_encoder", "vision_encoder", "text_branch", "vision_branch"):
+        parameters = list(getattr(base, name).parameters())
+        gets_gradients = any(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters)
+        assert gets_gradients == (bool(parameters) and name not in silent), name
+
+
+def test_real_features_are_refused_where_no_layer_reads_any(make_model, make_batch):
+    model = make_model(hybrid_attention="none")
+    with pytest.raises(ValueError, match="built without"):
+        model(**make_batch(), visual_source="real")
+
+
+# With the rest of the ecosystem
+
+
+@pytest.mark.parametrize("strategy", ["none", "simple", "first", "average", "max"])
+def test_stock_pipeline(make_model, strategy):
+    tokenizer = build_tokenizer([["Kawhi", "wins", "in", "Toronto"]])
+    model = make_model(text_options={"vocab_size": len(tokenizer)})
+    tagger = pipeline("token-classification", model, tokenizer=tokenizer, aggregation_strategy=strategy)
+    texts = ["Kawhi wins", "in Toronto in Toronto wins"]
+    alone = [tagger(text) for text in texts]
+    for one, other in zip(alone, tagger(texts, batch_size=2), strict=True):
+        assert [{**e, "score": None} for e in one] == [{**e, "score": None} for e in other]
+        assert all(0 <= entity["score"] <= 1 for entity in one)
+
+
+# torch looks at the gradients of inner tensors while it traces, and warns about itself
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.parametrize("training", [False, True])
+def test_torch_compile_changes_nothing(make_model, make_batch, training):
+    model = without_dropout(make_model(generator_dropout=0.0, use_context_sampler=False)).train(training)
+    batch = make_batch()
+    plain = model(**batch)
+    compiled = torch.compile(model, backend="eager")(**batch)
+    assert torch.allclose(compiled.loss, plain.loss, atol=1e-5)
+    assert torch.allclose(compiled.logits, plain.logits, atol=1e-5)
 
 
 # Bad input

@@ -12,6 +12,7 @@ from transformers import (
     AutoModel,
     AutoModelForTokenClassification,
     BertConfig,
+    BertForTokenClassification,
     BertModel,
     CLIPConfig,
     CLIPModel,
@@ -116,6 +117,8 @@ def test_bf16_trains_under_autocast(make_model, make_batch):
     loss.backward()
     assert loss.dtype == torch.float32
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    for branch in (model.bga_mner.text_branch, model.bga_mner.vision_branch):
+        assert all(sampler.decision_bias.grad.abs().sum() > 0 for sampler in branch.samplers)
 
 
 def test_from_two_checkpoints(make_batch, tmp_path, caplog):
@@ -164,11 +167,33 @@ def test_the_vision_tower_of_a_clip_checkpoint(tmp_path):
     clip = CLIPModel(CLIPConfig(vision_config=tower, text_config=other | {"intermediate_size": 9}))
     clip.save_pretrained(tmp_path)
     text = BertModel(BertConfig(vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2))
-    for source in (str(tmp_path),):
+    for source in (str(tmp_path), clip):
         model = BgaMnerModel.from_text_vision_pretrained(text, source)
         weights = clip.vision_model.state_dict()
         for name, tensor in model.vision_encoder.state_dict().items():
             assert torch.equal(tensor, weights[name]), name
+
+
+def test_encoders_of_other_precision_are_brought_to_the_models(make_model, make_batch, tmp_path):
+    source = make_model().bga_mner
+    source.text_encoder.to(torch.bfloat16).save_pretrained(tmp_path / "text")
+    source.vision_encoder.half()
+    model = BgaMnerForTokenClassification.from_text_vision_pretrained(
+        str(tmp_path / "text"), source.vision_encoder, labels=["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+    )
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert model(**make_batch()).loss.isfinite()
+
+
+def test_models_with_heads_give_their_encoder_and_others_are_refused(make_config):
+    config = make_config()
+    tagger = BertForTokenClassification(BertConfig(**config.text_config.to_dict()))
+    vision = ViTModel(ViTConfig(**config.vision_config.to_dict()))
+    model = BgaMnerModel.from_text_vision_pretrained(tagger, vision)
+    assert torch.equal(model.get_input_embeddings().weight, tagger.get_input_embeddings().weight)
+    vision.layers = vision.layers[:1]
+    with pytest.raises(ValueError, match="lacks"):
+        BgaMnerModel.from_text_vision_pretrained(tagger, vision)
 
 
 def test_an_unsupported_checkpoint_is_refused_by_name(tmp_path):
