@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
+from torch import nn
 from transformers import (
     BertConfig,
     BertModel,
@@ -31,7 +32,6 @@ from transformers import (
     Trainer,
     TrainingArguments,
     ViTConfig,
-    ViTForImageClassification,
     ViTImageProcessorPil,
     ViTModel,
     set_seed,
@@ -58,6 +58,27 @@ from bga_mner.processing.generated_corpus import (
 
 PICTURE_SIZE = 64
 COLOURS = {"LOC": "green", "MISC": "magenta", "ORG": "cyan", "PER": "yellow"}
+
+
+class ConceptClassifier(nn.Module):
+    """A vision encoder and a linear head on the mean of its patches, so that each patch learns what it is part of.
+
+    Parameters
+    ----------
+    config : ViTConfig
+        Of the encoder; its `num_labels` are the concepts.
+    """
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.vit = ViTModel(config, add_pooling_layer=False)
+        self.head = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Classify pictures (batch, 3, side, side); return loss and logits (batch, concepts)."""
+        patches = self.vit(pixel_values=pixel_values).last_hidden_state[:, 1:]
+        logits = self.head(patches.mean(dim=1))
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
 
 def training_arguments(output_dir: Path, steps: int, batch_size: int, learning_rate: float, seed: int) -> Any:
@@ -96,7 +117,7 @@ def pretrain_vision_encoder(
         attention_probs_dropout_prob=0.0,
         num_labels=len(ENTITY_TYPES),
     )
-    classifier = ViTForImageClassification(config)
+    classifier = ConceptClassifier(config)
 
     def encoded(number: int, picture_seed: int) -> list[dict[str, Any]]:
         images, labels = concept_pictures(number, seed=picture_seed, picture_size=PICTURE_SIZE)

@@ -40,8 +40,9 @@ def align(model: Any, processor: Any, words: Sequence[str], image: Any) -> Align
     """Look into a model at work on a sentence with its picture.
 
     Features are generated from an entity's tokens alone, and averaged over patches, since an object may be anywhere.
-    What they share with the features of the sentence's other tokens says nothing about the entity, nor does what all
-    patches of the picture share: both are subtracted before the two are compared.
+    What they share with the features of the sentence's other tokens says nothing about the entity, and is subtracted
+    before they are compared with the real patches. Patches of a transformer have seen the whole picture, so a match need
+    not stop at the object's outline.
 
     Parameters
     ----------
@@ -102,7 +103,7 @@ def align(model: Any, processor: Any, words: Sequence[str], image: Any) -> Align
         own = torch.tensor([word in covered for word in word_ids], device=states.device)
         rest = ~own & ~special
         wanted = generate(own) - (generate(rest) if rest.any() else 0)
-        similarity = F.cosine_similarity(real - real.mean(dim=0), wanted[None], dim=-1)
+        similarity = F.cosine_similarity(real, wanted[None], dim=-1)
         phrase = " ".join(words[word] for word in sorted(covered))
         # (patches,) -> (rows, columns)
         matches.append((phrase, label, similarity.view(side, side).float().cpu().numpy()))
