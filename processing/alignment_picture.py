@@ -41,8 +41,8 @@ def align(model: Any, processor: Any, words: Sequence[str], image: Any) -> Align
 
     Features are generated from an entity's tokens alone, and averaged over patches, since an object may be anywhere.
     What they share with the features of the sentence's other tokens says nothing about the entity, and is subtracted
-    before they are compared with the real patches. Patches of a transformer have seen the whole picture, so a match need
-    not stop at the object's outline.
+    before they are compared with the real patches. A transformer's patches have seen the whole picture, so a match
+    need not stop at the object's outline.
 
     Parameters
     ----------
