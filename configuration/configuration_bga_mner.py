@@ -76,10 +76,13 @@ class BgaMnerConfig(PreTrainedConfig):
         What a stage's text -> image generator has to generate: the vision encoder's last states, or those that enter
         the paired layer. The last ones name objects best.
     entity_replacement_probability : float, default 0.0
-        In training, the share of labelled pairs whose entity tokens are replaced by random ones and whose text reads
-        the *real* picture instead of generated features ("visual teaching", not in the paper): context says where
-        the entity is, only the picture of what type. The step from visual concept to type is learned from these pairs,
-        the step from name to visual concept from all others: the alignment losses leave these out.
+        In training, the share of labelled sentences whose entity tokens are replaced by random ones: context says
+        where the entity is, only what is read beside the words says of what type (not in the paper).
+    replaced_entities_read : {"real", "generated"}, default "real"
+        What these read. "real" ("visual teaching"): the picture; of labelled pairs the step from visual concept to type
+        is learned, from all others the step from name to visual concept (the alignment losses leave these out, and
+        sentences without a picture aren't replaced). "generated": the features that the true words generate,
+        detached, in a second pass; no picture is needed for it. With `hybrid_attention="none"`: nothing.
     visual_source : {"generated", "real", "none"}, default "generated"
         What the text attends to at inference: features generated from the text (paper), real ones (ablation, and for
         callers who have a picture; sentences without one fall back to generated features), or nothing. In training it
@@ -154,6 +157,7 @@ class BgaMnerConfig(PreTrainedConfig):
     normalize_targets: bool = True
     visual_target: Literal["last", "layer"] = "last"
     entity_replacement_probability: int | float = 0.0
+    replaced_entities_read: Literal["real", "generated"] = "real"
     visual_source: Literal["generated", "real", "none"] = "generated"
     constrain_transitions: bool = True
     classifier_dropout: int | float = 0.1
@@ -288,11 +292,16 @@ class BgaMnerConfig(PreTrainedConfig):
                 'visual_source="real" lets the text attend to real pictures, which hybrid_attention="none" forbids. '
                 'Set hybrid_attention="text".'
             )
-        if self.entity_replacement_probability > 0 and not self.text_reads_features:
+        if (
+            self.entity_replacement_probability > 0
+            and self.replaced_entities_read == "real"
+            and not self.text_reads_features
+        ):
             raise ValueError(
                 "entity_replacement_probability > 0 hides entities from a text that reads the picture instead; with "
                 f"hybrid_attention={self.hybrid_attention!r}, use_text_to_image={self.use_text_to_image} and "
-                f"visual_source={self.visual_source!r} it reads none. Set it to 0, or let the text read features."
+                f"visual_source={self.visual_source!r} it reads none. Set it to 0, let the text read features, or set "
+                'replaced_entities_read="generated", which needs no picture.'
             )
 
 

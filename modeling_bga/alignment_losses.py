@@ -5,6 +5,11 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from ..configuration.configuration_bga_mner import BgaMnerConfig
+from .branch import BranchTrace
+from .cross_modal_generator import CrossModalGenerator
+from .keep_mask import padding_bias
+
 
 def feature_distance(
     generated: torch.Tensor,
@@ -83,4 +88,63 @@ def mean_over_batch(per_sentence: list[torch.Tensor], counted: torch.Tensor) -> 
     return torch.where(counted, stacked, 0.0).mean()
 
 
-__all__ = ["feature_distance", "mean_over_batch"]
+def alignment_losses(
+    config: BgaMnerConfig,
+    text: BranchTrace,
+    vision: BranchTrace,
+    to_vision: CrossModalGenerator | None,
+    to_text: CrossModalGenerator | None,
+    aligned: torch.Tensor,
+    padding_mask: torch.Tensor | None,
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Compute L_rec and L_cyc, each averaged over stages and the batch and summed over directions.
+
+    Parameters
+    ----------
+    config : BgaMnerConfig
+        Its weights, distance and targets.
+    text, vision : BranchTrace
+        What the branches left behind.
+    to_vision, to_text : CrossModalGenerator or None
+        The generators; None where a direction is switched off.
+    aligned : torch.BoolTensor of shape (batch,)
+        Pairs that take part.
+    padding_mask : torch.BoolTensor of shape (batch, length) or None
+        False at the texts' padding.
+
+    Returns
+    -------
+    tuple of torch.FloatTensor of shape () or None
+        Reconstruction and cycle loss; None for what is switched off.
+    """
+
+    def distance(generated: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return feature_distance(generated, target, weight, config.reconstruction_distance, config.normalize_targets)
+
+    stages = range(config.num_stages)
+    visual = [(vision.target(stage, config.visual_target), vision.keep_masks[stage]) for stage in stages]
+    textual = [(text.states[stage], text.keep_masks[stage]) for stage in stages]
+
+    reconstruction_loss = cycle_loss = None
+    if config.reconstruction_weight > 0:
+        parts = [
+            mean_over_batch([distance(trace.generated[s], *targets[s]) for s in stages], aligned)
+            for trace, targets in ((text, visual), (vision, textual))
+            if trace.generated
+        ]
+        reconstruction_loss = torch.stack(parts).sum() if parts else None
+    if config.cycle_weight > 0 and to_vision is not None and to_text is not None:
+        text_bias = padding_bias(padding_mask, text.states[0].dtype)
+        # all stages in one pass each: (stages * batch, length, width)
+        stacked_bias = None if text_bias is None else text_bias.repeat(len(stages), 1)
+        to_text_states = to_text(torch.cat(text.generated), None, text.states[0].shape[1], stacked_bias)
+        to_vision_states = to_vision(torch.cat(vision.generated), stacked_bias, config.num_vision_tokens)
+        back_to_text, back_to_vision = to_text_states.chunk(len(stages)), to_vision_states.chunk(len(stages))
+        returned = ((back_to_text, textual), (back_to_vision, visual))
+        cycle_loss = torch.stack(
+            [mean_over_batch([distance(back[s], *targets[s]) for s in stages], aligned) for back, targets in returned]
+        ).sum()
+    return reconstruction_loss, cycle_loss
+
+
+__all__ = ["alignment_losses", "feature_distance", "mean_over_batch"]

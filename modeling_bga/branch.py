@@ -51,6 +51,10 @@ class BranchTrace:
     generated: list[torch.Tensor] = field(default_factory=list)
     hidden_states: list[torch.Tensor] = field(default_factory=list)
 
+    def target(self, stage: int, which: str) -> torch.Tensor:
+        """Return what a stage's generator aims at: the "last" states, or those that enter the stage's "layer"."""
+        return self.last if which == "last" else self.states[stage]
+
 
 class AlignedBranch(nn.Module):
     """What one modality's encoder needs beside its own layers: samplers, the generator, and projections.

@@ -43,4 +43,12 @@ def keep_mask_bias(keep_mask: torch.Tensor, padding_mask: torch.Tensor | None, t
     return bias if padding_mask is None else bias.masked_fill(~padding_mask, lowest)
 
 
-__all__ = ["keep_mask_bias"]
+def padding_bias(padding_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """Turn a padding mask (batch, length) into a bias of attention scores; None stays None."""
+    if padding_mask is None:
+        return None
+    zeros = torch.zeros(padding_mask.shape, dtype=dtype, device=padding_mask.device)
+    return zeros.masked_fill(~padding_mask, torch.finfo(dtype).min)
+
+
+__all__ = ["keep_mask_bias", "padding_bias"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -12,13 +13,15 @@ from transformers import initialization as init
 from transformers.utils import logging
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from .alignment_losses import feature_distance, mean_over_batch
+from .alignment_losses import alignment_losses
 from .branch import AlignedBranch, BranchTrace, ReadFeatures
 from .context_sampler import ContextSampler
 from .crf import ConditionalRandomField, bio_constraints
 from .cross_modal_generator import CrossModalGenerator
 from .encoders import build_encoder, embed_pictures, embed_text, final_norm, load_encoder, longest_text
+from .entity_replacement import ReplacedEntities, replace_entities
 from .hybrid_attention import HybridProjection
+from .keep_mask import padding_bias
 from .outputs import BgaMnerModelOutput, BgaMnerTokenClassifierOutput
 
 
@@ -159,6 +162,23 @@ def _module_name(parameter_name: str) -> str:
     return ".".join(parameter_name.removeprefix("bga_mner.").split(".")[:2]).removesuffix(".weight")
 
 
+class TextInputs(NamedTuple):
+    """What the text branch is run on, row by row; shapes as in [`BgaMnerModel.forward`]."""
+
+    input_ids: torch.Tensor | None
+    token_type_ids: torch.Tensor | None
+    position_ids: torch.Tensor | None
+    inputs_embeds: torch.Tensor | None
+    attended: torch.Tensor
+    padding_mask: torch.Tensor | None
+
+    def rows(self, rows: torch.Tensor) -> TextInputs:
+        """Return some of the rows; `rows` are their numbers (chosen,)."""
+        batch = len(self.attended)
+        # position ids may stand for all rows at once: (1, length)
+        return TextInputs(*(field if field is None or len(field) != batch else field[rows] for field in self))
+
+
 class BgaMnerModel(BgaMnerPreTrainedModel):
     """Text and vision encoder with bidirectional generative alignment (arXiv 2308.02570), without a tag head.
 
@@ -241,7 +261,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
         picture_mask: torch.BoolTensor | None = None,
-        visual_teaching_mask: torch.BoolTensor | None = None,
+        replaced: ReplacedEntities | None = None,
         visual_source: str | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -262,9 +282,9 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             Pictures. With them the vision branch runs and the alignment losses are computed.
         picture_mask : torch.BoolTensor of shape (batch,), optional
             False for sentences without a picture, whose `pixel_values` are ignored; all True by default.
-        visual_teaching_mask : torch.BoolTensor of shape (batch,), optional
-            True for sentences whose text reads the real picture instead of generated features, and which take no part
-            in the alignment losses, since their words were replaced.
+        replaced : ReplacedEntities, optional
+            Sentences whose entity tokens are to be replaced, for training; what they read then is
+            `config.replaced_entities_read`.
         visual_source : {"generated", "real", "none"}, optional
             What the text reads in evaluation; `config.visual_source` by default. In training: generated features.
         output_hidden_states : bool, optional
@@ -315,34 +335,32 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             pixel_values = pixel_values.masked_fill(~picture_mask[:, None, None, None], 0)
             vision = self._run_vision(pixel_values, attended, padding_mask, length)
 
-        text_states = embed_text(self.text_encoder, attended, input_ids, token_type_ids, position_ids, inputs_embeds)
-        use_real = None
-        if vision is not None and source == "real":
-            use_real = picture_mask
-        elif vision is not None and visual_teaching_mask is not None:
-            use_real = visual_teaching_mask & picture_mask
+        inputs = TextInputs(input_ids, token_type_ids, position_ids, inputs_embeds, attended, padding_mask)
+        reads_real = replaced is not None and config.replaced_entities_read == "real"
+        aligned = use_real = picture_mask
+        if source != "real":
+            use_real = None
+        if reads_real and vision is not None:
+            use_real = replaced.chosen & picture_mask
+            # their words aren't what the picture shows
+            aligned = picture_mask & ~replaced.chosen
+            inputs = inputs._replace(input_ids=replaced.input_ids)
         reads = self.text_branch.projections is not None and source != "none"
         if output_hidden_states is None:
             output_hidden_states = config.output_hidden_states
-        text = self.text_branch(
-            self.text_encoder,
-            text_states,
-            padding_mask,
-            # the first attended position, wherever padding puts it
-            attended & (attended.cumsum(dim=1) == 1),
-            config.num_vision_tokens,
-            None,
+        text = self._run_text(
+            inputs,
             generate=reads or vision is not None,
             read=lambda stage, generated: self._visual_features(stage, generated, vision, use_real) if reads else None,
             output_hidden_states=bool(output_hidden_states),
         )
         reconstruction_loss = cycle_loss = None
         if vision is not None:
-            aligned = picture_mask
-            if visual_teaching_mask is not None:
-                # their words aren't what the picture shows
-                aligned = picture_mask & ~visual_teaching_mask
-            reconstruction_loss, cycle_loss = self._alignment_losses(text, vision, aligned, padding_mask)
+            reconstruction_loss, cycle_loss = alignment_losses(
+                config, text, vision, self.text_branch.generator, self.vision_branch.generator, aligned, padding_mask
+            )
+        if replaced is not None and not reads_real:
+            text.last = self._read_again(inputs, replaced, text)
 
         output = BgaMnerModelOutput(
             last_hidden_state=text.last,
@@ -383,7 +401,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         if self.config.has_vision_class_token:
             class_token_mask = torch.zeros(states.shape[:2], dtype=torch.bool, device=states.device)
             class_token_mask[:, 0] = True
-        text_bias = _padding_bias(padding_mask, states.dtype)
+        text_bias = padding_bias(padding_mask, states.dtype)
 
         def read(stage: int, generated: torch.Tensor | None) -> ReadFeatures | None:
             return None if generated is None else ReadFeatures(generated, text_bias)
@@ -394,8 +412,49 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         trace.last = final_norm(self.vision_encoder, trace.last)
         return trace
 
-    def _visual_target(self, vision: BranchTrace, stage: int) -> torch.Tensor:
-        return vision.last if self.config.visual_target == "last" else vision.states[stage]
+    def _run_text(
+        self,
+        inputs: TextInputs,
+        generate: bool,
+        read: Callable[[int, torch.Tensor | None], ReadFeatures | None],
+        output_hidden_states: bool = False,
+    ) -> BranchTrace:
+        attended = inputs.attended
+        return self.text_branch(
+            self.text_encoder,
+            embed_text(
+                self.text_encoder,
+                attended,
+                inputs.input_ids,
+                inputs.token_type_ids,
+                inputs.position_ids,
+                inputs.inputs_embeds,
+            ),
+            inputs.padding_mask,
+            # the first attended position, wherever padding puts it
+            attended & (attended.cumsum(dim=1) == 1),
+            self.config.num_vision_tokens,
+            None,
+            generate=generate,
+            read=read,
+            output_hidden_states=output_hidden_states,
+        )
+
+    def _read_again(self, inputs: TextInputs, replaced: ReplacedEntities, text: BranchTrace) -> torch.Tensor:
+        """Read the chosen sentences with replaced entities, beside features generated from the true words.
+
+        The features are detached: they are to say what reconstruction taught them, and not to spell out the tags of the
+        names that are labelled.
+        """
+        rows = replaced.chosen.nonzero().squeeze(1)  # (chosen,)
+        if len(rows) == 0:
+            return text.last
+        again = self._run_text(
+            inputs._replace(input_ids=replaced.input_ids).rows(rows),
+            generate=False,
+            read=lambda stage, _: ReadFeatures(text.generated[stage][rows].detach(), None) if text.generated else None,
+        )
+        return text.last.index_copy(0, rows, again.last)
 
     def _visual_features(
         self, stage: int, generated: torch.Tensor | None, vision: BranchTrace | None, use_real: torch.Tensor | None
@@ -403,7 +462,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         """Choose, sentence by sentence, between generated and real visual features of a stage."""
         if use_real is None or vision is None:
             return None if generated is None else ReadFeatures(generated, None)
-        real, real_bias = self._visual_target(vision, stage), vision.keep_biases[stage]
+        real, real_bias = vision.target(stage, self.config.visual_target), vision.keep_biases[stage]
         if generated is None:
             # nothing to fall back to: a sentence without a picture reads nothing
             hidden = torch.full_like(real_bias, torch.finfo(real_bias.dtype).min)
@@ -412,53 +471,6 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             torch.where(use_real[:, None, None], real, generated),
             torch.where(use_real[:, None], real_bias, 0.0),
         )
-
-    def _alignment_losses(
-        self, text: BranchTrace, vision: BranchTrace, aligned: torch.Tensor, padding_mask: torch.Tensor | None
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Compute L_rec and L_cyc, each averaged over stages and the batch and summed over directions."""
-        config = self.config
-
-        def distance(generated: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-            return feature_distance(generated, target, weight, config.reconstruction_distance, config.normalize_targets)
-
-        stages = range(config.num_stages)
-        visual = [(self._visual_target(vision, stage), vision.keep_masks[stage]) for stage in stages]
-        textual = [(text.states[stage], text.keep_masks[stage]) for stage in stages]
-
-        reconstruction_loss = cycle_loss = None
-        if config.reconstruction_weight > 0:
-            parts = [
-                mean_over_batch([distance(trace.generated[s], *targets[s]) for s in stages], aligned)
-                for trace, targets in ((text, visual), (vision, textual))
-                if trace.generated
-            ]
-            reconstruction_loss = sum(parts) if parts else None
-        to_vision, to_text = self.text_branch.generator, self.vision_branch.generator
-        if config.cycle_weight > 0 and to_vision is not None and to_text is not None:
-            text_bias = _padding_bias(padding_mask, text.states[0].dtype)
-            # all stages in one pass each: (stages * batch, length, width)
-            stacked_bias = None if text_bias is None else text_bias.repeat(len(stages), 1)
-            back_to_text = to_text(torch.cat(text.generated), None, text.states[0].shape[1], stacked_bias).chunk(
-                len(stages)
-            )
-            back_to_vision = to_vision(torch.cat(vision.generated), stacked_bias, config.num_vision_tokens).chunk(
-                len(stages)
-            )
-            cycle_loss = sum(
-                mean_over_batch([distance(returned[s], *targets[s]) for s in stages], aligned)
-                for returned, targets in ((back_to_text, textual), (back_to_vision, visual))
-            )
-        return reconstruction_loss, cycle_loss
-
-
-def _padding_bias(padding_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
-    """Turn a padding mask (batch, length) into a bias of attention scores; None stays None."""
-    if padding_mask is None:
-        return None
-    return torch.zeros(padding_mask.shape, dtype=dtype, device=padding_mask.device).masked_fill(
-        ~padding_mask, torch.finfo(dtype).min
-    )
 
 
 class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
@@ -529,9 +541,9 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         ValueError
             As in [`BgaMnerModel.forward`], and if labels don't fit the texts or lie outside the tags.
         """
-        visual_teaching_mask = None
-        if self.training and self.config.entity_replacement_probability > 0:
-            input_ids, visual_teaching_mask = self._replace_entities(input_ids, labels, pixel_values, picture_mask)
+        replaced = None
+        if self.training and labels is not None and self.config.entity_replacement_probability > 0:
+            replaced = replace_entities(self.config, input_ids, labels, pixel_values, picture_mask)
         outputs = self.bga_mner(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -540,7 +552,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
             inputs_embeds=inputs_embeds,
             pixel_values=pixel_values,
             picture_mask=picture_mask,
-            visual_teaching_mask=visual_teaching_mask,
+            replaced=replaced,
             visual_source=visual_source,
             output_hidden_states=output_hidden_states,
         )
@@ -585,30 +597,6 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
             hidden_states=outputs.hidden_states,
         )
         return output if return_dict is not False else output.to_tuple()
-
-    def _replace_entities(
-        self,
-        input_ids: torch.Tensor | None,
-        labels: torch.Tensor | None,
-        pixel_values: torch.Tensor | None,
-        picture_mask: torch.Tensor | None,
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Replace the entity tokens of some labelled pairs by random ones; return ids and which pairs (batch,)."""
-        if labels is None or pixel_values is None:
-            return input_ids, None
-        if input_ids is None:
-            raise ValueError(
-                "Entity replacement changes token ids, but the batch has inputs_embeds. "
-                "Pass input_ids, or set config.entity_replacement_probability=0."
-            )
-        outside = self.config.label2id.get("O", -100)
-        entity = (labels != -100) & (labels != outside)  # (batch, length)
-        chosen = torch.rand(len(labels), device=labels.device) < self.config.entity_replacement_probability
-        chosen = chosen & entity.any(dim=1)
-        if picture_mask is not None:
-            chosen = chosen & picture_mask.to(torch.bool)
-        random_ids = torch.randint_like(input_ids, self.config.text_config.vocab_size)
-        return torch.where(entity & chosen[:, None], random_ids, input_ids), chosen
 
 
 __all__ = ["BgaMnerForTokenClassification", "BgaMnerModel", "BgaMnerPreTrainedModel"]

@@ -10,7 +10,7 @@ import io
 import itertools
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import datasets
@@ -285,7 +285,7 @@ class GeneratedCorpus:
     validation : datasets.Dataset
         Labelled names, with tags and pictures.
     test_unseen_labels, test_labelled : datasets.Dataset
-        Never labelled and labelled names, with tags, without pictures.
+        Never labelled and labelled names, with tags; without pictures, unless asked for.
     labels : tuple of str
         ``("O", "B-LOC", "I-LOC", ...)``.
     labelled_names, unlabelled_names : dict of str to str
@@ -324,17 +324,29 @@ def _text_rows(part: str, seed: int, names: dict[str, str], n: int, clauses: boo
     return rows
 
 
-def _add_pictures(rows: list[Row], seed: int, size: int, clutter: float, mismatch_rate: float) -> None:
-    """Draw a picture for each row, of another type's concept for exactly the rounded share of the rows."""
+def _add_pictures(
+    rows: list[Row],
+    seed: int,
+    size: int,
+    clutter: float,
+    mismatch_rate: float,
+    pictures: Mapping[str, Sequence[bytes]] | None,
+) -> None:
+    """Draw or choose a picture for each row, of another type's concept for exactly the rounded share of the rows."""
     rng = random.Random(f"mismatch-{seed}-{rows[0]['id'] if rows else ''}")
     mismatched = set(rng.sample(range(len(rows)), round(mismatch_rate * len(rows))))
     for i, row in enumerate(rows):
         concept = str(row["kind"])
         if i in mismatched:
             concept = rng.choice([kind for kind in ENTITY_TYPES if kind != concept])
-        image, box = draw_concept(concept, random.Random(f"picture-{seed}-{row['id']}"), size, clutter)
-        image.save(buffer := io.BytesIO(), "PNG", compress_level=1)
-        row.update(image={"bytes": buffer.getvalue(), "path": None}, concept=concept, object_box=box)
+        own_rng, box = random.Random(f"picture-{seed}-{row['id']}"), None
+        if pictures is not None:
+            encoded = own_rng.choice(pictures[concept])
+        else:
+            image, box = draw_concept(concept, own_rng, size, clutter)
+            image.save(buffer := io.BytesIO(), "PNG", compress_level=1)
+            encoded = buffer.getvalue()
+        row.update(image={"bytes": encoded, "path": None}, concept=concept, object_box=box)
 
 
 def generate_corpus(
@@ -349,6 +361,8 @@ def generate_corpus(
     clutter: float = 0.3,
     clauses: bool = False,
     picture_seed: int | None = None,
+    test_pictures: bool = False,
+    pictures: Mapping[str, Sequence[bytes]] | None = None,
 ) -> GeneratedCorpus:
     """Generate the corpus; the same arguments give the same corpus, bit for bit, in any process.
 
@@ -373,6 +387,10 @@ def generate_corpus(
         Add irrelevant clauses to every sentence.
     picture_seed : int, optional
         Change it alone for other pictures with the same texts.
+    test_pictures : bool, default False
+        Give the test sentences pictures too, all of the right concept, for models that read them.
+    pictures : mapping of str to sequence of bytes, optional
+        Encoded pictures (such as JPEG files) by entity type, to choose from instead of drawing; no ``object_box`` then.
 
     Returns
     -------
@@ -395,6 +413,10 @@ def generate_corpus(
         raise ValueError(f"expected numbers of sentences >= 0, got {sizes}; pass 0 to leave a part out")
     if not 0.0 <= mismatch_rate <= 1.0:
         raise ValueError(f"expected mismatch_rate between 0 and 1, got {mismatch_rate}; pass a share of the pictures")
+    if pictures is not None and not all(pictures.get(kind) for kind in ENTITY_TYPES):
+        raise ValueError(
+            f"expected pictures for each of {ENTITY_TYPES}, got them for {sorted(pictures)}; add the others"
+        )
     labelled, unlabelled = _invent_names(seed, names_per_type)
     seen: set[str] = set()
     unseen = _text_rows("test-unseen", seed, unlabelled, test_sentences, clauses, seen)
@@ -402,8 +424,11 @@ def generate_corpus(
     validation = _text_rows("validation", seed, labelled, validation_sentences, clauses, seen)
     known = _text_rows("train-labelled", seed, labelled, train_labelled, clauses, seen)
     hidden = _text_rows("train-unlabelled", seed, unlabelled, train_unlabelled, clauses, seen)
+    of_pictures = seed if picture_seed is None else picture_seed
     for rows in (validation, known, hidden):
-        _add_pictures(rows, seed if picture_seed is None else picture_seed, picture_size, clutter, mismatch_rate)
+        _add_pictures(rows, of_pictures, picture_size, clutter, mismatch_rate, pictures)
+    for rows in (unseen, test_labelled) if test_pictures else ():
+        _add_pictures(rows, of_pictures, picture_size, clutter, 0.0, pictures)
     train = known + [row | {"ner_tags": None} for row in hidden]
     random.Random(f"order-{seed}").shuffle(train)
     columns = [
