@@ -15,6 +15,7 @@ from .modeling_bga import (
     BgaMnerModelOutput,
     BgaMnerPreTrainedModel,
     BgaMnerTokenClassifierOutput,
+    CollapseAlarmCallback,
     ConditionalRandomField,
     LossPartsCallback,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "BgaMnerPreTrainedModel",
     "BgaMnerProcessor",
     "BgaMnerTokenClassifierOutput",
+    "CollapseAlarmCallback",
     "ConditionalRandomField",
     "ConllReport",
     "DataCollatorForMner",

@@ -28,6 +28,7 @@ from torch import nn
 from transformers import (
     BertConfig,
     BertModel,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
     TrainingArguments,
@@ -81,7 +82,9 @@ class ConceptClassifier(nn.Module):
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
 
-def training_arguments(output_dir: Path, steps: int, batch_size: int, learning_rate: float, seed: int) -> Any:
+def training_arguments(
+    output_dir: Path, steps: int, batch_size: int, learning_rate: float, seed: int
+) -> TrainingArguments:
     """Arguments that both trainings share."""
     return TrainingArguments(
         output_dir=str(output_dir / "checkpoints"),
@@ -103,39 +106,44 @@ def training_arguments(output_dir: Path, steps: int, batch_size: int, learning_r
 
 
 def pretrain_vision_encoder(
-    image_processor: Any, pictures: int, steps: int, output_dir: Path, seed: int
+    image_processor: Any,
+    train_pictures: tuple[list[Image.Image], list[int]],
+    test_pictures: tuple[list[Image.Image], list[int]],
+    arguments: TrainingArguments,
+    **config: Any,
 ) -> tuple[ViTModel, float]:
-    """Teach a tiny vision encoder the visual concepts, as a stand-in for CLIP; return it and its held-out accuracy."""
-    config = ViTConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        image_size=PICTURE_SIZE,
-        patch_size=8,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        num_labels=len(ENTITY_TYPES),
-    )
-    classifier = ConceptClassifier(config)
+    """Teach a tiny vision encoder the visual concepts, as a stand-in for CLIP; return it and its held-out accuracy.
 
-    def encoded(number: int, picture_seed: int) -> list[dict[str, Any]]:
-        images, labels = concept_pictures(number, seed=picture_seed, picture_size=PICTURE_SIZE)
+    Pictures come with their concepts' numbers; `config` is for the encoder.
+    """
+    defaults = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    defaults |= {"image_size": PICTURE_SIZE, "patch_size": 8, "num_labels": len(ENTITY_TYPES)}
+    defaults |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    classifier = ConceptClassifier(ViTConfig(**(defaults | config)))
+
+    def encoded(images: list[Image.Image], labels: list[int]) -> list[dict[str, Any]]:
         pixels = image_processor(images, return_tensors="pt")["pixel_values"]
         return [{"pixel_values": picture, "labels": label} for picture, label in zip(pixels, labels, strict=True)]
 
     trainer = Trainer(
         model=classifier,
-        args=training_arguments(output_dir, steps, 64, 3e-3, seed),
-        train_dataset=encoded(pictures, seed),
+        args=arguments,
+        train_dataset=encoded(*train_pictures),
         compute_metrics=lambda result: {"accuracy": (result.predictions.argmax(-1) == result.label_ids).mean()},
     )
     trainer.train()
-    accuracy = trainer.evaluate(encoded(max(8, pictures // 20), seed + 1000))["eval_accuracy"]
+    accuracy = trainer.evaluate(encoded(*test_pictures))["eval_accuracy"]
     return classifier.vit, float(accuracy)
 
 
-def build_model(tokenizer: PreTrainedTokenizerBase, vision: ViTModel, labels: list[str]) -> Any:
+# Half of the labelled pairs teach what type of entity a picture shows, and a text encoder without pretraining has
+# nothing to protect from generated features.
+RECIPE = {"entity_replacement_probability": 0.5, "gate_initial_bias": 0.0}
+
+
+def build_model(
+    tokenizer: PreTrainedTokenizerBase, vision: PreTrainedModel, labels: list[str], **options: Any
+) -> BgaMnerForTokenClassification:
     """Join a tiny text encoder and the vision encoder; tags, alignment and CRF are new."""
     text_config = BertConfig(
         vocab_size=len(tokenizer),
@@ -146,13 +154,7 @@ def build_model(tokenizer: PreTrainedTokenizerBase, vision: ViTModel, labels: li
         max_position_embeddings=64,
     )
     model = BgaMnerForTokenClassification.from_text_vision_pretrained(
-        BertModel(text_config, add_pooling_layer=False),
-        vision,
-        labels=labels,
-        # labelled pairs of which half teach what type of entity a picture shows
-        entity_replacement_probability=0.5,
-        # a text encoder without pretraining has nothing to protect from generated features
-        gate_initial_bias=0.0,
+        BertModel(text_config, add_pooling_layer=False), vision, labels=labels, **(RECIPE | options)
     )
     # What the pictures' features mean was learned before, and is to stay.
     model.bga_mner.vision_encoder.requires_grad_(False)
@@ -240,7 +242,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     label2id = {label: number for number, label in enumerate(labels)}
     processor = BgaMnerProcessor(image_processor, tokenizer, label2id=label2id)
     vision, accuracy = pretrain_vision_encoder(
-        image_processor, options.pictures, options.vision_steps, options.output_dir, options.seed
+        image_processor,
+        concept_pictures(options.pictures, options.seed, PICTURE_SIZE),
+        concept_pictures(max(8, options.pictures // 20), options.seed + 1000, PICTURE_SIZE),
+        training_arguments(options.output_dir, options.vision_steps, 64, 3e-3, options.seed),
     )
     console.print(f"The vision encoder tells the four concepts apart on new drawings with accuracy {accuracy:.3f}.")
 

@@ -1,5 +1,6 @@
 """The model: CRF, context sampler, cross-modal generator, hybrid attention, and the PreTrainedModel classes."""
 
+from .collapse_alarm import CollapseAlarmCallback
 from .crf import ConditionalRandomField, bio_constraints
 from .loss_logging import LossPartsCallback
 from .modeling_bga_mner import BgaMnerForTokenClassification, BgaMnerModel, BgaMnerPreTrainedModel
@@ -12,6 +13,7 @@ __all__ = [
     "BgaMnerModelOutput",
     "BgaMnerPreTrainedModel",
     "BgaMnerTokenClassifierOutput",
+    "CollapseAlarmCallback",
     "ConditionalRandomField",
     "LossPartsCallback",
     "bio_constraints",

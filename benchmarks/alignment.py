@@ -1,0 +1,393 @@
+"""Measure whether pictures teach what text doesn't tell: types of names whose sentences carry no labels.
+
+Trained on the generated corpus (``bga_mner.processing.generated_corpus``): sentences that don't tell the type of the
+invented name in them, each with a picture of its type's visual concept; half of the names only occur in pairs whose
+tags are hidden. Scored on sentences *without* pictures::
+
+    python benchmarks/alignment.py --seeds 0,1,2 --variants full,text_only --json
+
+F1 is strict, by entity; span recall the share of entities whose ends are right, type accuracy the share of those whose
+type is right (chance: 0.25). ``--pictures DIR`` takes photographs, one folder a concept, instead of drawings. The
+vision encoder (``--vision_model``, or a tiny one that is trained here to tell the concepts apart) is kept frozen.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoImageProcessor, AutoModel, Trainer, ViTImageProcessorPil, set_seed
+from transformers.utils import logging
+
+from bga_mner import BgaMnerProcessor, DataCollatorForMner, LossPartsCallback, score_tags, spans_from_tags
+from bga_mner.processing.generated_corpus import ENTITY_TYPES, GeneratedCorpus, build_tokenizer, generate_corpus
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is changed of the full recipe.
+
+    Attributes
+    ----------
+    options : dict
+        Options of BgaMnerConfig.
+    pictures : {"paired", "shuffled", "none"}
+        Pictures of the training set.
+    visual_source : str
+        What the text reads at test.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    pictures: str = "paired"
+    visual_source: str = "generated"
+
+
+# Where the text reads no features, replaced entities leave it the context alone.
+_READS_NOTHING = {"replaced_entities_read": "generated"}
+VARIANTS = {
+    "full": Variant(),
+    "text_only": Variant(pictures="none"),
+    # the control: all machinery and pictures, but these say nothing
+    "shuffled_pictures": Variant(pictures="shuffled"),
+    # the paper's losses; replaced entities read generated features, so that hybrid attention is used
+    "no_teaching": Variant({"replaced_entities_read": "generated"}),
+    "no_replacement": Variant({"entity_replacement_probability": 0.0}),
+    "no_scs": Variant({"use_context_sampler": False}),
+    "no_reconstruction": Variant({"reconstruction_weight": 0.0}),
+    "no_cycle": Variant({"cycle_weight": 0.0}),
+    "text_to_image_only": Variant({"use_image_to_text": False}),
+    "image_to_text_only": Variant({"use_text_to_image": False, **_READS_NOTHING}),
+    "no_hybrid": Variant({"hybrid_attention": "none", **_READS_NOTHING}),
+    "both_branches": Variant({"hybrid_attention": "both"}),
+    "real_pictures": Variant(visual_source="real"),
+}
+SCORES = ("f1", "span_recall", "type_accuracy", "labelled_f1")
+
+
+def load_quickstart() -> Any:
+    """Import examples/quickstart.py, whose training functions are used here."""
+    path = Path(__file__).resolve().parents[1] / "examples" / "quickstart.py"
+    spec = spec_from_file_location("quickstart", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ValueError(f"Expected the script {str(path)!r} beside the benchmarks, but it is not there.")
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+def score(predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Score tags of words.
+
+    Parameters
+    ----------
+    predicted, expected : sequences of sequences of str
+        BIO tags, sentence by sentence.
+
+    Returns
+    -------
+    dict of str to float
+        f1, span_recall (ends right, whatever the type) and type_accuracy (of the spans that were found; 0 if none was).
+    """
+    found = right = total = 0
+    for ours, theirs in zip(predicted, expected, strict=True):
+        types = {(start, end): kind for kind, start, end in spans_from_tags(ours)}
+        for kind, start, end in spans_from_tags(theirs):
+            total += 1
+            found += (start, end) in types
+            right += types.get((start, end)) == kind
+    return {
+        "f1": score_tags(predicted, expected)["overall_f1"],
+        "span_recall": found / max(total, 1),
+        "type_accuracy": right / max(found, 1),
+    }
+
+
+def read_photos(folder: Path) -> dict[str, list[bytes]]:
+    """Read a folder of photographs, one folder a concept; the concepts stand for the entity types in their order.
+
+    Parameters
+    ----------
+    folder : Path
+        With at least four folders; the first four by name are taken.
+
+    Returns
+    -------
+    dict of str to list of bytes
+        Files by entity type.
+
+    Raises
+    ------
+    ValueError
+        If there are too few folders, or fewer than two pictures in one.
+    """
+    concepts = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    photos = {
+        kind: [path.read_bytes() for path in sorted(concept.iterdir()) if path.suffix.lower() in (".jpg", ".png")]
+        for kind, concept in zip(ENTITY_TYPES, concepts, strict=False)
+    }
+    if len(photos) < len(ENTITY_TYPES) or min(map(len, photos.values())) < 2:
+        raise ValueError(
+            f"Expected {len(ENTITY_TYPES)} folders of JPEG or PNG files in --pictures {str(folder)!r}, got "
+            f"{ {concept.name: len(files) for concept, files in zip(concepts, photos.values(), strict=False)} }."
+        )
+    return photos
+
+
+class Benchmark:
+    """One seed: a corpus, a vision encoder, and trainings that share both.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Of the command line.
+    seed : int
+        Of corpus, pictures and weights.
+    output_dir : Path
+        For Trainer's files.
+    """
+
+    def __init__(self, options: argparse.Namespace, seed: int, output_dir: Path) -> None:
+        self.options, self.seed, self.output_dir = options, seed, output_dir
+        self.quickstart = load_quickstart()
+        set_seed(seed)
+        photos = None if options.pictures is None else read_photos(options.pictures)
+        own = None
+        if photos is not None and options.vision_model is None:
+            # the vision encoder is trained on one half, and pairs are made of the other
+            own = {kind: files[::2] for kind, files in photos.items()}
+            photos = {kind: files[1::2] for kind, files in photos.items()}
+        self.corpus: GeneratedCorpus = generate_corpus(
+            seed=seed,
+            names_per_type=options.names_per_type,
+            train_labelled=options.pairs // 2,
+            train_unlabelled=options.pairs // 2,
+            test_sentences=options.test_sentences,
+            validation_sentences=0,
+            mismatch_rate=options.mismatch_rate,
+            clutter=options.clutter,
+            clauses=options.clauses,
+            test_pictures=True,
+            pictures=photos,
+        )
+        self.vision, image_processor, self.vision_accuracy = self._vision_encoder(own, photos)
+        self.tokenizer = build_tokenizer(self.corpus.sentences())
+        label2id = {label: number for number, label in enumerate(self.corpus.labels)}
+        self.processor = BgaMnerProcessor(image_processor, self.tokenizer, label2id=label2id)
+        self.rows = self._encode(self.corpus.train)
+        self.tests = {
+            "never_labelled": self._encode(self.corpus.test_unseen_labels),
+            "labelled": self._encode(self.corpus.test_labelled),
+        }
+
+    def _vision_encoder(
+        self, own: Mapping[str, list[bytes]] | None, photos: Mapping[str, list[bytes]] | None
+    ) -> tuple[Any, Any, float | None]:
+        """Return the encoder, its image processor, and its accuracy on held-out pictures if it was trained here."""
+        options, quickstart = self.options, self.quickstart
+        if options.vision_model is not None:
+            vision = AutoModel.from_pretrained(options.vision_model)
+            return vision, AutoImageProcessor.from_pretrained(options.vision_model), None
+        side = quickstart.PICTURE_SIZE
+        image_processor = ViTImageProcessorPil(size={"height": side, "width": side})
+        arguments = quickstart.training_arguments(self.output_dir, options.vision_steps, 64, 3e-3, self.seed)
+        arguments.disable_tqdm = options.quiet
+        if own is None or photos is None:
+            drawn = quickstart.concept_pictures(options.drawings, self.seed, side, options.clutter)
+            held_out = quickstart.concept_pictures(options.drawings // 20, self.seed + 1000, side, options.clutter)
+            return self._trained(image_processor, drawn, held_out, arguments)
+        return self._trained(image_processor, _photo_pictures(own, flipped=True), _photo_pictures(photos), arguments)
+
+    def _trained(self, image_processor: Any, train: Any, held_out: Any, arguments: Any) -> tuple[Any, Any, float]:
+        width = self.options.vision_width
+        sizes = {"hidden_size": width, "intermediate_size": 2 * width}
+        vision, accuracy = self.quickstart.pretrain_vision_encoder(image_processor, train, held_out, arguments, **sizes)
+        return vision, image_processor, accuracy
+
+    def _encode(self, dataset: Any) -> list[dict[str, Any]]:
+        """Encode once what all trainings read."""
+        columns = self.processor.encode_examples(dataset[:])
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def _train_rows(self, pictures: str) -> list[dict[str, Any]]:
+        if pictures == "paired":
+            return self.rows
+        order = list(range(len(self.rows)))
+        random.Random(f"shuffled-{self.seed}").shuffle(order)
+        return [
+            row | {"pixel_values": self.rows[other]["pixel_values"] if pictures == "shuffled" else None}
+            for row, other in zip(self.rows, order, strict=True)
+        ]
+
+    def train(self, variant: Variant) -> Trainer:
+        """Train a variant.
+
+        Parameters
+        ----------
+        variant : Variant
+            What to change.
+
+        Returns
+        -------
+        transformers.Trainer
+            Trained.
+        """
+        options, quickstart = self.options, self.quickstart
+        set_seed(self.seed)
+        recipe = {name: getattr(options, name) for name in _RECIPE_FLAGS if getattr(options, name) is not None}
+        model = quickstart.build_model(
+            self.tokenizer, self.vision, list(self.corpus.labels), **(recipe | options.config | variant.options)
+        )
+        arguments = quickstart.training_arguments(
+            self.output_dir, options.steps, options.batch_size, options.learning_rate, self.seed
+        )
+        arguments.disable_tqdm = options.quiet
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=self._train_rows(variant.pictures),
+            data_collator=DataCollatorForMner(self.processor),
+            callbacks=[LossPartsCallback()],
+        )
+        trainer.train()
+        return trainer
+
+    def tags(self, model: Any, test: str, visual_source: str) -> tuple[list[list[str]], list[list[str]]]:
+        """Tag a test set; return predicted and expected tags of words."""
+        collate, names = DataCollatorForMner(self.processor), model.config.id2label
+        rows = self.tests[test]
+        if visual_source != "real":
+            rows = [row | {"pixel_values": None} for row in rows]
+        predicted, expected = [], []
+        model.eval()
+        with torch.no_grad():
+            for start in range(0, len(rows), 64):
+                batch = collate(rows[start : start + 64])
+                labels = batch.pop("labels")
+                predictions = model(**batch, visual_source=visual_source).predictions
+                for tags, truth in zip(predictions.numpy(), labels.numpy(), strict=True):
+                    word = (tags != -100) & (truth != -100)
+                    predicted.append([names[tag] for tag in tags[word].tolist()])
+                    expected.append([names[tag] for tag in truth[word].tolist()])
+        return predicted, expected
+
+    def scores(self, model: Any, variant: Variant) -> dict[str, float]:
+        """Score a trained model on sentences, those with labelled names too."""
+        found = score(*self.tags(model, "never_labelled", variant.visual_source))
+        return found | {"labelled_f1": score(*self.tags(model, "labelled", variant.visual_source))["f1"]}
+
+
+def _photo_pictures(photos: Mapping[str, list[bytes]], flipped: bool = False) -> tuple[list[Any], list[int]]:
+    """Decode photographs; return them, and their mirror images if asked for, with their concepts' numbers."""
+    from io import BytesIO
+
+    from PIL import Image, ImageOps
+
+    pictures, concepts = [], []
+    for number, kind in enumerate(ENTITY_TYPES):
+        for data in photos[kind]:
+            picture = Image.open(BytesIO(data)).convert("RGB")
+            for version in (picture, ImageOps.mirror(picture)) if flipped else (picture,):
+                pictures.append(version)
+                concepts.append(number)
+    return pictures, concepts
+
+
+_RECIPE_FLAGS = ("entity_replacement_probability", "gate_initial_bias", "reconstruction_weight", "cycle_weight")
+_RECIPE_FLAGS += ("sampler_initial_keep",)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0", help="comma-separated")
+    parser.add_argument("--variants", default="full,text_only", help=f"comma-separated, of {', '.join(VARIANTS)}")
+    parser.add_argument("--steps", type=int, default=450)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--learning_rate", type=float, default=2e-3)
+    for name in _RECIPE_FLAGS:
+        parser.add_argument(f"--{name}", type=float, help="as in BgaMnerConfig; default: the quickstart's")
+    parser.add_argument("--config", type=json.loads, default={}, help="further options of BgaMnerConfig, as JSON")
+    parser.add_argument("--names_per_type", type=int, default=30)
+    parser.add_argument("--pairs", type=int, default=2400, help="half of them labelled")
+    parser.add_argument("--test_sentences", type=int, default=400)
+    parser.add_argument("--mismatch_rate", type=float, default=0.15)
+    parser.add_argument("--clutter", type=float, default=0.3)
+    parser.add_argument("--clauses", action="store_true", help="irrelevant clauses in every sentence")
+    parser.add_argument("--pictures", type=Path, help="photographs, one folder a concept, instead of drawings")
+    parser.add_argument("--vision_model", help="folder or checkpoint of a vision encoder, instead of a tiny one")
+    parser.add_argument("--vision_steps", type=int, default=700, help="of the tiny vision encoder's own training")
+    parser.add_argument("--vision_width", type=int, default=32, help="of the tiny vision encoder")
+    parser.add_argument("--drawings", type=int, default=8000, help="for the tiny vision encoder's own training")
+    parser.add_argument("--threads", type=int, help="threads of torch; default: leave them")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    options = parser.parse_args(argv)
+    options.variants = options.variants.split(",")
+    if unknown := set(options.variants) - VARIANTS.keys():
+        parser.error(f"expected variants of {', '.join(VARIANTS)}, got {', '.join(sorted(unknown))}")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]:
+    """Run the benchmark, and print a table.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    dict
+        By variant f1, span_recall, type_accuracy and labelled_f1, each with one value a seed.
+    """
+    options = _parse(argv)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    console = Console(width=110)
+    found: dict[str, dict[str, list[float]]] = {name: {key: [] for key in SCORES} for name in options.variants}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in map(int, options.seeds.split(",")):
+            start = time.perf_counter()
+            benchmark = Benchmark(options, seed, Path(folder))
+            if benchmark.vision_accuracy is not None:
+                console.print(f"Seed {seed}: accuracy of the vision encoder {benchmark.vision_accuracy:.3f}")
+            trained: dict[str, Any] = {}
+            for name in options.variants:
+                variant = VARIANTS[name]
+                # variants that only differ at test share a training
+                key = json.dumps([variant.options, variant.pictures])
+                if key not in trained:
+                    trained[key] = benchmark.train(variant)
+                values = benchmark.scores(trained[key].model, variant)
+                for score_name in SCORES:
+                    found[name][score_name].append(values[score_name])
+                console.print(f"Seed {seed}, {name}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
+            console.print(f"Seed {seed}: {time.perf_counter() - start:.0f} s")
+    _print_table(console, found)
+    if options.json:
+        print(json.dumps({"alignment": found}))
+    return found
+
+
+def _print_table(console: Console, found: dict[str, dict[str, list[float]]]) -> None:
+    table = Table(title="Never-labelled names, mean (worst) over seeds", title_justify="left")
+    for column in ("variant", "F1", "span recall", "type accuracy", "F1 of labelled names"):
+        table.add_column(column)
+    for name, values in found.items():
+        table.add_row(name, *(f"{np.mean(values[key]):.3f} ({min(values[key]):.3f})" for key in SCORES))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

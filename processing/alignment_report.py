@@ -1,0 +1,171 @@
+"""Measure alignment without any label: reconstruction, cycle, retrieval, and whether the generators say anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from ..modeling_bga.alignment_losses import feature_distance
+from ..modeling_bga.keep_mask import padding_bias
+from .data_collator import DataCollatorForMner
+
+
+def spread(features: torch.Tensor) -> torch.Tensor:
+    """Variance over sentences of their mean features, summed over dimensions.
+
+    Parameters
+    ----------
+    features : torch.FloatTensor of shape (sentences, positions, width)
+        Generated or real features.
+
+    Returns
+    -------
+    torch.FloatTensor of shape ()
+        0 if all sentences have the same features, as those of a collapsed generator.
+
+    Examples
+    --------
+    >>> spread(torch.ones(4, 2, 3))
+    tensor(0.)
+    """
+    return features.float().mean(dim=1).var(dim=0, unbiased=False).sum()
+
+
+def retrieval_ranks(queries: torch.Tensor, candidates: torch.Tensor, right: Sequence[int]) -> np.ndarray:
+    """Rank each query's right candidate among all candidates, by cosine similarity.
+
+    What all queries (and all candidates) share is subtracted first: it says nothing about which belongs to which.
+
+    Parameters
+    ----------
+    queries : torch.FloatTensor of shape (queries, width)
+        Generated features.
+    candidates : torch.FloatTensor of shape (candidates, width)
+        Real features.
+    right : sequence of int, of length queries
+        Number of the candidate that is right.
+
+    Returns
+    -------
+    numpy.ndarray of float, shape (queries,)
+        1 for the most similar candidate. Ties share their mean rank, so that features that say nothing rank in the
+        middle.
+
+    Examples
+    --------
+    >>> retrieval_ranks(torch.tensor([[1.0, 0], [0, 1]]), torch.tensor([[2.0, 0], [0, 2]]), [0, 1]).tolist()
+    [1.0, 1.0]
+    """
+    queries, candidates = queries.float(), candidates.float()
+    queries, candidates = queries - queries.mean(dim=0), candidates - candidates.mean(dim=0)
+    # (queries, candidates)
+    similarity = F.normalize(queries, dim=-1) @ F.normalize(candidates, dim=-1).T
+    own = similarity[torch.arange(len(queries)), torch.as_tensor(right)].unsqueeze(1)
+    above, equal = (similarity > own).sum(dim=1), (similarity == own).sum(dim=1)
+    return (above + (equal + 1) / 2).numpy()
+
+
+@torch.no_grad()
+def alignment_report(
+    model: Any, processor: Any, pairs: Sequence[Mapping[str, Any]], batch_size: int = 32, show_progress: bool = True
+) -> dict[str, float]:
+    """Measure how well a model generates each modality from the other, on pairs that need no labels.
+
+    Every error is a mean of what the loss weighs (all stages, kept positions, `config.reconstruction_distance`). Beside
+    it stands the same error against the *next* pair's features: a generator that only knows the average text or picture
+    has the same error on both, a ratio of 1.
+
+    Parameters
+    ----------
+    model : BgaMnerForTokenClassification
+        A model with both generators, and the default targets.
+    processor : BgaMnerProcessor
+        The model's processor.
+    pairs : sequence of mappings
+        Rows as `DataCollatorForMner` takes them, such as a dataset with `processor.encode_examples`; rows without a
+        picture are left out.
+    batch_size : int, default 32
+        Pairs at a time. A batch's last pair is compared with its first.
+    show_progress : bool, default True
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    dict of str to float
+        ``text_to_image``, ``image_to_text`` and ``text_to_image_to_text`` (a full cycle) with the error, the same with
+        ``_shuffled``, and with ``_ratio``, matched over shuffled. ``generated_spread``: variance over pairs of the
+        generated visual features, over that of the real ones; near 0 the generator has collapsed. ``pairs``: how many.
+
+    Raises
+    ------
+    ValueError
+        If the model lacks a generator or has other targets, or fewer than two rows have a picture.
+    """
+    base, config = model.bga_mner, model.config
+    to_text = base.vision_branch.generator
+    if base.text_branch.generator is None or to_text is None:
+        raise ValueError(
+            f"Expected a model with both generators, got use_text_to_image={config.use_text_to_image}, "
+            f"use_image_to_text={config.use_image_to_text}. Report on a model that was trained with both."
+        )
+    if config.visual_target != "last":
+        raise ValueError(
+            f'Expected visual_target="last", got {config.visual_target!r}. Other targets are not returned.'
+        )
+    rows = [row for row in (pairs[i] for i in range(len(pairs))) if row.get("pixel_values") is not None]
+    if len(rows) < 2:
+        raise ValueError(f"Expected at least two pairs with a picture, got {len(rows)}. Pass a dataset with pictures.")
+    if len(rows) % batch_size == 1:
+        batch_size += 1  # a pair alone has no other to be compared with
+    collate, device = DataCollatorForMner(processor), next(model.parameters()).device
+    stages = range(config.num_stages)
+    first_stage = config.text_config.num_hidden_layers - config.num_stages
+
+    def distance(generated: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return feature_distance(generated, target, weight, config.reconstruction_distance, config.normalize_targets)
+
+    errors: dict[str, list[torch.Tensor]] = {}
+    generated_means, real_means = [], []
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        for start in tqdm(range(0, len(rows), batch_size), desc="pairs", disable=not show_progress):
+            batch = {name: value.to(device) for name, value in collate(rows[start : start + batch_size]).items()}
+            batch.pop("labels", None)
+            output = model(**batch, output_hidden_states=True)
+            mask = batch["attention_mask"].bool()
+            bias = padding_bias(mask, output.hidden_states[0].dtype)
+            real = output.vision_last_hidden_state
+            for s in stages:
+                states, text_keep = output.hidden_states[first_stage + s], output.text_keep_masks[s]
+                back = to_text(output.generated_vision[s], None, states.shape[1], bias)
+                for name, generated, target, weight, exists in (
+                    ("text_to_image", output.generated_vision[s], real, output.vision_keep_masks[s], 1),
+                    ("image_to_text", output.generated_text[s], states, text_keep, mask),
+                    ("text_to_image_to_text", back, states, text_keep, mask),
+                ):
+                    # where the other text is longer, nothing was generated
+                    other, other_weight = target.roll(-1, dims=0), weight.roll(-1, dims=0) * exists
+                    errors.setdefault(name, []).append(distance(generated, target, weight))
+                    errors.setdefault(f"{name}_shuffled", []).append(distance(generated, other, other_weight))
+            if config.normalize_targets:
+                real = F.layer_norm(real, real.shape[-1:])
+            generated_means.append(output.generated_vision[-1].float().mean(dim=1, keepdim=True))
+            real_means.append(real.float().mean(dim=1, keepdim=True))
+    finally:
+        for module, training in modes:
+            module.training = training
+    report = {name: float(torch.cat(values).mean()) for name, values in errors.items()}
+    for name in ("text_to_image", "image_to_text", "text_to_image_to_text"):
+        report[f"{name}_ratio"] = report[name] / max(report[f"{name}_shuffled"], 1e-12)
+    report["generated_spread"] = float(spread(torch.cat(generated_means)) / spread(torch.cat(real_means)).clamp(1e-12))
+    report["pairs"] = len(rows)
+    return report
+
+
+__all__ = ["alignment_report", "retrieval_ranks", "spread"]
