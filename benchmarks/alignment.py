@@ -30,6 +30,7 @@ from transformers import AutoImageProcessor, AutoModel, Trainer, ViTImageProcess
 from transformers.utils import logging
 
 from bga_mner import BgaMnerProcessor, DataCollatorForMner, LossPartsCallback, score_tags, spans_from_tags
+from bga_mner.processing.alignment_report import alignment_report
 from bga_mner.processing.generated_corpus import ENTITY_TYPES, GeneratedCorpus, build_tokenizer, generate_corpus
 
 
@@ -285,6 +286,15 @@ class Benchmark:
         found = score(*self.tags(model, "never_labelled", variant.visual_source))
         return found | {"labelled_f1": score(*self.tags(model, "labelled", variant.visual_source))["f1"]}
 
+    def report(self, model: Any) -> dict[str, float] | None:
+        """Measure a model on new pairs without their labels; None for a model that generates one modality only."""
+        if model.bga_mner.text_branch.generator is None or model.bga_mner.vision_branch.generator is None:
+            return None
+        concepts = self.corpus.test_unseen_labels["concept"]
+        return alignment_report(
+            model, self.processor, self.tests["never_labelled"], concepts, show_progress=not self.options.quiet
+        )
+
 
 def _photo_pictures(photos: Mapping[str, list[bytes]], flipped: bool = False) -> tuple[list[Any], list[int]]:
     """Decode photographs; return them, and their mirror images if asked for, with their concepts' numbers."""
@@ -327,6 +337,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--vision_steps", type=int, default=700, help="of the tiny vision encoder's own training")
     parser.add_argument("--vision_width", type=int, default=32, help="of the tiny vision encoder")
     parser.add_argument("--drawings", type=int, default=8000, help="for the tiny vision encoder's own training")
+    parser.add_argument("--report", action="store_true", help="print cycle, reconstruction and retrieval figures too")
     parser.add_argument("--threads", type=int, help="threads of torch; default: leave them")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
@@ -356,6 +367,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
     logging.set_verbosity_error()
     console = Console(width=110)
     found: dict[str, dict[str, list[float]]] = {name: {key: [] for key in SCORES} for name in options.variants}
+    reports: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for seed in map(int, options.seeds.split(",")):
             start = time.perf_counter()
@@ -373,10 +385,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
                 for score_name in SCORES:
                     found[name][score_name].append(values[score_name])
                 console.print(f"Seed {seed}, {name}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
+                if options.report and (report := benchmark.report(trained[key].model)) is not None:
+                    for report_name, value in report.items():
+                        reports.setdefault(name, {}).setdefault(report_name, []).append(value)
             console.print(f"Seed {seed}: {time.perf_counter() - start:.0f} s")
     _print_table(console, found)
+    if reports:
+        _print_reports(console, reports)
     if options.json:
-        print(json.dumps({"alignment": found}))
+        print(json.dumps({"alignment": found} | ({"report": reports} if reports else {})))
     return found
 
 
@@ -387,6 +404,23 @@ def _print_table(console: Console, found: dict[str, dict[str, list[float]]]) -> 
     for name, values in found.items():
         table.add_row(name, *(f"{np.mean(values[key]):.3f} ({min(values[key]):.3f})" for key in SCORES))
     console.print(table)
+
+
+def _print_reports(console: Console, reports: dict[str, dict[str, list[float]]]) -> None:
+    table = Table(title="New pairs, without their labels, mean over seeds", title_justify="left")
+    table.add_column("variant")
+    for column in ("text -> image", "image -> text", "text -> image -> text", "spread", "rank (chance)"):
+        table.add_column(column)
+    for name, values in reports.items():
+        mean = {key: float(np.mean(of_seeds)) for key, of_seeds in values.items()}
+        errors = [
+            f"{mean[key]:.3f} / {mean[f'{key}_shuffled']:.3f}"
+            for key in ("text_to_image", "image_to_text", "text_to_image_to_text")
+        ]
+        rank = f"{mean['median_rank']:.1f} ({mean['chance_rank']:.1f})"
+        table.add_row(name, *errors, f"{mean['generated_spread']:.3f}", rank)
+    console.print(table)
+    console.print("Errors: against the pair's own / against another pair's features.")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,8 @@ CHANGEABLE: tuple[str, ...] = (
     "normalize_targets",
     "visual_target",
 )
-CHANGEABLE += ("entity_replacement_probability", "sampler_temperature", "generator_dropout", "classifier_dropout")
+CHANGEABLE += ("entity_replacement_probability", "replaced_entities_read", "sampler_temperature", "generator_dropout")
+CHANGEABLE += ("classifier_dropout",)
 # Without pictures only the shape of this vision encoder matters: it says what features the text branch generates.
 STAND_IN = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "patch_size": 16}
 
@@ -102,7 +103,10 @@ class ModelArguments:
     reconstruction_weight: float | None = _flag(None, "Weight of the reconstruction loss.")
     cycle_weight: float | None = _flag(None, "Weight of the cycle loss.")
     entity_replacement_probability: float | None = _flag(
-        None, "Share of labelled pairs whose entities are replaced and whose text reads the real picture, in training."
+        None, "Share of labelled sentences whose entities are replaced by random tokens, in training."
+    )
+    replaced_entities_read: str | None = _flag(
+        None, "What these read: 'real' (the picture) or 'generated' (features that the true words generate)."
     )
     config_overrides: str | None = _flag(None, "Further options of BgaMnerConfig: key=value,key=value.")
     freeze_vision_encoder: bool = _flag(False, "Keep the vision encoder's weights.")
@@ -257,6 +261,7 @@ def _read_tags(dataset: datasets.Dataset, column: str) -> list[list[str | None] 
 def _options(arguments: ModelArguments) -> dict[str, Any]:
     """Collect the options of BgaMnerConfig that were given."""
     names = ("image_size", "num_bga_layers", "reconstruction_weight", "cycle_weight", "entity_replacement_probability")
+    names += ("replaced_entities_read",)
     options = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     for item in filter(None, (arguments.config_overrides or "").split(",")):
         name, equals, value = (text.strip() for text in item.partition("="))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,10 @@ def spread(features: torch.Tensor) -> torch.Tensor:
     return features.float().mean(dim=1).var(dim=0, unbiased=False).sum()
 
 
-def retrieval_ranks(queries: torch.Tensor, candidates: torch.Tensor, right: Sequence[int]) -> np.ndarray:
-    """Rank each query's right candidate among all candidates, by cosine similarity.
+def retrieval_ranks(
+    queries: torch.Tensor, candidates: torch.Tensor, right: Sequence[int], competing: torch.Tensor | None = None
+) -> np.ndarray:
+    """Rank each query's right candidate among those that compete with it, by cosine similarity.
 
     What all queries (and all candidates) share is subtracted first: it says nothing about which belongs to which.
 
@@ -49,6 +51,8 @@ def retrieval_ranks(queries: torch.Tensor, candidates: torch.Tensor, right: Sequ
         Real features.
     right : sequence of int, of length queries
         Number of the candidate that is right.
+    competing : torch.BoolTensor of shape (queries, candidates), optional
+        Which other candidates compete for a query; all by default.
 
     Returns
     -------
@@ -65,14 +69,56 @@ def retrieval_ranks(queries: torch.Tensor, candidates: torch.Tensor, right: Sequ
     queries, candidates = queries - queries.mean(dim=0), candidates - candidates.mean(dim=0)
     # (queries, candidates)
     similarity = F.normalize(queries, dim=-1) @ F.normalize(candidates, dim=-1).T
-    own = similarity[torch.arange(len(queries)), torch.as_tensor(right)].unsqueeze(1)
-    above, equal = (similarity > own).sum(dim=1), (similarity == own).sum(dim=1)
-    return (above + (equal + 1) / 2).numpy()
+    others = torch.ones_like(similarity, dtype=torch.bool) if competing is None else competing.clone()
+    chosen = torch.arange(len(queries)), torch.as_tensor(right)
+    own = similarity[chosen].unsqueeze(1)  # (queries, 1)
+    others[chosen] = False
+    above, equal = ((similarity > own) & others).sum(dim=1), ((similarity == own) & others).sum(dim=1)
+    return (1 + above + equal / 2).numpy()
+
+
+def draw_distractors(groups: Sequence[Hashable], number: int, seed: int) -> torch.Tensor:
+    """Draw distractors for each pair: pairs of other groups, as many of each other group as there can be.
+
+    Parameters
+    ----------
+    groups : sequence of hashable, of length pairs
+        What a pair's picture shows. A pair's own group holds no distractor: its pictures are as right as its own.
+    number : int
+        Of distractors for each pair; fewer, if the other groups hold fewer.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    torch.BoolTensor of shape (pairs, pairs)
+        True for the distractors of a row's pair.
+    """
+    generator = np.random.default_rng(seed)
+    members: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    drawn = torch.zeros(len(groups), len(groups), dtype=torch.bool)
+    for index, own in enumerate(groups):
+        # each group in an order of its own, then one of each in turn
+        orders = [generator.permutation(found) for group, found in members.items() if group != own]
+        turns = [
+            order[turn] for turn in range(max(map(len, orders), default=0)) for order in orders if turn < len(order)
+        ]
+        drawn[index, turns[:number]] = True
+    return drawn
 
 
 @torch.no_grad()
 def alignment_report(
-    model: Any, processor: Any, pairs: Sequence[Mapping[str, Any]], batch_size: int = 32, show_progress: bool = True
+    model: Any,
+    processor: Any,
+    pairs: Sequence[Mapping[str, Any]],
+    groups: Sequence[Hashable] | None = None,
+    distractors: int = 99,
+    seed: int = 0,
+    batch_size: int = 32,
+    show_progress: bool = True,
 ) -> dict[str, float]:
     """Measure how well a model generates each modality from the other, on pairs that need no labels.
 
@@ -89,6 +135,10 @@ def alignment_report(
     pairs : sequence of mappings
         Rows as `DataCollatorForMner` takes them, such as a dataset with `processor.encode_examples`; rows without a
         picture are left out.
+    groups : sequence of hashable, of length pairs, optional
+        What each picture shows, where several show the same: distractors are of other groups then.
+    distractors, seed : int, default 99 and 0
+        How many pictures compete with the right one in retrieval, and the seed that chooses them.
     batch_size : int, default 32
         Pairs at a time. A batch's last pair is compared with its first.
     show_progress : bool, default True
@@ -99,7 +149,9 @@ def alignment_report(
     dict of str to float
         ``text_to_image``, ``image_to_text`` and ``text_to_image_to_text`` (a full cycle) with the error, the same with
         ``_shuffled``, and with ``_ratio``, matched over shuffled. ``generated_spread``: variance over pairs of the
-        generated visual features, over that of the real ones; near 0 the generator has collapsed. ``pairs``: how many.
+        generated visual features, over that of the real ones; near 0 the generator has collapsed. ``median_rank``: of
+        the right picture among itself and the distractors, by the features that its text generates; ``chance_rank`` is
+        what features give that say nothing. ``pairs``: how many.
 
     Raises
     ------
@@ -117,7 +169,13 @@ def alignment_report(
         raise ValueError(
             f'Expected visual_target="last", got {config.visual_target!r}. Other targets are not returned.'
         )
-    rows = [row for row in (pairs[i] for i in range(len(pairs))) if row.get("pixel_values") is not None]
+    if groups is not None and len(groups) != len(pairs):
+        raise ValueError(
+            f"Expected a group for each of {len(pairs)} pairs, got {len(groups)}. Leave groups out for none."
+        )
+    every = [pairs[i] for i in range(len(pairs))]
+    having = [i for i, row in enumerate(every) if row.get("pixel_values") is not None]
+    rows = [every[i] for i in having]
     if len(rows) < 2:
         raise ValueError(f"Expected at least two pairs with a picture, got {len(rows)}. Pass a dataset with pictures.")
     if len(rows) % batch_size == 1:
@@ -163,9 +221,14 @@ def alignment_report(
     report = {name: float(torch.cat(values).mean()) for name, values in errors.items()}
     for name in ("text_to_image", "image_to_text", "text_to_image_to_text"):
         report[f"{name}_ratio"] = report[name] / max(report[f"{name}_shuffled"], 1e-12)
-    report["generated_spread"] = float(spread(torch.cat(generated_means)) / spread(torch.cat(real_means)).clamp(1e-12))
+    generated_mean, real_mean = torch.cat(generated_means).cpu(), torch.cat(real_means).cpu()
+    report["generated_spread"] = float(spread(generated_mean) / spread(real_mean).clamp(1e-12))
+    competing = draw_distractors(having if groups is None else [groups[i] for i in having], distractors, seed)
+    ranks = retrieval_ranks(generated_mean[:, 0], real_mean[:, 0], range(len(rows)), competing)
+    report["median_rank"] = float(np.median(ranks))
+    report["chance_rank"] = float(np.median(1 + competing.sum(dim=1).numpy() / 2))
     report["pairs"] = len(rows)
     return report
 
 
-__all__ = ["alignment_report", "retrieval_ranks", "spread"]
+__all__ = ["alignment_report", "draw_distractors", "retrieval_ranks", "spread"]

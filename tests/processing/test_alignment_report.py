@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bga_mner.processing.alignment_report import alignment_report, retrieval_ranks, spread
+from bga_mner.processing.alignment_report import alignment_report, draw_distractors, retrieval_ranks, spread
 
 
 class PadOnly:
@@ -38,6 +38,27 @@ def test_ranks_against_sorting():
         scores = [float(F.cosine_similarity(query, c, dim=0)) for c in candidates - candidates.mean(0)]
         expected.append(1 + sorted(scores, reverse=True).index(scores[own]))
     assert retrieval_ranks(queries, candidates, right).tolist() == expected
+
+
+def test_only_competitors_count():
+    queries, candidates = torch.tensor([[1.0, 0], [-1, 0]]), torch.tensor([[1.0, 1], [1, 0], [-1, -1], [-1, 0]])
+    assert retrieval_ranks(queries, candidates, [0, 2]).tolist() == [2, 2]
+    competing = torch.tensor([[False, False, True, True], [True, True, False, False]])
+    assert retrieval_ranks(queries, candidates, [0, 2], competing).tolist() == [1, 1]
+
+
+def test_distractors_are_of_other_groups_in_balance():
+    groups = ["a"] * 10 + ["b"] * 10 + ["c"] * 3
+    drawn = draw_distractors(groups, 8, seed=1)
+    for row, own in zip(drawn, groups, strict=True):
+        found = [groups[i] for i in row.nonzero().flatten().tolist()]
+        assert len(found) == 8
+        assert own not in found
+    counts = [groups[i] for i in drawn[0].nonzero().flatten().tolist()]
+    assert (counts.count("b"), counts.count("c")) == (5, 3)  # there are no more of c
+    assert not torch.equal(draw_distractors(groups, 8, seed=2), drawn)
+    # groups of one: any other pair is a distractor
+    assert draw_distractors(range(4), 99, seed=0).sum() == 12
 
 
 def test_features_that_say_nothing_rank_in_the_middle():

@@ -366,3 +366,34 @@ def test_tokenizer_is_restored_from_a_folder(corpus, tmp_path, monkeypatch):
     )
     assert restored("Dad Xyz!", "ok")["input_ids"] == tokenizer("Dad Xyz!", "ok")["input_ids"]
     assert restored.all_special_tokens == tokenizer.all_special_tokens
+
+
+def test_test_sentences_get_pictures_only_if_asked_for():
+    corpus = generate_corpus(**SMALL)
+    pictured = generate_corpus(test_pictures=True, **SMALL)
+    assert corpus.test_unseen_labels["image"] == [None] * len(corpus.test_unseen_labels)
+    for ours, plain in (
+        (pictured.test_unseen_labels, corpus.test_unseen_labels),
+        (pictured.test_labelled, corpus.test_labelled),
+    ):
+        assert ours["tokens"] == plain["tokens"]
+        kinds = [next(tag[2:] for tag in tags if tag != "O") for tags in ours["ner_tags"]]
+        assert ours["concept"] == kinds  # none is mismatched
+        assert all(image["bytes"] for image in ours["image"])
+    assert pictured.train["image"] == corpus.train["image"]
+
+
+def test_given_pictures_take_the_place_of_drawings():
+    corpus = generate_corpus(**SMALL)
+    pictures = {kind: [f"{kind}{i}".encode() for i in range(3)] for kind in ENTITY_TYPES}
+    given = generate_corpus(pictures=pictures, **SMALL)
+    assert given.train["tokens"] == corpus.train["tokens"]
+    used = {image["bytes"].decode() for image in given.train["image"]}
+    assert used == {f"{kind}{i}" for kind in ENTITY_TYPES for i in range(3)}
+    assert all(
+        image["bytes"].decode().startswith(concept)
+        for image, concept in zip(given.train["image"], given.train["concept"], strict=True)
+    )
+    assert given.train["object_box"] == [None] * len(given.train)
+    with pytest.raises(ValueError, match=r"got them for \['LOC'\]; add the others"):
+        generate_corpus(pictures={"LOC": [b"x"]}, **SMALL)

@@ -1,0 +1,90 @@
+"""The alignment benchmark, shortened to where only its machinery is tested."""
+
+from __future__ import annotations
+
+import json
+import random
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bga_mner.processing.generated_corpus import ENTITY_TYPES
+
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "alignment.py"
+SHORT = ["--steps", "2", "--vision_steps", "2", "--drawings", "40", "--pairs", "24", "--names_per_type", "2"]
+SHORT += ["--test_sentences", "8", "--batch_size", "8", "--quiet", "--json"]
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = spec_from_file_location("alignment", SCRIPT)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_prints_every_variant_for_every_seed(benchmark, capsys):
+    names = list(benchmark.VARIANTS)
+    found = benchmark.main([*SHORT, "--seeds", "3,4", "--variants", ",".join(names)])
+    assert json.loads(capsys.readouterr().out.strip().splitlines()[-1]) == {"alignment": found}
+    assert list(found) == names
+    for values in found.values():
+        assert set(values) == {"f1", "span_recall", "type_accuracy", "labelled_f1"}
+        assert all(len(of_seeds) == 2 for of_seeds in values.values())
+        assert all(0 <= value <= 1 for of_seeds in values.values() for value in of_seeds)
+
+
+def test_same_seed_same_scores(benchmark, capsys):
+    flags = [*SHORT, "--seeds", "5", "--variants", "full"]
+    assert benchmark.main(flags) == benchmark.main(flags)
+
+
+def test_reports_without_labels(benchmark, capsys):
+    benchmark.main([*SHORT, "--variants", "full", "--report"])
+    lines = capsys.readouterr().out.strip().splitlines()
+    report = json.loads(lines[-1])["report"]["full"]
+    assert set(report) >= {"text_to_image_ratio", "text_to_image_to_text_ratio", "generated_spread", "median_rank"}
+    assert all(len(values) == 1 for values in report.values())
+    assert 1 <= report["median_rank"][0] <= 100
+
+
+def test_scores_are_of_entities_spans_and_types(benchmark):
+    expected = [["B-PER", "I-PER", "O"], ["B-LOC", "O", "B-ORG"], ["O", "B-MISC", "O"]]
+    predicted = [["B-PER", "I-PER", "O"], ["B-PER", "O", "B-ORG"], ["O", "O", "O"]]
+    scores = benchmark.score(predicted, expected)
+    assert scores["span_recall"] == 3 / 4
+    assert scores["type_accuracy"] == 2 / 3
+    assert scores["f1"] == pytest.approx(2 * 2 / (3 + 4))
+    assert benchmark.score([["O"]], [["B-PER"]]) == {"f1": 0.0, "span_recall": 0.0, "type_accuracy": 0.0}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rng = random.Random(0)
+    for concept in ("airplane", "bird", "dog", "ship"):
+        (tmp_path / concept).mkdir()
+        for i in range(4):
+            colour = tuple(rng.randrange(256) for _ in range(3))
+            Image.new("RGB", (32, 32), colour).save(tmp_path / concept / f"{i}.jpg")
+    return tmp_path
+
+
+def test_takes_photographs(benchmark, photos, capsys):
+    found = benchmark.main([*SHORT, "--variants", "full,real_pictures", "--pictures", str(photos)])
+    assert len(found["real_pictures"]["f1"]) == 1
+    assert sorted(benchmark.read_photos(photos)) == sorted(ENTITY_TYPES)
+
+
+def test_says_what_to_mend(benchmark, photos, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(["--variants", "fulll"])
+    assert "got fulll" in capsys.readouterr().err
+    for path in (photos / "ship").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match="'ship': 0"):
+        benchmark.read_photos(photos)
+    with pytest.raises(ValueError, match="Expected 4 folders"):
+        benchmark.read_photos(photos / "nowhere")
