@@ -291,9 +291,44 @@ class Benchmark:
         if model.bga_mner.text_branch.generator is None or model.bga_mner.vision_branch.generator is None:
             return None
         concepts = self.corpus.test_unseen_labels["concept"]
-        return alignment_report(
+        report = alignment_report(
             model, self.processor, self.tests["never_labelled"], concepts, show_progress=not self.options.quiet
         )
+        return report | self.kept(model)
+
+    def kept(self, model: Any) -> dict[str, float]:
+        """Measure what the last stage keeps of new pictures and sentences, and of the objects and names in them.
+
+        A ratio is the share kept of the object's patches (or of the name's tokens) over the share kept of all: a random
+        mask of the same size has 1.
+        """
+        rows, boxes = self.tests["never_labelled"], self.corpus.test_unseen_labels["object_box"]
+        collate, config = DataCollatorForMner(self.processor), model.config
+        side = config.image_size // config.vision_config.patch_size
+        kept: dict[str, list[float]] = {"patches": [], "object": [], "tokens": [], "name": []}
+        model.eval()
+        for start in range(0, len(rows), 64):
+            batch = collate(rows[start : start + 64])
+            labels = batch.pop("labels")
+            with torch.no_grad():
+                output = model(**batch)
+            patches = output.vision_keep_masks[-1][:, int(config.has_vision_class_token) :]
+            # (batch, patches) -> (batch, rows, columns)
+            for mask, box in zip(patches.unflatten(1, (side, side)), boxes[start : start + 64], strict=True):
+                kept["patches"].append(float(mask.mean()))
+                if box is not None:
+                    left, top, right, bottom = (round(edge * side / self.quickstart.PICTURE_SIZE) for edge in box)
+                    inside = mask[top : max(bottom, top + 1), left : max(right, left + 1)]
+                    kept["object"].append(float(inside.mean()))
+            words = (labels != -100).float()
+            names = (labels > 0).float()
+            tokens = output.text_keep_masks[-1]
+            kept["tokens"] += ((tokens * words).sum(1) / words.sum(1)).tolist()
+            kept["name"] += ((tokens * names).sum(1) / names.sum(1).clamp(min=1)).tolist()
+        means = {f"kept_{name}": float(np.mean(values)) for name, values in kept.items() if values}
+        if "kept_object" in means:
+            means["object_ratio"] = means["kept_object"] / max(means["kept_patches"], 1e-9)
+        return means | {"name_ratio": means["kept_name"] / max(means["kept_tokens"], 1e-9)}
 
 
 def _photo_pictures(photos: Mapping[str, list[bytes]], flipped: bool = False) -> tuple[list[Any], list[int]]:

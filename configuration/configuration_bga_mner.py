@@ -45,6 +45,11 @@ class BgaMnerConfig(PreTrainedConfig):
     sampler_initial_keep : float, default 0.9
         Share of positions that an untrained sampler keeps through *all* stages. The keep mask of a stage is the
         product of all decisions so far, so an even start (0.5 a stage) would leave the last of four stages 6 %.
+    keep_budget : float, default 1.0
+        Share of tokens and of patches that may be kept through all stages without a price; 1.0 switches the price off.
+        The paper has none, and without one a sampler has little reason to drop anything: attention can look away.
+    keep_budget_weight : float, default 10.0
+        Weight of the squared excess over the budget in the loss.
     use_text_to_image, use_image_to_text : bool, default True
         MCG: generate visual features from text, and text features from pictures (paper's ablations). Without
         `use_text_to_image` the text branch is a plain encoder.
@@ -128,6 +133,7 @@ class BgaMnerConfig(PreTrainedConfig):
         "crf_loss",
         "reconstruction_loss",
         "cycle_loss",
+        "keep_loss",
         "last_hidden_state",
         "vision_last_hidden_state",
         "generated_vision",
@@ -144,6 +150,8 @@ class BgaMnerConfig(PreTrainedConfig):
     use_context_sampler: bool = True
     sampler_temperature: int | float = 1.0
     sampler_initial_keep: float = 0.9
+    keep_budget: int | float = 1.0
+    keep_budget_weight: int | float = 10.0
     use_text_to_image: bool = True
     use_image_to_text: bool = True
     hybrid_attention: Literal["text", "both", "none"] = "text"
@@ -281,7 +289,12 @@ class BgaMnerConfig(PreTrainedConfig):
         for name in ("sampler_temperature", "generator_ffn_ratio", "generator_num_layers", "initializer_range"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, but is {getattr(self, name)}.")
-        for name in ("reconstruction_weight", "cycle_weight"):
+        if not 0 < self.keep_budget <= 1:
+            raise ValueError(
+                f"keep_budget is a share of positions, above 0 and at most 1, but is {self.keep_budget}. "
+                "1 switches it off."
+            )
+        for name in ("reconstruction_weight", "cycle_weight", "keep_budget_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}. 0 switches the loss off.")
 

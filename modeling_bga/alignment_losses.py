@@ -88,6 +88,39 @@ def mean_over_batch(per_sentence: list[torch.Tensor], counted: torch.Tensor) -> 
     return torch.where(counted, stacked, 0.0).mean()
 
 
+def keep_budget_loss(keep_mask: torch.Tensor, exists: torch.Tensor | None, budget: float) -> torch.Tensor:
+    r"""Price what a sampler keeps beyond its budget, one number per sentence (or picture).
+
+    .. math:: \max(0,\; \tfrac1n\textstyle\sum_i keep_i - budget)^2
+
+    The reading losses alone hardly make a sampler drop anything, since attention can look away from what doesn't
+    matter. A budget makes positions compete, and the reading losses decide which ones stay.
+
+    Parameters
+    ----------
+    keep_mask : torch.FloatTensor of shape (batch, length)
+        Of the last stage, with its straight-through gradient.
+    exists : torch.BoolTensor of shape (batch, length) or None
+        False at padding; None where there is none.
+    budget : float
+        Share of positions that is free.
+
+    Returns
+    -------
+    torch.FloatTensor of shape (batch,)
+        In float32.
+
+    Examples
+    --------
+    >>> keep_budget_loss(torch.tensor([[1.0, 1, 0, 0], [1, 0, 0, 0]]), None, 0.25)
+    tensor([0.0625, 0.0000])
+    """
+    keep = keep_mask.float()
+    weight = torch.ones_like(keep) if exists is None else exists.float()
+    ratio = (keep * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+    return (ratio - budget).clamp(min=0).square()
+
+
 def alignment_losses(
     config: BgaMnerConfig,
     text: BranchTrace,
@@ -147,4 +180,4 @@ def alignment_losses(
     return reconstruction_loss, cycle_loss
 
 
-__all__ = ["alignment_losses", "feature_distance", "mean_over_batch"]
+__all__ = ["alignment_losses", "feature_distance", "keep_budget_loss", "mean_over_batch"]

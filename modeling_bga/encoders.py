@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -121,14 +122,39 @@ def final_norm(encoder: PreTrainedModel, hidden_states: torch.Tensor) -> torch.T
     return hidden_states if path is None else getattr(encoder, path)(hidden_states)
 
 
-def embed_text(
-    encoder: PreTrainedModel,
-    attention_mask: torch.Tensor,
-    input_ids: torch.Tensor | None,
-    token_type_ids: torch.Tensor | None,
-    position_ids: torch.Tensor | None,
-    inputs_embeds: torch.Tensor | None,
-) -> torch.Tensor:
+class TextInputs(NamedTuple):
+    """A batch of texts.
+
+    Attributes
+    ----------
+    input_ids : torch.LongTensor of shape (batch, length) or None
+        Token ids; either these or `inputs_embeds`.
+    token_type_ids : torch.LongTensor of shape (batch, length) or None
+        Segment ids; ignored by encoders that have none.
+    position_ids : torch.LongTensor of shape (batch or 1, length) or None
+        Positions; counted if there are none.
+    inputs_embeds : torch.FloatTensor of shape (batch, length, embedding size) or None
+        Token embeddings instead of ids.
+    attended : torch.BoolTensor of shape (batch, length)
+        False at padding.
+    padding_mask : torch.BoolTensor of shape (batch, length) or None
+        The same, but None where nothing is padding: attention is faster for knowing it.
+    """
+
+    input_ids: torch.Tensor | None
+    token_type_ids: torch.Tensor | None
+    position_ids: torch.Tensor | None
+    inputs_embeds: torch.Tensor | None
+    attended: torch.Tensor
+    padding_mask: torch.Tensor | None
+
+    def rows(self, rows: torch.Tensor) -> TextInputs:
+        """Return some of the texts; `rows` are their numbers, of shape (chosen,)."""
+        batch = len(self.attended)
+        return TextInputs(*(field if field is None or len(field) != batch else field[rows] for field in self))
+
+
+def embed_text(encoder: PreTrainedModel, inputs: TextInputs) -> torch.Tensor:
     """Embed a batch of texts.
 
     Positions are counted over attended tokens, so that padding on the left changes nothing.
@@ -137,16 +163,8 @@ def embed_text(
     ----------
     encoder : PreTrainedModel
         Text encoder.
-    attention_mask : torch.BoolTensor of shape (batch, length)
-        False at padding.
-    input_ids : torch.LongTensor of shape (batch, length) or None
-        Token ids; either these or `inputs_embeds`.
-    token_type_ids : torch.LongTensor of shape (batch, length) or None
-        Segment ids; ignored by encoders that have none.
-    position_ids : torch.LongTensor of shape (batch, length) or None
-        Positions, if not counted here.
-    inputs_embeds : torch.FloatTensor of shape (batch, length, embedding size) or None
-        Token embeddings instead of ids.
+    inputs : TextInputs
+        Texts.
 
     Returns
     -------
@@ -154,13 +172,14 @@ def embed_text(
         States that enter the first layer.
     """
     family = _FAMILIES[encoder.config.model_type]
+    position_ids = inputs.position_ids
     if position_ids is None:
-        positions = attention_mask.long().cumsum(dim=1) * attention_mask  # 1, 2, ... and 0 at padding
+        positions = inputs.attended.long().cumsum(dim=1) * inputs.attended  # 1, 2, ... and 0 at padding
         first = encoder.config.pad_token_id + 1 if family.positions_start_after_padding_id else 0
         position_ids = (positions - 1).clamp(min=0 if first == 0 else -1) + first
-    token_types = {"token_type_ids": token_type_ids} if family.takes_token_types else {}
+    token_types = {"token_type_ids": inputs.token_type_ids} if family.takes_token_types else {}
     states = encoder.embeddings(
-        input_ids=input_ids, position_ids=position_ids, inputs_embeds=inputs_embeds, **token_types
+        input_ids=inputs.input_ids, position_ids=position_ids, inputs_embeds=inputs.inputs_embeds, **token_types
     )
     # ELECTRA has the projection only where its embeddings are narrower than its layers
     if family.input_projection is not None and hasattr(encoder, family.input_projection):
@@ -198,6 +217,7 @@ def embed_pictures(encoder: PreTrainedModel, pixel_values: torch.Tensor) -> torc
 
 __all__ = [
     "EncoderFamily",
+    "TextInputs",
     "build_encoder",
     "embed_pictures",
     "embed_text",

@@ -9,11 +9,11 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
-LOSS_PARTS = ("crf_loss", "reconstruction_loss", "cycle_loss")
+LOSS_PARTS = ("crf_loss", "reconstruction_loss", "cycle_loss", "keep_loss")
 
 
 class LossPartsCallback(TrainerCallback):
-    """Add `crf_loss`, `reconstruction_loss` and `cycle_loss` to what a stock `Trainer` logs in training.
+    """Add `crf_loss`, `reconstruction_loss`, `cycle_loss` and `keep_loss` to what a stock `Trainer` logs in training.
 
     Each is the mean, unweighted, over the batches since the last log, where a batch without labels or pictures counts
     as 0; of several processes, this process's batches. Console and `trainer_state.json` show them. `Trainer` calls

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,12 +13,12 @@ from transformers import initialization as init
 from transformers.utils import logging
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from .alignment_losses import alignment_losses
+from .alignment_losses import alignment_losses, keep_budget_loss, mean_over_batch
 from .branch import AlignedBranch, BranchTrace, ReadFeatures
 from .context_sampler import ContextSampler
 from .crf import ConditionalRandomField, bio_constraints
 from .cross_modal_generator import CrossModalGenerator
-from .encoders import build_encoder, embed_pictures, embed_text, final_norm, load_encoder, longest_text
+from .encoders import TextInputs, build_encoder, embed_pictures, embed_text, final_norm, load_encoder, longest_text
 from .entity_replacement import ReplacedEntities, replace_entities
 from .hybrid_attention import HybridProjection
 from .keep_mask import padding_bias
@@ -160,23 +160,6 @@ def _is_in(name: str, modules: tuple[str, ...]) -> bool:
 def _module_name(parameter_name: str) -> str:
     """Shorten a parameter's name to the first two modules below the base model."""
     return ".".join(parameter_name.removeprefix("bga_mner.").split(".")[:2]).removesuffix(".weight")
-
-
-class TextInputs(NamedTuple):
-    """What the text branch is run on, row by row; shapes as in [`BgaMnerModel.forward`]."""
-
-    input_ids: torch.Tensor | None
-    token_type_ids: torch.Tensor | None
-    position_ids: torch.Tensor | None
-    inputs_embeds: torch.Tensor | None
-    attended: torch.Tensor
-    padding_mask: torch.Tensor | None
-
-    def rows(self, rows: torch.Tensor) -> TextInputs:
-        """Return some of the rows; `rows` are their numbers (chosen,)."""
-        batch = len(self.attended)
-        # position ids may stand for all rows at once: (1, length)
-        return TextInputs(*(field if field is None or len(field) != batch else field[rows] for field in self))
 
 
 class BgaMnerModel(BgaMnerPreTrainedModel):
@@ -336,15 +319,15 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             vision = self._run_vision(pixel_values, attended, padding_mask, length)
 
         inputs = TextInputs(input_ids, token_type_ids, position_ids, inputs_embeds, attended, padding_mask)
-        reads_real = replaced is not None and config.replaced_entities_read == "real"
+        shown = replaced if config.replaced_entities_read == "real" else None
         aligned = use_real = picture_mask
         if source != "real":
             use_real = None
-        if reads_real and vision is not None:
-            use_real = replaced.chosen & picture_mask
+        if shown is not None and vision is not None:
+            use_real = shown.chosen & picture_mask
             # their words aren't what the picture shows
-            aligned = picture_mask & ~replaced.chosen
-            inputs = inputs._replace(input_ids=replaced.input_ids)
+            aligned = picture_mask & ~shown.chosen
+            inputs = inputs._replace(input_ids=shown.input_ids)
         reads = self.text_branch.projections is not None and source != "none"
         if output_hidden_states is None:
             output_hidden_states = config.output_hidden_states
@@ -359,7 +342,10 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             reconstruction_loss, cycle_loss = alignment_losses(
                 config, text, vision, self.text_branch.generator, self.vision_branch.generator, aligned, padding_mask
             )
-        if replaced is not None and not reads_real:
+        keep_loss = None
+        if config.keep_budget < 1 and self.training:
+            keep_loss = self._keep_loss(text, vision, padding_mask, picture_mask)
+        if replaced is not None and shown is None:
             text.last = self._read_again(inputs, replaced, text)
 
         output = BgaMnerModelOutput(
@@ -367,6 +353,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             vision_last_hidden_state=None if vision is None else vision.last,
             reconstruction_loss=reconstruction_loss,
             cycle_loss=cycle_loss,
+            keep_loss=keep_loss,
             generated_vision=tuple(text.generated) or None,
             generated_text=None if vision is None else (tuple(vision.generated) or None),
             text_keep_masks=tuple(text.keep_masks),
@@ -422,14 +409,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         attended = inputs.attended
         return self.text_branch(
             self.text_encoder,
-            embed_text(
-                self.text_encoder,
-                attended,
-                inputs.input_ids,
-                inputs.token_type_ids,
-                inputs.position_ids,
-                inputs.inputs_embeds,
-            ),
+            embed_text(self.text_encoder, inputs),
             inputs.padding_mask,
             # the first attended position, wherever padding puts it
             attended & (attended.cumsum(dim=1) == 1),
@@ -439,6 +419,22 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             read=read,
             output_hidden_states=output_hidden_states,
         )
+
+    def _keep_loss(
+        self,
+        text: BranchTrace,
+        vision: BranchTrace | None,
+        padding_mask: torch.Tensor | None,
+        picture_mask: torch.Tensor | None,
+    ) -> torch.Tensor | None:
+        """Price what the last stages keep beyond the budget, summed over modalities."""
+        losses = []
+        if self.text_branch.samplers is not None:
+            losses.append(keep_budget_loss(text.keep_masks[-1], padding_mask, self.config.keep_budget).mean())
+        if self.vision_branch.samplers is not None and vision is not None:
+            excess = keep_budget_loss(vision.keep_masks[-1], None, self.config.keep_budget)
+            losses.append(mean_over_batch([excess], picture_mask))
+        return torch.stack(losses).sum() if losses else None
 
     def _read_again(self, inputs: TextInputs, replaced: ReplacedEntities, text: BranchTrace) -> torch.Tensor:
         """Read the chosen sentences with replaced entities, beside features generated from the true words.
@@ -570,6 +566,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
             (crf_loss, 1.0),
             (outputs.reconstruction_loss, self.config.reconstruction_weight),
             (outputs.cycle_loss, self.config.cycle_weight),
+            (outputs.keep_loss, self.config.keep_budget_weight),
         ):
             if part is not None:
                 loss = weight * part if loss is None else loss + weight * part
@@ -589,6 +586,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
             crf_loss=crf_loss,
             reconstruction_loss=outputs.reconstruction_loss,
             cycle_loss=outputs.cycle_loss,
+            keep_loss=outputs.keep_loss,
             vision_last_hidden_state=outputs.vision_last_hidden_state,
             generated_vision=outputs.generated_vision,
             generated_text=outputs.generated_text,

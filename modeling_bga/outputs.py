@@ -25,6 +25,8 @@ class BgaMnerModelOutput(ModelOutput):
         L_rec, unweighted: over stages, directions and the batch.
     cycle_loss : torch.FloatTensor of shape (), optional
         L_cyc, unweighted.
+    keep_loss : torch.FloatTensor of shape (), optional
+        Squared excess over `config.keep_budget`, unweighted; in training, where there is a budget.
     generated_vision : tuple of torch.FloatTensor of shape (batch, vision length, vision hidden size), optional
         Visual features that each stage generated from the text.
     generated_text : tuple of torch.FloatTensor of shape (batch, length, text hidden size), optional
@@ -41,6 +43,7 @@ class BgaMnerModelOutput(ModelOutput):
     vision_last_hidden_state: torch.FloatTensor | None = None
     reconstruction_loss: torch.FloatTensor | None = None
     cycle_loss: torch.FloatTensor | None = None
+    keep_loss: torch.FloatTensor | None = None
     generated_vision: tuple[torch.FloatTensor, ...] | None = None
     generated_text: tuple[torch.FloatTensor, ...] | None = None
     text_keep_masks: tuple[torch.FloatTensor, ...] | None = None
@@ -63,7 +66,7 @@ class BgaMnerTokenClassifierOutput(ModelOutput):
         In evaluation the most probable tag path (Viterbi), -100 at padding and outside `word_start_mask`.
     emissions : torch.FloatTensor of shape (batch, length, tags)
         Tag scores before the CRF.
-    crf_loss, reconstruction_loss, cycle_loss : torch.FloatTensor of shape (), optional
+    crf_loss, reconstruction_loss, cycle_loss, keep_loss : torch.FloatTensor of shape (), optional
         The parts of the loss, unweighted.
     generated_vision, generated_text, text_keep_masks, vision_keep_masks, vision_last_hidden_state, hidden_states
         As in [`BgaMnerModelOutput`].
@@ -76,6 +79,7 @@ class BgaMnerTokenClassifierOutput(ModelOutput):
     crf_loss: torch.FloatTensor | None = None
     reconstruction_loss: torch.FloatTensor | None = None
     cycle_loss: torch.FloatTensor | None = None
+    keep_loss: torch.FloatTensor | None = None
     vision_last_hidden_state: torch.FloatTensor | None = None
     generated_vision: tuple[torch.FloatTensor, ...] | None = None
     generated_text: tuple[torch.FloatTensor, ...] | None = None

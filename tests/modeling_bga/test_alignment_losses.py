@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bga_mner.modeling_bga.alignment_losses import feature_distance, mean_over_batch
+from bga_mner.modeling_bga.alignment_losses import feature_distance, keep_budget_loss, mean_over_batch
 
 
 def slow_distance(generated, target, weight, distance, normalize):
@@ -90,3 +90,13 @@ def test_half_precision_is_compared_in_single_precision():
 def test_an_unknown_distance_is_refused():
     with pytest.raises(ValueError, match="'mse', 'smooth_l1' or 'cosine'"):
         feature_distance(torch.randn(1, 2, 3), torch.randn(1, 2, 3), torch.ones(1, 2), "l1", True)
+
+
+def test_budget_prices_what_is_kept_beyond_it():
+    keep = torch.tensor([[1.0, 1, 1, 0, 1], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]], requires_grad=True)
+    exists = torch.tensor([[True, True, True, True, False], [True] * 5, [True, True, False, False, False]])
+    loss = keep_budget_loss(keep, exists, 0.5)
+    assert torch.allclose(loss, torch.tensor([0.25**2, 0.0, 0.5**2]))
+    loss.sum().backward()
+    assert torch.equal(keep.grad != 0, exists & torch.tensor([[True], [False], [True]]))
+    assert torch.allclose(keep_budget_loss(keep, None, 0.5), torch.tensor([0.3**2, 0.0, 0.5**2]))

@@ -248,6 +248,25 @@ def test_pairs_with_replaced_entities_take_no_part_in_the_alignment_losses(make_
     assert model(**batch).reconstruction_loss > 0
 
 
+def test_a_budget_is_part_of_the_loss_and_teaches_the_samplers(make_model, make_batch):
+    model = make_model(keep_budget=0.1, keep_budget_weight=3.0).train()
+    output = model(**make_batch())
+    parts = output.crf_loss + output.reconstruction_loss + output.cycle_loss + 3 * output.keep_loss
+    assert torch.allclose(output.loss, parts)
+    output.keep_loss.backward()
+    for branch in (model.bga_mner.text_branch, model.bga_mner.vision_branch):
+        assert all(sampler.decision.weight.grad.abs().sum() > 0 for sampler in branch.samplers)
+    assert model.eval()(**make_batch()).keep_loss is None
+    assert make_model().train()(**make_batch()).keep_loss is None
+
+
+def test_a_missing_picture_has_no_budget_to_spend(make_model, make_batch):
+    model, batch = make_model(keep_budget=0.01, use_text_to_image=False).train(), make_batch()
+    assert model(**batch).keep_loss > 0
+    batch["picture_mask"][:] = False
+    assert model(**batch).keep_loss == 0
+
+
 def test_what_stands_for_a_missing_picture_reaches_no_gradient(make_model, make_batch):
     model, batch = make_model(), make_batch()
     batch["picture_mask"][1] = False
