@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from transformers.utils.logging import tqdm
 
 from ..modeling_bga.alignment_losses import feature_distance
 from ..modeling_bga.keep_mask import padding_bias
