@@ -33,12 +33,28 @@ from .processing import (
 
 
 if TYPE_CHECKING:
-    from .processing import ConllReport, MnerMetric, build_compute_metrics, read_conll, score_tags, write_conll
+    from .processing import (
+        ConllReport,
+        MnerMetric,
+        alignment_report,
+        build_compute_metrics,
+        read_conll,
+        score_tags,
+        write_conll,
+    )
 
 __version__ = "0.1.0"
 
 # These pull in datasets and evaluate, for which inference has no use: imported when first asked for.
-_LAZY = ("ConllReport", "MnerMetric", "build_compute_metrics", "read_conll", "score_tags", "write_conll")
+_LAZY = (
+    "ConllReport",
+    "MnerMetric",
+    "alignment_report",
+    "build_compute_metrics",
+    "read_conll",
+    "score_tags",
+    "write_conll",
+)
 
 __all__ = [
     "TEXT_ENCODERS",
@@ -57,6 +73,7 @@ __all__ = [
     "DataCollatorForMner",
     "LossPartsCallback",
     "MnerMetric",
+    "alignment_report",
     "build_compute_metrics",
     "labels_from_tags",
     "load_picture",

@@ -30,7 +30,7 @@ from transformers import AutoImageProcessor, AutoModel, Trainer, ViTImageProcess
 from transformers.utils import logging
 
 from bga_mner import BgaMnerProcessor, DataCollatorForMner, LossPartsCallback, score_tags, spans_from_tags
-from bga_mner.processing.alignment_report import alignment_report
+from bga_mner.processing.alignment_measures import alignment_report
 from bga_mner.processing.generated_corpus import ENTITY_TYPES, GeneratedCorpus, build_tokenizer, generate_corpus
 
 

@@ -12,11 +12,13 @@ from .word_splitting import split_words
 
 
 if TYPE_CHECKING:
+    from .alignment_measures import alignment_report
     from .conll import ConllReport, read_conll, write_conll
     from .mner_metric import MnerMetric, build_compute_metrics, score_tags
 
 # These pull in datasets, evaluate and scikit-learn, for which inference has no use: imported when first asked for.
 _LAZY = {
+    "alignment_report": "alignment_measures",
     "ConllReport": "conll",
     "read_conll": "conll",
     "write_conll": "conll",
@@ -31,6 +33,7 @@ __all__ = [
     "ConllReport",
     "DataCollatorForMner",
     "MnerMetric",
+    "alignment_report",
     "build_compute_metrics",
     "labels_from_tags",
     "load_picture",

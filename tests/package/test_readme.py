@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -49,6 +50,11 @@ def workplace(tmp_path_factory) -> Path:
         write_conll(folder / f"{name}.txt", labelled["tokens"], labelled["ner_tags"], labelled["id"])
         for row in labelled:
             (folder / "pictures" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
+    with (folder / "pairs.jsonl").open("w") as file:
+        for row in corpus.train.filter(lambda row: row["ner_tags"] is None):
+            path = folder / "pictures" / f"{row['id']}.png"
+            path.write_bytes(row["image"]["bytes"])
+            file.write(json.dumps({"text": " ".join(row["tokens"]), "image": f"pictures/{path.name}"}) + "\n")
     return folder
 
 
@@ -61,9 +67,11 @@ def run(workplace: Path, command: list[str]) -> str:
 
 def test_the_python_examples_run_in_order(workplace):
     examples = blocks("python")
-    assert len(examples) == 3
+    assert len(examples) == 4
     run(workplace, [sys.executable, "-c", "\n".join(examples)])
     assert (workplace / "outputs" / "mner" / "model.safetensors").exists()
+    (tutorial,) = [example for example in examples if "pairs.jsonl" in example]
+    assert len(tutorial.splitlines()) < 40
 
 
 def test_the_fine_tuning_command_runs(workplace):

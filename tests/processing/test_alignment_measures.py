@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bga_mner.processing.alignment_report import alignment_report, draw_distractors, retrieval_ranks, spread
+from bga_mner.processing.alignment_measures import alignment_report, draw_distractors, retrieval_ranks, spread
 
 
 class PadOnly:
