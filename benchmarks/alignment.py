@@ -351,11 +351,17 @@ _RECIPE_FLAGS = ("entity_replacement_probability", "gate_initial_bias", "reconst
 _RECIPE_FLAGS += ("sampler_initial_keep",)
 
 
+# Photographs of two concepts differ less, beside what differs within a concept, than drawings do: a generator needs more
+# steps to tell them apart. There are fewer of them, too, to train a vision encoder on.
+_DRAWN = {"steps": 450, "vision_steps": 700, "vision_width": 32}
+_PHOTOGRAPHED = {"steps": 1200, "vision_steps": 500, "vision_width": 64}
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0", help="comma-separated")
     parser.add_argument("--variants", default="full,text_only", help=f"comma-separated, of {', '.join(VARIANTS)}")
-    parser.add_argument("--steps", type=int, default=450)
+    parser.add_argument("--steps", type=int, help="default: 450 with drawings, 1200 with photographs")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     for name in _RECIPE_FLAGS:
@@ -369,14 +375,17 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--clauses", action="store_true", help="irrelevant clauses in every sentence")
     parser.add_argument("--pictures", type=Path, help="photographs, one folder a concept, instead of drawings")
     parser.add_argument("--vision_model", help="folder or checkpoint of a vision encoder, instead of a tiny one")
-    parser.add_argument("--vision_steps", type=int, default=700, help="of the tiny vision encoder's own training")
-    parser.add_argument("--vision_width", type=int, default=32, help="of the tiny vision encoder")
+    parser.add_argument("--vision_steps", type=int, help="of the tiny vision encoder's own training; default: 700, 500")
+    parser.add_argument("--vision_width", type=int, help="of the tiny vision encoder; default: 32, 64")
     parser.add_argument("--drawings", type=int, default=8000, help="for the tiny vision encoder's own training")
     parser.add_argument("--report", action="store_true", help="print cycle, reconstruction and retrieval figures too")
     parser.add_argument("--threads", type=int, help="threads of torch; default: leave them")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     options = parser.parse_args(argv)
+    for name, value in (_DRAWN if options.pictures is None else _PHOTOGRAPHED).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     options.variants = options.variants.split(",")
     if unknown := set(options.variants) - VARIANTS.keys():
         parser.error(f"expected variants of {', '.join(VARIANTS)}, got {', '.join(sorted(unknown))}")
