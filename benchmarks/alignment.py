@@ -19,11 +19,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import module_from_spec, spec_from_file_location
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageEnhance, ImageOps
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoImageProcessor, AutoModel, Trainer, ViTImageProcessorPil, set_seed
@@ -206,7 +208,9 @@ class Benchmark:
             drawn = quickstart.concept_pictures(options.drawings, self.seed, side, options.clutter)
             held_out = quickstart.concept_pictures(options.drawings // 20, self.seed + 1000, side, options.clutter)
             return self._trained(image_processor, drawn, held_out, arguments)
-        return self._trained(image_processor, _photo_pictures(own, flipped=True), _photo_pictures(photos), arguments)
+        return self._trained(
+            image_processor, _photo_pictures(own, copies=8, seed=self.seed), _photo_pictures(photos), arguments
+        )
 
     def _trained(self, image_processor: Any, train: Any, held_out: Any, arguments: Any) -> tuple[Any, Any, float]:
         width = self.options.vision_width
@@ -331,30 +335,41 @@ class Benchmark:
         return means | {"name_ratio": means["kept_name"] / max(means["kept_tokens"], 1e-9)}
 
 
-def _photo_pictures(photos: Mapping[str, list[bytes]], flipped: bool = False) -> tuple[list[Any], list[int]]:
-    """Decode photographs; return them, and their mirror images if asked for, with their concepts' numbers."""
-    from io import BytesIO
-
-    from PIL import Image, ImageOps
-
+def _photo_pictures(photos: Mapping[str, list[bytes]], copies: int = 0, seed: int = 0) -> tuple[list[Any], list[int]]:
+    """Decode photographs; return them, or altered copies if asked for, with their concepts' numbers."""
+    rng = random.Random(f"photos-{seed}")
     pictures, concepts = [], []
     for number, kind in enumerate(ENTITY_TYPES):
         for data in photos[kind]:
             picture = Image.open(BytesIO(data)).convert("RGB")
-            for version in (picture, ImageOps.mirror(picture)) if flipped else (picture,):
-                pictures.append(version)
-                concepts.append(number)
+            versions = [_altered(picture, rng) for _ in range(copies)] or [picture]
+            pictures += versions
+            concepts += [number] * len(versions)
     return pictures, concepts
+
+
+def _altered(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """Shift, mirror and tint a photograph: few photographs are to teach what doesn't matter."""
+    wide, high = picture.size
+    picture = ImageOps.mirror(picture) if rng.random() < 0.5 else picture
+    # a slightly larger copy underneath fills the border
+    canvas = picture.resize((wide + 2 * (wide // 8), high + 2 * (high // 8)))
+    canvas.paste(picture, (wide // 8, high // 8))
+    left, top = rng.randint(0, 2 * (wide // 8)), rng.randint(0, 2 * (high // 8))
+    picture = canvas.crop((left, top, left + wide, top + high))
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        picture = enhance(picture).enhance(rng.uniform(0.7, 1.3))
+    return picture
 
 
 _RECIPE_FLAGS = ("entity_replacement_probability", "gate_initial_bias", "reconstruction_weight", "cycle_weight")
 _RECIPE_FLAGS += ("sampler_initial_keep",)
 
 
-# Photographs of two concepts differ less, beside what differs within a concept, than drawings do: a generator needs more
-# steps to tell them apart. There are fewer of them, too, to train a vision encoder on.
+# Photographs of two concepts differ less, beside what differs within a concept, than drawings do: a generator needs
+# more steps to tell them apart, and the vision encoder more width.
 _DRAWN = {"steps": 450, "vision_steps": 700, "vision_width": 32}
-_PHOTOGRAPHED = {"steps": 1200, "vision_steps": 500, "vision_width": 64}
+_PHOTOGRAPHED = {"steps": 1200, "vision_steps": 1000, "vision_width": 64}
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -375,7 +390,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--clauses", action="store_true", help="irrelevant clauses in every sentence")
     parser.add_argument("--pictures", type=Path, help="photographs, one folder a concept, instead of drawings")
     parser.add_argument("--vision_model", help="folder or checkpoint of a vision encoder, instead of a tiny one")
-    parser.add_argument("--vision_steps", type=int, help="of the tiny vision encoder's own training; default: 700, 500")
+    parser.add_argument(
+        "--vision_steps", type=int, help="of the tiny vision encoder's own training; default: 700, 1000"
+    )
     parser.add_argument("--vision_width", type=int, help="of the tiny vision encoder; default: 32, 64")
     parser.add_argument("--drawings", type=int, default=8000, help="for the tiny vision encoder's own training")
     parser.add_argument("--report", action="store_true", help="print cycle, reconstruction and retrieval figures too")
