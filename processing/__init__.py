@@ -13,12 +13,23 @@ from .word_splitting import split_words
 
 if TYPE_CHECKING:
     from .alignment_measures import alignment_report
+    from .bootstrap import bootstrap_interval, paired_bootstrap
     from .conll import ConllReport, read_conll, write_conll
+    from .evaluation import predict_tags, robustness_report
+    from .label_map import map_labels
     from .mner_metric import MnerMetric, build_compute_metrics, score_tags
+    from .picture_removal import mismatch_pictures, remove_pictures
 
 # These pull in datasets, evaluate and scikit-learn, for which inference has no use: imported when first asked for.
 _LAZY = {
     "alignment_report": "alignment_measures",
+    "bootstrap_interval": "bootstrap",
+    "paired_bootstrap": "bootstrap",
+    "map_labels": "label_map",
+    "remove_pictures": "picture_removal",
+    "mismatch_pictures": "picture_removal",
+    "predict_tags": "evaluation",
+    "robustness_report": "evaluation",
     "ConllReport": "conll",
     "read_conll": "conll",
     "write_conll": "conll",
@@ -34,12 +45,19 @@ __all__ = [
     "DataCollatorForMner",
     "MnerMetric",
     "alignment_report",
+    "bootstrap_interval",
     "build_compute_metrics",
     "labels_from_tags",
     "load_picture",
+    "map_labels",
+    "mismatch_pictures",
+    "paired_bootstrap",
     "predict",
+    "predict_tags",
     "read_conll",
+    "remove_pictures",
     "repair_bio",
+    "robustness_report",
     "score_tags",
     "spans_from_tags",
     "split_words",

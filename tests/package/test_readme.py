@@ -74,13 +74,26 @@ def test_the_python_examples_run_in_order(workplace):
     assert len(tutorial.splitlines()) < 40
 
 
-def test_the_fine_tuning_command_runs(workplace):
+@pytest.fixture(scope="module")
+def fine_tuned(workplace) -> Path:
     (command,) = [block for block in blocks("bash") if "run_mner.py" in block]
     words = shlex.split(command.replace("\\\n", " "))
     words[:2] = [sys.executable, str(ROOT / words[1])]
     words[words.index("outputs/mner")] = "outputs/by_command"
     run(workplace, [*words, "--max_steps", "3", "--use_cpu", "true"])
-    assert (workplace / "outputs" / "by_command" / "predictions.conll").exists()
+    return workplace / "outputs" / "by_command"
+
+
+def test_the_fine_tuning_command_runs(fine_tuned):
+    assert (fine_tuned / "predictions.conll").exists()
+
+
+def test_the_robustness_command_runs(workplace, fine_tuned):
+    (command,) = [block for block in blocks("bash") if "evaluate_robustness.py" in block]
+    words = shlex.split(command)
+    words[:2] = [sys.executable, str(ROOT / words[1])]
+    words[words.index("outputs/mner")] = str(fine_tuned)
+    assert "mismatched" in run(workplace, [*words, "--samples", "20", "--output_dir", "outputs/robustness"])
 
 
 def test_make_targets_exist():

@@ -1,0 +1,269 @@
+"""How much do pictures matter, and how sure is a score? Missing and mismatched pictures, other data sets, intervals.
+
+Test a saved model on CoNLL files, with all pictures, with 25, 50, 75 and 100 % of them removed, and with those of other
+tweets. --label_map renames types, of the model and of the file, where a model meets a data set with other names; an
+empty name (OTHER=) leaves a type out::
+
+    python examples/evaluate_robustness.py test --model_dir outputs/mner --test_file test.txt --image_dir pictures \
+        --label_map OTHER=MISC
+
+Train with 0, 25, 50, 75 and 100 % of the pictures removed, and with mismatched ones, on the generated corpus of
+examples/quickstart.py: offline, and about three times as long as the quickstart. The first model, and a test file with
+pictures, are left in the output folder for the other command::
+
+    python examples/evaluate_robustness.py train
+
+Brackets hold bootstrap intervals. Differences and p-values compare with the first row, on the same draws of sentences:
+p is the share of the draws in which the better one of the two isn't better.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, disable_progress_bars
+from rich.console import Console
+from rich.table import Table
+from transformers import ViTImageProcessorPil, set_seed
+from transformers.utils import logging
+
+from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, read_conll, write_conll
+from bga_mner.processing.bootstrap import bootstrap_interval, paired_bootstrap
+from bga_mner.processing.evaluation import predict_tags, robustness_report
+from bga_mner.processing.generated_corpus import build_tokenizer, concept_pictures, generate_corpus
+from bga_mner.processing.label_map import entity_types
+from bga_mner.processing.picture_removal import mismatch_pictures, remove_pictures
+
+
+TRAINING_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+TEST_SETS = {"labelled": "labelled names", "never_labelled": "never-labelled names"}
+
+
+def load_quickstart() -> Any:
+    """Import examples/quickstart.py, whose training functions are used here."""
+    path = Path(__file__).resolve().with_name("quickstart.py")
+    spec = spec_from_file_location("quickstart", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ValueError(f"Expected the script {str(path)!r} beside this one, but it is not there.")
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+def parse_label_map(items: list[str]) -> dict[str, str | None]:
+    """Read OTHER=MISC as a mapping; an empty name stands for None."""
+    label_map: dict[str, str | None] = {}
+    for item in items:
+        old, equals, new = item.partition("=")
+        if not old or not equals:
+            raise ValueError(f"Expected OLD=NEW, or OLD= to leave a type out, as --label_map, got {item!r}.")
+        label_map[old] = new or None
+    return label_map
+
+
+def with_interval(scores: dict[str, Any], between: str = " ") -> str:
+    """Show F1 with its interval."""
+    return f"{scores['f1']:.3f}{between}[{scores['low']:.3f}, {scores['high']:.3f}]"
+
+
+def compared(scores: dict[str, Any] | None) -> tuple[str, str]:
+    """Show a difference with its interval, and its p-value."""
+    if scores is None:
+        return "", ""
+    return f"{scores['difference']:+.3f} [{scores['low']:+.3f}, {scores['high']:+.3f}]", f"{scores['p']:.3f}"
+
+
+def print_report(console: Console, report: list[dict[str, Any]]) -> None:
+    """Print two tables: F1 under each condition, and F1 by type."""
+    table = Table(title=f"F1 on {report[0]['sentences']:,} sentences", title_justify="left")
+    table.add_column("read at test")
+    for column in ("pictures", "F1", "difference", "p"):
+        table.add_column(column, justify="right")
+    for row in report:
+        table.add_row(row["condition"], f"{row['pictures']:,}", with_interval(row), *compared(row["compared"]))
+    console.print(table)
+    types = sorted({kind for row in report for kind in row["types"]})
+    by_type = Table(title="F1 by type (number of entities)", title_justify="left")
+    by_type.add_column("read at test")
+    for kind in types:
+        number = max(row["types"][kind]["number"] for row in report if kind in row["types"])
+        by_type.add_column(f"{kind} ({number:,})", justify="right")
+    for row in report:
+        # the interval on its own line, since there may be many types
+        cells = [with_interval(row["types"][kind], "\n") if kind in row["types"] else "none" for kind in types]
+        by_type.add_row(row["condition"], *cells)
+    console.print(by_type)
+
+
+def test(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
+    """Test a saved model; return the report of `robustness_report`."""
+    if not (options.model_dir / "config.json").is_file():
+        raise ValueError(f"Expected a folder with a saved model as --model_dir, got {str(options.model_dir)!r}.")
+    label_map = parse_label_map(options.label_map)
+    model = BgaMnerForTokenClassification.from_pretrained(options.model_dir)
+    if torch.cuda.is_available():
+        model.cuda()
+    processor = BgaMnerProcessor.from_pretrained(options.model_dir)
+    dataset, found = read_conll(options.test_file, options.image_dir, return_report=True)
+    console.print(str(found), highlight=False, soft_wrap=True)
+    disable_progress_bars()  # of copied pictures; those of tagging stay
+    report = robustness_report(
+        model,
+        processor,
+        dataset,
+        label_map=label_map,
+        samples=options.samples,
+        confidence=options.confidence,
+        seed=options.seed,
+        batch_size=options.batch_size,
+    )
+    print_report(console, report)
+    known, there = (
+        {label_map.get(kind, kind) for kind in entity_types(tags)} - {None}
+        for tags in ([list(model.config.label2id)], dataset["ner_tags"])
+    )
+    for kind in sorted(there - known):
+        console.print(f"[yellow]The model knows no {kind}: each one in the file counts as missed.[/yellow]")
+    for kind in sorted(known - there):
+        console.print(f"[yellow]The file has no {kind}: each one that the model finds counts as wrong.[/yellow]")
+    if len(report) == 1:
+        reason = "the file has no pictures (--image_dir)" if not found.pictures_found else "the model reads no pictures"
+        console.print(f"Text only was tested, since {reason}.")
+    return report
+
+
+def train(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
+    """Train with fewer and fewer pictures; return a row each with the scores on both test sets."""
+    quickstart = load_quickstart()
+    disable_progress_bars()  # of copied pictures; those of trainings stay
+    set_seed(options.seed)
+    size = quickstart.PICTURE_SIZE
+    corpus = generate_corpus(
+        seed=options.seed,
+        train_labelled=options.pairs // 2,
+        train_unlabelled=options.pairs // 2,
+        test_sentences=options.test_sentences,
+        picture_size=size,
+        test_pictures=True,
+    )
+    tests = dict(zip(TEST_SETS, (corpus.test_labelled, corpus.test_unseen_labels), strict=True))
+    tokenizer = build_tokenizer(corpus.sentences())
+    image_processor = ViTImageProcessorPil(size={"height": size, "width": size})
+    label2id = {label: number for number, label in enumerate(corpus.labels)}
+    processor = BgaMnerProcessor(image_processor, tokenizer, label2id=label2id)
+    vision, accuracy = quickstart.pretrain_vision_encoder(
+        image_processor,
+        concept_pictures(options.pictures, options.seed, size),
+        concept_pictures(max(8, options.pictures // 20), options.seed + 1000, size),
+        quickstart.training_arguments(options.output_dir, options.vision_steps, 64, 3e-3, options.seed),
+    )
+    console.print(f"The vision encoder tells the four concepts apart on new drawings with accuracy {accuracy:.3f}.")
+
+    variants = {
+        f"{share:.0%} removed" if share else "all pictures": remove_pictures(corpus.train, share, options.seed)
+        for share in TRAINING_SHARES
+    }
+    variants["mismatched pictures"] = mismatch_pictures(corpus.train, 1.0, options.seed)
+    report: list[dict[str, Any]] = []
+    first: dict[str, list[list[str]]] = {}
+    for number, (name, dataset) in enumerate(variants.items(), 1):
+        console.rule(f"Training {number} of {len(variants)}: {name}")
+        set_seed(options.seed)
+        model = quickstart.build_model(tokenizer, vision, list(corpus.labels))
+        trainer = quickstart.train(model, processor, dataset, options.steps, options.output_dir, options.seed)
+        row: dict[str, Any] = {"condition": name}
+        for test_set, sentences in tests.items():
+            predictions = predict_tags(trainer.model, processor, sentences, batch_size=64)
+            settings = (sentences["ner_tags"], options.samples, options.confidence, options.seed)
+            row[test_set] = bootstrap_interval(predictions, *settings)
+            against = paired_bootstrap(predictions, first[test_set], *settings) if report else None
+            row[test_set]["compared"] = against
+            first.setdefault(test_set, predictions)
+        if not report:
+            save(trainer.model, processor, corpus.test_unseen_labels, options.output_dir)
+        report.append(row)
+    print_trainings(console, report, options.test_sentences)
+    console.print(
+        "To see what the first model does with pictures at test:\n"
+        f"python examples/evaluate_robustness.py test --model_dir {options.output_dir / 'model'} "
+        f"--test_file {options.output_dir / 'test.txt'} --image_dir {options.output_dir / 'pictures'}",
+        soft_wrap=True,
+    )
+    return report
+
+
+def save(model: Any, processor: Any, dataset: Dataset, folder: Path) -> None:
+    """Save a model, and a test set as a CoNLL file with a folder of pictures."""
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    (folder / "pictures").mkdir(exist_ok=True)
+    for row in dataset:
+        (folder / "pictures" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
+    write_conll(folder / "test.txt", dataset["tokens"], dataset["ner_tags"], dataset["id"])
+
+
+def print_trainings(console: Console, report: list[dict[str, Any]], sentences: int) -> None:
+    """Print a table for each test set: what was removed at training, and F1 on sentences without pictures."""
+    for test_set, title in TEST_SETS.items():
+        table = Table(title=f"F1 on {sentences:,} sentences without pictures, {title}", title_justify="left")
+        table.add_column("pictures at training")
+        for column in ("F1", "difference", "p"):
+            table.add_column(column, justify="right")
+        for row in report:
+            table.add_row(row["condition"], with_interval(row[test_set]), *compared(row[test_set]["compared"]))
+        console.print(table)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--samples", type=int, default=1000, help="bootstrap draws")
+    shared.add_argument("--confidence", type=float, default=0.95, help="of the intervals")
+    shared.add_argument("--seed", type=int, default=0, help="of draws, of the choice of pictures, and of trainings")
+    shared.add_argument("--json", action="store_true", help="print one line of JSON last")
+    shared.add_argument("--output_dir", type=Path, default=Path("outputs/robustness"))
+    of_test = commands.add_parser("test", parents=[shared], help="test a saved model")
+    of_test.add_argument("--model_dir", type=Path, required=True, help="folder with a saved model and its processor")
+    of_test.add_argument("--test_file", type=Path, required=True, help="CoNLL file with IMGID lines")
+    of_test.add_argument("--image_dir", type=Path, help="folder of pictures: <id>.jpg, .jpeg or .png")
+    of_test.add_argument(
+        "--label_map", nargs="+", default=[], metavar="OLD=NEW", help="rename types, of the model and of the file"
+    )
+    of_test.add_argument("--batch_size", type=int, default=16)
+    of_train = commands.add_parser("train", parents=[shared], help="train with fewer and fewer pictures")
+    of_train.add_argument("--steps", type=int, default=450, help="training steps of each of the six models")
+    of_train.add_argument("--vision_steps", type=int, default=700, help="steps of the vision encoder's own training")
+    of_train.add_argument("--pictures", type=int, default=8000, help="drawings for the vision encoder's own training")
+    of_train.add_argument("--pairs", type=int, default=2400, help="training pairs, half of them labelled")
+    of_train.add_argument("--test_sentences", type=int, default=400)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
+    """Run a command; return the rows that it prints, which it also writes to <output_dir>/<command>.json."""
+    options = parse(arguments)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    logging.set_verbosity_error()
+    console = Console(width=110)
+    report = {"test": test, "train": train}[options.command](options, console)
+    settings = {
+        name: value if isinstance(value, (int, float, list)) else str(value) for name, value in vars(options).items()
+    }
+    file = options.output_dir / f"{options.command}.json"
+    file.write_text(json.dumps({"settings": settings, "rows": report}, indent=2) + "\n")
+    console.print(f"Scores: {file}", highlight=False)
+    if options.json:
+        print(json.dumps(report))
+    return report
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    main()

@@ -1,0 +1,235 @@
+"""Score a model with pictures, without some of them, and with wrong ones."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+from torch import nn
+from transformers.utils.logging import tqdm
+
+from ..modeling_bga.encoders import longest_text
+from .bootstrap import bootstrap_interval, paired_bootstrap
+from .label_map import entity_types, map_labels
+from .picture_removal import choose_pictures, mismatch_pictures
+from .prediction import predict
+from .word_encoding import default_max_length
+
+
+__all__ = ["REMOVED_SHARES", "predict_tags", "robustness_report"]
+
+# How many pictures the papers' tables take away at test; all of them is the row that reads text only.
+REMOVED_SHARES = (0.25, 0.5, 0.75)
+
+
+class _Reading(nn.Module):
+    """A model whose text reads a given visual source, for `predict`."""
+
+    def __init__(self, model: nn.Module, visual_source: str) -> None:
+        super().__init__()
+        self.model, self.visual_source, self.config = model, visual_source, model.config
+
+    def forward(self, **inputs: Any) -> Any:
+        """Run the model."""
+        return self.model(**inputs, visual_source=self.visual_source)
+
+
+def predict_tags(
+    model: nn.Module,
+    processor: Any,
+    dataset: datasets.Dataset,
+    visual_source: str = "generated",
+    batch_size: int = 16,
+    show_progress: bool = True,
+) -> list[list[str]]:
+    """Tag the words of a dataset.
+
+    Texts that are longer than the model reads are tagged in overlapping windows, as `predict` does, so that each word
+    gets a tag.
+
+    Parameters
+    ----------
+    model : BgaMnerForTokenClassification
+        A trained model.
+    processor : BgaMnerProcessor
+        The model's processor.
+    dataset : datasets.Dataset
+        With the column ``tokens`` (lists of words); ``image`` is looked at if `visual_source` is "real".
+    visual_source : {"generated", "real", "none"}, default "generated"
+        What the text reads: generated features; the pictures' own, and generated ones where there is no picture or a
+        broken one; or none.
+    batch_size : int, default 16
+        Texts (or windows of long ones) at a time.
+    show_progress : bool, default True
+        Show a progress bar.
+
+    Returns
+    -------
+    list of list of str
+        One BIO tag a word, in the order of the dataset; entities begin with "B-".
+
+    Raises
+    ------
+    ValueError
+        If a column is missing or ``tokens`` holds no lists of words, or the model can't read this source.
+    """
+    needed = ["tokens"] + ["image"] * (visual_source == "real")
+    for name in needed:
+        if name not in dataset.column_names:
+            raise ValueError(f"Expected a column {name!r}, got {dataset.column_names}. Rename yours.")
+    if isinstance(dataset.features["tokens"], datasets.Value):
+        raise ValueError(
+            f"Expected lists of words in the column 'tokens', got {dataset.features['tokens']}. Split the texts first "
+            "(bga_mner.split_words); bga_mner.predict takes running text."
+        )
+    rows = dataset.select_columns(needed).with_format(None)
+    if "image" in needed:
+        rows = rows.cast_column("image", datasets.Image(decode=False))
+    reading = _Reading(model, visual_source)
+    max_length = min(default_max_length(processor.tokenizer), longest_text(model.config.text_config))
+    tags: list[list[str]] = []
+    # a part at a time, so that a dataset's pictures may be larger than memory; several batches, to sort by length
+    part = 16 * batch_size
+    with tqdm(total=len(rows), desc="Tagging", unit="sentence", disable=not show_progress) as progress:
+        for start in range(0, len(rows), part):
+            batch = rows[start : start + part]
+            found = predict(
+                reading,
+                processor,
+                batch["tokens"],
+                batch.get("image"),
+                batch_size=batch_size,
+                max_length=max_length,
+            )
+            tags += map(_tags_of_words, batch["tokens"], found)
+            progress.update(len(found))
+    return tags
+
+
+def robustness_report(
+    model: nn.Module,
+    processor: Any,
+    dataset: datasets.Dataset,
+    *,
+    label_map: Mapping[str, str | None] | None = None,
+    samples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    batch_size: int = 16,
+    show_progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Score a model under conditions that differ in the pictures that it reads at test.
+
+    The first condition is what the others are compared with: all pictures are read. Then 25, 50 and 75 % of them are
+    removed, and all: the model generates what it reads instead. Last, each sentence that has a picture reads that of
+    another one. Where no sentence has a picture, or the model has no layers that read features, text alone is scored.
+
+    Parameters
+    ----------
+    model : BgaMnerForTokenClassification
+        A trained model.
+    processor : BgaMnerProcessor
+        The model's processor.
+    dataset : datasets.Dataset
+        With the columns ``tokens``, ``ner_tags`` and optionally ``image``, as of `read_conll`. Sentences without any
+        known tag are left out.
+    label_map : mapping of str to (str or None), optional
+        Renames types in what is predicted and in what is expected (see `map_labels`), for a model that was trained on
+        a data set whose types have other names.
+    samples : int, default 1000
+        Bootstrap draws; see `bootstrap_interval` and `paired_bootstrap`.
+    confidence : float, default 0.95
+        Of all intervals.
+    seed : int, default 0
+        Of the bootstrap, and of which pictures are removed and swapped.
+    batch_size : int, default 16
+        Texts at a time.
+    show_progress : bool, default True
+        Show progress bars.
+
+    Returns
+    -------
+    list of dict
+        For each condition ``condition`` (its name), ``sentences`` (number of those scored), ``pictures`` (number of
+        those that read one), what `bootstrap_interval` gives, and as ``compared`` what `paired_bootstrap` gives for
+        this condition minus the first; None in the first.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, nothing has a known tag, or `label_map` names a type that neither model nor data have.
+    """
+    for name in ("tokens", "ner_tags"):
+        if name not in dataset.column_names:
+            raise ValueError(f"Expected a column {name!r}, got {dataset.column_names}. Rename yours.")
+    # picked by number: Dataset.filter would write the pictures anew
+    known = [row for row, tags in enumerate(_tags_column(dataset)) if any(tag is not None for tag in tags or ())]
+    if not known:
+        raise ValueError("Expected sentences with known tags to score against, got none. Give a labelled test set.")
+    dataset = dataset.select(known)
+    labels = [str(label) for label in model.config.id2label.values()]
+    references, renamed = _rename(list(_tags_column(dataset)), labels, label_map or {})
+
+    def tag(rows: datasets.Dataset, visual_source: str) -> list[list[str]]:
+        found = predict_tags(model, processor, rows, visual_source, batch_size, show_progress)
+        return [[renamed[label] for label in tags] for tags in found]
+
+    text_only = tag(dataset, "generated")
+    readable = "image" in dataset.column_names and model.config.text_reads_features
+    having = choose_pictures(dataset, 1.0, seed) if readable else []
+    conditions: dict[str, tuple[int, list[list[str]]]] = {}
+    if having:
+        with_pictures = tag(dataset, "real")
+        conditions["all pictures"] = (len(having), with_pictures)
+        for share in REMOVED_SHARES:
+            removed = set(choose_pictures(dataset, share, seed))
+            # sentences don't see each other: without its picture, one is tagged as among text only
+            mixed = [(text_only if row in removed else with_pictures)[row] for row in range(len(dataset))]
+            conditions[f"{share:.0%} removed"] = (len(having) - len(removed), mixed)
+    conditions["text only" if not having else "100% removed: text only"] = (0, text_only)
+    if len(having) > 1:
+        conditions["mismatched pictures"] = (len(having), tag(mismatch_pictures(dataset, 1.0, seed), "real"))
+
+    first = next(iter(conditions.values()))[1]
+    report: list[dict[str, Any]] = []
+    for name, (pictures, predictions) in conditions.items():
+        scores = bootstrap_interval(predictions, references, samples, confidence, seed)
+        compared = paired_bootstrap(predictions, first, references, samples, confidence, seed) if report else None
+        numbers = {"sentences": len(references), "pictures": pictures}
+        report.append({"condition": name, **numbers, **scores, "compared": compared})
+    return report
+
+
+def _tags_column(dataset: datasets.Dataset) -> Any:
+    return dataset.select_columns("ner_tags").with_format(None)["ner_tags"]
+
+
+def _rename(
+    references: list[list[str | None]], labels: list[str], label_map: Mapping[str, str | None]
+) -> tuple[list[list[str | None]], dict[str, str]]:
+    """Rename the types of the references, and say what each of the model's labels becomes."""
+    of_data, of_model = entity_types(references), entity_types([labels])
+    unknown = sorted(set(label_map) - {*of_data, *of_model})
+    if unknown:
+        raise ValueError(
+            f"Expected types of the model ({', '.join(of_model)}) or the data ({', '.join(of_data)}) as keys of "
+            f"label_map, got {', '.join(unknown)}."
+        )
+    renamed_references, (renamed_labels,) = (
+        map_labels(tags, {kind: name for kind, name in label_map.items() if kind in types})
+        for tags, types in ((references, of_data), ([labels], of_model))
+    )
+    return renamed_references, dict(zip(labels, renamed_labels, strict=True))
+
+
+def _tags_of_words(words: Sequence[str], entities: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Turn entities with places in the words joined by spaces into one tag a word."""
+    starts, ends, place = {}, {}, 0
+    for number, word in enumerate(words):
+        starts[place], ends[place + len(word)] = number, number
+        place += len(word) + 1
+    tags = ["O"] * len(words)
+    for entity in entities:
+        first, last = starts[entity["start"]], ends[entity["end"]]
+        label = entity["label"]
+        tags[first : last + 1] = [f"B-{label}", *[f"I-{label}"] * (last - first)]
+    return tags
