@@ -96,6 +96,16 @@ def test_the_robustness_command_runs(workplace, fine_tuned):
     assert "mismatched" in run(workplace, [*words, "--samples", "20", "--output_dir", "outputs/robustness"])
 
 
+def test_the_benchmark_command_runs(workplace):
+    (command,) = [block for block in blocks("bash") if "benchmarks/alignment.py" in block]
+    words = shlex.split(command.replace("\\\n", " "))
+    words[:2] = [sys.executable, str(ROOT / words[1])]
+    words[words.index("10,11,12,13,14")] = "10"
+    short = ["steps=2", "vision_steps=2", "drawings=40", "pairs=24", "names_per_type=2", "test_sentences=8"]
+    last = run(workplace, [*words, *(f"--{flag}" for flag in short)]).splitlines()[-1]
+    assert set(json.loads(last)["alignment"]) == set(words[words.index("--variants") + 1].split(","))
+
+
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = {target for block in blocks("bash") for target in re.findall(r"^make (\w+)", block, flags=re.MULTILINE)}
