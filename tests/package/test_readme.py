@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from bga_mner import write_conll
-from bga_mner.processing.generated_corpus import build_tokenizer, generate_corpus
+from bga_mner.processing.generated_corpus import build_tokenizer, concept_pictures, generate_corpus
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,11 +96,21 @@ def test_the_robustness_command_runs(workplace, fine_tuned):
     assert "mismatched" in run(workplace, [*words, "--samples", "20", "--output_dir", "outputs/robustness"])
 
 
-def test_the_benchmark_command_runs(workplace):
-    (command,) = [block for block in blocks("bash") if "benchmarks/alignment.py" in block]
+@pytest.mark.parametrize("pictures", [False, True])
+def test_the_benchmark_commands_run(workplace, tmp_path, pictures):
+    (command,) = [
+        block for block in blocks("bash") if "benchmarks/alignment.py" in block and ("--pictures" in block) == pictures
+    ]
     words = shlex.split(command.replace("\\\n", " "))
     words[:2] = [sys.executable, str(ROOT / words[1])]
-    words[words.index("10,11,12,13,14")] = "10"
+    words[words.index("--seeds") + 1] = "10"
+    if pictures:
+        drawn, concepts = concept_pictures(16, picture_size=32)
+        for number, (picture, concept) in enumerate(zip(drawn, concepts, strict=True)):
+            folder = tmp_path / str(concept)
+            folder.mkdir(exist_ok=True)
+            picture.save(folder / f"{number}.jpg")
+        words[words.index("FOLDER")] = str(tmp_path)
     short = ["steps=2", "vision_steps=2", "drawings=40", "pairs=24", "names_per_type=2", "test_sentences=8"]
     last = run(workplace, [*words, *(f"--{flag}" for flag in short)]).splitlines()[-1]
     assert set(json.loads(last)["alignment"]) == set(words[words.index("--variants") + 1].split(","))
