@@ -1,0 +1,149 @@
+"""Look at what a model aligned: what each stage keeps of a text and its picture, and the patches that entities match.
+
+A sentence with a picture::
+
+    python examples/visualize.py --model_dir outputs/quickstart/model --text "here is Zvulatond , quiet" \
+        --image picture.png
+
+Several, from a CoNLL file and its pictures; or, for a model of examples/quickstart.py, the sentences of the generated
+corpus that it never saw, with names that it never saw labelled::
+
+    python examples/visualize.py --model_dir outputs/mner --conll_file test.txt --image_dir pictures --limit 8
+    python examples/visualize.py --model_dir outputs/quickstart/model --generated
+
+Written to the output folder: ``alignment.png``, and ``alignment.html``, one file that needs no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers.utils import logging
+
+from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, load_picture, read_conll, split_words
+from bga_mner.processing.alignment_html import alignment_html
+from bga_mner.processing.alignment_picture import align, draw_alignment
+from bga_mner.processing.generated_corpus import generate_corpus
+
+
+Pairs = list[tuple[list[str], Any]]  # words, and whatever load_picture takes
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_dir", type=Path, required=True, help="folder with a saved model and its processor")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--text", help="a sentence; needs --image")
+    source.add_argument("--conll_file", type=Path, help="file with IMGID lines; needs --image_dir")
+    source.add_argument("--generated", action="store_true", help="pairs of the generated corpus")
+    parser.add_argument("--image", type=Path, help="the picture of --text")
+    parser.add_argument("--image_dir", type=Path, help="pictures of --conll_file: <id>.jpg, .jpeg or .png")
+    parser.add_argument("--limit", type=int, default=4, help="most pairs (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of --generated; its names are those of this seed's training"
+    )
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/visualize"))
+    return parser.parse_args(arguments)
+
+
+def pairs_of_text(options: argparse.Namespace) -> Pairs:
+    """Return the one pair of --text and --image."""
+    words = [word for word, _, _ in split_words(options.text)]
+    if not words:
+        raise ValueError(f"Expected a sentence as --text, got {options.text!r}. Write at least one word.")
+    if options.image is None:
+        raise ValueError("Expected a picture with --text, got none. Name its file: --image picture.png.")
+    return [(words, options.image)]
+
+
+def pairs_of_conll(options: argparse.Namespace, console: Console) -> Pairs:
+    """Return the first pairs of a CoNLL file; sentences without a usable picture are passed over."""
+    if options.image_dir is None:
+        raise ValueError("Expected pictures with --conll_file, got none. Name their folder: --image_dir pictures.")
+    # only the pictures that are drawn are decoded, and not those of a whole test set
+    dataset = read_conll(options.conll_file, options.image_dir, check_pictures=False)
+    pairs: Pairs = []
+    passed_over: list[str] = []
+    for row in dataset:
+        if len(pairs) == options.limit:
+            break
+        try:
+            # a row without words has nothing to align, and load_picture says what is wrong with None
+            pairs += [(row["tokens"], load_picture(row["image"] or {"path": None}))] if row["tokens"] else []
+        except ValueError:
+            passed_over.append(row["id"])
+    if passed_over:
+        names = ", ".join(passed_over[:5]) + (", ..." if len(passed_over) > 5 else "")
+        console.print(f"Passed over without a usable picture: {len(passed_over)} ({names}).", highlight=False)
+    if not pairs:
+        raise ValueError(
+            f"Expected at least one sentence with a usable picture in {str(options.conll_file)!r}, got none of "
+            f"{len(dataset)}. Check that {str(options.image_dir)!r} has the pictures, named by the file's ids."
+        )
+    return pairs
+
+
+def pairs_of_corpus(options: argparse.Namespace, picture_size: int) -> Pairs:
+    """Return unseen sentences of the generated corpus with never-labelled names, of each type in turn."""
+    corpus = generate_corpus(
+        seed=options.seed,
+        train_labelled=0,
+        train_unlabelled=0,
+        validation_sentences=0,
+        test_sentences=options.limit,
+        picture_size=picture_size,
+        test_pictures=True,
+    )
+    return [(row["tokens"], row["image"]) for row in corpus.test_unseen_labels]
+
+
+def main(arguments: list[str] | None = None) -> tuple[Path, Path]:
+    """Draw the pairs; return the paths of the PNG and of the HTML file."""
+    options = parse(arguments)
+    if not (options.model_dir / "config.json").is_file():
+        raise ValueError(
+            f"Expected a folder with a saved model as --model_dir, got {str(options.model_dir)!r}. "
+            "examples/quickstart.py makes one: outputs/quickstart/model."
+        )
+    if options.limit < 1:
+        raise ValueError(f"Expected --limit of at least 1, got {options.limit}.")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    console = Console(soft_wrap=True)
+    model = BgaMnerForTokenClassification.from_pretrained(options.model_dir)
+    if torch.cuda.is_available():
+        model.cuda()
+    processor = BgaMnerProcessor.from_pretrained(options.model_dir)
+    if options.text is not None:
+        pairs = pairs_of_text(options)
+    elif options.conll_file is not None:
+        pairs = pairs_of_conll(options, console)
+    elif options.generated:
+        pairs = pairs_of_corpus(options, model.config.image_size)
+    else:
+        raise ValueError(
+            "Expected something to draw, got neither text nor file. Give --text with --image, --conll_file with "
+            "--image_dir, or --generated."
+        )
+    alignments = []
+    for words, source in pairs:
+        image = load_picture(source)
+        alignments.append((align(model, processor, words, image), image))
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    png, page = options.output_dir / "alignment.png", options.output_dir / "alignment.html"
+    draw_alignment(alignments, png)
+    page.write_text(alignment_html(alignments), encoding="utf-8")
+    count = sum(len(alignment.matches) for alignment, _ in alignments)
+    console.print(f"Drawn: {len(alignments)} pairs, {count} entities.", highlight=False)
+    console.print(f"Picture: {png}\nPage for the browser: {page}", highlight=False, markup=False)
+    return png, page
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    main()
