@@ -113,7 +113,6 @@ def main(arguments: list[str] | None = None) -> tuple[Path, Path]:
     if options.limit < 1:
         raise ValueError(f"Expected --limit of at least 1, got {options.limit}.")
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
     console = Console(soft_wrap=True)
     model = BgaMnerForTokenClassification.from_pretrained(options.model_dir)
     if torch.cuda.is_available():
