@@ -8,11 +8,12 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from transformers import ViTImageProcessorPil
 
-from bga_mner import BgaMnerProcessor
-from bga_mner.processing.generated_corpus import build_tokenizer
+from bga_mner import BadPictureError, BgaMnerForTokenClassification, BgaMnerProcessor, write_conll
+from bga_mner.processing.generated_corpus import build_tokenizer, generate_corpus
 
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "visualize.py"
@@ -59,3 +60,91 @@ def test_writes_a_picture_and_a_page_that_loads_nothing(script, model_dir, tmp_p
     assert "<script>" not in page.split("<body", 1)[1].replace("&lt;script&gt;", "")
     assert "Kawhi" in page
     assert "alignment.html" in capsys.readouterr().out
+
+
+@pytest.fixture
+def picture(tmp_path):
+    Image.new("RGB", (40, 20), "red").save(tmp_path / "1.png")
+    return tmp_path / "1.png"
+
+
+@pytest.fixture
+def run(script, model_dir, tmp_path):
+    """Return a function that runs the script, with a model that takes every word for a person, and reads its page."""
+    model = BgaMnerForTokenClassification.from_pretrained(model_dir)
+    with torch.no_grad():
+        model.classifier.bias[model.config.label2id["B-PER"]] += 50
+    model.save_pretrained(model_dir)
+
+    def run(*arguments):
+        output = tmp_path / "new" / "folder"
+        png, page = script.main([f"--model_dir={model_dir}", f"--output_dir={output}", *map(str, arguments)])
+        assert (png, page) == (output / "alignment.png", output / "alignment.html")
+        with Image.open(png) as drawing:
+            assert drawing.format == "PNG"
+        return page.read_text(encoding="utf-8")
+
+    return run
+
+
+def test_a_sentence_with_its_picture(run, picture, tmp_path, capsys):
+    page = run("--text", "Kawhi wins, 😂 <b>", "--image", picture)
+    assert page.count("<section") == 1
+    assert '<h2 id="pair0" dir="ltr">Kawhi wins , 😂 &lt; b &gt;</h2>' in page
+    assert "<bdi>Kawhi</bdi> <b>PER</b>" in page
+    printed = capsys.readouterr().out
+    assert "1 pairs, 7 entities" in printed
+    for name in ("alignment.png", "alignment.html"):
+        assert str(tmp_path / "new" / "folder" / name) in printed
+
+
+def test_a_conll_file_without_unusable_pictures(run, picture, tmp_path, capsys):
+    (tmp_path / "2.png").write_bytes(b"<html>")
+    for name in (4, 5):
+        Image.new("RGB", (20, 20), "blue").save(tmp_path / f"{name}.png")
+    words = [["Kawhi"], ["broken"], ["missing"], ["wins"], ["again"]]
+    write_conll(tmp_path / "a.txt", words, [["O"]] * 5, ["1", "2", "3", "4", "5"])
+    arguments = ["--conll_file", tmp_path / "a.txt", "--image_dir", tmp_path]
+    page = run(*arguments, "--limit", 2)
+    assert [f">{word}</h2>" in page for (word,) in words] == [True, False, False, True, False]
+    assert "Passed over without a usable picture: 2 (2, 3)." in capsys.readouterr().out
+    assert run(*arguments).count("<section") == 3
+    for name in (1, 4, 5):
+        (tmp_path / f"{name}.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="at least one sentence with a usable picture"):
+        run(*arguments)
+
+
+# the tiny tokenizer spells the corpus out, character by character
+@pytest.mark.filterwarnings("ignore:.*were cut")
+def test_the_generated_corpus(run):
+    page = run("--generated", "--seed", 3, "--limit", 5)
+    sentences = re.findall("<h2[^>]*>(.*?)</h2>", page)
+    names = generate_corpus(
+        seed=3, train_labelled=0, train_unlabelled=0, test_sentences=0, validation_sentences=0
+    ).unlabelled_names
+    kinds = [{kind for name, kind in names.items() if f" {name} " in f" {sentence} "} for sentence in sentences]
+    assert kinds == [{"LOC"}, {"MISC"}, {"ORG"}, {"PER"}, {"LOC"}]
+    assert sentences != re.findall("<h2[^>]*>(.*?)</h2>", run("--generated", "--seed", 4, "--limit", 5))
+
+
+def test_what_is_missing_is_said(script, run, picture, tmp_path):
+    (tmp_path / "broken.png").write_bytes(picture.read_bytes()[:60])
+    for arguments, message in (
+        ((), "Expected something to draw"),
+        (("--text", "Kawhi"), "Expected a picture with --text"),
+        (("--text", "  ", "--image", picture), "Expected a sentence as --text"),
+        (("--conll_file", tmp_path / "a.txt"), "Expected pictures with --conll_file"),
+        (("--conll_file", tmp_path / "a.txt", "--image_dir", tmp_path), "Expected a CoNLL file"),
+        (("--generated", "--limit", 0), "--limit of at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(*arguments)
+    for name in ("broken.png", "nothing.png"):
+        with pytest.raises(BadPictureError, match=name):
+            run("--text", "Kawhi", "--image", tmp_path / name)
+    with pytest.raises(ValueError, match="a saved model as --model_dir"):
+        script.main([f"--model_dir={tmp_path}", "--text=Kawhi", f"--image={picture}"])
+    with pytest.raises(SystemExit):
+        run("--text", "Kawhi", "--generated")
+    assert not (tmp_path / "new").exists()
