@@ -52,24 +52,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# These pull in datasets and evaluate, for which inference has no use: imported when first asked for.
-_LAZY = (
-    "ConllReport",
-    "MnerMetric",
-    "alignment_report",
-    "bootstrap_interval",
-    "build_compute_metrics",
-    "map_labels",
-    "mismatch_pictures",
-    "paired_bootstrap",
-    "predict_tags",
-    "read_conll",
-    "remove_pictures",
-    "robustness_report",
-    "score_tags",
-    "write_conll",
-)
-
 __all__ = [
     "TEXT_ENCODERS",
     "VISION_ENCODERS",
@@ -114,6 +96,7 @@ AutoProcessor.register(BgaMnerConfig, BgaMnerProcessor)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
+    # what is not here yet pulls in datasets and evaluate, for which inference has no use: imported when first asked for
+    if name in __all__:
         return getattr(import_module(".processing", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,21 +19,35 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import module_from_spec, spec_from_file_location
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from PIL import Image, ImageEnhance, ImageOps
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoImageProcessor, AutoModel, Trainer, ViTImageProcessorPil, set_seed
 from transformers.utils import logging
 
-from bga_mner import BgaMnerProcessor, DataCollatorForMner, LossPartsCallback, score_tags, spans_from_tags
-from bga_mner.processing.alignment_measures import alignment_report
-from bga_mner.processing.generated_corpus import ENTITY_TYPES, GeneratedCorpus, build_tokenizer, generate_corpus
+from bga_mner import (
+    BgaMnerProcessor,
+    DataCollatorForMner,
+    LossPartsCallback,
+    alignment_report,
+    load_picture,
+    predict_tags,
+    score_tags,
+    spans_from_tags,
+)
+from bga_mner.processing.generated_corpus import (
+    ENTITY_TYPES,
+    GeneratedCorpus,
+    build_tokenizer,
+    concept_pictures,
+    generate_corpus,
+)
 
 
 @dataclass(frozen=True)
@@ -187,10 +201,7 @@ class Benchmark:
         label2id = {label: number for number, label in enumerate(self.corpus.labels)}
         self.processor = BgaMnerProcessor(image_processor, self.tokenizer, label2id=label2id)
         self.rows = self._encode(self.corpus.train)
-        self.tests = {
-            "never_labelled": self._encode(self.corpus.test_unseen_labels),
-            "labelled": self._encode(self.corpus.test_labelled),
-        }
+        self.new_pairs = self._encode(self.corpus.test_unseen_labels)
 
     def _vision_encoder(
         self, own: Mapping[str, list[bytes]] | None, photos: Mapping[str, list[bytes]] | None
@@ -205,17 +216,14 @@ class Benchmark:
         arguments = quickstart.training_arguments(self.output_dir, options.vision_steps, 64, 3e-3, self.seed)
         arguments.disable_tqdm = options.quiet
         if own is None or photos is None:
-            drawn = quickstart.concept_pictures(options.drawings, self.seed, side, options.clutter)
-            held_out = quickstart.concept_pictures(options.drawings // 20, self.seed + 1000, side, options.clutter)
-            return self._trained(image_processor, drawn, held_out, arguments)
-        return self._trained(
-            image_processor, _photo_pictures(own, copies=8, seed=self.seed), _photo_pictures(photos), arguments
+            train = concept_pictures(options.drawings, self.seed, side, options.clutter)
+            held_out = concept_pictures(options.drawings // 20, self.seed + 1000, side, options.clutter)
+        else:
+            train, held_out = _photo_pictures(own, copies=8, seed=self.seed), _photo_pictures(photos)
+        width = options.vision_width
+        vision, accuracy = quickstart.pretrain_vision_encoder(
+            image_processor, train, held_out, arguments, hidden_size=width, intermediate_size=2 * width
         )
-
-    def _trained(self, image_processor: Any, train: Any, held_out: Any, arguments: Any) -> tuple[Any, Any, float]:
-        width = self.options.vision_width
-        sizes = {"hidden_size": width, "intermediate_size": 2 * width}
-        vision, accuracy = self.quickstart.pretrain_vision_encoder(image_processor, train, held_out, arguments, **sizes)
         return vision, image_processor, accuracy
 
     def _encode(self, dataset: Any) -> list[dict[str, Any]]:
@@ -266,38 +274,21 @@ class Benchmark:
         trainer.train()
         return trainer
 
-    def tags(self, model: Any, test: str, visual_source: str) -> tuple[list[list[str]], list[list[str]]]:
-        """Tag a test set; return predicted and expected tags of words."""
-        collate, names = DataCollatorForMner(self.processor), model.config.id2label
-        rows = self.tests[test]
-        if visual_source != "real":
-            rows = [row | {"pixel_values": None} for row in rows]
-        predicted, expected = [], []
-        model.eval()
-        with torch.no_grad():
-            for start in range(0, len(rows), 64):
-                batch = collate(rows[start : start + 64])
-                labels = batch.pop("labels")
-                predictions = model(**batch, visual_source=visual_source).predictions
-                for tags, truth in zip(predictions.numpy(), labels.numpy(), strict=True):
-                    word = (tags != -100) & (truth != -100)
-                    predicted.append([names[tag] for tag in tags[word].tolist()])
-                    expected.append([names[tag] for tag in truth[word].tolist()])
-        return predicted, expected
-
     def scores(self, model: Any, variant: Variant) -> dict[str, float]:
         """Score a trained model on sentences, those with labelled names too."""
-        found = score(*self.tags(model, "never_labelled", variant.visual_source))
-        return found | {"labelled_f1": score(*self.tags(model, "labelled", variant.visual_source))["f1"]}
+
+        def of(test: Dataset) -> dict[str, float]:
+            tags = predict_tags(model, self.processor, test, variant.visual_source, 64, show_progress=False)
+            return score(tags, test["ner_tags"])
+
+        return of(self.corpus.test_unseen_labels) | {"labelled_f1": of(self.corpus.test_labelled)["f1"]}
 
     def report(self, model: Any) -> dict[str, float] | None:
         """Measure a model on new pairs without their labels; None for a model that generates one modality only."""
         if model.bga_mner.text_branch.generator is None or model.bga_mner.vision_branch.generator is None:
             return None
         concepts = self.corpus.test_unseen_labels["concept"]
-        report = alignment_report(
-            model, self.processor, self.tests["never_labelled"], concepts, show_progress=not self.options.quiet
-        )
+        report = alignment_report(model, self.processor, self.new_pairs, concepts, show_progress=not self.options.quiet)
         return report | self.kept(model)
 
     def kept(self, model: Any) -> dict[str, float]:
@@ -306,7 +297,7 @@ class Benchmark:
         A ratio is the share kept of the object's patches (or of the name's tokens) over the share kept of all: a random
         mask of the same size has 1.
         """
-        rows, boxes = self.tests["never_labelled"], self.corpus.test_unseen_labels["object_box"]
+        rows, boxes = self.new_pairs, self.corpus.test_unseen_labels["object_box"]
         collate, config = DataCollatorForMner(self.processor), model.config
         side = config.image_size // config.vision_config.patch_size
         kept: dict[str, list[float]] = {"patches": [], "object": [], "tokens": [], "name": []}
@@ -341,7 +332,7 @@ def _photo_pictures(photos: Mapping[str, list[bytes]], copies: int = 0, seed: in
     pictures, concepts = [], []
     for number, kind in enumerate(ENTITY_TYPES):
         for data in photos[kind]:
-            picture = Image.open(BytesIO(data)).convert("RGB")
+            picture = load_picture(data)
             versions = [_altered(picture, rng) for _ in range(copies)] or [picture]
             pictures += versions
             concepts += [number] * len(versions)
@@ -362,9 +353,13 @@ def _altered(picture: Image.Image, rng: random.Random) -> Image.Image:
     return picture
 
 
-_RECIPE_FLAGS = ("entity_replacement_probability", "gate_initial_bias", "reconstruction_weight", "cycle_weight")
-_RECIPE_FLAGS += ("sampler_initial_keep",)
-
+_RECIPE_FLAGS = (
+    "entity_replacement_probability",
+    "gate_initial_bias",
+    "reconstruction_weight",
+    "cycle_weight",
+    "sampler_initial_keep",
+)
 
 # Photographs of two concepts differ less, beside what differs within a concept, than drawings do: a generator needs
 # more steps to tell them apart, and the vision encoder more width.
@@ -435,20 +430,21 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
             benchmark = Benchmark(options, seed, Path(folder))
             if benchmark.vision_accuracy is not None:
                 console.print(f"Seed {seed}: accuracy of the vision encoder {benchmark.vision_accuracy:.3f}")
-            trained: dict[str, Any] = {}
+            trained: dict[str, tuple[Any, dict[str, float] | None]] = {}
             for name in options.variants:
                 variant = VARIANTS[name]
                 # variants that only differ at test share a training
                 key = json.dumps([variant.options, variant.pictures])
                 if key not in trained:
-                    trained[key] = benchmark.train(variant)
-                values = benchmark.scores(trained[key].model, variant)
+                    model = benchmark.train(variant).model
+                    trained[key] = model, benchmark.report(model) if options.report else None
+                model, report = trained[key]
+                values = benchmark.scores(model, variant)
                 for score_name in SCORES:
                     found[name][score_name].append(values[score_name])
                 console.print(f"Seed {seed}, {name}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
-                if options.report and (report := benchmark.report(trained[key].model)) is not None:
-                    for report_name, value in report.items():
-                        reports.setdefault(name, {}).setdefault(report_name, []).append(value)
+                for report_name, value in (report or {}).items():
+                    reports.setdefault(name, {}).setdefault(report_name, []).append(value)
             console.print(f"Seed {seed}: {time.perf_counter() - start:.0f} s")
     _print_table(console, found)
     if reports:

@@ -7,14 +7,43 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerState
 from transformers.utils import logging
+
+from .output_watching import OutputWatchingCallback
 
 
 logger = logging.get_logger(__name__)
 
 
-class CollapseAlarmCallback(TrainerCallback):
+def spread(features: torch.Tensor, counted: torch.Tensor | None = None) -> torch.Tensor:
+    """Variance over sentences of their mean features, summed over dimensions.
+
+    Parameters
+    ----------
+    features : torch.FloatTensor of shape (sentences, positions, width)
+        Generated or real features.
+    counted : torch.BoolTensor of shape (sentences,), optional
+        Sentences that count; all by default.
+
+    Returns
+    -------
+    torch.FloatTensor of shape ()
+        0 if all sentences have the same features, as those of a collapsed generator.
+
+    Examples
+    --------
+    >>> spread(torch.ones(4, 2, 3))
+    tensor(0.)
+    """
+    means = features.float().mean(dim=1)  # (sentences, width)
+    weight = torch.ones_like(means[:, :1]) if counted is None else counted[:, None].float()
+    number = weight.sum().clamp(min=1)
+    centre = (means * weight).sum(dim=0) / number
+    return ((means - centre).square() * weight).sum() / number
+
+
+class CollapseAlarmCallback(OutputWatchingCallback):
     """Log the spread of generated visual features in training, and warn when it stays near zero.
 
     `generated_spread` is the variance over a batch's pairs of the generated features (averaged over positions, last
@@ -41,44 +70,35 @@ class CollapseAlarmCallback(TrainerCallback):
                 f"Expected threshold > 0 and patience >= 1, got {threshold} and {patience}. "
                 "To switch the alarm off, leave the callback out."
             )
+        super().__init__()
         self.threshold, self.patience = threshold, patience
         self.collapsed = False
         self._below = 0
         self._sum: torch.Tensor | float = 0.0
-        self._batches = 0
-        self._hook: Any = None
+        self._batches: torch.Tensor | int = 0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Watch the model's outputs."""
-        self.on_train_end(args, state, control)  # a training that was broken off has left its hook
-        self._hook = kwargs["model"].register_forward_hook(self._measure, with_kwargs=True)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Stop watching."""
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Add the mean spread since the last log, and sound the alarm."""
-        if logs is None or "loss" not in logs or self._batches == 0:
+    @torch.no_grad()
+    def watch(self, options: dict[str, Any], output: Any, model: nn.Module) -> None:
+        """Add the spread of a batch, if it has two pairs at least."""
+        generated, real = getattr(output, "generated_vision", None), getattr(output, "vision_last_hidden_state", None)
+        if not generated or real is None:
             return
+        pairs = options.get("picture_mask")
+        pairs = torch.ones(len(real), device=real.device).bool() if pairs is None else pairs.to(real.device).bool()
+        if model.config.normalize_targets:
+            real = F.layer_norm(real, real.shape[-1:])
+        ratio = spread(generated[-1], pairs) / spread(real, pairs).clamp(min=1e-12)
+        # stays on the device: reading it here would make every step wait
+        enough = pairs.sum() >= 2
+        self._sum = self._sum + torch.where(enough, ratio, 0.0)
+        self._batches = self._batches + enough
+
+    def figures(self, state: TrainerState) -> dict[str, float]:
+        """Return the mean spread, and sound the alarm."""
+        if self._batches == 0:
+            return {}
         value = float(self._sum / self._batches)
         self._sum, self._batches = 0.0, 0
-        logs["generated_spread"] = value
-        if state.log_history:
-            state.log_history[-1]["generated_spread"] = value
         self._below = self._below + 1 if value < self.threshold else 0
         self.collapsed = self._below >= self.patience
         if self._below == self.patience:
@@ -92,22 +112,7 @@ class CollapseAlarmCallback(TrainerCallback):
                 self.threshold,
                 self._below,
             )
-
-    @torch.no_grad()
-    def _measure(self, module: nn.Module, arguments: Any, options: dict[str, Any], output: Any) -> None:
-        generated, real = getattr(output, "generated_vision", None), getattr(output, "vision_last_hidden_state", None)
-        if not module.training or not generated or real is None:
-            return
-        pairs = options.get("picture_mask")
-        pairs = torch.ones(len(real), device=real.device).bool() if pairs is None else pairs.to(real.device).bool()
-        if pairs.sum() < 2:
-            return
-        if module.config.normalize_targets:
-            real = F.layer_norm(real, real.shape[-1:])
-        # (batch, positions, width) -> ()
-        spreads = [features[pairs].float().mean(dim=1).var(dim=0).sum() for features in (generated[-1], real)]
-        self._sum = self._sum + spreads[0] / spreads[1].clamp(min=1e-12)
-        self._batches += 1
+        return {"generated_spread": value}
 
 
-__all__ = ["CollapseAlarmCallback"]
+__all__ = ["CollapseAlarmCallback", "spread"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,29 +11,10 @@ from torch.nn import functional as F
 from transformers.utils.logging import tqdm
 
 from ..modeling_bga.alignment_losses import feature_distance
+from ..modeling_bga.collapse_alarm import spread
 from ..modeling_bga.keep_mask import padding_bias
 from .data_collator import DataCollatorForMner
-
-
-def spread(features: torch.Tensor) -> torch.Tensor:
-    """Variance over sentences of their mean features, summed over dimensions.
-
-    Parameters
-    ----------
-    features : torch.FloatTensor of shape (sentences, positions, width)
-        Generated or real features.
-
-    Returns
-    -------
-    torch.FloatTensor of shape ()
-        0 if all sentences have the same features, as those of a collapsed generator.
-
-    Examples
-    --------
-    >>> spread(torch.ones(4, 2, 3))
-    tensor(0.)
-    """
-    return features.float().mean(dim=1).var(dim=0, unbiased=False).sum()
+from .evaluation_mode import evaluating
 
 
 def retrieval_ranks(
@@ -109,7 +90,23 @@ def draw_distractors(groups: Sequence[Hashable], number: int, seed: int) -> torc
     return drawn
 
 
-@torch.no_grad()
+def _batches(pairs: Sequence[Mapping[str, Any]], size: int) -> Iterator[list[tuple[int, Mapping[str, Any]]]]:
+    """Yield rows that have a picture, with their numbers; no row is left alone, with no other to be compared with."""
+    waiting: list[tuple[int, Mapping[str, Any]]] = []
+    for number in range(len(pairs)):
+        row = pairs[number]
+        if row.get("pixel_values") is not None:
+            waiting.append((number, row))
+        if len(waiting) == size + 2:
+            yield waiting[:size]
+            waiting = waiting[size:]
+    if len(waiting) < 2:
+        raise ValueError(
+            f"Expected at least two pairs with a picture, got {len(waiting)}. Pass a dataset with pictures."
+        )
+    yield waiting
+
+
 def alignment_report(
     model: Any,
     processor: Any,
@@ -140,7 +137,7 @@ def alignment_report(
     distractors, seed : int, default 99 and 0
         How many pictures compete with the right one in retrieval, and the seed that chooses them.
     batch_size : int, default 32
-        Pairs at a time. A batch's last pair is compared with its first.
+        Pairs at a time, at least 2. A batch's last pair is compared with its first.
     show_progress : bool, default True
         Whether to show a progress bar.
 
@@ -156,7 +153,8 @@ def alignment_report(
     Raises
     ------
     ValueError
-        If the model lacks a generator or has other targets, or fewer than two rows have a picture.
+        If the model lacks a generator or has other targets, `batch_size` is less than 2, or fewer
+        than two rows have a picture.
     """
     base, config = model.bga_mner, model.config
     to_text = base.vision_branch.generator
@@ -173,13 +171,8 @@ def alignment_report(
         raise ValueError(
             f"Expected a group for each of {len(pairs)} pairs, got {len(groups)}. Leave groups out for none."
         )
-    every = [pairs[i] for i in range(len(pairs))]
-    having = [i for i, row in enumerate(every) if row.get("pixel_values") is not None]
-    rows = [every[i] for i in having]
-    if len(rows) < 2:
-        raise ValueError(f"Expected at least two pairs with a picture, got {len(rows)}. Pass a dataset with pictures.")
-    if len(rows) % batch_size == 1:
-        batch_size += 1  # a pair alone has no other to be compared with
+    if batch_size < 2:
+        raise ValueError(f"Expected batch_size of at least 2, got {batch_size}: pairs of a batch are compared.")
     collate, device = DataCollatorForMner(processor), next(model.parameters()).device
     stages = range(config.num_stages)
     first_stage = config.text_config.num_hidden_layers - config.num_stages
@@ -189,11 +182,11 @@ def alignment_report(
 
     errors: dict[str, list[torch.Tensor]] = {}
     generated_means, real_means = [], []
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        for start in tqdm(range(0, len(rows), batch_size), desc="pairs", disable=not show_progress):
-            batch = {name: value.to(device) for name, value in collate(rows[start : start + batch_size]).items()}
+    having: list[int] = []
+    with evaluating(model), tqdm(total=len(pairs), desc="pairs", disable=not show_progress) as progress:
+        for numbered in _batches(pairs, batch_size):
+            having += [number for number, _ in numbered]
+            batch = {name: value.to(device) for name, value in collate([row for _, row in numbered]).items()}
             batch.pop("labels", None)
             output = model(**batch, output_hidden_states=True)
             mask = batch["attention_mask"].bool()
@@ -215,20 +208,18 @@ def alignment_report(
                 real = F.layer_norm(real, real.shape[-1:])
             generated_means.append(output.generated_vision[-1].float().mean(dim=1, keepdim=True))
             real_means.append(real.float().mean(dim=1, keepdim=True))
-    finally:
-        for module, training in modes:
-            module.training = training
+            progress.update(having[-1] + 1 - progress.n)
     report = {name: float(torch.cat(values).mean()) for name, values in errors.items()}
     for name in ("text_to_image", "image_to_text", "text_to_image_to_text"):
         report[f"{name}_ratio"] = report[name] / max(report[f"{name}_shuffled"], 1e-12)
     generated_mean, real_mean = torch.cat(generated_means).cpu(), torch.cat(real_means).cpu()
     report["generated_spread"] = float(spread(generated_mean) / spread(real_mean).clamp(1e-12))
     competing = draw_distractors(having if groups is None else [groups[i] for i in having], distractors, seed)
-    ranks = retrieval_ranks(generated_mean[:, 0], real_mean[:, 0], range(len(rows)), competing)
+    ranks = retrieval_ranks(generated_mean[:, 0], real_mean[:, 0], range(len(having)), competing)
     report["median_rank"] = float(np.median(ranks))
     report["chance_rank"] = float(np.median(1 + competing.sum(dim=1).numpy() / 2))
-    report["pairs"] = len(rows)
+    report["pairs"] = len(having)
     return report
 
 
-__all__ = ["alignment_report", "draw_distractors", "retrieval_ranks", "spread"]
+__all__ = ["alignment_report", "draw_distractors", "retrieval_ranks"]

@@ -15,6 +15,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from ..modeling_bga.encoders import longest_text
+from ..modeling_bga.keep_mask import padding_bias
+from .evaluation_mode import evaluating
 from .pictures import limit_aspect_ratio, load_picture
 from .tag_scheme import spans_from_tags
 from .word_encoding import default_max_length
@@ -110,7 +112,6 @@ def runs_right_to_left(text: str) -> bool:
     return next((kind != "L" for kind in kinds if kind in ("L", "R", "AL")), False)
 
 
-@torch.no_grad()
 def align(model: Any, processor: Any, words: Sequence[str], image: Any) -> Alignment:
     """Look into a model at work on a sentence with its picture.
 
@@ -163,37 +164,31 @@ def align(model: Any, processor: Any, words: Sequence[str], image: Any) -> Align
     )
     word_ids = batch.pop("word_ids")[0]
     batch = batch.to(next(model.parameters()).device)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with evaluating(model):
         output = model(**batch, output_hidden_states=True)
-    finally:
-        for module, training in modes:
-            module.training = training
 
-    side = config.image_size // config.vision_config.patch_size
-    first_patch = int(config.has_vision_class_token)
-    tags = [config.id2label[tag] for tag in output.predictions[0].tolist()]
-    # real features as the generator's targets are: (patches, width)
-    real = F.layer_norm(output.vision_last_hidden_state[0], (config.vision_config.hidden_size,))[first_patch:]
-    states = output.hidden_states[config.text_config.num_hidden_layers - 1]  # they enter the last layer
-    special = torch.tensor([word is None for word in word_ids], device=states.device)
+        side = config.image_size // config.vision_config.patch_size
+        first_patch = int(config.has_vision_class_token)
+        tags = [config.id2label[tag] for tag in output.predictions[0].tolist()]
+        # real features as the generator's targets are: (patches, width)
+        real = F.layer_norm(output.vision_last_hidden_state[0], (config.vision_config.hidden_size,))[first_patch:]
+        states = output.hidden_states[config.text_config.num_hidden_layers - 1]  # they enter the last layer
+        special = torch.tensor([word is None for word in word_ids], device=states.device)
 
-    def generate(positions: torch.Tensor) -> torch.Tensor:
-        bias = torch.zeros(1, len(word_ids), dtype=states.dtype, device=states.device)
-        bias = bias.masked_fill(~positions, torch.finfo(states.dtype).min)
-        return base.text_branch.generator(states, bias, config.num_vision_tokens)[0, first_patch:].mean(dim=0)
+        def generate(positions: torch.Tensor) -> torch.Tensor:
+            bias = padding_bias(positions[None], states.dtype)  # (1, tokens)
+            return base.text_branch.generator(states, bias, config.num_vision_tokens)[0, first_patch:].mean(dim=0)
 
-    matches = []
-    for label, covered in _entities(tags, word_ids):
-        own = torch.tensor([word in covered for word in word_ids], device=states.device)
-        rest = ~own & ~special
-        wanted = generate(own) - (generate(rest) if rest.any() else 0)
-        similarity = F.cosine_similarity(real, wanted[None], dim=-1)
-        phrase = " ".join(words[word] for word in covered)
-        places = own.nonzero().squeeze(1).tolist()
-        # (patches,) -> (rows, columns)
-        matches.append(EntityMatch(phrase, label, similarity.view(side, side).float().cpu().numpy(), places))
+        matches = []
+        for label, covered in _entities(tags, word_ids):
+            own = torch.tensor([word in covered for word in word_ids], device=states.device)
+            rest = ~own & ~special
+            wanted = generate(own) - (generate(rest) if rest.any() else 0)
+            similarity = F.cosine_similarity(real, wanted[None], dim=-1)
+            phrase = " ".join(words[word] for word in covered)
+            places = own.nonzero().squeeze(1).tolist()
+            # (patches,) -> (rows, columns)
+            matches.append(EntityMatch(phrase, label, similarity.view(side, side).float().cpu().numpy(), places))
     # stages * (1, patches) -> (stages, rows, columns)
     patch_keep = torch.cat(output.vision_keep_masks)[:, first_patch:].unflatten(1, (side, side)) > 0
     return Alignment(

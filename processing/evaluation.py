@@ -21,18 +21,6 @@ __all__ = ["REMOVED_SHARES", "predict_tags", "robustness_report"]
 REMOVED_SHARES = (0.25, 0.5, 0.75)
 
 
-class _Reading(nn.Module):
-    """A model whose text reads a given visual source, for `predict`."""
-
-    def __init__(self, model: nn.Module, visual_source: str) -> None:
-        super().__init__()
-        self.model, self.visual_source, self.config = model, visual_source, model.config
-
-    def forward(self, **inputs: Any) -> Any:
-        """Run the model."""
-        return self.model(**inputs, visual_source=self.visual_source)
-
-
 def predict_tags(
     model: nn.Module,
     processor: Any,
@@ -73,9 +61,7 @@ def predict_tags(
         If a column is missing or ``tokens`` holds no lists of words, or the model can't read this source.
     """
     needed = ["tokens"] + ["image"] * (visual_source == "real")
-    for name in needed:
-        if name not in dataset.column_names:
-            raise ValueError(f"Expected a column {name!r}, got {dataset.column_names}. Rename yours.")
+    _check_columns(dataset, needed)
     if isinstance(dataset.features["tokens"], datasets.Value):
         raise ValueError(
             f"Expected lists of words in the column 'tokens', got {dataset.features['tokens']}. Split the texts first "
@@ -84,7 +70,6 @@ def predict_tags(
     rows = dataset.select_columns(needed).with_format(None)
     if "image" in needed:
         rows = rows.cast_column("image", datasets.Image(decode=False))
-    reading = _Reading(model, visual_source)
     max_length = min(default_max_length(processor.tokenizer), longest_text(model.config.text_config))
     tags: list[list[str]] = []
     # a part at a time, so that a dataset's pictures may be larger than memory; several batches, to sort by length
@@ -93,12 +78,13 @@ def predict_tags(
         for start in range(0, len(rows), part):
             batch = rows[start : start + part]
             found = predict(
-                reading,
+                model,
                 processor,
                 batch["tokens"],
                 batch.get("image"),
                 batch_size=batch_size,
                 max_length=max_length,
+                visual_source=visual_source,
             )
             tags += map(_tags_of_words, batch["tokens"], found)
             progress.update(len(found))
@@ -158,9 +144,7 @@ def robustness_report(
     ValueError
         If a column is missing, nothing has a known tag, or `label_map` names a type that neither model nor data have.
     """
-    for name in ("tokens", "ner_tags"):
-        if name not in dataset.column_names:
-            raise ValueError(f"Expected a column {name!r}, got {dataset.column_names}. Rename yours.")
+    _check_columns(dataset, ["tokens", "ner_tags"])
     # picked by number: Dataset.filter would write the pictures anew
     known = [row for row, tags in enumerate(_tags_column(dataset)) if any(tag is not None for tag in tags or ())]
     if not known:
@@ -197,6 +181,12 @@ def robustness_report(
         numbers = {"sentences": len(references), "pictures": pictures}
         report.append({"condition": name, **numbers, **scores, "compared": compared})
     return report
+
+
+def _check_columns(dataset: datasets.Dataset, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in dataset.column_names:
+            raise ValueError(f"Expected a column {name!r}, got {dataset.column_names}. Rename yours.")
 
 
 def _tags_column(dataset: datasets.Dataset) -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers.utils.logging import tqdm
 
+from .evaluation_mode import evaluating
 from .padding import column_padding, pad_rows
 from .pictures import as_picture_list, stack_pictures
 from .tag_scheme import spans_from_tags
@@ -50,6 +51,7 @@ def predict(
     max_length: int | None = None,
     stride: int | None = None,
     on_bad_image: str = "missing",
+    visual_source: str | None = None,
     show_progress: bool = False,
 ) -> list[Any]:
     """Find the entities of texts.
@@ -78,6 +80,8 @@ def predict(
         is tagged where it has the most context.
     on_bad_image : {"missing", "raise"}
         What to do about broken pictures.
+    visual_source : {"generated", "real", "none"}, optional
+        What the text reads; the model's own default if left out.
     show_progress : bool
         Show a progress bar.
 
@@ -108,18 +112,13 @@ def predict(
     # Similar lengths together waste the least padding; the longest first, so that memory runs out at once or never.
     windows.sort(key=lambda window: -len(window.ids))
     batches = [windows[place : place + batch_size] for place in range(0, len(windows), batch_size)]
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            for batch in _with_progress(batches, show_progress):
-                inputs = _make_inputs(processor, texts, batch, on_bad_image)
-                device = _device_of(model)
-                output = model(**{name: tensor.to(device) for name, tensor in inputs.items()})
-                _collect(output, batch, texts, inputs["attention_mask"], id2label)
-    finally:
-        for module, training in modes:
-            module.training = training
+    options = {} if visual_source is None else {"visual_source": visual_source}
+    with evaluating(model):
+        for batch in _with_progress(batches, show_progress):
+            inputs = _make_inputs(processor, texts, batch, on_bad_image)
+            device = _device_of(model)
+            output = model(**{name: tensor.to(device) for name, tensor in inputs.items()}, **options)
+            _collect(output, batch, texts, inputs["attention_mask"], id2label)
     entities = [_read_entities(item) for item in texts]
     return entities[0] if single else entities
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bga_mner.processing.alignment_measures import alignment_report, draw_distractors, retrieval_ranks, spread
+from bga_mner.modeling_bga.collapse_alarm import spread
+from bga_mner.processing.alignment_measures import alignment_report, draw_distractors, retrieval_ranks
 
 
 class PadOnly:
@@ -133,6 +134,8 @@ def test_says_what_to_mend(make_model, rows):
         alignment_report(make_model(visual_target="layer"), PadOnly, rows)
     with pytest.raises(ValueError, match="got 1"):
         alignment_report(make_model(), PadOnly, rows[:1])
+    with pytest.raises(ValueError, match="batch_size of at least 2"):
+        alignment_report(make_model(), PadOnly, rows, batch_size=1)
 
 
 def test_spread_is_the_variance_between_sentences():

@@ -1,0 +1,38 @@
+"""Run a model without training it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run a model in evaluation mode without gradients; afterwards every part is back in the mode it was in.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+    >>> with evaluating(model):
+    ...     print(model.training, model(torch.ones(2)).tolist())
+    False [1.0, 1.0]
+    >>> model.training, model[0].training, model[1].training
+    (True, True, False)
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+__all__ = ["evaluating"]
