@@ -295,19 +295,27 @@ class Benchmark:
         """Measure what the last stage keeps of new pictures and sentences, and of the objects and names in them.
 
         A ratio is the share kept of the object's patches (or of the name's tokens) over the share kept of all: a random
-        mask of the same size has 1.
+        mask of the same size has 1. Mismatched are sentences with another's picture, of
+        another concept.
         """
         rows, boxes = self.new_pairs, self.corpus.test_unseen_labels["object_box"]
+        concepts = self.corpus.test_unseen_labels["concept"]
         collate, config = DataCollatorForMner(self.processor), model.config
         side = config.image_size // config.vision_config.patch_size
-        kept: dict[str, list[float]] = {"patches": [], "object": [], "tokens": [], "name": []}
+        kept: dict[str, list[float]] = {"patches": [], "object": [], "mismatched": [], "tokens": [], "name": []}
         model.eval()
         for start in range(0, len(rows), 64):
             batch = collate(rows[start : start + 64])
             labels = batch.pop("labels")
+            of_batch = concepts[start : start + 64]
             with torch.no_grad():
                 output = model(**batch)
-            patches = output.vision_keep_masks[-1][:, int(config.has_vision_class_token) :]
+                mismatched = model(**batch | {"pixel_values": batch["pixel_values"].roll(1, 0)})
+            class_tokens = int(config.has_vision_class_token)
+            patches = output.vision_keep_masks[-1][:, class_tokens:]
+            others = mismatched.vision_keep_masks[-1][:, class_tokens:].mean(dim=1)
+            differ = [before != concept for before, concept in zip([of_batch[-1], *of_batch], of_batch, strict=False)]
+            kept["mismatched"] += others[torch.tensor(differ)].tolist()
             # (batch, patches) -> (batch, rows, columns)
             for mask, box in zip(patches.unflatten(1, (side, side)), boxes[start : start + 64], strict=True):
                 kept["patches"].append(float(mask.mean()))

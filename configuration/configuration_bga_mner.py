@@ -45,9 +45,13 @@ class BgaMnerConfig(PreTrainedConfig):
     sampler_initial_keep : float, default 0.9
         Share of positions that an untrained sampler keeps through *all* stages. The keep mask of a stage is the
         product of all decisions so far, so an even start (0.5 a stage) would leave the last of four stages 6 %.
+    sampler_reads_match : bool, default True
+        Whether the vision sampler is told how well what the text generates fits the picture, so that pairs that don't
+        belong together keep less (not in the paper). No use with `hybrid_attention="both"`, where pictures are read
+        before their texts.
     keep_budget : float, default 1.0
-        Share of tokens and of patches that may be kept through all stages without a price; 1.0 switches the price off.
-        The paper has none, and without one a sampler has little reason to drop anything: attention can look away.
+        Share of patches that may be kept through all stages without a price; 1.0 switches the price off. The paper
+        has none, and without one a sampler has little reason to drop anything: attention can look away.
     keep_budget_weight : float, default 10.0
         Weight of the squared excess over the budget in the loss.
     use_text_to_image, use_image_to_text : bool, default True
@@ -134,6 +138,7 @@ class BgaMnerConfig(PreTrainedConfig):
         "reconstruction_loss",
         "cycle_loss",
         "keep_loss",
+        "pair_match",
         "last_hidden_state",
         "vision_last_hidden_state",
         "generated_vision",
@@ -150,6 +155,7 @@ class BgaMnerConfig(PreTrainedConfig):
     use_context_sampler: bool = True
     sampler_temperature: int | float = 1.0
     sampler_initial_keep: float = 0.9
+    sampler_reads_match: bool = True
     keep_budget: int | float = 1.0
     keep_budget_weight: int | float = 10.0
     use_text_to_image: bool = True

@@ -22,8 +22,7 @@ def feature_distance(
 
     .. math:: \frac{\sum_i w_i\, d(g_i, t_i)}{\sum_i w_i}
 
-    Target and weight are detached: the encoder must not move its states, nor the sampler its choice, towards what is
-    easy to generate.
+    The target is detached: the encoder must not move its states towards what is easy to generate.
 
     Parameters
     ----------
@@ -32,7 +31,7 @@ def feature_distance(
     target : torch.FloatTensor of shape (batch, length, width)
         Real features of the same positions.
     weight : torch.FloatTensor of shape (batch, length)
-        The target's keep mask; 0 at padding.
+        0 at padding.
     distance : {"mse", "smooth_l1", "cosine"}
         Distance of two vectors; the first two are averaged over dimensions.
     normalize_target : bool
@@ -50,7 +49,7 @@ def feature_distance(
     tensor([1.])
     """
     generated, target = generated.float(), target.detach().float()
-    weight = weight.detach().float()
+    weight = weight.float()
     if normalize_target:
         target = F.layer_norm(target, target.shape[-1:])
     if distance == "mse":
@@ -88,8 +87,8 @@ def mean_over_batch(per_sentence: list[torch.Tensor], counted: torch.Tensor) -> 
     return torch.where(counted, stacked, 0.0).mean()
 
 
-def keep_budget_loss(keep_mask: torch.Tensor, exists: torch.Tensor | None, budget: float) -> torch.Tensor:
-    r"""Price what a sampler keeps beyond its budget, one number per sentence (or picture).
+def keep_budget_loss(keep_mask: torch.Tensor, budget: float) -> torch.Tensor:
+    r"""Price what the vision sampler keeps beyond its budget, one number per picture.
 
     .. math:: \max(0,\; \tfrac1n\textstyle\sum_i keep_i - budget)^2
 
@@ -100,8 +99,6 @@ def keep_budget_loss(keep_mask: torch.Tensor, exists: torch.Tensor | None, budge
     ----------
     keep_mask : torch.FloatTensor of shape (batch, length)
         Of the last stage, with its straight-through gradient.
-    exists : torch.BoolTensor of shape (batch, length) or None
-        False at padding; None where there is none.
     budget : float
         Share of positions that is free.
 
@@ -112,13 +109,10 @@ def keep_budget_loss(keep_mask: torch.Tensor, exists: torch.Tensor | None, budge
 
     Examples
     --------
-    >>> keep_budget_loss(torch.tensor([[1.0, 1, 0, 0], [1, 0, 0, 0]]), None, 0.25)
+    >>> keep_budget_loss(torch.tensor([[1.0, 1, 0, 0], [1, 0, 0, 0]]), 0.25)
     tensor([0.0625, 0.0000])
     """
-    keep = keep_mask.float()
-    weight = torch.ones_like(keep) if exists is None else exists.float()
-    ratio = (keep * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
-    return (ratio - budget).clamp(min=0).square()
+    return (keep_mask.float().mean(dim=1) - budget).clamp(min=0).square()
 
 
 def alignment_losses(
@@ -131,6 +125,10 @@ def alignment_losses(
     padding_mask: torch.Tensor | None,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Compute L_rec and L_cyc, each averaged over stages and the batch and summed over directions.
+
+    Everything that exists is to be generated, kept or not: keep masks say what the generators read. (The paper weights
+    targets by their keep mask. Then fewer positions teach, and those dropped are generated untaught but read all the
+    same; on pictures with clutter that gave no better types, and masks that follow the objects less.)
 
     Parameters
     ----------
@@ -155,8 +153,10 @@ def alignment_losses(
         return feature_distance(generated, target, weight, config.reconstruction_distance, config.normalize_targets)
 
     stages = range(config.num_stages)
-    visual = [(vision.target(stage, config.visual_target), vision.keep_masks[stage]) for stage in stages]
-    textual = [(text.states[stage], text.keep_masks[stage]) for stage in stages]
+    textual_weight = text.last.new_ones(text.last.shape[:2]) if padding_mask is None else padding_mask
+    visual_weight = vision.last.new_ones(vision.last.shape[:2])
+    visual = [(vision.target(stage, config.visual_target), visual_weight) for stage in stages]
+    textual = [(text.states[stage], textual_weight) for stage in stages]
 
     reconstruction_loss = cycle_loss = None
     if config.reconstruction_weight > 0:

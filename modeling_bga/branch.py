@@ -42,9 +42,15 @@ class BranchTrace:
         If asked for, the input of every layer of the encoder, stage or not, and the output of the last.
     last : torch.FloatTensor of shape (batch, length, width)
         Output of the last layer.
+    padding_mask : torch.BoolTensor of shape (batch, length) or None
+        False at padding; None where there is none.
+    class_token_mask : torch.BoolTensor of shape (batch, length) or None
+        True at the class token; None where there is none.
     """
 
     last: torch.Tensor
+    padding_mask: torch.Tensor | None = None
+    class_token_mask: torch.Tensor | None = None
     states: list[torch.Tensor] = field(default_factory=list)
     keep_masks: list[torch.Tensor] = field(default_factory=list)
     keep_biases: list[torch.Tensor] = field(default_factory=list)
@@ -92,10 +98,7 @@ class AlignedBranch(nn.Module):
         states: torch.Tensor,
         padding_mask: torch.Tensor | None,
         class_token_mask: torch.Tensor | None,
-        target_length: int,
-        target_bias: torch.Tensor | None,
-        generate: bool,
-        read: Callable[[int, torch.Tensor | None], ReadFeatures | None],
+        at_stage: Callable[[int, BranchTrace], ReadFeatures | None] | None,
         output_hidden_states: bool = False,
     ) -> BranchTrace:
         """Run the encoder's layers.
@@ -110,14 +113,10 @@ class AlignedBranch(nn.Module):
             False at padding; None where there is none.
         class_token_mask : torch.BoolTensor of shape (batch, length) or None
             True at the class token; None where there is none.
-        target_length : int
-            Number of positions to generate of the other modality.
-        target_bias : torch.FloatTensor of shape (batch, target_length) or None
-            Very negative at the other modality's padding.
-        generate : bool
-            Whether anything reads the generated features; otherwise they aren't generated.
-        read : callable
-            From stage and generated features (or None) to what the layer reads beside its own tokens, or None.
+        at_stage : callable or None
+            Called before each aligned layer with the stage and the trace so far; it may `sample` and `generate`, and
+            returns what the layer reads beside its own tokens, or None. With None as the callable nothing is sampled
+            here: `sample` and `generate` may then be called on the returned trace.
         output_hidden_states : bool
             Whether to keep the states of all layers.
 
@@ -126,35 +125,71 @@ class AlignedBranch(nn.Module):
         BranchTrace
             Of all stages.
         """
-        trace = BranchTrace(last=states)
+        trace = BranchTrace(states, padding_mask, class_token_mask)
         layers = encoder_layers(encoder)
         first_stage = len(layers) - self.num_stages
         # (batch, length) -> (batch, 1, 1, length)
         own_mask = None if padding_mask is None else padding_mask[:, None, None, :]
-        keep = states.new_ones(states.shape[:2]) if padding_mask is None else padding_mask.to(states.dtype)
         for index, layer in enumerate(layers):
             if output_hidden_states:
                 trace.hidden_states.append(states)
             layer_mask = own_mask
             stage = index - first_stage
             if stage >= 0:
-                if self.samplers is not None:
-                    keep = self.samplers[stage](states, keep, class_token_mask)
-                bias = keep_mask_bias(keep, padding_mask, self.training)
                 trace.states.append(states)
-                trace.keep_masks.append(keep)
-                trace.keep_biases.append(bias)
-                generated = None
-                if self.generator is not None and generate:
-                    generated = self.generator(states, bias, target_length, target_bias)
-                    trace.generated.append(generated)
-                if self.projections is not None and (features := read(stage, generated)) is not None:
+                features = None if at_stage is None else at_stage(stage, trace)
+                if self.projections is not None and features is not None:
                     layer_mask = self.projections[stage](features.features, own_mask, features.bias)
             states = layer(states, layer_mask)
         trace.last = states
         if output_hidden_states:
             trace.hidden_states.append(states)
         return trace
+
+    def sample(self, trace: BranchTrace, match: torch.Tensor | None = None) -> None:
+        """Sample the next stage of a trace: append its keep mask, and the bias made of it.
+
+        Parameters
+        ----------
+        trace : BranchTrace
+            Of this branch, with the states of that stage.
+        match : torch.FloatTensor of shape (batch,), optional
+            How well the other modality fits, as in [`ContextSampler.forward`].
+        """
+        stage = len(trace.keep_masks)
+        states = trace.states[stage]
+        if stage > 0:
+            keep = trace.keep_masks[-1]
+        elif trace.padding_mask is None:
+            keep = states.new_ones(states.shape[:2])
+        else:
+            keep = trace.padding_mask.to(states.dtype)
+        if self.samplers is not None:
+            keep = self.samplers[stage](states, keep, trace.class_token_mask, match)
+        trace.keep_masks.append(keep)
+        trace.keep_biases.append(keep_mask_bias(keep, trace.padding_mask, self.training))
+
+    def generate(self, trace: BranchTrace, target_length: int, target_bias: torch.Tensor | None) -> None:
+        """Generate the other modality's features for all stages that were sampled since the last call.
+
+        Parameters
+        ----------
+        trace : BranchTrace
+            Of this branch; the features are appended to its `generated`. Nothing happens without a generator.
+        target_length : int
+            Number of positions to generate.
+        target_bias : torch.FloatTensor of shape (batch, target_length) or None
+            Very negative at the other modality's padding.
+        """
+        stages = range(len(trace.generated), len(trace.keep_masks))
+        if self.generator is None or len(stages) == 0:
+            return
+        # all in one pass: (stages * batch, length, width)
+        states = torch.cat([trace.states[stage] for stage in stages])
+        bias = torch.cat([trace.keep_biases[stage] for stage in stages])
+        if target_bias is not None:
+            target_bias = target_bias.repeat(len(stages), 1)
+        trace.generated.extend(self.generator(states, bias, target_length, target_bias).chunk(len(stages)))
 
 
 __all__ = ["AlignedBranch", "BranchTrace", "ReadFeatures"]

@@ -9,6 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 
+# What the match is worth at first, in logits: enough to tell a pair that fits from one that doesn't.
+INITIAL_MATCH_WEIGHT = 2.0
+
+
 class ContextSampler(nn.Module):
     r"""Sample the positions of one modality at one stage.
 
@@ -21,6 +25,9 @@ class ContextSampler(nn.Module):
     so the kept set only shrinks. The class token is always kept, padding never; a sentence (or picture) that would
     lose everything keeps what the previous stage kept.
 
+    A picture may not fit its text at all. Where `match` says how well it does, a learned multiple of it is added to the
+    logits of keeping (not in the paper, whose sampler only sees its own modality).
+
     In training decisions are drawn by a hard straight-through Gumbel softmax; in evaluation the larger logit decides,
     without noise.
 
@@ -32,9 +39,11 @@ class ContextSampler(nn.Module):
         Temperature of the Gumbel softmax.
     initial_keep : float
         Probability, between 0 and 1, that the untrained sampler keeps a position at this stage.
+    reads_match : bool
+        Whether it is told how well the modalities match.
     """
 
-    def __init__(self, width: int, temperature: float, initial_keep: float) -> None:
+    def __init__(self, width: int, temperature: float, initial_keep: float, reads_match: bool = False) -> None:
         super().__init__()
         self.temperature = float(temperature)
         # softmax([d, 0])[0] = initial_keep
@@ -45,6 +54,7 @@ class ContextSampler(nn.Module):
         self.decision = nn.Linear(width // 2, 2, bias=False)
         # A parameter of this module itself: transformers initialises a module anew only if one of its own is missing.
         self.decision_bias = nn.Parameter(torch.tensor([self.initial_logit, 0.0]))
+        self.match_weight = nn.Parameter(torch.tensor(INITIAL_MATCH_WEIGHT)) if reads_match else None
 
     def logits(self, states: torch.Tensor, previous_keep: torch.Tensor) -> torch.Tensor:
         """Score each position.
@@ -72,6 +82,7 @@ class ContextSampler(nn.Module):
         states: torch.Tensor,
         previous_keep: torch.Tensor,
         class_token_mask: torch.Tensor | None,
+        match: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the keep mask of this stage.
 
@@ -83,6 +94,8 @@ class ContextSampler(nn.Module):
             Keep mask of the previous stage (before the first: 1, and 0 at padding).
         class_token_mask : torch.BoolTensor of shape (batch, length) or None
             True at the class token.
+        match : torch.FloatTensor of shape (batch,), optional
+            How well the other modality fits this one; 0 where that is unknown.
 
         Returns
         -------
@@ -90,6 +103,9 @@ class ContextSampler(nn.Module):
             1 for kept, 0 for dropped, with a straight-through gradient in training.
         """
         logits = self.logits(states, previous_keep)
+        if self.match_weight is not None and match is not None:
+            # (batch,) -> (batch, 1, 2), added to the logit of keeping
+            logits = logits + self.match_weight * F.pad(match.to(logits.dtype)[:, None, None], (0, 1))
         if self.training:
             decision = F.gumbel_softmax(logits.float(), tau=self.temperature, hard=True)[..., 0].to(states.dtype)
         else:
@@ -101,4 +117,4 @@ class ContextSampler(nn.Module):
         return torch.where(emptied, previous_keep, keep)
 
 
-__all__ = ["ContextSampler"]
+__all__ = ["INITIAL_MATCH_WEIGHT", "ContextSampler"]

@@ -15,7 +15,7 @@ from transformers.utils import logging
 from ..configuration.configuration_bga_mner import BgaMnerConfig
 from .alignment_losses import alignment_losses, keep_budget_loss, mean_over_batch
 from .branch import AlignedBranch, BranchTrace, ReadFeatures
-from .context_sampler import ContextSampler
+from .context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
 from .crf import ConditionalRandomField, bio_constraints
 from .cross_modal_generator import CrossModalGenerator
 from .encoders import TextInputs, build_encoder, embed_pictures, embed_text, final_norm, load_encoder, longest_text
@@ -23,6 +23,7 @@ from .entity_replacement import ReplacedEntities, replace_entities
 from .hybrid_attention import HybridProjection
 from .keep_mask import padding_bias
 from .outputs import BgaMnerModelOutput, BgaMnerTokenClassifierOutput
+from .pair_match import pair_match
 
 
 logger = logging.get_logger(__name__)
@@ -82,6 +83,8 @@ class BgaMnerPreTrainedModel(PreTrainedModel):
             init.constant_(module.gate, module.gate_initial_bias)
         elif isinstance(module, ContextSampler):
             init.copy_(module.decision_bias, torch.tensor([module.initial_logit, 0.0]))
+            if module.match_weight is not None:
+                init.constant_(module.match_weight, INITIAL_MATCH_WEIGHT)
         elif isinstance(module, ConditionalRandomField):
             for parameter in module.parameters():
                 init.uniform_(parameter, -0.1, 0.1)
@@ -199,11 +202,13 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
     def _build_branch(
         self, own: PreTrainedConfig, other: PreTrainedConfig, max_target_length: int, generates: bool, reads: bool
     ) -> AlignedBranch:
-        config = self.config
+        config, vision = self.config, self.config.vision_config
 
         def make_sampler() -> ContextSampler:
             initial_keep = config.sampler_initial_keep ** (1 / config.num_stages)
-            return ContextSampler(own.hidden_size, config.sampler_temperature, initial_keep)
+            # only pictures: texts are to be read without them. Where their layers read text, they run before the texts.
+            reads_match = config.sampler_reads_match and own is vision and config.use_text_to_image and not reads
+            return ContextSampler(own.hidden_size, config.sampler_temperature, initial_keep, reads_match)
 
         def make_projection() -> HybridProjection:
             return HybridProjection(other.hidden_size, own.hidden_size, config.gate_initial_bias)
@@ -316,7 +321,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             picture_mask = self._check_pictures(pixel_values, picture_mask, batch)
             # what stands in the place of a missing picture may be anything, and must not reach a gradient
             pixel_values = pixel_values.masked_fill(~picture_mask[:, None, None, None], 0)
-            vision = self._run_vision(pixel_values, attended, padding_mask, length)
+            vision = self._run_vision(pixel_values, padding_mask, length)
 
         inputs = TextInputs(input_ids, token_type_ids, position_ids, inputs_embeds, attended, padding_mask)
         shown = replaced if config.replaced_entities_read == "real" else None
@@ -330,21 +335,26 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             inputs = inputs._replace(input_ids=shown.input_ids)
         reads = self.text_branch.projections is not None and source != "none"
         if output_hidden_states is None:
-            output_hidden_states = config.output_hidden_states
-        text = self._run_text(
-            inputs,
-            generate=reads or vision is not None,
-            read=lambda stage, generated: self._visual_features(stage, generated, vision, use_real) if reads else None,
-            output_hidden_states=bool(output_hidden_states),
-        )
-        reconstruction_loss = cycle_loss = None
+            output_hidden_states = bool(config.output_hidden_states)
+
+        def at_stage(stage: int, trace: BranchTrace) -> ReadFeatures | None:
+            self.text_branch.sample(trace)
+            if reads or vision is not None:
+                self.text_branch.generate(trace, config.num_vision_tokens, None)
+            return self._visual_features(stage, trace, vision, use_real) if reads else None
+
+        text = self._run_text(inputs, at_stage, output_hidden_states)
+        reconstruction_loss = cycle_loss = keep_loss = None
+        matches: list[torch.Tensor] = []
         if vision is not None:
+            matches = self._sample_pictures(text, vision, aligned)
+            self.vision_branch.generate(vision, length, padding_bias(padding_mask, text.last.dtype))
             reconstruction_loss, cycle_loss = alignment_losses(
                 config, text, vision, self.text_branch.generator, self.vision_branch.generator, aligned, padding_mask
             )
-        keep_loss = None
-        if config.keep_budget < 1 and self.training:
-            keep_loss = self._keep_loss(text, vision, padding_mask, picture_mask)
+            if config.keep_budget < 1 and self.training:
+                excess = keep_budget_loss(vision.keep_masks[-1], config.keep_budget)
+                keep_loss = mean_over_batch([excess], picture_mask)
         if replaced is not None and shown is None:
             text.last = self._read_again(inputs, replaced, text)
 
@@ -354,6 +364,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             reconstruction_loss=reconstruction_loss,
             cycle_loss=cycle_loss,
             keep_loss=keep_loss,
+            pair_match=matches[-1] if matches else None,
             generated_vision=tuple(text.generated) or None,
             generated_text=None if vision is None else (tuple(vision.generated) or None),
             text_keep_masks=tuple(text.keep_masks),
@@ -380,9 +391,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             )
         return picture_mask.to(torch.bool)
 
-    def _run_vision(
-        self, pixel_values: torch.Tensor, attended: torch.Tensor, padding_mask: torch.Tensor | None, length: int
-    ) -> BranchTrace:
+    def _run_vision(self, pixel_values: torch.Tensor, padding_mask: torch.Tensor | None, length: int) -> BranchTrace:
+        """Run the vision encoder; unless its layers read generated text, its stages are left to be sampled later."""
         states = embed_pictures(self.vision_encoder, pixel_values)
         class_token_mask = None
         if self.config.has_vision_class_token:
@@ -390,51 +400,46 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             class_token_mask[:, 0] = True
         text_bias = padding_bias(padding_mask, states.dtype)
 
-        def read(stage: int, generated: torch.Tensor | None) -> ReadFeatures | None:
-            return None if generated is None else ReadFeatures(generated, text_bias)
+        def at_stage(stage: int, trace: BranchTrace) -> ReadFeatures | None:
+            self.vision_branch.sample(trace)
+            self.vision_branch.generate(trace, length, text_bias)
+            return ReadFeatures(trace.generated[stage], text_bias)
 
-        trace = self.vision_branch(
-            self.vision_encoder, states, None, class_token_mask, length, text_bias, generate=True, read=read
-        )
+        reads = self.vision_branch.projections is not None
+        trace = self.vision_branch(self.vision_encoder, states, None, class_token_mask, at_stage if reads else None)
         trace.last = final_norm(self.vision_encoder, trace.last)
         return trace
 
     def _run_text(
         self,
         inputs: TextInputs,
-        generate: bool,
-        read: Callable[[int, torch.Tensor | None], ReadFeatures | None],
+        at_stage: Callable[[int, BranchTrace], ReadFeatures | None],
         output_hidden_states: bool = False,
     ) -> BranchTrace:
         attended = inputs.attended
+        # the first attended position, wherever padding puts it
+        class_token_mask = attended & (attended.cumsum(dim=1) == 1)
         return self.text_branch(
             self.text_encoder,
             embed_text(self.text_encoder, inputs),
             inputs.padding_mask,
-            # the first attended position, wherever padding puts it
-            attended & (attended.cumsum(dim=1) == 1),
-            self.config.num_vision_tokens,
-            None,
-            generate=generate,
-            read=read,
-            output_hidden_states=output_hidden_states,
+            class_token_mask,
+            at_stage,
+            output_hidden_states,
         )
 
-    def _keep_loss(
-        self,
-        text: BranchTrace,
-        vision: BranchTrace | None,
-        padding_mask: torch.Tensor | None,
-        picture_mask: torch.Tensor | None,
-    ) -> torch.Tensor | None:
-        """Price what the last stages keep beyond the budget, summed over modalities."""
-        losses = []
-        if self.text_branch.samplers is not None:
-            losses.append(keep_budget_loss(text.keep_masks[-1], padding_mask, self.config.keep_budget).mean())
-        if self.vision_branch.samplers is not None and vision is not None:
-            excess = keep_budget_loss(vision.keep_masks[-1], None, self.config.keep_budget)
-            losses.append(mean_over_batch([excess], picture_mask))
-        return torch.stack(losses).sum() if losses else None
+    def _sample_pictures(self, text: BranchTrace, vision: BranchTrace, aligned: torch.Tensor) -> list[torch.Tensor]:
+        """Sample the vision branch's stages, if that wasn't done; return how well pictures match, stage by stage."""
+        matches = []
+        for stage, generated in enumerate(text.generated):
+            match = pair_match(
+                generated, vision.target(stage, self.config.visual_target), self.config.normalize_targets
+            )
+            # in doubt a pair belongs together
+            matches.append(torch.where(aligned, match, 1.0))
+        for stage in range(len(vision.keep_masks), self.config.num_stages):
+            self.vision_branch.sample(vision, matches[stage] if matches else None)
+        return matches
 
     def _read_again(self, inputs: TextInputs, replaced: ReplacedEntities, text: BranchTrace) -> torch.Tensor:
         """Read the chosen sentences with replaced entities, beside features generated from the true words.
@@ -447,26 +452,25 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             return text.last
         again = self._run_text(
             inputs._replace(input_ids=replaced.input_ids).rows(rows),
-            generate=False,
-            read=lambda stage, _: ReadFeatures(text.generated[stage][rows].detach(), None) if text.generated else None,
+            lambda stage, _: ReadFeatures(text.generated[stage][rows].detach(), None) if text.generated else None,
         )
         return text.last.index_copy(0, rows, again.last)
 
     def _visual_features(
-        self, stage: int, generated: torch.Tensor | None, vision: BranchTrace | None, use_real: torch.Tensor | None
+        self, stage: int, text: BranchTrace, vision: BranchTrace | None, use_real: torch.Tensor | None
     ) -> ReadFeatures | None:
-        """Choose, sentence by sentence, between generated and real visual features of a stage."""
+        """Choose, sentence by sentence, between generated and real visual features of a stage.
+
+        Real ones are read whole, as generated ones are: a keep mask says what a generator reads.
+        """
+        generated = text.generated[stage] if text.generated else None
         if use_real is None or vision is None:
             return None if generated is None else ReadFeatures(generated, None)
-        real, real_bias = vision.target(stage, self.config.visual_target), vision.keep_biases[stage]
+        real = vision.target(stage, self.config.visual_target)
         if generated is None:
             # nothing to fall back to: a sentence without a picture reads nothing
-            hidden = torch.full_like(real_bias, torch.finfo(real_bias.dtype).min)
-            return ReadFeatures(real, torch.where(use_real[:, None], real_bias, hidden))
-        return ReadFeatures(
-            torch.where(use_real[:, None, None], real, generated),
-            torch.where(use_real[:, None], real_bias, 0.0),
-        )
+            return ReadFeatures(real, padding_bias(use_real[:, None].expand(real.shape[:2]), real.dtype))
+        return ReadFeatures(torch.where(use_real[:, None, None], real, generated), None)
 
 
 class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
@@ -587,6 +591,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
             reconstruction_loss=outputs.reconstruction_loss,
             cycle_loss=outputs.cycle_loss,
             keep_loss=outputs.keep_loss,
+            pair_match=outputs.pair_match,
             vision_last_hidden_state=outputs.vision_last_hidden_state,
             generated_vision=outputs.generated_vision,
             generated_text=outputs.generated_text,

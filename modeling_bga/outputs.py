@@ -27,6 +27,10 @@ class BgaMnerModelOutput(ModelOutput):
         L_cyc, unweighted.
     keep_loss : torch.FloatTensor of shape (), optional
         Squared excess over `config.keep_budget`, unweighted; in training, where there is a budget.
+    pair_match : torch.FloatTensor of shape (batch,), optional
+        Cosine of what the last stage generates from the text and the picture's features, averaged over positions: low
+        for pairs that don't belong together. 1 where it says nothing: for sentences without a picture, and for those
+        whose entities are replaced.
     generated_vision : tuple of torch.FloatTensor of shape (batch, vision length, vision hidden size), optional
         Visual features that each stage generated from the text.
     generated_text : tuple of torch.FloatTensor of shape (batch, length, text hidden size), optional
@@ -44,6 +48,7 @@ class BgaMnerModelOutput(ModelOutput):
     reconstruction_loss: torch.FloatTensor | None = None
     cycle_loss: torch.FloatTensor | None = None
     keep_loss: torch.FloatTensor | None = None
+    pair_match: torch.FloatTensor | None = None
     generated_vision: tuple[torch.FloatTensor, ...] | None = None
     generated_text: tuple[torch.FloatTensor, ...] | None = None
     text_keep_masks: tuple[torch.FloatTensor, ...] | None = None
@@ -68,7 +73,8 @@ class BgaMnerTokenClassifierOutput(ModelOutput):
         Tag scores before the CRF.
     crf_loss, reconstruction_loss, cycle_loss, keep_loss : torch.FloatTensor of shape (), optional
         The parts of the loss, unweighted.
-    generated_vision, generated_text, text_keep_masks, vision_keep_masks, vision_last_hidden_state, hidden_states
+    pair_match, generated_vision, generated_text, text_keep_masks, vision_keep_masks, vision_last_hidden_state,
+    hidden_states
         As in [`BgaMnerModelOutput`].
     """
 
@@ -81,6 +87,7 @@ class BgaMnerTokenClassifierOutput(ModelOutput):
     cycle_loss: torch.FloatTensor | None = None
     keep_loss: torch.FloatTensor | None = None
     vision_last_hidden_state: torch.FloatTensor | None = None
+    pair_match: torch.FloatTensor | None = None
     generated_vision: tuple[torch.FloatTensor, ...] | None = None
     generated_text: tuple[torch.FloatTensor, ...] | None = None
     text_keep_masks: tuple[torch.FloatTensor, ...] | None = None

@@ -193,15 +193,15 @@ def alignment_report(
             bias = padding_bias(mask, output.hidden_states[0].dtype)
             real = output.vision_last_hidden_state
             for s in stages:
-                states, text_keep = output.hidden_states[first_stage + s], output.text_keep_masks[s]
+                states = output.hidden_states[first_stage + s]
                 back = to_text(output.generated_vision[s], None, states.shape[1], bias)
-                for name, generated, target, weight, exists in (
-                    ("text_to_image", output.generated_vision[s], real, output.vision_keep_masks[s], 1),
-                    ("image_to_text", output.generated_text[s], states, text_keep, mask),
-                    ("text_to_image_to_text", back, states, text_keep, mask),
+                for name, generated, target, weight in (
+                    ("text_to_image", output.generated_vision[s], real, real.new_ones(real.shape[:2])),
+                    ("image_to_text", output.generated_text[s], states, mask),
+                    ("text_to_image_to_text", back, states, mask),
                 ):
                     # where the other text is longer, nothing was generated
-                    other, other_weight = target.roll(-1, dims=0), weight.roll(-1, dims=0) * exists
+                    other, other_weight = target.roll(-1, dims=0), weight.roll(-1, dims=0) * weight
                     errors.setdefault(name, []).append(distance(generated, target, weight))
                     errors.setdefault(f"{name}_shuffled", []).append(distance(generated, other, other_weight))
             if config.normalize_targets:

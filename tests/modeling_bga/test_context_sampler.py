@@ -81,6 +81,28 @@ def test_gradients_reach_every_parameter_through_the_attention_bias(width):
         assert parameter.grad.abs().sum() > 0, name
 
 
+def test_what_matches_keeps_more():
+    sampler = ContextSampler(8, 1.0, 0.5, reads_match=True).eval()
+    with torch.no_grad():
+        sampler.decision.weight *= 20
+    # one picture, five times
+    states, previous = torch.randn(1, 200, 8).expand(5, -1, -1), torch.ones(5, 200)
+    kept = sampler(states, previous, None, torch.tensor([-0.2, -0.1, 0.0, 0.1, 0.2]))
+    assert (kept[:-1] <= kept[1:]).all()
+    assert (kept.sum(dim=1).diff() > 0).all()
+    assert torch.equal(kept[2], sampler(states, previous, None)[2])
+    without = ContextSampler(8, 1.0, 0.5)
+    without.load_state_dict({name: value for name, value in sampler.state_dict().items() if name != "match_weight"})
+    assert torch.equal(without.eval()(states, previous, None, torch.ones(5)), sampler(states, previous, None))
+
+
+def test_weight_of_the_match_is_learned():
+    sampler = ContextSampler(8, 1.0, 0.5, reads_match=True).train()
+    keep = sampler(torch.randn(3, 20, 8), torch.ones(3, 20), None, torch.tensor([0.9, -0.5, 0.1]))
+    (keep * torch.randn(3, 20)).sum().backward()
+    assert sampler.match_weight.grad != 0
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_dropped_positions_and_padding_get_no_attention(training):
     keep, padding = torch.tensor([[1.0, 0, 1, 1]]), torch.tensor([[True, True, True, False]])

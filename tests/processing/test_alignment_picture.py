@@ -70,7 +70,7 @@ def drawn(tmp_path):
     return draw
 
 
-def every_third_dropped(states, keep, class_token_mask=None):
+def every_third_dropped(states, keep, class_token_mask=None, match=None):
     """Stand in for a sampler, and drop other positions in the second stage than in the first."""
     wanted = torch.arange(states.shape[1]) % 3 != 2 - int(keep.min() == 0)
     return keep * wanted.to(keep.dtype)
