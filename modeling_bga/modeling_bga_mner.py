@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,7 +40,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         super().__init__(config)
         text, vision = config.text_config, config.vision_config
         self.text_encoder = build_encoder(text)
-        self.vision_encoder = build_encoder(vision)
+        self.vision_encoder = None if config.text_only else build_encoder(vision)
         self.text_branch = self._build_branch(
             text,
             vision,
@@ -47,13 +48,15 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             generates=config.use_text_to_image,
             reads=config.text_reads_features,
         )
-        self.vision_branch = self._build_branch(
-            vision,
-            text,
-            longest_text(text),
-            generates=config.use_image_to_text,
-            reads=config.hybrid_attention == "both" and config.use_image_to_text,
-        )
+        self.vision_branch: Any = None  # with text_only, where no vision states reach what would use it
+        if not config.text_only:
+            self.vision_branch = self._build_branch(
+                vision,
+                text,
+                longest_text(text),
+                generates=config.use_image_to_text,
+                reads=config.hybrid_attention == "both" and config.use_image_to_text,
+            )
         self.post_init()
 
     def _build_branch(
@@ -143,7 +146,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         Raises
         ------
         ValueError
-            If texts are too long, pictures have the wrong size, or shapes don't fit together.
+            If texts are too long, pictures have the wrong size, or shapes don't fit together; and if a model with
+            `config.text_only` is given pictures.
         """
         config = self.config
         if (input_ids is None) == (inputs_embeds is None):
@@ -158,6 +162,12 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         source = visual_source or config.visual_source
         if source not in ("generated", "real", "none"):
             raise ValueError(f"visual_source must be 'generated', 'real' or 'none', but is {source!r}.")
+        if config.text_only and (source == "real" or pixel_values is not None):
+            raise ValueError(
+                "This model has text_only=True and nothing that reads pictures, but was given "
+                f"{'pixel_values' if pixel_values is not None else 'visual_source=' + repr(source)}. Leave that out, "
+                "or load the whole model."
+            )
         if source == "real" and self.text_branch.projections is None:
             raise ValueError(
                 'visual_source="real" needs layers that read features, which this model was built without. '
@@ -291,7 +301,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         losses = []
         if self.text_branch.samplers is not None:
             losses.append(keep_budget_loss(text.keep_masks[-1], padding_mask, self.config.keep_budget).mean())
-        if self.vision_branch.samplers is not None and vision is not None:
+        if vision is not None and self.vision_branch.samplers is not None:
             excess = keep_budget_loss(vision.keep_masks[-1], None, self.config.keep_budget)
             losses.append(mean_over_batch([excess], picture_mask))
         return torch.stack(losses).sum() if losses else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from copy import deepcopy
 from typing import Any
 
@@ -44,14 +45,60 @@ class BgaMnerPreTrainedModel(PreTrainedModel):
         """Accept "sdpa" only: hybrid attention is built on it, and any other would drop the generated features."""
         self._refuse_other_attention(attn_implementation)
 
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """Save as every model does, with the names that the weights have in memory.
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: dict[str, torch.Tensor] | None = None,
+        *,
+        text_only: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Save as every model does, with the code that loads the folder where this package is missing.
 
-        By default transformers writes some encoders' weights (ViT's) under the names of older releases, and Trainer,
-        which restores a checkpoint without renaming, would silently skip them.
+        The weights keep the names that they have in memory. By default transformers writes some encoders' weights
+        (ViT's) under the names of older releases, and Trainer, which restores a checkpoint without renaming, would
+        silently skip them.
+
+        Parameters
+        ----------
+        save_directory : str or path
+            Folder; made if it isn't there.
+        is_main_process : bool
+            Whether this process writes.
+        state_dict : dict of str to torch.Tensor, optional
+            Weights to save in place of the model's own.
+        text_only : bool
+            Save the text branch alone: without the vision encoder, the vision branch and its generator. What is loaded
+            tags texts exactly as this model does, and takes no pictures; see `BgaMnerConfig.text_only`.
+        **kwargs
+            As `PreTrainedModel.save_pretrained` takes them.
         """
         kwargs.setdefault("save_original_format", False)
-        super().save_pretrained(*args, **kwargs)
+        if text_only and not self.config.text_only:
+            self._text_branch_alone(state_dict).save_pretrained(save_directory, is_main_process, **kwargs)
+        else:
+            super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
+
+    def push_to_hub(self, repo_id: str, *, text_only: bool = False, **kwargs: Any) -> Any:
+        """Push to the Hub as every model does; `text_only` as in `save_pretrained`."""
+        model = self._text_branch_alone() if text_only and not self.config.text_only else self
+        return super(BgaMnerPreTrainedModel, model).push_to_hub(repo_id, **kwargs)
+
+    def _text_branch_alone(self, weights: dict[str, torch.Tensor] | None = None) -> BgaMnerPreTrainedModel:
+        """Make a model of the text branch alone, good for saving: it shares the weights, and holds nothing else."""
+        config = deepcopy(self.config)
+        config.text_only = True
+        if config.visual_source == "real":
+            config.visual_source = "generated"  # what a text without a picture reads
+        if config.replaced_entities_read == "real":
+            config.entity_replacement_probability = 0.0  # in pairs only, and there are none
+        with torch.device("meta"):
+            model = type(self)(config)
+        weights = self.state_dict() if weights is None else weights
+        model.load_state_dict({name: weights[name] for name in model.state_dict()}, assign=True)
+        model.model_tags = self.model_tags
+        return model
 
     @staticmethod
     def _refuse_other_attention(requested: str | dict | None) -> None:
@@ -118,6 +165,8 @@ class BgaMnerPreTrainedModel(PreTrainedModel):
         model = cls(config)
         base: Any = getattr(model, cls.base_model_prefix, model)
         for encoder, source in ((base.text_encoder, text), (base.vision_encoder, vision)):
+            if encoder is None:  # with text_only=True
+                continue
             if isinstance(source, PreTrainedModel):
                 pretrained = _encoder_in(source)
             else:
