@@ -22,14 +22,12 @@ _GITIGNORE = "training_args.bin\n"
 
 
 class RemoteCodeMixin:
-    """What a configuration or processor needs to be saved and pushed with the code; stands before its base class.
-
-    A model needs it not: its configuration is saved with it.
-    """
+    """Saving and pushing with the code; stands before a configuration's, processor's or model's base class."""
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """Save as every object of this kind does, and write the code that loads the folder."""
-        if not os.path.isfile(save_directory):  # or else the error is the base class's
+        # models are saved by every process, and of a file in the folder's place the base class tells
+        if kwargs.get("is_main_process", True) and not os.path.isfile(save_directory):
             write_code(save_directory)
         return super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
 
@@ -37,7 +35,8 @@ class RemoteCodeMixin:
         self, working_dir: str | os.PathLike[str], repo_id: str, files_timestamps: dict[str, float], **kwargs: Any
     ) -> Any:
         # `save_pretrained(push_to_hub=True)` uploads what changed since these times, and the code was written before
-        others = {name: time for name, time in files_timestamps.items() if name not in code_files()}
+        written = {".gitignore", *code_files()}
+        others = {name: time for name, time in files_timestamps.items() if name not in written}
         return super()._upload_modified_files(working_dir, repo_id, others, **kwargs)  # type: ignore[misc]
 
 
@@ -96,12 +95,22 @@ def write_code(folder: str | os.PathLike[str]) -> None:
 
 @cache
 def code_files() -> dict[str, str]:
-    """Return the flat code files: this file, and all that it imports from its neighbours, directly or not.
+    """Return the flat code files, from name to text: this file, and all that is imported from it on."""
+    return flatten(Path(__file__))
+
+
+def flatten(file: Path) -> dict[str, str]:
+    """Lay a file, and all that it imports from its neighbours, directly or not, into one folder.
+
+    Parameters
+    ----------
+    file : path
+        Where to begin; `from .file import X` and `from ..folder.file import X` are followed, wherever they stand.
 
     Returns
     -------
     dict of str to str
-        From file name to text.
+        From file name to text, in which every import names a file of the same folder.
 
     Raises
     ------
@@ -109,7 +118,7 @@ def code_files() -> dict[str, str]:
         If two files of different folders have the same name.
     """
     found: dict[str, Path] = {}
-    waiting = [Path(__file__)]
+    waiting = [file]
     while waiting:
         path = waiting.pop()
         if found.setdefault(path.name, path) != path:
@@ -130,4 +139,4 @@ def _reference(loaded: type) -> str:
     return f"{loaded.__module__.rpartition('.')[2]}.{loaded.__name__}"
 
 
-__all__ = ["RemoteCodeMixin", "auto_map", "code_files", "custom_pipelines", "entry_points", "write_code"]
+__all__ = ["RemoteCodeMixin", "auto_map", "code_files", "custom_pipelines", "entry_points", "flatten", "write_code"]

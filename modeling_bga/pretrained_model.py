@@ -13,6 +13,7 @@ from transformers import initialization as init
 from transformers.utils import logging
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
+from ..configuration.hub_export import RemoteCodeMixin
 from .context_sampler import ContextSampler
 from .crf import ConditionalRandomField
 from .cross_modal_generator import CrossModalGenerator
@@ -23,7 +24,7 @@ from .hybrid_attention import HybridProjection
 logger = logging.get_logger(__name__)
 
 
-class BgaMnerPreTrainedModel(PreTrainedModel):
+class BgaMnerPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     """Base class: weight initialisation, and building a model from two pretrained encoders."""
 
     config_class = BgaMnerConfig
@@ -76,9 +77,12 @@ class BgaMnerPreTrainedModel(PreTrainedModel):
         """
         kwargs.setdefault("save_original_format", False)
         if text_only and not self.config.text_only:
-            self._text_branch_alone(state_dict).save_pretrained(save_directory, is_main_process, **kwargs)
+            model, state_dict = self._text_branch_alone(state_dict), None
         else:
-            super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
+            model = self
+        super(BgaMnerPreTrainedModel, model).save_pretrained(
+            save_directory, is_main_process=is_main_process, state_dict=state_dict, **kwargs
+        )
 
     def push_to_hub(self, repo_id: str, *, text_only: bool = False, **kwargs: Any) -> Any:
         """Push to the Hub as every model does; `text_only` as in `save_pretrained`."""
