@@ -79,7 +79,7 @@ def predict_tags(
             sentences, _, _ = as_sentences(batch["tokens"], True, batched=True)
             texts = list(map(TaggedText.from_words, sentences, batch.get("image", [None] * len(sentences))))
             tag_texts(texts, model, processor, batch_size=batch_size, visual_source=visual_source)
-            tags += [repair_bio(text.tags)[0] for text in texts]
+            tags += [[str(tag) for tag in repair_bio(text.tags)[0]] for text in texts]
             progress.update(len(texts))
     return tags
 

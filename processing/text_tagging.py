@@ -53,6 +53,7 @@ class TaggedText:
     words: list[str]
     places: list[tuple[int, int]]
     picture: Any = None
+    words_given: bool = False
     tags: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     context: list[float] = field(default_factory=list)
@@ -76,7 +77,7 @@ class TaggedText:
         for word in words:
             places.append((place, place + len(word)))
             place += len(word) + 1
-        return cls(" ".join(words), list(words), places, picture)
+        return cls(" ".join(words), list(words), places, picture, words_given=True)
 
     def entities(self) -> list[Entity]:
         """Read the entities off the tags, in order."""
