@@ -54,6 +54,7 @@ def entry_points() -> tuple[dict[str, type], dict[str, type]]:
         From the task of a pipeline to its class.
     """
     from ..modeling_bga.modeling_bga_mner import BgaMnerForTokenClassification, BgaMnerModel
+    from ..processing.pipeline_bga_mner import BgaMnerPipeline
     from ..processing.processing_bga_mner import BgaMnerProcessor
     from .configuration_bga_mner import BgaMnerConfig
 
@@ -63,7 +64,7 @@ def entry_points() -> tuple[dict[str, type], dict[str, type]]:
         "AutoModelForTokenClassification": BgaMnerForTokenClassification,
         "AutoProcessor": BgaMnerProcessor,
     }
-    return by_auto_class, {}
+    return by_auto_class, {"multimodal-ner": BgaMnerPipeline}
 
 
 def auto_map() -> dict[str, str]:

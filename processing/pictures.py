@@ -122,8 +122,10 @@ def fetch_picture(url: str) -> bytes:
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"Expected a URL that begins with http:// or https://, got {url[:100]!r}. Give a path.")
-    import httpx
-
+    try:  # what stands outside of `try`, transformers asks of everyone who loads this file from the Hub
+        import httpx
+    except ImportError as error:
+        raise ImportError("Fetching a picture from its address needs httpx. Install it: pip install httpx.") from error
     content = bytearray()
     try:
         with httpx.stream("GET", url, timeout=_SECONDS, follow_redirects=True) as response:

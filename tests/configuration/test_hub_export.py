@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForTokenClassification,
     AutoProcessor,
     ViTImageProcessorPil,
+    pipeline,
 )
 from transformers.dynamic_module_utils import get_imports, get_relative_import_files
 
@@ -41,15 +42,20 @@ def test_configuration_model_and_processor_each_carry_all_code(make_config, make
         for reference in auto_map.values():
             module, loaded = reference.split(".")
             assert f"class {loaded}(" in code_files()[f"{module}.py"]
+    pipelines = json.loads((tmp_path / "0" / "config.json").read_text())["custom_pipelines"]
+    assert pipelines == {
+        "multimodal-ner": {"impl": "pipeline_bga_mner.BgaMnerPipeline", "pt": ["AutoModelForTokenClassification"]}
+    }
 
 
-def test_transformers_finds_every_file_from_each_entry_point(tmp_path):
+def test_transformers_finds_every_file_from_whatever_saves(tmp_path):
     write_code(tmp_path)
-    for group in entry_points():
-        for loaded in group.values():
-            entry = tmp_path / f"{loaded.__module__.rpartition('.')[2]}.py"
-            reached = {os.path.basename(path) for path in get_relative_import_files(entry)}
-            assert reached | {entry.name} == set(code_files())
+    by_auto_class, by_task = entry_points()
+    for loaded in by_auto_class.values():
+        entry = tmp_path / f"{loaded.__module__.rpartition('.')[2]}.py"
+        assert {os.path.basename(path) for path in get_relative_import_files(entry)} == set(code_files())
+    for loaded in by_task.values():
+        assert f"{loaded.__module__.rpartition('.')[2]}.py" in code_files()
 
 
 def test_the_code_asks_for_few_packages_and_no_other_folder(tmp_path):
@@ -88,6 +94,8 @@ def test_installed_classes_load_what_is_saved_and_nothing_is_asked(make_model, p
             (AutoProcessor, bga_mner.BgaMnerProcessor),
         ):
             assert type(auto_class.from_pretrained(tmp_path, **options)) is expected
+        pipe = pipeline("multimodal-ner", model=str(tmp_path), **options)
+        assert type(pipe) is bga_mner.BgaMnerPipeline
     config = AutoConfig.from_pretrained(tmp_path)
     # or else `pipeline` would look for its class in the folder
     assert not hasattr(config, "custom_pipelines")

@@ -46,7 +46,7 @@ torch.set_grad_enabled(False)
 texts, trusted = json.loads(os.environ["TEXTS"]), {"trust_remote_code": True}
 
 
-def predictions(repository, offline=False):
+def predictions(repository):
     model = AutoModelForTokenClassification.from_pretrained(repository, **trusted)
     processor = AutoProcessor.from_pretrained(repository, **trusted)
     found = {"logits": model(**processor(texts, return_tensors="pt")).logits.tolist()}
@@ -57,12 +57,14 @@ def predictions(repository, offline=False):
             "token-classification", model=repository, aggregation_strategy="simple", **trusted
         )(texts)
     ]
-    if processor.image_processor is not None:
-        picture = Image.new("RGB", (20, 30), "red")
-        pair = processor(texts[:1], images=[picture], return_tensors="pt")
-        base = AutoModel.from_pretrained(repository, **trusted)
-        found["pair"] = model(**pair).vision_last_hidden_state.tolist()
-        found["base"] = base(**pair).last_hidden_state.tolist()
+    tagger = pipeline("multimodal-ner", model=repository, **trusted)
+    found["multimodal"] = tagger(texts)
+    picture = Image.new("RGB", (20, 30), "red")
+    pair = processor(texts[:1], images=[picture], return_tensors="pt")
+    found["multimodal_pair"] = tagger({"text": texts[0], "picture": picture}, visual_source="real")
+    base = AutoModel.from_pretrained(repository, **trusted)
+    found["pair"] = model(**pair).vision_last_hidden_state.tolist()
+    found["base"] = base(**pair).last_hidden_state.tolist()
     return found
 """
 
@@ -95,6 +97,8 @@ processor = AutoProcessor.from_pretrained("org/bga-mner", **trusted)
 model.save_pretrained("again")
 processor.save_pretrained("again")
 report["again"] = predictions("again")
+pipeline("multimodal-ner", model="again", **trusted).save_pretrained("piped")
+report["piped"] = os.listdir("piped")
 model.push_to_hub("org/again")
 processor.push_to_hub("org/again")
 model.push_to_hub("org/again-text-only", text_only=True)
@@ -128,7 +132,9 @@ def saved(make_model, tmp_path):
 def expected_predictions(model: BgaMnerForTokenClassification, processor: BgaMnerProcessor):
     """Return what SHARED's `predictions` should, from the package."""
     stock = pipeline("token-classification", model=model, tokenizer=processor.tokenizer, aggregation_strategy="simple")
-    pair = processor(TEXTS[:1], images=[Image.new("RGB", (20, 30), "red")], return_tensors="pt")
+    tagger = pipeline("multimodal-ner", model=model, processor=processor)
+    picture = Image.new("RGB", (20, 30), "red")
+    pair = processor(TEXTS[:1], images=[picture], return_tensors="pt")
     with torch.no_grad():
         return {
             "logits": model(**processor(TEXTS, return_tensors="pt")).logits.tolist(),
@@ -140,6 +146,8 @@ def expected_predictions(model: BgaMnerForTokenClassification, processor: BgaMne
                 ]
                 for entities in stock(TEXTS)
             ],
+            "multimodal": tagger(TEXTS),
+            "multimodal_pair": tagger({"text": TEXTS[0], "picture": picture}, visual_source="real"),
             "pair": model(**pair).vision_last_hidden_state.tolist(),
             "base": model.bga_mner(**pair).last_hidden_state.tolist(),
         }
@@ -166,6 +174,7 @@ def test_a_repository_lives_without_the_package(saved, loopback_hub, bare_python
     assert set(report["config"]) == code | {"config.json", ".gitignore"}
     assert report["hub"] == expected
     assert report["again"] == expected
+    assert set(report["piped"]) == code | PROCESSOR | {".gitignore", "config.json", "model.safetensors"}
     assert report["text_only"] == expected["logits"]
     for name in ("org/again", "org/again-text-only"):
         files, origin = loopback_hub.files(name), "org/bga-mner" if name == "org/again" else "org/text-only"
