@@ -51,6 +51,7 @@ class BgaMnerPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
         save_directory: str | os.PathLike[str],
         is_main_process: bool = True,
         state_dict: dict[str, torch.Tensor] | None = None,
+        push_to_hub: bool = False,
         *,
         text_only: bool = False,
         **kwargs: Any,
@@ -69,6 +70,8 @@ class BgaMnerPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
             Whether this process writes.
         state_dict : dict of str to torch.Tensor, optional
             Weights to save in place of the model's own.
+        push_to_hub : bool
+            Push what was saved, to the repository `repo_id`, by default of the folder's name.
         text_only : bool
             Save the text branch alone: without the vision encoder, the vision branch and its generator. What is loaded
             tags texts exactly as this model does, and takes no pictures; see `BgaMnerConfig.text_only`.
@@ -80,9 +83,8 @@ class BgaMnerPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
             model, state_dict = self._text_branch_alone(state_dict), None
         else:
             model = self
-        super(BgaMnerPreTrainedModel, model).save_pretrained(
-            save_directory, is_main_process=is_main_process, state_dict=state_dict, **kwargs
-        )
+        kwargs |= {"is_main_process": is_main_process, "state_dict": state_dict, "push_to_hub": push_to_hub}
+        super(BgaMnerPreTrainedModel, model).save_pretrained(save_directory, **kwargs)
 
     def push_to_hub(self, repo_id: str, *, text_only: bool = False, **kwargs: Any) -> Any:
         """Push to the Hub as every model does; `text_only` as in `save_pretrained`."""
