@@ -1,12 +1,14 @@
 """Multimodal named entity recognition with bidirectional generative alignment, the Hugging Face way.
 
-Importing this package registers its classes with transformers' Auto classes.
+Importing this package registers its classes with transformers' Auto classes and pipelines.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, AutoProcessor
+from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration import TEXT_ENCODERS, VISION_ENCODERS, BgaMnerConfig
 from .modeling_bga import (
@@ -21,6 +23,7 @@ from .modeling_bga import (
 )
 from .processing import (
     BadPictureError,
+    BgaMnerPipeline,
     BgaMnerProcessor,
     DataCollatorForMner,
     labels_from_tags,
@@ -60,6 +63,7 @@ __all__ = [
     "BgaMnerForTokenClassification",
     "BgaMnerModel",
     "BgaMnerModelOutput",
+    "BgaMnerPipeline",
     "BgaMnerPreTrainedModel",
     "BgaMnerProcessor",
     "BgaMnerTokenClassifierOutput",
@@ -93,6 +97,10 @@ AutoConfig.register(BgaMnerConfig.model_type, BgaMnerConfig)
 AutoModel.register(BgaMnerConfig, BgaMnerModel)
 AutoModelForTokenClassification.register(BgaMnerConfig, BgaMnerForTokenClassification)
 AutoProcessor.register(BgaMnerConfig, BgaMnerProcessor)
+PIPELINE_REGISTRY.register_pipeline("multimodal-ner", BgaMnerPipeline, pt_model=AutoModelForTokenClassification)
+# What the stock token-classification pipeline checks a model against; the Auto classes' register doesn't add to it, and
+# the pipeline would log an error that this model isn't supported.
+MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES[BgaMnerConfig.model_type] = BgaMnerForTokenClassification.__name__
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .hub_export import RemoteCodeMixin, auto_map, custom_pipelines
+
 
 TEXT_ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
 """`model_type` of the text encoders whose attention takes generated features."""
@@ -20,7 +22,7 @@ _DEFAULT_ALIGNED_LAYERS = 4
 
 
 @strict
-class BgaMnerConfig(PreTrainedConfig):
+class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     r"""
     Configuration of [`BgaMnerModel`] and [`BgaMnerForTokenClassification`].
 
@@ -100,6 +102,9 @@ class BgaMnerConfig(PreTrainedConfig):
         Forbid tag transitions that BIO forbids in the CRF.
     classifier_dropout : float, default 0.1
         Dropout before the tag scores, as in BERT.
+    text_only : bool, default False
+        Build the text branch alone: no vision encoder, no generator of text features, and no pictures. It tags texts
+        exactly as the whole model does; [`BgaMnerPreTrainedModel.save_pretrained`] makes such a model of a trained one.
     image_size : int, optional
         Side in pixels of the square pictures that the model is given. Default: the vision encoder's own. Fewer pixels
         mean fewer visual features to generate at inference.
@@ -175,6 +180,7 @@ class BgaMnerConfig(PreTrainedConfig):
     visual_source: Literal["generated", "real", "none"] = "generated"
     constrain_transitions: bool = True
     classifier_dropout: int | float = 0.1
+    text_only: bool = False
     image_size: int | None = None
     initializer_range: float = 0.02
 
@@ -188,6 +194,10 @@ class BgaMnerConfig(PreTrainedConfig):
             if guess and not hasattr(type(self), name):
                 # Unknown arguments are kept, as in every transformers configuration, so a typing error would be too.
                 raise ValueError(f"BgaMnerConfig has no option {name!r}. Did you mean {guess[0]!r}?")
+        if not self.is_remote_code():
+            # The installed classes load what was saved, and `pipeline` must not ask for those in the folder.
+            for name in ("auto_map", "custom_pipelines"):
+                kwargs.pop(name, None)
         # Copies: the model sets their attention implementation, which is no business of whoever made them.
         self.text_config = deepcopy(self.text_config)
         self.vision_config = _vision_tower(deepcopy(self.vision_config))
@@ -220,6 +230,10 @@ class BgaMnerConfig(PreTrainedConfig):
         self._check_stages()
         self._check_ranges()
         self._check_switches()
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return what `config.json` holds: what differs from the defaults, and the classes that read the folder."""
+        return {**super().to_diff_dict(), "auto_map": auto_map(), "custom_pipelines": custom_pipelines()}
 
     @property
     def num_stages(self) -> int:
@@ -306,6 +320,11 @@ class BgaMnerConfig(PreTrainedConfig):
 
     def _check_switches(self) -> None:
         """Refuse options that contradict each other."""
+        if self.text_only and self.visual_source == "real":
+            raise ValueError(
+                'visual_source="real" reads pictures, for which a model with text_only=True has no encoder. Set '
+                'visual_source="generated".'
+            )
         if self.visual_source == "real" and self.hybrid_attention == "none":
             raise ValueError(
                 'visual_source="real" lets the text attend to real pictures, which hybrid_attention="none" forbids. '

@@ -3,8 +3,9 @@
 from .collapse_alarm import CollapseAlarmCallback
 from .crf import ConditionalRandomField, bio_constraints
 from .loss_logging import LossPartsCallback
-from .modeling_bga_mner import BgaMnerForTokenClassification, BgaMnerModel, BgaMnerPreTrainedModel
+from .modeling_bga_mner import BgaMnerForTokenClassification, BgaMnerModel
 from .outputs import BgaMnerModelOutput, BgaMnerTokenClassifierOutput
+from .pretrained_model import BgaMnerPreTrainedModel
 
 
 __all__ = [

@@ -3,166 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
-from transformers import initialization as init
-from transformers.utils import logging
+from transformers import PreTrainedConfig
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
 from .alignment_losses import alignment_losses, keep_budget_loss, mean_over_batch
 from .branch import AlignedBranch, BranchTrace, ReadFeatures
-from .context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
+from .context_sampler import ContextSampler
 from .crf import ConditionalRandomField, bio_constraints
 from .cross_modal_generator import CrossModalGenerator
-from .encoders import TextInputs, build_encoder, embed_pictures, embed_text, final_norm, load_encoder, longest_text
+from .encoders import TextInputs, build_encoder, embed_pictures, embed_text, final_norm, longest_text
 from .entity_replacement import ReplacedEntities, replace_entities
 from .hybrid_attention import HybridProjection
 from .keep_mask import padding_bias
 from .outputs import BgaMnerModelOutput, BgaMnerTokenClassifierOutput
 from .pair_match import pair_match
-
-
-logger = logging.get_logger(__name__)
-
-
-class BgaMnerPreTrainedModel(PreTrainedModel):
-    """Base class: weight initialisation, and building a model from two pretrained encoders."""
-
-    config_class = BgaMnerConfig
-    config: BgaMnerConfig
-    base_model_prefix = "bga_mner"
-    main_input_name = "input_ids"
-    input_modalities = ("text", "image")
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    # The loss is a mean over sentences, whatever the number of tokens: without this, Trainer would take it for a sum
-    # divided by the tokens of all accumulated batches, and scale gradients wrongly.
-    accepts_loss_kwargs = False
-
-    def __init__(self, config: BgaMnerConfig, *inputs: Any, **kwargs: Any) -> None:
-        super().__init__(config, *inputs, **kwargs)
-        self._refuse_other_attention(config._attn_implementation)
-
-    def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
-        """Accept "sdpa" only: hybrid attention is built on it, and any other would drop the generated features."""
-        self._refuse_other_attention(attn_implementation)
-
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """Save as every model does, with the names that the weights have in memory.
-
-        By default transformers writes some encoders' weights (ViT's) under the names of older releases, and Trainer,
-        which restores a checkpoint without renaming, would silently skip them.
-        """
-        kwargs.setdefault("save_original_format", False)
-        super().save_pretrained(*args, **kwargs)
-
-    @staticmethod
-    def _refuse_other_attention(requested: str | dict | None) -> None:
-        if requested not in (None, "sdpa"):
-            raise ValueError(
-                f'BGA-MNER runs on attn_implementation="sdpa", but {requested!r} was asked for. '
-                "Leave attn_implementation out."
-            )
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        # Children come first, so these overwrite what was just done to the linear layers inside.
-        if isinstance(module, CrossModalGenerator | HybridProjection | ContextSampler):
-            for child in module.modules():
-                if isinstance(child, nn.Linear):
-                    # keeps the scale of what passes through at any width; 0.02 would silence narrow models
-                    init.xavier_uniform_(child.weight)
-        if isinstance(module, CrossModalGenerator):
-            init.normal_(module.modality_queries, mean=0.0, std=1.0)
-        elif isinstance(module, HybridProjection):
-            init.constant_(module.gate, module.gate_initial_bias)
-        elif isinstance(module, ContextSampler):
-            init.copy_(module.decision_bias, torch.tensor([module.initial_logit, 0.0]))
-            if module.match_weight is not None:
-                init.constant_(module.match_weight, INITIAL_MATCH_WEIGHT)
-        elif isinstance(module, ConditionalRandomField):
-            for parameter in module.parameters():
-                init.uniform_(parameter, -0.1, 0.1)
-            module.reset_constraints()
-
-    @classmethod
-    def from_text_vision_pretrained(
-        cls,
-        text: str | PreTrainedModel,
-        vision: str | PreTrainedModel,
-        labels: list[str] | None = None,
-        **options: Any,
-    ) -> BgaMnerPreTrainedModel:
-        """Build a model from a pretrained text encoder and a pretrained vision encoder.
-
-        Parameters
-        ----------
-        text, vision : str or PreTrainedModel
-            Folder, Hub name, or encoder in memory (whose weights are copied). A CLIP or SigLIP checkpoint gives its
-            vision tower.
-        labels : list of str, optional
-            Tags, for example ["O", "B-PER", "I-PER"]; their order gives the ids.
-        **options
-            Further arguments of [`BgaMnerConfig`].
-
-        Returns
-        -------
-        BgaMnerPreTrainedModel
-            In evaluation mode. The encoders' weights are the pretrained ones, all others are new; a warning names
-            them.
-
-        Raises
-        ------
-        ValueError
-            If an encoder isn't of a supported family, or a model in memory holds none.
-        """
-        if labels is not None:
-            options["id2label"] = dict(enumerate(labels))
-        config = BgaMnerConfig(text_config=_config_of(text), vision_config=_config_of(vision), **options)
-        model = cls(config)
-        base: Any = getattr(model, cls.base_model_prefix, model)
-        for encoder, source in ((base.text_encoder, text), (base.vision_encoder, vision)):
-            if isinstance(source, PreTrainedModel):
-                pretrained = _encoder_in(source)
-            else:
-                pretrained = load_encoder(source, deepcopy(encoder.config))
-            weights = pretrained.state_dict()
-            if missing := encoder.state_dict().keys() - weights.keys():
-                raise ValueError(
-                    f"Expected an encoder like {type(encoder).__name__}, but {type(source).__name__} lacks "
-                    f"{len(missing)} of its weights, such as {min(missing)}. Pass the encoder itself."
-                )
-            # what an encoder has beyond these, such as a pooler, is not used
-            encoder.load_state_dict({name: weights[name] for name in encoder.state_dict()})
-        encoders = ("text_encoder.", "vision_encoder.")
-        new = sorted({_module_name(name) for name, _ in model.named_parameters() if not _is_in(name, encoders)})
-        logger.warning(
-            "These weights are new and have to be trained: %s. All others come from the two encoders.", ", ".join(new)
-        )
-        return model.eval()
-
-
-def _encoder_in(model: PreTrainedModel) -> PreTrainedModel:
-    """Return the vision tower of a whole CLIP or SigLIP, the encoder below a task head, or the model itself."""
-    return getattr(model, "vision_model", getattr(model, model.base_model_prefix, model))
-
-
-def _config_of(source: str | PreTrainedModel) -> PreTrainedConfig:
-    return source.config if isinstance(source, PreTrainedModel) else AutoConfig.from_pretrained(source)
-
-
-def _is_in(name: str, modules: tuple[str, ...]) -> bool:
-    return any(f".{name}".find(f".{module}") >= 0 for module in modules)
-
-
-def _module_name(parameter_name: str) -> str:
-    """Shorten a parameter's name to the first two modules below the base model."""
-    return ".".join(parameter_name.removeprefix("bga_mner.").split(".")[:2]).removesuffix(".weight")
+from .pretrained_model import BgaMnerPreTrainedModel
 
 
 class BgaMnerModel(BgaMnerPreTrainedModel):
@@ -182,7 +41,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         super().__init__(config)
         text, vision = config.text_config, config.vision_config
         self.text_encoder = build_encoder(text)
-        self.vision_encoder = build_encoder(vision)
+        self.vision_encoder = None if config.text_only else build_encoder(vision)
         self.text_branch = self._build_branch(
             text,
             vision,
@@ -190,13 +49,15 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             generates=config.use_text_to_image,
             reads=config.text_reads_features,
         )
-        self.vision_branch = self._build_branch(
-            vision,
-            text,
-            longest_text(text),
-            generates=config.use_image_to_text,
-            reads=config.hybrid_attention == "both" and config.use_image_to_text,
-        )
+        self.vision_branch: Any = None  # with text_only, where no vision states reach what would use it
+        if not config.text_only:
+            self.vision_branch = self._build_branch(
+                vision,
+                text,
+                longest_text(text),
+                generates=config.use_image_to_text,
+                reads=config.hybrid_attention == "both" and config.use_image_to_text,
+            )
         self.post_init()
 
     def _build_branch(
@@ -288,7 +149,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         Raises
         ------
         ValueError
-            If texts are too long, pictures have the wrong size, or shapes don't fit together.
+            If texts are too long, pictures have the wrong size, or shapes don't fit together; and if a model with
+            `config.text_only` is given pictures.
         """
         config = self.config
         if (input_ids is None) == (inputs_embeds is None):
@@ -303,6 +165,12 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         source = visual_source or config.visual_source
         if source not in ("generated", "real", "none"):
             raise ValueError(f"visual_source must be 'generated', 'real' or 'none', but is {source!r}.")
+        if config.text_only and (source == "real" or pixel_values is not None):
+            raise ValueError(
+                "This model has text_only=True and nothing that reads pictures, but was given "
+                f"{'pixel_values' if pixel_values is not None else 'visual_source=' + repr(source)}. Leave that out, "
+                "or load the whole model."
+            )
         if source == "real" and self.text_branch.projections is None:
             raise ValueError(
                 'visual_source="real" needs layers that read features, which this model was built without. '
@@ -352,7 +220,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             reconstruction_loss, cycle_loss = alignment_losses(
                 config, text, vision, self.text_branch.generator, self.vision_branch.generator, aligned, padding_mask
             )
-            if config.keep_budget < 1 and self.training:
+            if config.keep_budget < 1 and self.training and self.vision_branch.samplers is not None:
                 excess = keep_budget_loss(vision.keep_masks[-1], config.keep_budget)
                 keep_loss = mean_over_batch([excess], picture_mask)
         if replaced is not None and shown is None:
@@ -602,4 +470,4 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
 
-__all__ = ["BgaMnerForTokenClassification", "BgaMnerModel", "BgaMnerPreTrainedModel"]
+__all__ = ["BgaMnerForTokenClassification", "BgaMnerModel"]

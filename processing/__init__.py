@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from .data_collator import DataCollatorForMner
 from .pictures import BadPictureError, load_picture
+from .pipeline_bga_mner import BgaMnerPipeline
 from .prediction import predict
 from .processing_bga_mner import BgaMnerProcessor
 from .tag_scheme import labels_from_tags, repair_bio, spans_from_tags
@@ -40,6 +41,7 @@ _LAZY = {
 
 __all__ = [
     "BadPictureError",
+    "BgaMnerPipeline",
     "BgaMnerProcessor",
     "ConllReport",
     "DataCollatorForMner",

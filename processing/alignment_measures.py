@@ -157,11 +157,12 @@ def alignment_report(
         than two rows have a picture.
     """
     base, config = model.bga_mner, model.config
-    to_text = base.vision_branch.generator
+    to_text = None if config.text_only else base.vision_branch.generator
     if base.text_branch.generator is None or to_text is None:
         raise ValueError(
             f"Expected a model with both generators, got use_text_to_image={config.use_text_to_image}, "
-            f"use_image_to_text={config.use_image_to_text}. Report on a model that was trained with both."
+            f"use_image_to_text={config.use_image_to_text}, text_only={config.text_only}. Report on a model that was "
+            "trained with both."
         )
     if config.visual_target != "last":
         raise ValueError(

@@ -7,12 +7,12 @@ import datasets
 from torch import nn
 from transformers.utils.logging import tqdm
 
-from ..modeling_bga.encoders import longest_text
 from .bootstrap import bootstrap_interval, paired_bootstrap
 from .label_map import entity_types, map_labels
 from .picture_removal import choose_pictures, mismatch_pictures
-from .prediction import predict
-from .word_encoding import default_max_length
+from .tag_scheme import repair_bio
+from .text_tagging import TaggedText, tag_texts
+from .word_splitting import as_sentences
 
 
 __all__ = ["REMOVED_SHARES", "predict_tags", "robustness_report"]
@@ -70,24 +70,17 @@ def predict_tags(
     rows = dataset.select_columns(needed).with_format(None)
     if "image" in needed:
         rows = rows.cast_column("image", datasets.Image(decode=False))
-    max_length = min(default_max_length(processor.tokenizer), longest_text(model.config.text_config))
     tags: list[list[str]] = []
     # a part at a time, so that a dataset's pictures may be larger than memory; several batches, to sort by length
     part = 16 * batch_size
     with tqdm(total=len(rows), desc="Tagging", unit="sentence", disable=not show_progress) as progress:
         for start in range(0, len(rows), part):
             batch = rows[start : start + part]
-            found = predict(
-                model,
-                processor,
-                batch["tokens"],
-                batch.get("image"),
-                batch_size=batch_size,
-                max_length=max_length,
-                visual_source=visual_source,
-            )
-            tags += map(_tags_of_words, batch["tokens"], found)
-            progress.update(len(found))
+            sentences, _, _ = as_sentences(batch["tokens"], True, batched=True)
+            texts = list(map(TaggedText.from_words, sentences, batch.get("image", [None] * len(sentences))))
+            tag_texts(texts, model, processor, batch_size=batch_size, visual_source=visual_source)
+            tags += [[str(tag) for tag in repair_bio(text.tags)[0]] for text in texts]
+            progress.update(len(texts))
     return tags
 
 
@@ -209,17 +202,3 @@ def _rename(
         for tags, types in ((references, of_data), ([labels], of_model))
     )
     return renamed_references, dict(zip(labels, renamed_labels, strict=True))
-
-
-def _tags_of_words(words: Sequence[str], entities: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Turn entities with places in the words joined by spaces into one tag a word."""
-    starts, ends, place = {}, {}, 0
-    for number, word in enumerate(words):
-        starts[place], ends[place + len(word)] = number, number
-        place += len(word) + 1
-    tags = ["O"] * len(words)
-    for entity in entities:
-        first, last = starts[entity["start"]], ends[entity["end"]]
-        label = entity["label"]
-        tags[first : last + 1] = [f"B-{label}", *[f"I-{label}"] * (last - first)]
-    return tags

@@ -25,14 +25,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     >>> model.training, model[0].training, model[1].training
     (True, True, False)
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    if training:  # going through all parts of a model that is in the mode already takes as long as a small layer
+        model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in training:
+            module.training = True
 
 
 __all__ = ["evaluating"]

@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -15,6 +15,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Above this many pixels a file of a few kilobytes can fill the memory; Pillow warns from the same figure on.
 MAX_PIXELS = 89_478_485
+# A download is given up when it gets longer than this, or nothing comes for so many seconds.
+MAX_BYTES = 50_000_000
+_SECONDS = 10.0
 
 _URL = re.compile(r"^(?:[A-Za-z][A-Za-z0-9+.-]+://|data:)")
 # `warnings.catch_warnings` changes state of the whole process, so only one thread may be inside it.
@@ -84,6 +87,60 @@ def load_picture(source: Any) -> Image.Image:
         "Expected a picture as PIL image, path, bytes or a dict with 'bytes' and 'path', got "
         f"{type(source).__name__}. Arrays become images with PIL.Image.fromarray(array)."
     )
+
+
+def is_url(source: Any) -> TypeGuard[str]:
+    """Tell whether what stands for a picture is a URL, which `load_picture` refuses.
+
+    Examples
+    --------
+    >>> is_url("https://example.org/a.jpg"), is_url("a.jpg"), is_url(b"https://example.org/a.jpg")
+    (True, False, False)
+    """
+    return isinstance(source, str) and _URL.match(source) is not None
+
+
+def fetch_picture(url: str) -> bytes:
+    """Download a picture.
+
+    Parameters
+    ----------
+    url : str
+        Begins with ``http://`` or ``https://``.
+
+    Returns
+    -------
+    bytes
+        The file, not decoded yet.
+
+    Raises
+    ------
+    BadPictureError
+        If it can't be had, or has more than `MAX_BYTES` bytes.
+    ValueError
+        If the URL is of another kind.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"Expected a URL that begins with http:// or https://, got {url[:100]!r}. Give a path.")
+    try:  # what stands outside of `try`, transformers asks of everyone who loads this file from the Hub
+        import httpx
+    except ImportError as error:
+        raise ImportError("Fetching a picture from its address needs httpx. Install it: pip install httpx.") from error
+    content = bytearray()
+    try:
+        with httpx.stream("GET", url, timeout=_SECONDS, follow_redirects=True) as response:
+            response.raise_for_status()
+            for piece in response.iter_bytes():
+                content += piece
+                if len(content) > MAX_BYTES:
+                    raise BadPictureError(
+                        "too large", f"Expected a picture of at most {MAX_BYTES:,} bytes, but {url[:100]!r} has more."
+                    )
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise BadPictureError(
+            "unreadable", f"Expected a picture, but {url[:100]!r} gives: {error}. Check the address."
+        ) from error
+    return bytes(content)
 
 
 def as_picture_list(images: Any) -> list[Any]:
@@ -201,7 +258,7 @@ def _from_dict(source: dict[str, Any]) -> Any:
 
 def _from_path(source: str | os.PathLike[str]) -> Image.Image:
     name = os.fspath(source)
-    if isinstance(name, str) and _URL.match(name):
+    if is_url(name):
         raise ValueError(
             f"Expected a picture as PIL image, path or bytes, got the URL {name[:100]!r}. URLs are not fetched: "
             "download the file and give its path."

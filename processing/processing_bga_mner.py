@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from transformers import BatchFeature, ProcessorMixin
 
+from ..configuration.hub_export import RemoteCodeMixin, auto_map
 from .label_alignment import align_tags, read_word_labels
 from .padding import column_padding, pad_rows, padded_length
 from .pictures import BadPictureError, as_picture_list, limit_aspect_ratio, load_picture, stack_pictures
@@ -34,7 +35,7 @@ class _AttributeNames:
         return lambda: list(names)
 
 
-class BgaMnerProcessor(ProcessorMixin):
+class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     """Tokenizer and image processor in one, for tweets with pictures.
 
     Parameters
@@ -96,6 +97,10 @@ class BgaMnerProcessor(ProcessorMixin):
             None,
             cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, subfolder, **kwargs),
         ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `processor_config.json` holds, the classes that read the folder included."""
+        return {**super().to_dict(), "auto_map": auto_map()}
 
     @property
     def model_input_names(self) -> list[str]:

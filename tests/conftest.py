@@ -1,8 +1,14 @@
-"""Tiny random models and batches that every test can build in milliseconds."""
+"""Tiny random models and batches that every test can build in milliseconds, a Hub, and a Python without the package."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,3 +113,53 @@ def make_batch() -> Callable[..., dict[str, torch.Tensor]]:
         return batch
 
     return make
+
+
+@pytest.fixture
+def loopback_hub() -> Iterator[Any]:
+    """Run a small Hub on this machine; see tests/loopback_hub.py."""
+    spec = spec_from_file_location("loopback_hub", Path(__file__).with_name("loopback_hub.py"))
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    hub = module.LoopbackHub()
+    yield hub
+    hub.close()
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Make a virtual environment that has what this one has, without this package; return its interpreter."""
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    # the .pth files in a folder that is added by a .pth file aren't read: neither is that of an editable install
+    installed = sysconfig.get_paths()["purelib"]
+    (folder / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages" / "shared.pth").write_text(installed)
+    python = str(folder / "bin" / "python")
+    found = subprocess.run([python, "-c", "import bga_mner"], cwd=folder, env=clean_environment(), capture_output=True)
+    assert b"No module named 'bga_mner'" in found.stderr, "tests of the Hub need an editable install of the package"
+    return python
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without what would bring the package or someone's Hub into another one."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH" and not name.startswith("HF_")}
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> Callable[..., str]:
+    """Return a function that runs code in a new process; arguments: code, interpreter, environment. Returns stdout."""
+
+    def run(code: str, python: str = sys.executable, environment: dict[str, str] | None = None) -> str:
+        done = subprocess.run(
+            [python, "-c", code],
+            cwd=tmp_path,
+            env=clean_environment() | {"TOKENIZERS_PARALLELISM": "false"} | (environment or {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

@@ -19,7 +19,8 @@ from transformers import (
     ViTModel,
 )
 
-from bga_mner import BgaMnerForTokenClassification, read_conll, write_conll
+from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, read_conll, write_conll
+from bga_mner.configuration.hub_export import code_files
 from bga_mner.processing.generated_corpus import LABELS, build_tokenizer, generate_corpus
 
 
@@ -363,3 +364,39 @@ def test_strategies_follow_each_other():
     assert strategies(eval_strategy="no") == ("no", "epoch", False)
     assert strategies(load_best_model_at_end="false") == ("epoch", "epoch", False)
     shutil.rmtree("out", ignore_errors=True)
+
+
+def test_what_trainer_pushes_is_a_whole_repository(files, texts, encoders, loopback_hub, run_python, tmp_path):
+    given = {**QUICK, **texts, **encoders, "image_dir": files / "pictures", "output_dir": tmp_path / "out"}
+    given |= {"push_to_hub": True, "hub_model_id": "org/mner", "hub_strategy": "checkpoint"}
+    (tmp_path / "arguments.json").write_text(json.dumps(given, default=str))
+    code = f"import runpy; runpy.run_path({str(SCRIPT)!r})['main'](['arguments.json'])"
+    run_python(code, environment=loopback_hub.environment(tmp_path / "home"))
+
+    assert (tmp_path / "out" / "training_args.bin").is_file()
+    needed = {*code_files(), "config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
+    repository = loopback_hub.repositories["org/mner"]
+    assert len(repository.commits) >= 4  # the first, the epoch's, its checkpoint, and the last
+    for pushed in list(repository.commits.values())[1:]:
+        assert needed <= set(pushed)
+        assert not [name for name in pushed if name.endswith("training_args.bin")]
+    pushed = loopback_hub.files("org/mner")
+    assert {f"last-checkpoint/{name}" for name in needed} <= set(pushed)
+    for name, data in pushed.items():
+        if "/" not in name:
+            (tmp_path / "fetched" / name).parent.mkdir(exist_ok=True)
+            (tmp_path / "fetched" / name).write_bytes(data)
+            assert not name.endswith((".bin", ".pt", ".pth", ".pkl"))
+    fetched = BgaMnerForTokenClassification.from_pretrained(tmp_path / "fetched")
+    kept = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(weight, kept[name]) for name, weight in fetched.state_dict().items() if name in kept)
+    assert BgaMnerProcessor.from_pretrained(tmp_path / "fetched").label2id == fetched.config.label2id
+
+
+def test_a_model_of_the_text_branch_learns_on(files, texts, trained, tmp_path):
+    BgaMnerForTokenClassification.from_pretrained(trained[0]).save_pretrained(tmp_path / "text_only", text_only=True)
+    processor = BgaMnerProcessor.from_pretrained(trained[0])
+    BgaMnerProcessor(None, processor.tokenizer, processor.label2id).save_pretrained(tmp_path / "text_only")
+    found = run(**texts, model_name_or_path=tmp_path / "text_only", output_dir=tmp_path / "out")
+    assert 0 <= found["test_f1"] <= 1
+    assert BgaMnerForTokenClassification.from_pretrained(tmp_path / "out").config.text_only

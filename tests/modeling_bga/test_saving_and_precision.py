@@ -36,7 +36,7 @@ def test_a_saved_model_predicts_the_same_to_the_bit(make_model, make_batch, tmp_
     model = make_model(text, vision, hybrid_attention="both")
     batch = make_batch(pad_token_id=model.config.text_config.pad_token_id)
     model.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    assert [path.name for path in tmp_path.glob("*.safetensors")] == ["model.safetensors"]
     # Trainer restores a checkpoint by these names, without renaming
     with safe_open(tmp_path / "model.safetensors", "pt") as opened:
         assert set(opened.keys()) == set(model.state_dict())
@@ -87,7 +87,7 @@ def test_weights_missing_from_a_checkpoint_are_initialised(make_model, tmp_path)
 def test_only_safetensors_are_written(make_model, tmp_path):
     make_model().save_pretrained(tmp_path, max_shard_size="20KB")
     files = {path.suffix for path in tmp_path.iterdir()}
-    assert files == {".json", ".safetensors"}
+    assert files - {"", ".md", ".py"} == {".json", ".safetensors"}
     for path in tmp_path.glob("*.safetensors"):
         with safe_open(path, "pt") as opened:
             assert opened.keys()

@@ -66,7 +66,7 @@ def run(workplace: Path, command: list[str]) -> str:
 
 
 def test_the_python_examples_run_in_order(workplace):
-    examples = blocks("python")
+    examples = [example for example in blocks("python") if "trust_remote_code" not in example]
     assert len(examples) == 4
     run(workplace, [sys.executable, "-c", "\n".join(examples)])
     assert (workplace / "outputs" / "mner" / "model.safetensors").exists()
@@ -86,6 +86,22 @@ def fine_tuned(workplace) -> Path:
 
 def test_the_fine_tuning_command_runs(fine_tuned):
     assert (fine_tuned / "predictions.conll").exists()
+
+
+def test_the_hub_section_runs(workplace, fine_tuned, loopback_hub, bare_python, run_python, tmp_path):
+    (commands,) = [block for block in blocks("bash") if "push_to_hub.py" in block]
+    login, *pushes = commands.splitlines()
+    assert login == "hf auth login"
+    environment = loopback_hub.environment(tmp_path / "home")  # which has the token
+    for number, command in enumerate(pushes):
+        words = shlex.split(command)
+        arguments = [str(fine_tuned) if word == "outputs/mner" else word for word in words[2:]]
+        run_python(
+            f"import runpy; runpy.run_path({str(ROOT / words[1])!r})['main']({arguments})", environment=environment
+        )
+        assert len(loopback_hub.repositories) == number  # after a dry run none
+    (example,) = [block for block in blocks("python") if "trust_remote_code" in block]
+    assert run_python(example, bare_python, environment).splitlines()[-1].startswith("[")
 
 
 def test_the_robustness_command_runs(workplace, fine_tuned):

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from transformers import BertConfig
 
 from bga_mner.processing import BgaMnerProcessor, predict, read_conll, spans_from_tags
-from bga_mner.processing.prediction import _ranges
+from bga_mner.processing.text_tagging import _ranges
 
 
 class TokenTagger(nn.Module):
@@ -15,7 +16,11 @@ class TokenTagger(nn.Module):
 
     def __init__(self, label2id, seed=0):
         super().__init__()
-        self.config = SimpleNamespace(id2label={number: label for label, number in label2id.items()})
+        self.config = SimpleNamespace(
+            id2label={number: label for label, number in label2id.items()},
+            text_config=BertConfig(),
+            visual_source="real",
+        )
         generator = torch.Generator().manual_seed(seed)
         self.table = nn.Embedding.from_pretrained(2 * torch.randn(1000, len(label2id), generator=generator))
         self.dropout = nn.Dropout(0.5)

@@ -1,0 +1,106 @@
+"""Push a trained model and its processor to the Hub, with the code that loads them where this package is missing.
+
+Look first, then push; ``hf auth login`` or the environment variable HF_TOKEN gives the token::
+
+    python examples/push_to_hub.py --model_dir outputs/mner --repo_id org/bga-mner --dry_run
+    python examples/push_to_hub.py --model_dir outputs/mner --repo_id org/bga-mner --private
+
+``--text_only`` leaves out what only pictures need: vision encoder, vision branch and image processor. All files go into
+one commit; a README.md in the model's folder goes along.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from huggingface_hub import HfApi, get_token
+
+from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_dir", type=Path, required=True, help="folder with a saved model and its processor")
+    parser.add_argument("--repo_id", required=True, help="repository on the Hub, such as org/bga-mner; made if missing")
+    parser.add_argument("--private", action="store_true", help="only those who may can see it")
+    parser.add_argument("--text_only", "--text-only", action="store_true", help="leave out what only pictures need")
+    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="show the files, and push nothing")
+    parser.add_argument("--revision", default="main", help="branch to push to (default: %(default)s)")
+    parser.add_argument("--commit_message", default="Upload model and processor")
+    return parser.parse_args(arguments)
+
+
+def save(model_dir: Path, text_only: bool, folder: Path) -> dict[str, int]:
+    """Save model and processor as they are to be pushed; return the sizes of the files in bytes."""
+    if not Path(model_dir, "config.json").is_file():
+        raise ValueError(f"Expected a saved model, but {str(model_dir)!r} has no config.json. Check --model_dir.")
+    model = BgaMnerForTokenClassification.from_pretrained(model_dir)
+    processor = BgaMnerProcessor.from_pretrained(model_dir)
+    if text_only:
+        processor = BgaMnerProcessor(None, processor.tokenizer, processor.label2id)
+    if Path(model_dir, "README.md").is_file():
+        shutil.copy(Path(model_dir, "README.md"), folder)
+    model.save_pretrained(folder, text_only=text_only)
+    processor.save_pretrained(folder)
+    return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def push(folder: Path, options: argparse.Namespace) -> str:
+    """Push a folder in one commit; return the commit's address."""
+    api = HfApi()
+    repo_id = api.create_repo(options.repo_id, private=options.private or None, exist_ok=True).repo_id
+    if options.private and not api.model_info(repo_id).private:
+        raise ValueError(
+            f"Expected a private repository, but {repo_id} is there already and public. Make it private in its "
+            "settings, choose another --repo_id, or leave out --private."
+        )
+    if options.revision != "main":
+        api.create_branch(repo_id, branch=options.revision, exist_ok=True)
+    commit = api.upload_folder(
+        repo_id=repo_id, folder_path=folder, commit_message=options.commit_message, revision=options.revision
+    )
+    return commit.commit_url
+
+
+def main(arguments: list[str] | None = None) -> dict[str, int]:
+    """Run the script.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    dict of str to int
+        The files and their sizes in bytes.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no model, there is no token, or a public repository stands where a private one was wanted.
+    """
+    options = parse(arguments)
+    if not options.dry_run and get_token() is None:
+        raise ValueError(
+            "Expected a token of the Hub, got none. Log in with `hf auth login`, set the environment variable "
+            "HF_TOKEN, or see what would be pushed with --dry_run."
+        )
+    with TemporaryDirectory() as folder:
+        sizes = save(options.model_dir, options.text_only, Path(folder))
+        for name, size in sizes.items():
+            print(f"{size:>15,}  {name}")
+        print(f"{sum(sizes.values()):>15,}  bytes in {len(sizes)} files")
+        if options.dry_run:
+            print(f"Nothing was pushed to {options.repo_id}: --dry_run.")
+        else:
+            print(f"Pushed: {push(Path(folder), options)}")
+    return sizes
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""The models' base class: weight initialisation, saving, and building a model from two pretrained encoders."""
+
+from __future__ import annotations
+
+import os
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import logging
+
+from ..configuration.configuration_bga_mner import BgaMnerConfig
+from ..configuration.hub_export import RemoteCodeMixin
+from .context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
+from .crf import ConditionalRandomField
+from .cross_modal_generator import CrossModalGenerator
+from .encoders import load_encoder
+from .hybrid_attention import HybridProjection
+
+
+logger = logging.get_logger(__name__)
+
+
+class BgaMnerPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
+    """Base class: weight initialisation, and building a model from two pretrained encoders."""
+
+    config_class = BgaMnerConfig
+    config: BgaMnerConfig
+    base_model_prefix = "bga_mner"
+    main_input_name = "input_ids"
+    input_modalities = ("text", "image")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    # The loss is a mean over sentences, whatever the number of tokens: without this, Trainer would take it for a sum
+    # divided by the tokens of all accumulated batches, and scale gradients wrongly.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: BgaMnerConfig, *inputs: Any, **kwargs: Any) -> None:
+        super().__init__(config, *inputs, **kwargs)
+        self._refuse_other_attention(config._attn_implementation)
+
+    def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
+        """Accept "sdpa" only: hybrid attention is built on it, and any other would drop the generated features."""
+        self._refuse_other_attention(attn_implementation)
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: dict[str, torch.Tensor] | None = None,
+        push_to_hub: bool = False,
+        *,
+        text_only: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Save as every model does, with the code that loads the folder where this package is missing.
+
+        The weights keep the names that they have in memory. By default transformers writes some encoders' weights
+        (ViT's) under the names of older releases, and Trainer, which restores a checkpoint without renaming, would
+        silently skip them.
+
+        Parameters
+        ----------
+        save_directory : str or path
+            Folder; made if it isn't there.
+        is_main_process : bool
+            Whether this process writes.
+        state_dict : dict of str to torch.Tensor, optional
+            Weights to save in place of the model's own.
+        push_to_hub : bool
+            Push what was saved, to the repository `repo_id`, by default of the folder's name.
+        text_only : bool
+            Save the text branch alone: without the vision encoder, the vision branch and its generator. What is loaded
+            tags texts exactly as this model does, and takes no pictures; see `BgaMnerConfig.text_only`.
+        **kwargs
+            As `PreTrainedModel.save_pretrained` takes them.
+        """
+        kwargs.setdefault("save_original_format", False)
+        if text_only and not self.config.text_only:
+            model, state_dict = self._text_branch_alone(state_dict), None
+        else:
+            model = self
+        kwargs |= {"is_main_process": is_main_process, "state_dict": state_dict, "push_to_hub": push_to_hub}
+        super(BgaMnerPreTrainedModel, model).save_pretrained(save_directory, **kwargs)
+
+    def push_to_hub(self, repo_id: str, *, text_only: bool = False, **kwargs: Any) -> Any:
+        """Push to the Hub as every model does; `text_only` as in `save_pretrained`."""
+        model = self._text_branch_alone() if text_only and not self.config.text_only else self
+        return super(BgaMnerPreTrainedModel, model).push_to_hub(repo_id, **kwargs)
+
+    def _text_branch_alone(self, weights: dict[str, torch.Tensor] | None = None) -> BgaMnerPreTrainedModel:
+        """Make a model of the text branch alone, good for saving: it shares the weights, and holds nothing else."""
+        config = deepcopy(self.config)
+        config.text_only = True
+        if config.visual_source == "real":
+            config.visual_source = "generated"  # what a text without a picture reads
+        if config.replaced_entities_read == "real":
+            config.entity_replacement_probability = 0.0  # in pairs only, and there are none
+        with torch.device("meta"):
+            model = type(self)(config)
+        weights = self.state_dict() if weights is None else weights
+        model.load_state_dict({name: weights[name] for name in model.state_dict()}, assign=True)
+        model.model_tags = self.model_tags
+        return model
+
+    @staticmethod
+    def _refuse_other_attention(requested: str | dict | None) -> None:
+        if requested not in (None, "sdpa"):
+            raise ValueError(
+                f'BGA-MNER runs on attn_implementation="sdpa", but {requested!r} was asked for. '
+                "Leave attn_implementation out."
+            )
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        # Children come first, so these overwrite what was just done to the linear layers inside.
+        if isinstance(module, CrossModalGenerator | HybridProjection | ContextSampler):
+            for child in module.modules():
+                if isinstance(child, nn.Linear):
+                    # keeps the scale of what passes through at any width; 0.02 would silence narrow models
+                    init.xavier_uniform_(child.weight)
+        if isinstance(module, CrossModalGenerator):
+            init.normal_(module.modality_queries, mean=0.0, std=1.0)
+        elif isinstance(module, HybridProjection):
+            init.constant_(module.gate, module.gate_initial_bias)
+        elif isinstance(module, ContextSampler):
+            init.copy_(module.decision_bias, torch.tensor([module.initial_logit, 0.0]))
+            if module.match_weight is not None:
+                init.constant_(module.match_weight, INITIAL_MATCH_WEIGHT)
+        elif isinstance(module, ConditionalRandomField):
+            for parameter in module.parameters():
+                init.uniform_(parameter, -0.1, 0.1)
+            module.reset_constraints()
+
+    @classmethod
+    def from_text_vision_pretrained(
+        cls,
+        text: str | PreTrainedModel,
+        vision: str | PreTrainedModel,
+        labels: list[str] | None = None,
+        **options: Any,
+    ) -> BgaMnerPreTrainedModel:
+        """Build a model from a pretrained text encoder and a pretrained vision encoder.
+
+        Parameters
+        ----------
+        text, vision : str or PreTrainedModel
+            Folder, Hub name, or encoder in memory (whose weights are copied). A CLIP or SigLIP checkpoint gives its
+            vision tower.
+        labels : list of str, optional
+            Tags, for example ["O", "B-PER", "I-PER"]; their order gives the ids.
+        **options
+            Further arguments of [`BgaMnerConfig`].
+
+        Returns
+        -------
+        BgaMnerPreTrainedModel
+            In evaluation mode. The encoders' weights are the pretrained ones, all others are new; a warning names
+            them.
+
+        Raises
+        ------
+        ValueError
+            If an encoder isn't of a supported family, or a model in memory holds none.
+        """
+        if labels is not None:
+            options["id2label"] = dict(enumerate(labels))
+        config = BgaMnerConfig(text_config=_config_of(text), vision_config=_config_of(vision), **options)
+        model = cls(config)
+        base: Any = getattr(model, cls.base_model_prefix, model)
+        for encoder, source in ((base.text_encoder, text), (base.vision_encoder, vision)):
+            if encoder is None:  # with text_only=True
+                continue
+            if isinstance(source, PreTrainedModel):
+                pretrained = _encoder_in(source)
+            else:
+                pretrained = load_encoder(source, deepcopy(encoder.config))
+            weights = pretrained.state_dict()
+            if missing := encoder.state_dict().keys() - weights.keys():
+                raise ValueError(
+                    f"Expected an encoder like {type(encoder).__name__}, but {type(source).__name__} lacks "
+                    f"{len(missing)} of its weights, such as {min(missing)}. Pass the encoder itself."
+                )
+            # what an encoder has beyond these, such as a pooler, is not used
+            encoder.load_state_dict({name: weights[name] for name in encoder.state_dict()})
+        encoders = ("text_encoder.", "vision_encoder.")
+        new = sorted({_module_name(name) for name, _ in model.named_parameters() if not _is_in(name, encoders)})
+        logger.warning(
+            "These weights are new and have to be trained: %s. All others come from the two encoders.", ", ".join(new)
+        )
+        return model.eval()
+
+
+def _encoder_in(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the vision tower of a whole CLIP or SigLIP, the encoder below a task head, or the model itself."""
+    return getattr(model, "vision_model", getattr(model, model.base_model_prefix, model))
+
+
+def _config_of(source: str | PreTrainedModel) -> PreTrainedConfig:
+    return source.config if isinstance(source, PreTrainedModel) else AutoConfig.from_pretrained(source)
+
+
+def _is_in(name: str, modules: tuple[str, ...]) -> bool:
+    return any(f".{name}".find(f".{module}") >= 0 for module in modules)
+
+
+def _module_name(parameter_name: str) -> str:
+    """Shorten a parameter's name to the first two modules below the base model."""
+    return ".".join(parameter_name.removeprefix("bga_mner.").split(".")[:2]).removesuffix(".weight")
+
+
+__all__ = ["BgaMnerPreTrainedModel"]

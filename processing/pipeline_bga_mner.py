@@ -1,0 +1,285 @@
+"""The `multimodal-ner` pipeline: texts, with or without pictures, to entities."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import islice
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+from transformers import Pipeline
+from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+
+from .pictures import BadPictureError, fetch_picture, is_url
+from .text_tagging import TaggedText, reads_pictures, tag_texts
+from .word_splitting import as_sentences
+
+
+# Inputs are sorted by length within so many batches; all of them at once would hold up streams and fill the memory.
+_BATCHES_READ_AHEAD = 16
+_DEFAULT_BATCH_SIZE = 16
+
+
+class BgaMnerPipeline(Pipeline):
+    """Find the entities of texts: ``pipeline("multimodal-ner", model="folder")``.
+
+    What it finds is what `predict` finds: the model's best tag path (Viterbi), and texts of any length in overlapping
+    windows. Answers come in the order of the inputs, and don't depend on what else is in a batch.
+
+    Parameters
+    ----------
+    model : BgaMnerForTokenClassification
+        The model.
+    processor : BgaMnerProcessor
+        The model's processor.
+    allow_urls : bool, default False
+        Fetch pictures whose address begins with ``http://`` or ``https://``. Whoever names the address makes this
+        machine send a request, so leave it off where inputs come from strangers. It can't be given in a call.
+    **options
+        Whatever `Pipeline` takes, such as ``device`` and ``batch_size``, and the options of a call.
+
+    Raises
+    ------
+    ValueError
+        If there is no processor.
+
+    Examples
+    --------
+    >>> from transformers import pipeline  # doctest: +SKIP
+    >>> pipe = pipeline("multimodal-ner", model="folder")  # doctest: +SKIP
+    >>> pipe("Kawhi wins in Toronto")  # doctest: +SKIP
+    [{'entity_group': 'PER', 'score': 0.98, 'word': 'Kawhi', 'start': 0, 'end': 5}, ...]
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+
+    def __init__(self, model: Any, processor: Any = None, allow_urls: bool = False, **options: Any):
+        if processor is None:
+            raise ValueError(
+                "Expected a processor, got none. Give processor=BgaMnerProcessor(...), or as model a folder that holds "
+                "both."
+            )
+        self.allow_urls = allow_urls
+        super().__init__(model=model, processor=processor, **options)
+        self.check_model_type(["BgaMnerForTokenClassification"])
+
+    def _sanitize_parameters(
+        self,
+        is_split_into_words: bool | None = None,
+        visual_source: str | None = None,
+        max_length: int | None = None,
+        stride: int | None = None,
+        on_bad_image: str | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        def given(**values: Any) -> dict[str, Any]:
+            return {name: value for name, value in values.items() if value is not None}
+
+        return (
+            given(is_split_into_words=is_split_into_words, visual_source=visual_source),
+            given(max_length=max_length, stride=stride, on_bad_image=on_bad_image, visual_source=visual_source),
+            {},
+        )
+
+    def __call__(self, inputs: Any, *, batch_size: int | None = None, **options: Any) -> Any:
+        """Find the entities of a text or many.
+
+        Parameters
+        ----------
+        inputs : str, list of str, dict, a list of these, or an iterable of these
+            A text; or a list of its words, inside a list of texts, as an item of a generator, or with
+            `is_split_into_words`; or a dict with ``text`` or ``words``, and optionally ``picture``: a PIL image, path,
+            bytes, dict of `datasets.Image`, URL (see `allow_urls`) or None. A flat list of strings holds texts, as
+            for `predict`. Of generators, torch datasets (such as `KeyDataset`) and other iterables, 16 batches are
+            read ahead to sort them by length; with ``batch_size=1`` no input is read before the last one is answered.
+        batch_size : int, optional
+            Texts (or windows of long ones) at a time. By default the pipeline's, or else 16, and 1 for iterables
+            without a length, which may be waiting for an answer.
+        num_workers : int, optional
+            Processes that read the inputs of a torch dataset and split them into words; none by default.
+        is_split_into_words : bool, optional
+            True says that a list of strings holds the words of one text.
+        visual_source : {"generated", "real", "none"}, optional
+            What the text reads; the model's own default if left out. Pictures are used if it is "real"; otherwise
+            they are ignored, and not even opened.
+        max_length : int, optional
+            Most tokens the model reads at once; by default what both tokenizer and text encoder take.
+        stride : int, optional
+            How many tokens neighbouring windows of a longer text share; a quarter of the window by default.
+        on_bad_image : {"missing", "raise"}, optional
+            Treat broken pictures as missing, with a warning and counted in `processor.bad_pictures` (the default), or
+            raise.
+
+        Returns
+        -------
+        list of dict, list of list of dict, or iterator of list of dict
+            The entities of a text in order, each a dict:
+
+            - ``entity_group``: its type.
+            - ``score``: ``(p_1 + ... + p_n) / n`` over its n words, ``p_i`` being the CRF's posterior marginal of the
+              tag of word i (of its first token), in [0, 1]. The best path decides on the tags, the marginals say how
+              sure they are; the whole span is right with at most the least ``p_i``.
+            - ``word``, ``start``, ``end``: ``text[start:end] == word``. If words were given, the text is
+              ``" ".join(words)``.
+            - ``start_word``, ``end_word``, if words were given: ``words[start_word:end_word]`` are its words.
+
+            A list of these for one text, a list of such lists for a list, an iterator of such lists otherwise.
+
+        Raises
+        ------
+        ValueError
+            If an input is nothing of the above, or options don't fit together.
+        """
+        sized = isinstance(inputs, Sized)
+        if isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes):
+            inputs = list(inputs)  # tuples, and columns of datasets, which are lazy
+            split = options.get("is_split_into_words", self._preprocess_params.get("is_split_into_words"))
+            if split and all(isinstance(word, str) for word in inputs):
+                inputs = {"words": inputs}
+            elif not inputs:
+                return []
+        elif isinstance(inputs, Iterable) and not isinstance(inputs, str | bytes | Mapping | Dataset):
+            inputs = (item for item in inputs)  # which is what Pipeline knows
+        if batch_size is None:
+            batch_size = self._batch_size or (_DEFAULT_BATCH_SIZE if sized else 1)
+        return super().__call__(inputs, batch_size=batch_size, **options)
+
+    def preprocess(
+        self, input_: Any, is_split_into_words: bool | None = None, visual_source: str | None = None
+    ) -> TaggedText:
+        """Split an input into words, and check it."""
+        content, picture = input_, None
+        if isinstance(input_, Mapping):
+            content, is_split_into_words = _read_mapping(input_)
+            picture = input_.get("picture")
+        if not reads_pictures(self.model, visual_source):
+            picture = None
+        elif is_url(picture) and not self.allow_urls:
+            raise ValueError(
+                f"Expected a picture as PIL image, path or bytes, got the URL {picture[:100]!r}. Download it and give "
+                "its path, or make the pipeline with allow_urls=True."
+            )
+        if isinstance(content, str) and not is_split_into_words:
+            return TaggedText.from_text(content, picture)
+        if not isinstance(content, str | list | tuple):
+            raise ValueError(
+                f"Expected a text, a list of words, or a dict with 'text' or 'words', got {type(content).__name__}."
+            )
+        (words,), _, _ = as_sentences([content], is_split_into_words, batched=True)
+        return TaggedText.from_words(words, picture)
+
+    def _forward(
+        self,
+        input_tensors: list[TaggedText],
+        batch_size: int = _DEFAULT_BATCH_SIZE,
+        on_bad_image: str = "missing",
+        **options: Any,
+    ) -> list[TaggedText]:
+        for text in input_tensors:
+            if is_url(text.picture):
+                text.picture = self._fetch(text.picture, on_bad_image)
+        tag_texts(
+            input_tensors, self.model, self.processor, batch_size=batch_size, on_bad_image=on_bad_image, **options
+        )
+        return input_tensors
+
+    def postprocess(self, model_outputs: TaggedText) -> list[dict[str, Any]]:
+        """Read off a text's entities."""
+        found = []
+        for entity in model_outputs.entities():
+            values = {"entity_group": entity.label, "score": entity.score, "word": entity.word}
+            values |= {"start": entity.start, "end": entity.end}
+            if model_outputs.words_given:
+                values |= {"start_word": entity.first, "end_word": entity.behind}
+            found.append(values)
+        return found
+
+    def run_single(
+        self,
+        inputs: Any,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> list[dict[str, Any]]:
+        """Find the entities of one text."""
+        (text,) = self.forward([self.preprocess(inputs, **preprocess_params)], **forward_params)
+        return self.postprocess(text, **postprocess_params)
+
+    def get_iterator(
+        self,
+        inputs: Any,
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> PipelineIterator:
+        """Find the entities of many texts, as they are asked for."""
+        if isinstance(inputs, Sized):
+            dataset: Any = PipelineDataset(inputs, self.preprocess, preprocess_params)
+        else:
+            # each worker would read the whole stream
+            dataset, num_workers = PipelineIterator(inputs, self.preprocess, preprocess_params), min(num_workers, 1)
+        texts = DataLoader(dataset, batch_size=None, num_workers=num_workers)
+
+        def tag(part: list[TaggedText]) -> list[TaggedText]:
+            return self.forward(part, batch_size=batch_size, **forward_params)
+
+        part_size = 1 if batch_size == 1 else _BATCHES_READ_AHEAD * batch_size
+        return PipelineIterator(_InParts(texts, tag, part_size), self.postprocess, postprocess_params)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **options: Any) -> None:
+        """Save the model and its processor.
+
+        Parameters
+        ----------
+        save_directory : str or os.PathLike
+            Folder; made if it isn't there.
+        **options
+            For both, such as ``push_to_hub``.
+        """
+        self.model.save_pretrained(save_directory, **options)
+        self.processor.save_pretrained(save_directory, **options)
+
+    def _fetch(self, url: str, on_bad_image: str) -> bytes | None:
+        try:
+            return fetch_picture(url)
+        except BadPictureError as error:
+            if on_bad_image == "raise":
+                raise
+            self.processor.bad_pictures[error.kind] += 1
+            warnings.warn(f"A picture cannot be used and is treated as missing: {error}", stacklevel=2)
+            return None
+
+
+class _InParts:
+    """Texts, tagged part by part as they are asked for; its length is that of the texts, if they have one."""
+
+    def __init__(self, texts: DataLoader, tag: Callable[[list[TaggedText]], list[TaggedText]], part_size: int):
+        self.texts, self.tag, self.part_size = texts, tag, part_size
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __iter__(self) -> Iterator[TaggedText]:
+        texts = iter(self.texts)
+        while part := list(islice(texts, self.part_size)):
+            yield from self.tag(part)
+
+
+def _read_mapping(input_: Mapping[str, Any]) -> tuple[Any, bool]:
+    """Return text or words of an input, and whether they are words."""
+    keys = set(input_)
+    if not keys <= {"text", "words", "picture"} or len(keys & {"text", "words"}) != 1:
+        raise ValueError(
+            "Expected a dict with either 'text' or 'words', and optionally 'picture', got the keys "
+            f"{sorted(map(str, keys))}. Rename yours, and leave others out."
+        )
+    if "text" in keys:
+        return input_["text"], False
+    return input_["words"], True
+
+
+__all__ = ["BgaMnerPipeline"]

@@ -1,0 +1,125 @@
+"""What is saved carries the code: flat, whole, and found by transformers from any file of it."""
+
+import json
+import os
+import re
+import sys
+
+import pytest
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTokenClassification,
+    AutoProcessor,
+    ViTImageProcessorPil,
+    pipeline,
+)
+from transformers.dynamic_module_utils import get_imports, get_relative_import_files
+
+import bga_mner
+from bga_mner.configuration.hub_export import code_files, entry_points, flatten, write_code
+from bga_mner.processing.generated_corpus import build_tokenizer
+
+
+@pytest.fixture
+def processor(make_config):
+    tokenizer = build_tokenizer([["Kawhi", "wins"]])
+    image_processor = ViTImageProcessorPil(size={"height": 16, "width": 16})
+    return bga_mner.BgaMnerProcessor(image_processor, tokenizer, label2id=make_config().label2id)
+
+
+def python_files(folder):
+    return {path.name for path in folder.glob("*.py")}
+
+
+def test_configuration_model_and_processor_each_carry_all_code(make_config, make_model, processor, tmp_path):
+    for number, saved in enumerate((make_config(), make_model(), make_model().bga_mner, processor)):
+        saved.save_pretrained(tmp_path / str(number))
+        assert python_files(tmp_path / str(number)) == set(code_files())
+        name = "processor_config.json" if saved is processor else "config.json"
+        auto_map = json.loads((tmp_path / str(number) / name).read_text())["auto_map"]
+        assert set(auto_map) == {"AutoConfig", "AutoModel", "AutoModelForTokenClassification", "AutoProcessor"}
+        for reference in auto_map.values():
+            module, loaded = reference.split(".")
+            assert f"class {loaded}(" in code_files()[f"{module}.py"]
+    pipelines = json.loads((tmp_path / "0" / "config.json").read_text())["custom_pipelines"]
+    assert pipelines == {
+        "multimodal-ner": {"impl": "pipeline_bga_mner.BgaMnerPipeline", "pt": ["AutoModelForTokenClassification"]}
+    }
+
+
+def test_transformers_finds_every_file_from_whatever_saves(tmp_path):
+    write_code(tmp_path)
+    by_auto_class, by_task = entry_points()
+    for loaded in by_auto_class.values():
+        entry = tmp_path / f"{loaded.__module__.rpartition('.')[2]}.py"
+        assert {os.path.basename(path) for path in get_relative_import_files(entry)} == set(code_files())
+    for loaded in by_task.values():
+        assert f"{loaded.__module__.rpartition('.')[2]}.py" in code_files()
+
+
+def test_the_code_asks_for_few_packages_and_no_other_folder(tmp_path):
+    write_code(tmp_path)
+    needed = {package for path in tmp_path.glob("*.py") for package in get_imports(path)} - sys.stdlib_module_names
+    assert needed == {"PIL", "huggingface_hub", "numpy", "torch", "transformers"}
+    for text in code_files().values():
+        assert not re.search(r"^\s*from \.\.|^\s*from \. |^\s*import \.", text, re.MULTILINE)
+
+
+def test_the_copies_make_the_same_copies(tmp_path):
+    write_code(tmp_path)
+    assert flatten(tmp_path / "hub_export.py") == code_files()
+
+
+def test_files_of_one_name_are_refused(tmp_path):
+    for folder, text in (("one", "from ..two.start import X\n"), ("two", "")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "start.py").write_text(text)
+    with pytest.raises(ValueError, match=r"differ.*two/start\.py\. Rename one"):
+        flatten(tmp_path / "one" / "start.py")
+
+
+def test_installed_classes_load_what_is_saved_and_nothing_is_asked(make_model, processor, tmp_path):
+    model = make_model()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    # code that must not be run
+    for path in tmp_path.glob("*.py"):
+        path.write_text("raise AssertionError('this was run')\n")
+    for options in ({}, {"trust_remote_code": False}, {"trust_remote_code": True}):
+        for auto_class, expected in (
+            (AutoConfig, bga_mner.BgaMnerConfig),
+            (AutoModel, bga_mner.BgaMnerModel),
+            (AutoModelForTokenClassification, bga_mner.BgaMnerForTokenClassification),
+            (AutoProcessor, bga_mner.BgaMnerProcessor),
+        ):
+            assert type(auto_class.from_pretrained(tmp_path, **options)) is expected
+        pipe = pipeline("multimodal-ner", model=str(tmp_path), **options)
+        assert type(pipe) is bga_mner.BgaMnerPipeline
+    config = AutoConfig.from_pretrained(tmp_path)
+    # or else `pipeline` would look for its class in the folder
+    assert not hasattr(config, "custom_pipelines")
+    assert not hasattr(config, "auto_map")
+
+
+def test_only_the_main_process_writes(make_model, tmp_path):
+    make_model().save_pretrained(tmp_path, is_main_process=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gitignore_of_ones_own_stays(make_config, tmp_path):
+    make_config().save_pretrained(tmp_path / "new")
+    assert (tmp_path / "new" / ".gitignore").read_text() == "training_args.bin\n"
+    (tmp_path / ".gitignore").write_text("mine\n")
+    make_config().save_pretrained(tmp_path)
+    assert (tmp_path / ".gitignore").read_text() == "mine\n"
+
+
+def test_a_file_in_the_folders_place_is_left_alone(make_config, processor, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(AssertionError, match="should be a directory"):
+        make_config().save_pretrained(file)
+    with pytest.raises(FileExistsError):
+        processor.save_pretrained(file)
+    assert file.read_text() == "mine"

@@ -1,0 +1,91 @@
+"""Pushing a saved model, to a Hub on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+from transformers import ViTImageProcessorPil
+
+from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor
+from bga_mner.configuration.hub_export import code_files
+from bga_mner.processing.generated_corpus import build_tokenizer
+
+
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "push_to_hub.py"
+
+
+@pytest.fixture
+def script():
+    spec = spec_from_file_location("push_to_hub", SCRIPT)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def model_dir(make_model, tmp_path):
+    model = make_model()
+    model.save_pretrained(tmp_path / "model")
+    image_processor = ViTImageProcessorPil(size={"height": 16, "width": 16})
+    tokenizer = build_tokenizer([["Kawhi", "wins"]])
+    BgaMnerProcessor(image_processor, tokenizer, label2id=model.config.label2id).save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "README.md").write_text("---\nlicense: apache-2.0\n---\nMine.\n")
+    return tmp_path / "model"
+
+
+def test_dry_run_shows_every_file_and_pushes_nothing(script, model_dir, capsys, monkeypatch):
+    monkeypatch.setattr(script, "HfApi", None)  # nothing may ask for it
+    options = ["--model_dir", str(model_dir), "--repo_id", "org/bga-mner", "--dry_run"]
+    sizes, slim = script.main(options), script.main([*options, "--text-only"])
+    shown = capsys.readouterr().out
+    assert set(sizes) == {path.name for path in model_dir.iterdir()}
+    assert set(slim) == set(sizes)
+    for name, size in {**sizes, "model.safetensors": slim["model.safetensors"]}.items():
+        assert f"{size:,}  {name}" in shown
+    assert f"{sum(sizes.values()):,}  bytes in {len(sizes)} files" in shown
+    assert slim["model.safetensors"] < 0.6 * sizes["model.safetensors"]
+    assert sizes["model.safetensors"] == os.path.getsize(model_dir / "model.safetensors")
+
+
+def test_what_is_missing_is_named(script, model_dir, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"'.*nowhere' has no config\.json"):
+        script.main(["--model_dir", str(tmp_path / "nowhere"), "--repo_id", "org/x", "--dry_run"])
+    monkeypatch.setattr(script, "get_token", lambda: None)
+    with pytest.raises(ValueError, match=r"token of the Hub.*hf auth login.*HF_TOKEN"):
+        script.main(["--model_dir", str(model_dir), "--repo_id", "org/x"])
+
+
+def test_one_commit_holds_all(model_dir, loopback_hub, run_python, tmp_path):
+    code = f"""
+import runpy
+main = runpy.run_path({str(SCRIPT)!r})["main"]
+main(["--model_dir", "model", "--repo_id", "org/bga-mner"])
+main(["--model_dir", "model", "--repo_id", "org/secret", "--private", "--text_only"])
+main(["--model_dir", "model", "--repo_id", "org/bga-mner", "--text_only", "--revision", "text-only"])
+try:
+    main(["--model_dir", "model", "--repo_id", "org/bga-mner", "--private"])
+except ValueError as error:
+    print(error)
+"""
+    shown = run_python(code, environment=loopback_hub.environment(tmp_path / "home"))
+    assert "org/bga-mner is there already and public" in shown
+    public, secret = loopback_hub.repositories["org/bga-mner"], loopback_hub.repositories["org/secret"]
+    assert (public.private, secret.private) == (False, True)
+    assert public.messages == ["initial commit", "Upload model and processor", "Upload model and processor"]
+    assert f"Pushed: {loopback_hub.endpoint}/org/bga-mner/commit/{public.branches['main']}" in shown
+    for repository, branch, text_only in ((public, "main", False), (secret, "main", True), (public, "text-only", True)):
+        files = loopback_hub.files(repository.name, branch)
+        assert set(code_files()) < set(files)
+        assert b"Mine." in files["README.md"]
+        folder = tmp_path / f"{repository.name}-{branch}"
+        folder.mkdir(parents=True)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        assert BgaMnerForTokenClassification.from_pretrained(folder).config.text_only is text_only
+        processor = BgaMnerProcessor.from_pretrained(folder)
+        assert (processor.image_processor is None) is text_only
+        assert json.loads(files["processor_config.json"])["label2id"] == processor.label2id
