@@ -22,13 +22,14 @@ from .encoders import TextInputs, build_encoder, embed_pictures, embed_text, fin
 from .entity_replacement import ReplacedEntities, replace_entities
 from .hybrid_attention import HybridProjection
 from .keep_mask import padding_bias
+from .model_card_mixin import ModelCardMixin
 from .outputs import BgaMnerModelOutput, BgaMnerTokenClassifierOutput
 
 
 logger = logging.get_logger(__name__)
 
 
-class BgaMnerPreTrainedModel(PreTrainedModel):
+class BgaMnerPreTrainedModel(ModelCardMixin, PreTrainedModel):
     """Base class: weight initialisation, and building a model from two pretrained encoders."""
 
     config_class = BgaMnerConfig
