@@ -34,6 +34,7 @@ _STUB_DESCRIPTION = (
     "This is the model card of a 🤗 transformers model that has been pushed on the Hub. "
     "This model card has been automatically generated."
 )
+_SETS = {"train": 0, "validation": 1, "test": 2}
 _METRICS = {"f1": "F1", "precision": "Precision", "recall": "Recall", "accuracy": "Accuracy"}
 
 
@@ -113,9 +114,17 @@ def build_model_card(
     Exception
         Whatever comes of a training summary that isn't as `bga_mner.summarize_training` makes it.
     """
-    known: dict[str, Any] = config.training_summary or {}
+    # config.json sorts keys, and a model that was loaded is to get the same card
+    known: dict[str, Any] = json.loads(json.dumps(config.training_summary or {}, sort_keys=True))
+    for name in ("data", "scores"):
+        if name in known:
+            known[name] = dict(sorted(known[name].items(), key=lambda item: _SETS.get(item[0], len(_SETS))))
     outdated = bool(known.get("outdated"))
     summary = {name: value for name, value in known.items() if name in _LASTING} if outdated else known
+    reads = reads_at_inference(config)
+    measured_reading = summary.get("reads", reads)
+    if measured_reading != reads:
+        summary = {name: value for name, value in summary.items() if name != "scores"}
     tagger = "BgaMnerModel" not in (config.architectures or [])
     repository = repository or summary.get("repository") or _PLACEHOLDER
     texts = summary.get("widget_texts") or [_EXAMPLE]
@@ -127,7 +136,9 @@ def build_model_card(
         "tagger": tagger,
         "types": sorted({label[2:] for label in config.label2id if label[1:2] == "-"}),
         "trained_with_pictures": summary.get("trained_with_pictures"),
-        "reads": _reads(config),
+        "reads": reads,
+        "measured_reading": measured_reading if measured_reading != reads else None,
+        "text_only": getattr(config, "text_only", False),
         "repository": repository,
         "placeholder": _PLACEHOLDER,
         "example": json.dumps(texts[0], ensure_ascii=False),
@@ -221,8 +232,8 @@ def _is_hub_name(name: str) -> bool:
     return True
 
 
-def _reads(config: BgaMnerConfig) -> str:
-    """Say what the text attends to at inference."""
+def reads_at_inference(config: BgaMnerConfig) -> str:
+    """Say what the text attends to at inference: "generated" features, "real" ones, or "none"."""
     return config.visual_source if config.text_reads_features else "none"
 
 
@@ -255,7 +266,7 @@ def _training_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         details = "; ".join(filter(None, [model.get("description"), idle, frozen]))
         rows.append((kind, name + (f" ({_cell(details)})" if details else "")))
     if "parameters" in summary:
-        rows.append(("parameters", f"{summary['parameters']:,}"))
+        rows.append(("parameters in training", f"{summary['parameters']:,}"))
     for name, value in summary.get("hyperparameters", {}).items():
         rows.append((f"`{name}`", _cell(value)))
     progress = summary.get("progress", {})
@@ -382,4 +393,4 @@ def _cell(value: Any) -> str:
     return re.sub(r"\s+", " ", str(value)).replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
 
 
-__all__ = ["CARD_NAME", "build_model_card", "hand_written_card", "write_model_card"]
+__all__ = ["CARD_NAME", "build_model_card", "hand_written_card", "reads_at_inference", "write_model_card"]

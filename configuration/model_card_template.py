@@ -29,6 +29,8 @@ can learn from texts with pictures, whose features it learns to generate from th
 {%- elif reads == "generated" %} To use it no picture is needed: it generates the visual features that it reads.
 {%- else %} To use it no picture is needed: it reads the text alone.
 {%- endif %}
+{%- if text_only %} It was saved without its vision encoder, and takes no pictures.
+{%- endif %}
 
 {% for score in headline %}
 **F1 {{ score.f1 }}**{% if score.interval %} ({{ score.interval }}){% endif %} on {{ score.set }}, strict and by entity.
@@ -177,7 +179,10 @@ By type, on {{ row.set }}:
 ## Limits
 
 {% if not scores %}
-- How well it does has not been recorded: measure it on your own texts before you rely on it.
+- How well it does has not been recorded
+{%- if measured_reading %} as it is: its scores, which are left out here, were measured while it read something else
+("{{ measured_reading }}")
+{%- endif %}. Measure it on your own texts before you rely on it.
 {%- else %}
 - The scores hold for texts like those that they were measured on.
 {%- endif %}

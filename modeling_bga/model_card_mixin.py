@@ -43,7 +43,8 @@ class ModelCardMixin:
         """
         # transformers replaces it when it pushes
         self._own_card = hand_written_card(save_directory) if push_to_hub else None
-        super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, **kwargs)  # type: ignore[misc]
+        kwargs |= {"is_main_process": is_main_process, "state_dict": state_dict, "push_to_hub": push_to_hub}
+        super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
         self._own_card = None
         if is_main_process and not push_to_hub and Path(save_directory).is_dir():
             write_model_card(save_directory, self.config, tags=self.model_tags)  # type: ignore[attr-defined]

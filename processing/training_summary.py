@@ -14,6 +14,7 @@ import torch
 from transformers import Trainer
 from transformers.utils import logging
 
+from ..configuration.model_card import reads_at_inference
 from ..modeling_bga.encoders import longest_text
 from .bootstrap import bootstrap_interval
 from .conll import ConllReport
@@ -145,6 +146,7 @@ def summarize_training(
         "parameters": model.num_parameters(),
         "longest_text": longest_text(model.config.text_config),
         "data": sets,
+        "reads": reads_at_inference(model.config),
         "trained_with_pictures": _trained_with_pictures((data or {}).get("train")),
         "hyperparameters": _hyperparameters(arguments),
         "progress": _progress(trainer, resumed),
