@@ -189,7 +189,7 @@ def _base_models(model: Any) -> dict[str, dict[str, Any]]:
 
 def _origin(name: str) -> dict[str, Any]:
     """Tell a Hub name from a folder, of which only the last part is anyone's business."""
-    local = Path(name).is_dir()
+    local = bool(name) and Path(name).is_dir()
     return {"name": (Path(name).resolve().name if local else name) or None, "on_hub": bool(name) and not local}
 
 
