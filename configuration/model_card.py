@@ -71,7 +71,7 @@ def write_model_card(
                 path,
             )
             return
-        carried = [] if existing is None else ModelCard(existing).data.tags or []
+        carried = [] if existing is None else ModelCard(existing).data.get("tags", [])
         content = build_model_card(config, folder, repository, [*carried, *(tags or ())])
         path.write_text(content, encoding="utf-8", newline="\n")
     except Exception as error:  # whatever a summary made by hand may hold, the weights are more important
@@ -168,8 +168,8 @@ def _is_replaceable(content: str) -> bool:
         mark = _MARK_PATTERN.search(content)
         if mark is not None:
             return _checksum(content) == mark.group(1)
-        card = ModelCard(content)
-        return card.text == ModelCard.from_template(card.data, model_description=_STUB_DESCRIPTION).text
+        stub = ModelCard.from_template(ModelCardData(), model_description=_STUB_DESCRIPTION)
+        return ModelCard(content).text == stub.text
     except Exception:  # front matter that can't be read was written by a person
         return False
 
@@ -186,7 +186,8 @@ def _metadata(summary: Mapping[str, Any], tagger: bool, texts: Sequence[str], ta
     """Make the front matter."""
     base_models = [model["name"] for model in summary.get("base_models", {}).values() if model.get("on_hub")]
     results = _eval_results(summary) if tagger else []
-    return ModelCardData(
+    in_its_language = "widget_texts" in summary or "en" in summary.get("language", ["en"])
+    metadata = ModelCardData(
         language=summary.get("language"),
         license=summary.get("license"),
         library_name="transformers",
@@ -197,8 +198,10 @@ def _metadata(summary: Mapping[str, Any], tagger: bool, texts: Sequence[str], ta
         metrics=list(_METRICS) if results else None,
         model_name=(summary.get("name") or "BGA-MNER") if results else None,
         eval_results=results or None,
-        **({"widget": [{"text": text} for text in texts]} if tagger else {}),
     )
+    if tagger and in_its_language:
+        metadata["widget"] = [{"text": text} for text in texts]
+    return metadata
 
 
 def _eval_results(summary: Mapping[str, Any]) -> list[EvalResult]:
@@ -266,7 +269,7 @@ def _training_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         details = "; ".join(filter(None, [model.get("description"), idle, frozen]))
         rows.append((kind, name + (f" ({_cell(details)})" if details else "")))
     if "parameters" in summary:
-        rows.append(("parameters in training", f"{summary['parameters']:,}"))
+        rows.append(("parameters", f"{summary['parameters']:,}"))
     for name, value in summary.get("hyperparameters", {}).items():
         rows.append((f"`{name}`", _cell(value)))
     progress = summary.get("progress", {})
@@ -350,6 +353,9 @@ def _score_facts(scores: Mapping[str, Mapping[str, Any]], summary: Mapping[str, 
         )
     # the set that nothing was chosen by, where there is one
     headline = [row for row in rows if row["set"] == "test"] or rows[:1]
+    for row in headline:
+        source = summary.get("data", {}).get(row["set"], {}).get("source")
+        row["source"] = f"`{_cell(source)}`" if source else ""
     return {
         "scores": rows,
         "headline": headline,
@@ -366,6 +372,7 @@ def _score_row(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         row[metric] = f"{values[metric]:.3f}" if metric in values else ""
     if "f1_low" in values:
         row["interval"] = f"{values['f1_low']:.3f} to {values['f1_high']:.3f}"
+        row["confidence"] = f"{values['confidence']:.0%}" if "confidence" in values else ""
     if "number" in values:
         row["number"] = _number(values["number"])
     row["types"] = [_score_row(kind, found) for kind, found in sorted(values.get("types", {}).items())]

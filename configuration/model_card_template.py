@@ -14,9 +14,9 @@ TEMPLATE = r"""---
 {% if tagger %}
 This model finds named entities{% if types %} ({{ types | join(", ") }}){% endif %} in text. It is a BGA-MNER model
 {%- else %}
-The encoder of a BGA-MNER model, without tag scores
-{%- endif %} (bidirectional generative alignment, [arXiv 2308.02570](https://arxiv.org/abs/2308.02570)): in training it
-can learn from texts with pictures, whose features it learns to generate from the words.
+This is the encoder of a BGA-MNER model, without tag scores
+{%- endif %} (bidirectional generative alignment, [arXiv 2308.02570](https://arxiv.org/abs/2308.02570)). Such models
+learn from texts with pictures to generate a picture's features from the words, and read these features when they tag.
 
 {% if trained_with_pictures %}
 **Pictures.** It was trained on texts with pictures.
@@ -33,7 +33,8 @@ can learn from texts with pictures, whose features it learns to generate from th
 {%- endif %}
 
 {% for score in headline %}
-**F1 {{ score.f1 }}**{% if score.interval %} ({{ score.interval }}){% endif %} on {{ score.set }}, strict and by entity.
+**F1 {{ score.f1 }}**{% if score.interval %} ({{ score.confidence }} interval: {{ score.interval }}){% endif %} on
+{{ score.set }}{% if score.source %} ({{ score.source }}){% endif %}, strict and by entity.
 {% endfor %}
 
 {% if outdated %}

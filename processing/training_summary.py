@@ -242,7 +242,7 @@ def _trained_with_pictures(report: ConllReport | None) -> bool | None:
 
 def _hyperparameters(arguments: Any) -> dict[str, Any]:
     found = {name: getattr(arguments, name, None) for name in _HYPERPARAMETERS}
-    limit = ("max_steps",) if arguments.max_steps > 0 else ("num_train_epochs",)
+    limit: tuple[str, ...] = ("max_steps",) if arguments.max_steps > 0 else ("num_train_epochs",)
     if "adam" in str(found["optim"]).lower():
         limit += ("adam_beta1", "adam_beta2", "adam_epsilon")
     found |= {name: getattr(arguments, name) for name in limit}

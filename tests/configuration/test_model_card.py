@@ -159,7 +159,8 @@ def test_the_text_says_what_the_summary_says(make_model, tmp_path):
     sets = by_heading["set", "precision", "recall", "F1", "interval of F1", "accuracy (words)"]
     assert [row[0] for row in sets] == ["validation", "test"]
     assert sets[0] == ["validation", "0.333", "0.300", "0.000", "", ""]
-    assert f"**F1 {SCORES['f1']:.3f}**" in card
+    low, high = SCORES["f1_low"], SCORES["f1_high"]
+    assert f"**F1 {SCORES['f1']:.3f}** (95% interval: {low:.3f} to {high:.3f}) on\ntest, strict" in card
     assert "95% bootstrap intervals, from 50 draws" in card
     assert "one seed (13)" in card
     assert "optimistic" in card
@@ -329,6 +330,15 @@ def test_scores_of_another_reading_are_left_out(make_config):
     assert "## Evaluation" not in card
     assert "model-index" not in ModelCard(card).data.to_dict()
     assert 'while it read something else\n("real")' in card
+
+
+def test_no_english_example_is_shown_for_another_language(make_config):
+    def widget(**summary):
+        return ModelCard(build_model_card(make_config(training_summary=summary))).data.get("widget")
+
+    assert widget(language=["de"]) is None
+    assert widget(language=["de"], widget_texts=["Anna in Rom"]) == [{"text": "Anna in Rom"}]
+    assert len(widget(language=["de", "en"])) == len(widget(name="x")) == 1
 
 
 def test_weights_of_the_text_branch_alone_are_called_so(make_config):
