@@ -560,9 +560,8 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         else:
             mask = attention_mask.to(torch.bool)
 
-        crf_loss = loss = None
-        if labels is not None:
-            crf_loss = self.crf(emissions, labels, mask).mean()
+        crf_loss = None if labels is None else self.crf(emissions, labels, mask).mean()
+        loss = None
         for part, weight in (
             (crf_loss, 1.0),
             (outputs.reconstruction_loss, self.config.reconstruction_weight),

@@ -36,7 +36,7 @@ def test_a_saved_model_predicts_the_same_to_the_bit(make_model, make_batch, tmp_
     model = make_model(text, vision, hybrid_attention="both")
     batch = make_batch(pad_token_id=model.config.text_config.pad_token_id)
     model.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "config.json", "model.safetensors"}
     # Trainer restores a checkpoint by these names, without renaming
     with safe_open(tmp_path / "model.safetensors", "pt") as opened:
         assert set(opened.keys()) == set(model.state_dict())
