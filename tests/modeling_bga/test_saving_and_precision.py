@@ -87,7 +87,7 @@ def test_weights_missing_from_a_checkpoint_are_initialised(make_model, tmp_path)
 def test_only_safetensors_are_written(make_model, tmp_path):
     make_model().save_pretrained(tmp_path, max_shard_size="20KB")
     files = {path.suffix for path in tmp_path.iterdir()}
-    assert files == {".json", ".safetensors"}
+    assert files == {".json", ".md", ".safetensors"}
     for path in tmp_path.glob("*.safetensors"):
         with safe_open(path, "pt") as opened:
             assert opened.keys()
