@@ -280,8 +280,9 @@ def _training_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("checkpoint kept", f"step {progress['best_step']:,}, the best by `{_cell(progress['chosen_by'])}`")
         )
     if "seconds" in progress:
-        note = ", since it was resumed" if progress.get("resumed") else ""
-        rows.append(("training time", _duration(progress["seconds"]) + note))
+        time = _duration(progress["seconds"])
+        resumed = f"{time} after it was resumed; before that not recorded"
+        rows.append(("training time", resumed if progress.get("resumed") else time))
     for name, value in summary.get("hardware", {}).items():
         rows.append((name, _cell(value)))
     versions = summary.get("versions", {})

@@ -141,7 +141,7 @@ def test_the_text_says_what_the_summary_says(make_model, tmp_path):
     assert training["text encoder"] == "`google-bert/bert-base-cased` (bert, 12 layers)"
     assert training["vision encoder"] == "`my-vit` (kept frozen)"
     assert training["`learning_rate`"] == "5e-05"
-    assert training["training time"] == "67 min, since it was resumed"
+    assert training["training time"] == "67 min after it was resumed; before that not recorded"
     assert training["steps made"] == "750 (5 epochs)"
     assert training["checkpoint kept"] == "step 600, the best by `f1`"
     assert training["versions"] == "python 3.11.7, torch 2.13.0"
