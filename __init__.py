@@ -37,6 +37,7 @@ from .processing import (
 
 if TYPE_CHECKING:
     from .processing import (
+        CardKeepingTrainer,
         ConllReport,
         MnerMetric,
         alignment_report,
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
         remove_pictures,
         robustness_report,
         score_tags,
+        score_with_interval,
+        summarize_training,
         write_conll,
     )
 
@@ -67,6 +70,7 @@ __all__ = [
     "BgaMnerPreTrainedModel",
     "BgaMnerProcessor",
     "BgaMnerTokenClassifierOutput",
+    "CardKeepingTrainer",
     "CollapseAlarmCallback",
     "ConditionalRandomField",
     "ConllReport",
@@ -88,8 +92,10 @@ __all__ = [
     "repair_bio",
     "robustness_report",
     "score_tags",
+    "score_with_interval",
     "spans_from_tags",
     "split_words",
+    "summarize_training",
     "write_conll",
 ]
 

@@ -112,6 +112,10 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         Standard deviation of the tag classifier's initial weights, as in BERT.
     id2label, label2id : dict, optional
         Tags and their ids; either is enough, the other is made from it.
+    training_summary : dict, optional
+        What is known of the training that the weights come from: data, hyperparameters, scores, as
+        [`summarize_training`] collects them. Values are JSON's; the model card is filled with them on each save. None
+        if nothing was recorded. Training the model further marks it as outdated.
 
     Raises
     ------
@@ -186,6 +190,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
 
     id2label: Any = None
     label2id: Any = None
+    training_summary: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         fields = [name for name in self.__dataclass_fields__ if not name.startswith("_")]

@@ -46,6 +46,7 @@ from bga_mner import (
     LossPartsCallback,
     build_compute_metrics,
     predict,
+    summarize_training,
 )
 from bga_mner.processing.alignment_picture import align, draw_alignment
 from bga_mner.processing.generated_corpus import (
@@ -176,9 +177,8 @@ def train(model: Any, processor: Any, dataset: Dataset, steps: int, output_dir: 
 
 
 def evaluate(trainer: Trainer, processor: Any, dataset: Dataset) -> dict[str, float]:
-    """Score a test set, whose sentences have no pictures."""
-    scores = trainer.evaluate(dataset.with_transform(processor.encode_examples))
-    return {name: scores[f"eval_{name}"] for name in ("f1", "precision", "recall")}
+    """Score a test set, whose sentences have no pictures; return all of the Trainer's metrics."""
+    return trainer.evaluate(dataset.with_transform(processor.encode_examples))
 
 
 def coloured(words: list[str], entities: list[dict[str, Any]]) -> Text:
@@ -269,15 +269,27 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     for column in ("trained on", "labelled names", "never-labelled names"):
         table.add_column(column)
     scores: dict[str, Any] = {"vision_accuracy": accuracy}
+    metrics = {}
     for name, trained in (("text and pictures", trainer), ("text alone", text_only)):
-        known = evaluate(trained, processor, corpus.test_labelled)
-        unseen = evaluate(trained, processor, corpus.test_unseen_labels)
-        scores[name] = {"labelled": known, "never_labelled": unseen}
-        table.add_row(name, f"{known['f1']:.3f}", f"{unseen['f1']:.3f}")
+        tests = {"labelled": corpus.test_labelled, "never_labelled": corpus.test_unseen_labels}
+        metrics[name] = {names: evaluate(trained, processor, test) for names, test in tests.items()}
+        scores[name] = {
+            names: {score: found[f"eval_{score}"] for score in ("f1", "precision", "recall")}
+            for names, found in metrics[name].items()
+        }
+        table.add_row(name, *(f"{found['f1']:.3f}" for found in scores[name].values()))
     console.print(table)
 
     console.print(Rule("4/5  Save, load again, annotate plain text"))
     folder = options.output_dir / "model"
+    # what the model card, README.md, is filled with
+    model.config.training_summary = summarize_training(
+        trainer,
+        scores={f"{names.replace('_', '-')} names": found for names, found in metrics["text and pictures"].items()},
+        name="bga-mner-quickstart",
+        language="en",
+        widget_texts=[" ".join(corpus.test_unseen_labels["tokens"][0])],
+    )
     trainer.save_model(str(folder))
     processor.save_pretrained(folder)
     loaded = BgaMnerForTokenClassification.from_pretrained(folder)
@@ -297,7 +309,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     scores["model_parameters"] = sum(parameter.numel() for parameter in loaded.parameters())
     (options.output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
     console.print(
-        f"Model and processor: {folder}\nPicture of kept patches and matches: {picture}\n"
+        f"Model, processor and model card: {folder}\nPicture of kept patches and matches: {picture}\n"
         f"Scores: {options.output_dir / 'scores.json'}\n{scores['seconds']:.0f} s in all."
     )
     return scores

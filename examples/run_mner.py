@@ -10,7 +10,8 @@ Without pictures leave out ``--image_dir`` and ``--vision_model``. To predict wi
 one JSON file: ``python examples/run_mner.py arguments.json``. Several processes: ``torchrun --nproc_per_node 2 ...``.
 
 Written to the output folder: model and processor, ``train_results.json``, ``eval_results.json`` (validation set),
-``test_results.json``, ``data_report.json`` (what was read, with checksums), and of the test set, or the validation set
+``test_results.json``, ``data_report.json`` (what was read, with checksums), ``README.md`` (the model card, filled with
+all of this), and of the test set, or the validation set
 if there is no other, ``predictions.conll`` and ``predictions.jsonl``. The test scores are those of the written
 predictions, for which long texts are read in windows; validation scores leave out what ``--max_length`` cuts off.
 """
@@ -49,6 +50,7 @@ from bga_mner import (
     BgaMnerConfig,
     BgaMnerForTokenClassification,
     BgaMnerProcessor,
+    CardKeepingTrainer,
     ConllReport,
     DataCollatorForMner,
     LossPartsCallback,
@@ -57,7 +59,8 @@ from bga_mner import (
     load_picture,
     predict,
     read_conll,
-    score_tags,
+    score_with_interval,
+    summarize_training,
     write_conll,
 )
 from bga_mner.modeling_bga.encoders import longest_text
@@ -110,6 +113,8 @@ class ModelArguments:
     )
     config_overrides: str | None = _flag(None, "Further options of BgaMnerConfig: key=value,key=value.")
     freeze_vision_encoder: bool = _flag(False, "Keep the vision encoder's weights.")
+    language: str | None = _flag(None, "For the model card: language of the texts, such as 'en'.")
+    license: str | None = _flag(None, "For the model card: license of the weights, such as 'cc-by-4.0'.")
 
 
 @dataclass
@@ -391,7 +396,7 @@ def _find_checkpoint(data: DataArguments, training: TrainingArguments, config: B
 
 def _write_predictions(
     trainer: Trainer, processor: BgaMnerProcessor, rows: datasets.Dataset, max_length: int | None
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Predict, write both files, and score words as `build_compute_metrics` does; no scores without tags."""
     arguments = trainer.args
     share = -(-len(rows) // arguments.world_size)
@@ -418,9 +423,14 @@ def _write_predictions(
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
     if all(tag is None for sentence in known for tag in sentence):
         return {}
-    scores = score_tags(tags, known)
-    flat = {name: scores.pop(f"overall_{name}") for name in ("precision", "recall", "f1", "accuracy")}
-    return flat | {f"{name}_{kind}": value for kind, values in scores.items() for name, value in values.items()}
+    return score_with_interval(tags, known)
+
+
+def _flat(scores: dict[str, Any]) -> dict[str, float]:
+    """Bring scores to the form of a Trainer's metrics."""
+    flat = {name: value for name, value in scores.items() if name not in ("types", "samples", "confidence")}
+    by_type = scores["types"].items()
+    return flat | {f"{name}_{kind}": value for kind, values in by_type for name, value in values.items()}
 
 
 def _tags(words: list[str], entities: list[dict[str, Any]]) -> list[str]:
@@ -499,7 +509,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     if "validation" not in parts or "do_train" not in wanted:
         training.eval_strategy, training.load_best_model_at_end = IntervalStrategy.NO, False
         training.save_strategy = SaveStrategy.EPOCH if training.save_strategy == "best" else training.save_strategy
-    trainer = Trainer(
+    trainer = CardKeepingTrainer(
         model=model,
         args=training,
         data_collator=DataCollatorForMner(processor),
@@ -519,6 +529,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     trainer.accelerator.wait_for_everyone()  # the output folder is there for all
     results: dict[str, float] = {}
+    scores: dict[str, dict[str, Any]] = {}
 
     def keep(part: str, metrics: dict[str, float]) -> None:
         trainer.log_metrics(part, metrics)
@@ -532,12 +543,25 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         trainer.save_state()
         keep("train", outcome.metrics)
     if "do_eval" in wanted:
-        keep("eval", trainer.evaluate())
+        scores["validation"] = trainer.evaluate()
+        keep("eval", scores["validation"])
     if "do_predict" in wanted:
         part = "test" if "test" in sets else "validation"
-        scores = _write_predictions(trainer, processor, sets[part], data.max_length)
-        if part == "test" and scores:
-            keep("test", {f"test_{name}": value for name, value in scores.items()})
+        found = _write_predictions(trainer, processor, sets[part], data.max_length)
+        if part == "test" and found:
+            scores["test"] = found
+            keep("test", {f"test_{name}": value for name, value in _flat(found).items()})
+    if "do_train" in wanted:
+        model.config.training_summary = summarize_training(
+            trainer,
+            data={part: report for part, (_, report) in parts.items()},
+            scores=scores,
+            language=arguments.language,
+            license=arguments.license,
+            datasets=[data.dataset_name] if data.dataset_name and not Path(data.dataset_name).exists() else [],
+            resumed=checkpoint is not None,
+        )
+        trainer.save_model()  # again, with what was measured
     return results
 
 

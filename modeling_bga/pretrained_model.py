@@ -19,12 +19,13 @@ from .crf import ConditionalRandomField
 from .cross_modal_generator import CrossModalGenerator
 from .encoders import load_encoder
 from .hybrid_attention import HybridProjection
+from .model_card_mixin import ModelCardMixin
 
 
 logger = logging.get_logger(__name__)
 
 
-class BgaMnerPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
+class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
     """Base class: weight initialisation, and building a model from two pretrained encoders."""
 
     config_class = BgaMnerConfig

@@ -15,11 +15,13 @@ from .word_splitting import split_words
 if TYPE_CHECKING:
     from .alignment_measures import alignment_report
     from .bootstrap import bootstrap_interval, paired_bootstrap
+    from .card_keeping_trainer import CardKeepingTrainer
     from .conll import ConllReport, read_conll, write_conll
     from .evaluation import predict_tags, robustness_report
     from .label_map import map_labels
     from .mner_metric import MnerMetric, build_compute_metrics, score_tags
     from .picture_removal import mismatch_pictures, remove_pictures
+    from .training_summary import score_with_interval, summarize_training
 
 # These pull in datasets, evaluate and scikit-learn, for which inference has no use: imported when first asked for.
 _LAZY = {
@@ -31,18 +33,22 @@ _LAZY = {
     "mismatch_pictures": "picture_removal",
     "predict_tags": "evaluation",
     "robustness_report": "evaluation",
+    "CardKeepingTrainer": "card_keeping_trainer",
     "ConllReport": "conll",
     "read_conll": "conll",
     "write_conll": "conll",
     "MnerMetric": "mner_metric",
     "build_compute_metrics": "mner_metric",
     "score_tags": "mner_metric",
+    "score_with_interval": "training_summary",
+    "summarize_training": "training_summary",
 }
 
 __all__ = [
     "BadPictureError",
     "BgaMnerPipeline",
     "BgaMnerProcessor",
+    "CardKeepingTrainer",
     "ConllReport",
     "DataCollatorForMner",
     "MnerMetric",
@@ -61,8 +67,10 @@ __all__ = [
     "repair_bio",
     "robustness_report",
     "score_tags",
+    "score_with_interval",
     "spans_from_tags",
     "split_words",
+    "summarize_training",
     "write_conll",
 ]
 

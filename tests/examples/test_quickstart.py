@@ -6,6 +6,8 @@ import json
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+from huggingface_hub import metadata_load
+from huggingface_hub.repocard_data import model_index_to_eval_results
 from PIL import Image
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, predict
@@ -37,6 +39,12 @@ def test_it_trains_saves_annotates_and_draws(tmp_path, capsys):
     model = BgaMnerForTokenClassification.from_pretrained(tmp_path / "model")
     processor = BgaMnerProcessor.from_pretrained(tmp_path / "model")
     assert isinstance(predict(model, processor, "we need to talk about Kawhi"), list)
+    results = model_index_to_eval_results(metadata_load(tmp_path / "model" / "README.md")["model-index"])[1]
+    f1 = {result.dataset_split: result.metric_value for result in results if result.metric_type == "f1"}
+    assert f1 == {
+        "labelled names": scores["text and pictures"]["labelled"]["f1"],
+        "never-labelled names": scores["text and pictures"]["never_labelled"]["f1"],
+    }
     printed = capsys.readouterr().out
     for step in ("1/5", "2/5", "3/5", "4/5", "5/5", "never-labelled names"):
         assert step in printed

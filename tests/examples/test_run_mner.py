@@ -1,13 +1,18 @@
 """The fine-tuning script from files to files: train, resume, predict, with and without pictures."""
 
+import hashlib
 import json
+import re
 import shutil
+import subprocess
+import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import datasets
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import (
     BertConfig,
@@ -118,6 +123,8 @@ def trained(files, texts, encoders, tmp_path_factory):
         cycle_weight=0.25,
         entity_replacement_probability=0.3,
         freeze_vision_encoder=True,
+        language="en",
+        license="cc-by-4.0",
         config_overrides="generator_dropout=0.0,normalize_targets=false,visual_target=layer",
     )
     return folder, found
@@ -173,6 +180,50 @@ def test_data_report_counts_pictures(trained, corpus, texts):
     assert len(train["sha256"]) == 64
     assert train["path"] == str(texts["train_file"])
     assert report["labels"] == list(LABELS)
+
+
+def test_the_model_card_says_what_was_measured(files, trained, texts):
+    folder, _ = trained
+    card, test = ModelCard.load(folder / "README.md"), results(folder, "test_results.json")
+    assert (card.data.language, card.data.license) == (["en"], "cc-by-4.0")
+    # both encoders are folders
+    assert card.data.base_model is None
+    evaluation = results(folder, "eval_results.json")
+    expected = {
+        (part, name): found[f"{prefix}_{name}"]
+        for part, prefix, found in (("validation", "eval", evaluation), ("test", "test", test))
+        for name in ("f1", "precision", "recall", "accuracy")
+    }
+    assert {(item.dataset_split, item.metric_type): item.metric_value for item in card.data.eval_results} == expected
+    for part in ("train", "validation", "test"):
+        content = texts[f"{part}_file"].read_bytes()
+        assert f"| {part} | `{texts[f'{part}_file'].name}` | `{hashlib.sha256(content).hexdigest()}` |" in card.text
+    assert "| train | 22 | 1 | 1 (1 empty) |" in card.text
+    # the table by type, read back, against the file
+    table = card.text.partition("By type, on test:")[2].partition("\n\n- ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")][2:]
+    kinds = sorted(name.removeprefix("test_number_") for name in test if name.startswith("test_number_"))
+    assert rows == [
+        [
+            kind,
+            *(f"{test[f'test_{name}_{kind}']:.3f}" for name in ("precision", "recall", "f1")),
+            f"{test[f'test_f1_low_{kind}']:.3f} to {test[f'test_f1_high_{kind}']:.3f}",
+            str(test[f"test_number_{kind}"]),
+        ]
+        for kind in kinds
+    ]
+    assert {"LOC", "MISC", "ORG", "PER"} >= set(kinds) != set()
+    assert f"{test['test_f1_low']:.3f} to {test['test_f1_high']:.3f}" in card.text
+    assert str(files) not in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_model_card_s_examples_run(trained):
+    programs = re.findall(r"```python\n(.*?)```", (trained[0] / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert programs
+    for program in programs:
+        program = program.replace("FOLDER_OR_HUB_NAME", str(trained[0]))
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 class Stop(Exception):  # noqa: N818 - no error, a power cut

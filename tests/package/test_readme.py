@@ -70,6 +70,9 @@ def test_the_python_examples_run_in_order(workplace):
     assert len(examples) == 4
     run(workplace, [sys.executable, "-c", "\n".join(examples)])
     assert (workplace / "outputs" / "mner" / "model.safetensors").exists()
+    card = (workplace / "outputs" / "mner" / "README.md").read_text(encoding="utf-8")
+    assert "## Evaluation" in card
+    assert "| train | `train.txt` |" in card
     (tutorial,) = [example for example in examples if "pairs.jsonl" in example]
     assert len(tutorial.splitlines()) < 40
 

@@ -1,0 +1,328 @@
+"""Collect what a training was and what it brought, for the model card."""
+
+import os
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer
+from transformers.utils import logging
+
+from ..configuration.model_card import reads_at_inference
+from ..modeling_bga.encoders import longest_text
+from .bootstrap import bootstrap_interval
+from .conll import ConllReport
+from .mner_metric import score_tags
+
+
+logger = logging.get_logger(__name__)
+
+__all__ = ["score_with_interval", "summarize_training"]
+
+# Chosen one by one: a card is public, and training arguments also hold paths and tokens.
+_HYPERPARAMETERS = (
+    *("learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "label_smoothing_factor", "bf16", "fp16"),
+    *("gradient_checkpointing", "seed", "data_seed"),
+)
+_PACKAGES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "seqeval", "huggingface_hub")
+_LANGUAGE = re.compile(r"^[a-z]{2,3}$|^multilingual$|^code$")
+
+
+def score_with_interval(
+    predictions: Iterable[Sequence[str]],
+    references: Iterable[Sequence[str | None]],
+    samples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score tags as `score_tags` does (strict), with bootstrap intervals of F1.
+
+    Parameters
+    ----------
+    predictions, references : iterables of sequences of str
+        As for `score_tags`.
+    samples, confidence, seed
+        As for `bootstrap_interval`.
+
+    Returns
+    -------
+    dict of str to (float, int or dict)
+        ``precision``, ``recall``, ``f1``, ``f1_low``, ``f1_high`` and ``accuracy``; ``types`` holds for each type the
+        same without accuracy, and ``number`` (of entities in the references); and ``samples`` and ``confidence``.
+
+    Raises
+    ------
+    ValueError
+        As for `score_tags` and `bootstrap_interval`.
+
+    Examples
+    --------
+    >>> score_with_interval([["B-PER"], ["O"]], [["B-PER"], ["O"]], samples=20)["types"]["PER"]["f1"]
+    1.0
+    """
+    predictions, references = list(predictions), list(references)
+    scores = score_tags(predictions, references)
+    intervals = bootstrap_interval(predictions, references, samples, confidence, seed)
+    overall = {name: scores.pop(f"overall_{name}") for name in ("precision", "recall", "f1", "accuracy")}
+    types = {kind: values | _interval(intervals["types"][kind]) for kind, values in scores.items()}
+    return overall | _interval(intervals) | {"types": types, "samples": samples, "confidence": confidence}
+
+
+def summarize_training(
+    trainer: Trainer,
+    *,
+    data: Mapping[str, ConllReport] | None = None,
+    scores: Mapping[str, Mapping[str, Any]] | None = None,
+    name: str | None = None,
+    language: str | Sequence[str] | None = None,
+    license: str | None = None,
+    datasets: Sequence[str] = (),
+    widget_texts: Sequence[str] = (),
+    resumed: bool = False,
+) -> dict[str, Any]:
+    """Collect the facts of a training that has just ended, for `model.config.training_summary`.
+
+    Parameters
+    ----------
+    trainer : transformers.Trainer
+        After `train`; any Trainer. Hyperparameters, seeds, time, device and base models are read off it.
+    data : mapping of str to ConllReport, optional
+        What was read: reports of `read_conll` by set: "train", "validation", "test". Of paths only the file's name is
+        kept. Without a report the card only says how many sentences the Trainer had.
+    scores : mapping of str to mapping, optional
+        What was measured, by set: what `Trainer.evaluate` returned with `build_compute_metrics`, or, with intervals,
+        `score_with_interval`.
+    name : str, optional
+        Of the model. Default: that of its repository on the Hub if there is one, or of the output folder.
+    language : str or sequence of str, optional
+        Of the texts, as ISO 639 codes such as "en".
+    license : str, optional
+        Of the weights, as the Hub writes it, such as "cc-by-4.0".
+    datasets : sequence of str, optional
+        Names on the Hub of the datasets that were used.
+    widget_texts : sequence of str, optional
+        Examples to show on the card, the first of them also in its code.
+    resumed : bool, default False
+        Whether the Trainer continued from a checkpoint, so that the time it knows isn't all.
+
+    Returns
+    -------
+    dict
+        JSON values only. What isn't known has no key.
+
+    Raises
+    ------
+    ValueError
+        If scores have no F1.
+
+    Examples
+    --------
+    >>> trainer.train()  # doctest: +SKIP
+    >>> model.config.training_summary = summarize_training(
+    ...     trainer, data={"train": report}, scores={"validation": trainer.evaluate()}
+    ... )  # doctest: +SKIP
+    >>> trainer.save_model("outputs/mner")  # doctest: +SKIP
+    """
+    arguments, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
+    sets = _sizes(trainer)
+    for part, report in (data or {}).items():
+        sets[part] = _data_set(report)
+    summary = {
+        "name": name or (arguments.hub_model_id or Path(arguments.output_dir).resolve().name).split("/")[-1],
+        "repository": getattr(trainer, "hub_model_id", None),
+        "language": _languages(language),
+        "license": license,
+        "datasets": list(datasets),
+        "widget_texts": list(widget_texts),
+        "date": datetime.now(UTC).date().isoformat(),
+        "base_models": _base_models(model),
+        "parameters": model.num_parameters(),
+        "longest_text": longest_text(model.config.text_config),
+        "data": sets,
+        "reads": reads_at_inference(model.config),
+        "trained_with_pictures": _trained_with_pictures((data or {}).get("train")),
+        "hyperparameters": _hyperparameters(arguments),
+        "progress": _progress(trainer, resumed),
+        "hardware": _hardware(arguments),
+        "versions": _versions(),
+        "scores": {part: _normalized(values) for part, values in (scores or {}).items()},
+    }
+    return {key: value for key, value in _plain(summary).items() if value not in (None, [], {})}
+
+
+def _interval(values: Mapping[str, Any]) -> dict[str, float]:
+    return {"f1_low": values["low"], "f1_high": values["high"]}
+
+
+def _languages(language: str | Sequence[str] | None) -> list[str]:
+    codes = [language] if isinstance(language, str) else list(language or ())
+    for code in codes:
+        if not _LANGUAGE.match(code):
+            logger.warning(
+                "Expected ISO 639 codes such as 'en' as language, got %r, which the Hub refuses. It is left out.", code
+            )
+    return [code for code in codes if _LANGUAGE.match(code)]
+
+
+def _base_models(model: Any) -> dict[str, dict[str, Any]]:
+    """Say what the weights started from: a saved model, or two encoders."""
+    if model.config.name_or_path:
+        return {"started from": _origin(model.config.name_or_path)}
+    base = getattr(model, model.base_model_prefix, model)
+    found = {}
+    for kind in ("text", "vision"):
+        encoder = getattr(base, f"{kind}_encoder")
+        config = encoder.config
+        found[f"{kind} encoder"] = _origin(config.name_or_path) | {
+            "description": f"{config.model_type}, {config.num_hidden_layers} layers, width {config.hidden_size}",
+            "frozen": not any(parameter.requires_grad for parameter in encoder.parameters()),
+        }
+    return found
+
+
+def _origin(name: str) -> dict[str, Any]:
+    """Tell a Hub name from a folder, of which only the last part is anyone's business."""
+    local = bool(name) and Path(name).is_dir()
+    return {"name": (Path(name).resolve().name if local else name) or None, "on_hub": bool(name) and not local}
+
+
+def _sizes(trainer: Trainer) -> dict[str, dict[str, Any]]:
+    sets = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
+    return {part: {"sentences": len(rows)} for part, rows in sets.items() if isinstance(rows, Sized)}
+
+
+def _data_set(report: ConllReport) -> dict[str, Any]:
+    """Keep of a report what a reader of the card needs."""
+    path = Path(report.path)
+    notes = [
+        f"{count:,} {what}"
+        for count, what in (
+            (report.unknown_tags, "words without a tag"),
+            (report.empty_sentences, "sentences without words"),
+            (report.repaired_tags, "tags began an entity with 'I-' and were read as 'B-'"),
+            (report.placeholder_words, "words were empty or white space"),
+            (report.replaced_characters, "undecodable byte sequences were replaced"),
+        )
+        if count
+    ]
+    return {
+        "source": path.name if path.is_file() or path.is_absolute() else report.path,
+        "sha256": report.sha256,
+        "rows_hashed": not path.is_file() or None,
+        "sentences": report.sentences,
+        "words": report.tokens,
+        "entities": dict(report.entities),
+        "pictures": {
+            "found": report.pictures_found,
+            "missing": report.pictures_missing,
+            "broken": dict(report.pictures_broken),
+            "checked": report.pictures_checked,
+        }
+        if _had_pictures(report)
+        else None,
+        "notes": notes,
+    }
+
+
+def _had_pictures(report: ConllReport) -> bool:
+    """Tell whether there was a folder or column of pictures."""
+    return bool(report.pictures_found or report.pictures_missing or report.pictures_broken)
+
+
+def _trained_with_pictures(report: ConllReport | None) -> bool | None:
+    return None if report is None else report.pictures_found > 0
+
+
+def _hyperparameters(arguments: Any) -> dict[str, Any]:
+    found = {name: getattr(arguments, name, None) for name in _HYPERPARAMETERS}
+    limit: tuple[str, ...] = ("max_steps",) if arguments.max_steps > 0 else ("num_train_epochs",)
+    if "adam" in str(found["optim"]).lower():
+        limit += ("adam_beta1", "adam_beta2", "adam_epsilon")
+    found |= {name: getattr(arguments, name) for name in limit}
+    # switches that are off say nothing
+    return {name: value for name, value in found.items() if value not in (None, False) or name == "seed"}
+
+
+def _progress(trainer: Trainer, resumed: bool) -> dict[str, Any]:
+    state = trainer.state
+    progress = {"steps": state.global_step, "epochs": state.epoch, "resumed": resumed or None}
+    times = [entry["train_runtime"] for entry in state.log_history if "train_runtime" in entry]
+    if times:
+        progress["seconds"] = times[-1]
+    if trainer.args.load_best_model_at_end and state.best_model_checkpoint:
+        progress |= {"best_step": state.best_global_step, "chosen_by": trainer.args.metric_for_best_model}
+    return progress
+
+
+def _hardware(arguments: Any) -> dict[str, Any]:
+    device = arguments.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "device": f"{device.type}: {name}",
+        "processes": arguments.world_size,
+        "GPUs of a process": arguments.n_gpu or None,
+        "threads of a process": torch.get_num_threads(),
+        "CPU cores": os.cpu_count(),
+    }
+
+
+def _processor() -> str:
+    """Name the processor, as far as the system tells."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), flags=re.MULTILINE)
+    except OSError:
+        found = None
+    return found.group(1).strip() if found else platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    from .. import __version__
+
+    versions = {"bga_mner": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _normalized(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring a Trainer's metrics to what `score_with_interval` gives."""
+    if "types" in scores:
+        return dict(scores)
+    overall = min((key for key in scores if key == "f1" or key.endswith("_f1")), key=len, default=None)
+    if overall is None:
+        raise ValueError(
+            f"Expected scores with an F1, got {sorted(scores)}. Give the Trainer "
+            "compute_metrics=build_compute_metrics(model.config.id2label), or pass score_with_interval(...)."
+        )
+    prefix = overall.removesuffix("f1")
+    own = {key.removeprefix(prefix): value for key, value in scores.items() if key.startswith(prefix)}
+    names = ("precision", "recall", "f1", "accuracy")
+    kinds = [key.removeprefix("number_") for key in own if key.startswith("number_")]
+    types = {kind: {name: own[f"{name}_{kind}"] for name in ("precision", "recall", "f1", "number")} for kind in kinds}
+    return {name: own[name] for name in names if name in own} | {"types": types}
+
+
+def _plain(value: Any) -> Any:
+    """Turn what a summary may hold into JSON values; what is unknown or not finite is left out of mappings."""
+    if isinstance(value, Mapping):
+        plain = {str(key): _plain(item) for key, item in value.items()}
+        return {key: item for key, item in plain.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):  # of NumPy and torch
+        value = value.item()
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return str(getattr(value, "value", value))

@@ -1,0 +1,146 @@
+"""What a training was, collected for the card: complete, plain JSON, and nothing that is nobody's business."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+import pytest
+from huggingface_hub import metadata_load
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from transformers import Trainer, TrainingArguments
+
+from bga_mner import bootstrap_interval, read_conll, score_tags, score_with_interval, summarize_training
+
+
+PREDICTED = [["B-PER", "I-PER", "O"], ["B-LOC", "O"], ["O", "B-PER"], ["B-PER"]]
+EXPECTED = [["B-PER", "I-PER", "O"], ["B-LOC", "B-PER"], ["O", "B-LOC"], [None]]
+
+
+@pytest.fixture
+def trainer(make_model, make_batch, tmp_path):
+    """Train a tiny model for three steps with the stock Trainer."""
+    batch = make_batch(lengths=(6,) * 4)
+    rows = [{name: values[row] for name, values in batch.items()} for row in range(4)]
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path / "my-tagger"),
+        max_steps=3,
+        per_device_train_batch_size=2,
+        learning_rate=1e-3,
+        seed=17,
+        use_cpu=True,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        hub_token="hf_secret",
+    )
+    trainer = Trainer(model=make_model(), args=arguments, train_dataset=rows, eval_dataset=rows[:2])
+    trainer.train()
+    return trainer
+
+
+def test_scores_are_those_of_the_metric_and_the_bootstrap():
+    found = score_with_interval(PREDICTED, EXPECTED, samples=40, seed=3)
+    scores, intervals = score_tags(PREDICTED, EXPECTED), bootstrap_interval(PREDICTED, EXPECTED, 40, seed=3)
+    assert {name: found[name] for name in ("precision", "recall", "f1", "accuracy")} == {
+        name: scores[f"overall_{name}"] for name in ("precision", "recall", "f1", "accuracy")
+    }
+    assert (found["f1_low"], found["f1_high"]) == (intervals["low"], intervals["high"])
+    assert set(found["types"]) == {"LOC", "PER"}
+    for kind, values in found["types"].items():
+        assert values == {
+            **scores[kind],
+            "f1_low": intervals["types"][kind]["low"],
+            "f1_high": intervals["types"][kind]["high"],
+        }
+    assert (found["samples"], found["confidence"]) == (40, 0.95)
+
+
+def test_a_few_lines_give_a_card(trainer, tmp_path):
+    file = tmp_path / "train.txt"
+    file.write_text("IMGID:1\nKawhi\tB-PER\nwins\tO\n\nIMGID:2\nRome\tB-LOC\n\n", encoding="utf-8")
+    report = read_conll(file, return_report=True)[1]
+    scores = {"validation": trainer.evaluate() | {"eval_f1": 0.5}, "test": score_with_interval(PREDICTED, EXPECTED)}
+    model = trainer.model
+    model.config.training_summary = summarize_training(trainer, data={"train": report}, scores=scores, language="en")
+    trainer.save_model(tmp_path / "saved")
+    metadata = metadata_load(tmp_path / "saved" / "README.md")
+    name, results = model_index_to_eval_results(metadata["model-index"])
+    assert name == "my-tagger"
+    found = {(result.dataset_split, result.metric_type): result.metric_value for result in results}
+    assert found["validation", "f1"] == 0.5
+    assert found["test", "recall"] == scores["test"]["recall"]
+    card = (tmp_path / "saved" / "README.md").read_text(encoding="utf-8")
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in card
+    assert "no picture was used in training" in card
+
+
+def test_what_is_collected(trainer):
+    summary = summarize_training(trainer, resumed=True)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert summary["name"] == "my-tagger"
+    assert summary["hyperparameters"]["seed"] == 17
+    assert summary["hyperparameters"]["learning_rate"] == 1e-3
+    assert summary["hyperparameters"]["max_steps"] == 3
+    assert "num_train_epochs" not in summary["hyperparameters"]
+    assert summary["progress"]["steps"] == 3
+    (seconds,) = [entry["train_runtime"] for entry in trainer.state.log_history if "train_runtime" in entry]
+    assert summary["progress"]["seconds"] == seconds
+    assert summary["progress"]["resumed"] is True
+    assert summary["data"] == {"train": {"sentences": 4}, "validation": {"sentences": 2}}
+    assert summary["parameters"] == sum(parameter.numel() for parameter in trainer.model.parameters())
+    assert summary["hardware"]["device"].startswith("cpu: ")
+    assert summary["hardware"]["processes"] == 1
+    assert {"bga_mner", "python", "torch", "transformers"} <= set(summary["versions"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", summary["date"])
+    assert summary["base_models"]["text encoder"] == {
+        "description": "bert, 3 layers, width 16",
+        "frozen": False,
+        "on_hub": False,
+    }
+    # nothing was said of these
+    for name in ("scores", "language", "license", "datasets", "trained_with_pictures", "widget_texts", "repository"):
+        assert name not in summary
+
+
+def test_paths_and_tokens_stay_private(trainer, tmp_path):
+    (tmp_path / "secret").mkdir()
+    file = tmp_path / "secret" / "train.txt"
+    file.write_text("IMGID:1\nKawhi\tB-PER\n\n", encoding="utf-8")
+    report = read_conll(file, return_report=True)[1]
+    trainer.model.config.text_config._name_or_path = str(tmp_path / "secret")
+    summary = summarize_training(trainer, data={"train": report})
+    assert summary["data"]["train"]["source"] == "train.txt"
+    assert summary["base_models"]["text encoder"]["name"] == "secret"
+    assert summary["base_models"]["text encoder"]["on_hub"] is False
+    text = json.dumps(summary)
+    assert str(tmp_path) not in text
+    assert "hf_secret" not in text
+
+
+def test_base_models(trainer):
+    config, encoders = trainer.model.config, trainer.model.bga_mner
+    config.text_config._name_or_path = "google-bert/bert-base-cased"
+    encoders.vision_encoder.requires_grad_(False)
+    found = summarize_training(trainer)["base_models"]
+    assert (found["text encoder"]["name"], found["text encoder"]["on_hub"]) == ("google-bert/bert-base-cased", True)
+    assert found["vision encoder"]["frozen"] is True
+    config.name_or_path = "someone/tweets"
+    assert summarize_training(trainer)["base_models"] == {"started from": {"name": "someone/tweets", "on_hub": True}}
+
+
+def test_metrics_without_f1_are_refused(trainer):
+    with pytest.raises(ValueError, match="compute_metrics=build_compute_metrics"):
+        summarize_training(trainer, scores={"test": {"eval_loss": 1.0}})
+
+
+def test_a_language_that_the_hub_refuses_is_left_out(trainer):
+    assert summarize_training(trainer, language=["en", "English"])["language"] == ["en"]
+
+
+def test_numbers_that_are_none_are_left_out(trainer):
+    scores = {"test_f1": 0.5, "test_precision": float("nan"), "test_number_PER": 2}
+    scores |= {"test_f1_PER": 0.5, "test_precision_PER": 0.25, "test_recall_PER": 1.0}
+    found = summarize_training(trainer, scores={"test": scores})["scores"]["test"]
+    assert found == {"f1": 0.5, "types": {"PER": {"precision": 0.25, "recall": 1.0, "f1": 0.5, "number": 2}}}
