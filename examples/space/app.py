@@ -109,7 +109,9 @@ def build_page(annotate: Pipeline, name: str) -> gr.Blocks:
                     visible=annotate.model.config.text_reads_features,
                 )
                 button = gr.Button("Find entities", variant="primary")
-            picture = gr.Image(label="Picture (optional)", type="pil", height=240, elem_id="picture")
+            picture = gr.Image(
+                label="Picture (optional)", type="pil", sources=["upload", "clipboard"], height=240, elem_id="picture"
+            )
         highlighted = gr.HighlightedText(label="Entities", show_legend=False, combine_adjacent=False)
         table = gr.Dataframe(
             headers=["entity", "type", "score", "start", "end"],
@@ -118,7 +120,8 @@ def build_page(annotate: Pipeline, name: str) -> gr.Blocks:
             interactive=False,
         )
         note = gr.Markdown(NO_PICTURE)
-        alignment = gr.Image(label="What the model aligns", visible=False, elem_id="alignment")
+        # its heading is drawn, and a label would hide it
+        alignment = gr.Image(show_label=False, buttons=["download", "fullscreen"], visible=False, elem_id="alignment")
         gr.Markdown(f"Model: `{name}`; types: {', '.join(entity_types(annotate))}.")
         outputs = [highlighted, table, alignment, note]
         gr.on([button.click, text.submit], run, [text, picture, read], outputs, api_name="find_entities")
