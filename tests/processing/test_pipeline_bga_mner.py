@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import queue
 import random
 import threading
@@ -16,6 +17,7 @@ from transformers import AutoModelForTokenClassification, CLIPImageProcessorPil,
 from transformers.pipelines.pt_utils import KeyDataset
 
 from bga_mner import BgaMnerPipeline, BgaMnerProcessor, predict, spans_from_tags, split_words
+from bga_mner.processing import pictures
 
 
 TEXTS = [
@@ -69,6 +71,13 @@ def as_pipeline(entities):
     ]
 
 
+def close(found):
+    """Leave a little room for scores: sums in float32 depend on shapes, and on where tensors lie in memory."""
+    if isinstance(found, dict):
+        return {**found, "score": pytest.approx(found["score"], abs=1e-5)}
+    return [close(item) for item in found]
+
+
 def plain(found):
     """Leave out scores, which batches round otherwise."""
     return [[{key: value for key, value in entity.items() if key != "score"} for entity in one] for one in found]
@@ -81,14 +90,14 @@ def scores(found):
 def test_finds_what_predict_finds(pipe, parts):
     assert isinstance(pipe, BgaMnerPipeline)
     found = pipe(TEXTS)
-    assert found == [as_pipeline(entities) for entities in predict(*parts, TEXTS)]
+    assert found == close([as_pipeline(entities) for entities in predict(*parts, TEXTS)])
     assert sum(map(len, found)) > 5
     for text, entities in zip(TEXTS, found, strict=True):
         for entity in entities:
             assert list(entity) == ["entity_group", "score", "word", "start", "end"]
             assert text[entity["start"] : entity["end"]] == entity["word"]
-    assert pipe(TEXTS[0]) == as_pipeline(predict(*parts, TEXTS[0]))
-    assert pipe({"text": TEXTS[0]}) == pipe(TEXTS[0])
+    assert pipe(TEXTS[0]) == close(as_pipeline(predict(*parts, TEXTS[0])))
+    assert pipe({"text": TEXTS[0]}) == close(pipe(TEXTS[0]))
     assert pipe([]) == []
 
 
@@ -117,8 +126,7 @@ def test_batches_change_nothing(build, batch_size):
     words = " ".join(TEXTS).split()
     texts = [" ".join(rng.choices(words, k=rng.randrange(30))) for _ in range(40)]
     alone, together = [pipe(text) for text in texts], pipe(texts, batch_size=batch_size)
-    assert plain(together) == plain(alone)
-    assert scores(together) == pytest.approx(scores(alone), abs=1e-5)
+    assert together == close(alone)
 
 
 def test_similar_lengths_share_batches(pipe, parts):
@@ -134,9 +142,10 @@ def test_similar_lengths_share_batches(pipe, parts):
 def test_long_texts_are_read_in_windows(pipe, parts):
     text = " ".join(TEXTS * 6)  # the encoder has 40 positions, the tokenizer allows 64
     found = pipe(text)
-    assert found == as_pipeline(predict(*parts, text))
+    assert found == close(as_pipeline(predict(*parts, text)))
     assert max(entity["end"] for entity in found) > len(text) / 2
-    assert pipe(text, max_length=20, stride=3) == as_pipeline(predict(*parts, text, max_length=20, stride=3)) != found
+    shorter = pipe(text, max_length=20, stride=3)
+    assert shorter == close(as_pipeline(predict(*parts, text, max_length=20, stride=3))) != close(found)
 
 
 def test_words_have_offsets_and_numbers(pipe):
@@ -146,12 +155,14 @@ def test_words_have_offsets_and_numbers(pipe):
     for entity in found:
         assert " ".join(words)[entity["start"] : entity["end"]] == entity["word"]
         assert " ".join(words[entity["start_word"] : entity["end_word"]]) == entity["word"]
+    found = close(found)
     assert pipe({"words": words}) == found
-    assert pipe([words]) == pipe([tuple(words)]) == pipe([{"words": words}]) == [found]
+    for form in (words, tuple(words), {"words": words}):
+        assert pipe([form]) == [found]
     assert list(pipe(item for item in [words])) == [found]
     # a flat list holds texts, as for predict
-    assert plain(pipe(words)) == plain([pipe(word) for word in words])
-    assert plain(pipe([words, words], is_split_into_words=True)) == plain([found, found])
+    assert pipe(words) == close([pipe(word) for word in words])
+    assert pipe([words, words], is_split_into_words=True) == [found, found]
     assert pipe([], is_split_into_words=True) == []
 
 
@@ -181,7 +192,7 @@ def test_a_stream_may_wait_for_its_answers(pipe):
     for entities in pipe(questions()):
         found.append(entities)
         answers.put(entities)
-    assert found == [pipe(text) for text in TEXTS]
+    assert found == close([pipe(text) for text in TEXTS])
 
 
 def test_workers_read_datasets(pipe):
@@ -193,19 +204,19 @@ def test_pictures_are_used_on_request_only(pipe, parts, tmp_path):
     PICTURE.save(tmp_path / "red.png")
     PICTURE.save(buffer := io.BytesIO(), "PNG")
     text = TEXTS[4]
-    without = pipe(text)
-    seen = predict(*parts, text, images=[PICTURE], visual_source="real")
-    assert as_pipeline(seen) != without
+    without = close(pipe(text))
+    seen = close(as_pipeline(predict(*parts, text, images=PICTURE, visual_source="real")))
+    assert pipe(text) != seen
     for picture in (PICTURE, tmp_path / "red.png", str(tmp_path / "red.png"), buffer.getvalue()):
         row = {"text": text, "picture": picture}
-        assert pipe(row, visual_source="real") == as_pipeline(seen)
-        assert pipe([row, text], visual_source="real", batch_size=1) == [as_pipeline(seen), without]
+        assert pipe(row, visual_source="real") == seen
+        assert pipe([row, text], visual_source="real", batch_size=1) == [seen, without]
         assert pipe(row) == without
     # not even opened
     for picture in ("nowhere.png", "https://example.invalid/a.png", 3):
         assert pipe({"text": text, "picture": picture}) == without
     always = pipeline("multimodal-ner", model=parts[0], processor=parts[1], device="cpu", visual_source="real")
-    assert always({"text": text, "picture": PICTURE}) == as_pipeline(seen)
+    assert always({"text": text, "picture": PICTURE}) == seen
     assert always({"text": text, "picture": PICTURE}, visual_source="generated") == without
 
 
@@ -213,14 +224,15 @@ def test_models_that_read_pictures_by_default(build):
     model, processor = build(visual_source="real")
     pipe = pipeline("multimodal-ner", model=model, processor=processor, device="cpu")
     row = {"text": TEXTS[4], "picture": PICTURE}
-    assert pipe(row) == as_pipeline(predict(model, processor, TEXTS[4], images=PICTURE)) != pipe(TEXTS[4])
+    seen = close(as_pipeline(predict(model, processor, TEXTS[4], images=PICTURE)))
+    assert pipe(row) == seen != pipe(TEXTS[4])
 
 
 def test_broken_pictures_are_counted(pipe, parts):
     rows = [{"text": TEXTS[4], "picture": b""}, {"text": TEXTS[0], "picture": None}]
     with pytest.warns(UserWarning, match="1 of 1 pictures cannot be used"):
         found = pipe(rows, visual_source="real")
-    assert found == pipe([TEXTS[4], TEXTS[0]])
+    assert found == close(pipe([TEXTS[4], TEXTS[0]]))
     assert parts[1].bad_pictures == {"empty": 1}
     with pytest.raises(ValueError, match="zero bytes"):
         pipe(rows, visual_source="real", on_bad_image="raise")
@@ -249,23 +261,27 @@ def server():
     httpd.server_close()
 
 
-def test_urls_are_fetched_by_pipelines_made_for_it_only(pipe, parts, server):
+def test_urls_are_fetched_by_pipelines_made_for_it_only(pipe, parts, server, monkeypatch):
     row = {"text": TEXTS[4], "picture": f"{server}/red.png"}
     with pytest.raises(ValueError, match="allow_urls=True"):
         pipe(row, visual_source="real")
     with pytest.raises(TypeError, match="allow_urls"):
         pipe(row, visual_source="real", allow_urls=True)
     model, processor = parts
+    monkeypatch.setattr(pictures, "MAX_BYTES", 1000)
     open_pipe = pipeline(
         "multimodal-ner", model=model, processor=processor, device="cpu", allow_urls=True, visual_source="real"
     )
-    assert open_pipe(row) == pipe({**row, "picture": PICTURE}, visual_source="real")
+    assert open_pipe(row) == close(pipe({**row, "picture": PICTURE}, visual_source="real"))
     for bad, match in ((f"{server}/gone.png", "404"), ("http://127.0.0.1:1/a.png", "refused")):
         with pytest.warns(UserWarning, match=match):
-            assert open_pipe({**row, "picture": bad}) == pipe(row)
+            assert open_pipe({**row, "picture": bad}) == close(pipe(row))
     assert processor.bad_pictures == {"unreadable": 2}
     with pytest.raises(ValueError, match="404"):
         open_pipe({**row, "picture": f"{server}/gone.png"}, on_bad_image="raise")
+    monkeypatch.setattr(pictures, "MAX_BYTES", 10)
+    with pytest.raises(ValueError, match="at most 10 bytes"):
+        open_pipe(row, on_bad_image="raise")
     with pytest.raises(ValueError, match="begins with http"):
         open_pipe({**row, "picture": "ftp://127.0.0.1/a.png"})
 
@@ -306,7 +322,7 @@ def test_saved_and_loaded(pipe, tmp_path):
 
 
 def test_the_model_is_left_in_its_mode(pipe, parts):
-    expected = pipe(TEXTS)
+    expected = close(pipe(TEXTS))
     parts[0].train()
     assert pipe(TEXTS) == expected
     assert all(module.training for module in parts[0].modules())
@@ -349,7 +365,8 @@ def stock_reference(strategy, marginals, words, id2label):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_stock_pipeline(parts, caplog, strategy, batch_size):
+def test_stock_pipeline(parts, caplog, monkeypatch, strategy, batch_size):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     model, processor = parts
     tokenizer = processor.tokenizer
     stock = pipeline(
@@ -394,4 +411,4 @@ def test_stock_pipeline_from_a_folder(parts, tmp_path):
         device="cpu",
     )
     assert stock(TEXTS[0])
-    assert stock(TEXTS[0]) == direct(TEXTS[0])
+    assert stock(TEXTS[0]) == close(direct(TEXTS[0]))
