@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 # An installed environment is reused until what is to be installed changes.
 INSTALLED := $(VENV)/installed
+SPACE_INSTALLED := $(VENV)/installed_space
 
-.PHONY: help install demo test lint package clean
+.PHONY: help install demo test space-test lint package clean
 
 help:
 	@echo "make demo     install, then run the quickstart: a few minutes on two cores"
 	@echo "make test     install, then run all tests"
+	@echo "make space-test  install gradio too, and test examples/space; in a browser if there is a chromium"
 	@echo "make lint     install, then ruff and mypy"
 	@echo "make package  build the wheel and the source distribution, and look inside"
 
@@ -25,6 +27,15 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -n 2
+
+# gradio pulls in dozens of packages that nothing else needs, so they are installed here alone; without them `make test`
+# skips these tests.
+$(SPACE_INSTALLED): $(INSTALLED)
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[space-test]"
+	touch $@
+
+space-test: $(SPACE_INSTALLED)
+	$(BIN)/python -m pytest tests/examples/test_space.py -rs
 
 lint: install
 	$(BIN)/ruff check .

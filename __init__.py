@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, AutoProcessor
-from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration import TEXT_ENCODERS, VISION_ENCODERS, BgaMnerConfig
@@ -104,9 +103,6 @@ AutoModel.register(BgaMnerConfig, BgaMnerModel)
 AutoModelForTokenClassification.register(BgaMnerConfig, BgaMnerForTokenClassification)
 AutoProcessor.register(BgaMnerConfig, BgaMnerProcessor)
 PIPELINE_REGISTRY.register_pipeline("multimodal-ner", BgaMnerPipeline, pt_model=AutoModelForTokenClassification)
-# What the stock token-classification pipeline checks a model against; the Auto classes' register doesn't add to it, and
-# the pipeline would log an error that this model isn't supported.
-MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES[BgaMnerConfig.model_type] = BgaMnerForTokenClassification.__name__
 
 
 def __getattr__(name: str) -> Any:

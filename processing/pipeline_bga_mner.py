@@ -144,6 +144,8 @@ class BgaMnerPipeline(Pipeline):
             inputs = (item for item in inputs)  # which is what Pipeline knows
         if batch_size is None:
             batch_size = self._batch_size or (_DEFAULT_BATCH_SIZE if sized else 1)
+        if batch_size < 1:
+            raise ValueError(f"Expected batch_size of at least 1, got {batch_size}.")
         return super().__call__(inputs, batch_size=batch_size, **options)
 
     def preprocess(

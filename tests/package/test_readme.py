@@ -67,7 +67,7 @@ def run(workplace: Path, command: list[str]) -> str:
 
 def test_the_python_examples_run_in_order(workplace):
     examples = [example for example in blocks("python") if "trust_remote_code" not in example]
-    assert len(examples) == 4
+    assert len(examples) == 5
     run(workplace, [sys.executable, "-c", "\n".join(examples)])
     assert (workplace / "outputs" / "mner" / "model.safetensors").exists()
     card = (workplace / "outputs" / "mner" / "README.md").read_text(encoding="utf-8")

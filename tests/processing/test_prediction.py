@@ -1,4 +1,3 @@
-import itertools
 import random
 from types import SimpleNamespace
 
@@ -8,7 +7,6 @@ from torch import nn
 from transformers import BertConfig
 
 from bga_mner.processing import BgaMnerProcessor, predict, read_conll, spans_from_tags
-from bga_mner.processing.text_tagging import _ranges
 
 
 class TokenTagger(nn.Module):
@@ -145,17 +143,6 @@ def test_each_word_is_read_where_it_has_most_context(label2id, bert_processor):
     assert len(predict(tagger, bert_processor, [words], max_length=22, stride=2)[0]) < 94
 
 
-def test_ranges_cover_every_word_and_always_move_on():
-    rng = random.Random(0)
-    for _ in range(300):
-        room = rng.randrange(1, 12)
-        lengths = [rng.randrange(1, room + 1) for _ in range(rng.randrange(30))]
-        ranges = list(_ranges(lengths, room, rng.randrange(room)))
-        assert {word for start, end in ranges for word in range(start, end)} == set(range(len(lengths)))
-        assert all(sum(lengths[start:end]) <= room for start, end in ranges)
-        assert all(one[0] < two[0] and one[1] < two[1] for one, two in itertools.pairwise(ranges))
-
-
 def test_modes_are_restored(model, bert_processor):
     model.train()
     model.table.eval()
@@ -182,6 +169,21 @@ def test_pictures_are_passed_on(model, bert_processor, photo):
         predict(model, bert_processor, "a", images=b"")
     with pytest.raises(ValueError, match="zero bytes"):
         predict(model, bert_processor, "a", images=b"", on_bad_image="raise")
+
+
+def test_pictures_are_not_opened_for_models_that_do_not_read_them(model, bert_processor):
+    expected = predict(model, bert_processor, "Kawhi")
+    for source in ("generated", "none", None):
+        model.config.visual_source = source
+        assert predict(model, bert_processor, "Kawhi", images="nowhere.png") == expected
+    assert not any(has_picture for _, has_picture in model.calls)
+    assert not bert_processor.bad_pictures
+
+
+def test_texts_are_no_longer_than_the_encoder_reads(model, bert_processor):
+    model.config.text_config.max_position_embeddings = 12
+    predict(model, bert_processor, ["in " * 30])
+    assert max(shape[1] for shape, _ in model.calls) == 12
 
 
 def test_outputs_without_a_path_and_in_half_precision(label2id, bert_processor):

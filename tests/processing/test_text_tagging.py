@@ -1,0 +1,33 @@
+"""The parts of tagging that need no model; `test_prediction.py` and `test_pipeline_bga_mner.py` test the rest."""
+
+import itertools
+import random
+
+import pytest
+
+from bga_mner.processing.text_tagging import TaggedText, _ranges
+
+
+def test_ranges_cover_every_word_and_always_move_on():
+    rng = random.Random(0)
+    for _ in range(300):
+        room = rng.randrange(1, 12)
+        lengths = [rng.randrange(1, room + 1) for _ in range(rng.randrange(30))]
+        ranges = list(_ranges(lengths, room, rng.randrange(room)))
+        assert {word for start, end in ranges for word in range(start, end)} == set(range(len(lengths)))
+        assert all(sum(lengths[start:end]) <= room for start, end in ranges)
+        assert all(one[0] < two[0] and one[1] < two[1] for one, two in itertools.pairwise(ranges))
+
+
+def test_entities_of_text_and_of_words():
+    tags, scores = ["B-PER", "I-PER", "O", "B-LOC"], [0.5, 0.7, 0.1, 0.9]
+    text = TaggedText.from_text("Kawhi  Leonard: LA")
+    words = TaggedText.from_words(["Kawhi", "Leonard", ":", "LA"])
+    for item in (text, words):
+        item.tags, item.scores = tags, scores
+    assert [entity[2:] for entity in text.entities()] == [("Kawhi  Leonard", 0, 14, 0, 2), ("LA", 16, 18, 3, 4)]
+    assert [entity[2:] for entity in words.entities()] == [("Kawhi Leonard", 0, 13, 0, 2), ("LA", 16, 18, 3, 4)]
+    assert [(entity.label, entity.score) for entity in words.entities()] == [
+        ("PER", pytest.approx(0.6)),
+        ("LOC", pytest.approx(0.9)),
+    ]
