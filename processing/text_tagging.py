@@ -255,10 +255,15 @@ def _encode_pictures(
     processor: Any, texts: Sequence[TaggedText], batch: list[_Window], on_bad_image: str
 ) -> dict[str, torch.Tensor]:
     """Encode the pictures of a batch; nothing if there is none that can be used."""
-    pictures = [texts[window.text].picture for window in batch]
-    if all(picture is None for picture in pictures):
+    numbers = sorted({window.text for window in batch if texts[window.text].picture is not None})
+    if not numbers:
         return {}
-    stacked = stack_pictures(processor.encode_pictures(pictures, on_bad_image=on_bad_image))
+    pictures = processor.encode_pictures([texts[number].picture for number in numbers], on_bad_image=on_bad_image)
+    encoded = dict(zip(numbers, pictures, strict=True))
+    for number, picture in encoded.items():
+        if picture is None:
+            texts[number].picture = None  # counted once, however many windows the text has
+    stacked = stack_pictures([encoded.get(window.text) for window in batch])
     return {name: torch.from_numpy(array) for name, array in stacked.items()} if "pixel_values" in stacked else {}
 
 

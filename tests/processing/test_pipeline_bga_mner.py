@@ -37,7 +37,12 @@ def build(make_model, tokenizers, label2id):
     def make(tokenizer="wordpiece", **options):
         tokenizer = tokenizers[tokenizer]
         model = make_model(
-            text_options={"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id},
+            # room for each of TEXTS as a whole, and less than the tokenizer allows
+            text_options={
+                "vocab_size": len(tokenizer),
+                "pad_token_id": tokenizer.pad_token_id,
+                "max_position_embeddings": 60,
+            },
             id2label={number: label for label, number in label2id.items()},
             gate_initial_bias=2.0,
             **options,
@@ -140,7 +145,7 @@ def test_similar_lengths_share_batches(pipe, parts):
 
 
 def test_long_texts_are_read_in_windows(pipe, parts):
-    text = " ".join(TEXTS * 6)  # the encoder has 40 positions, the tokenizer allows 64
+    text = " ".join(TEXTS * 6)  # the encoder has 60 positions, the tokenizer allows 64
     found = pipe(text)
     assert found == close(as_pipeline(predict(*parts, text)))
     assert max(entity["end"] for entity in found) > len(text) / 2

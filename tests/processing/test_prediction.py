@@ -171,6 +171,16 @@ def test_pictures_are_passed_on(model, bert_processor, photo):
         predict(model, bert_processor, "a", images=b"", on_bad_image="raise")
 
 
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_a_broken_picture_is_counted_once_however_long_its_text(model, bert_processor, photo, batch_size):
+    with pytest.warns(UserWarning, match="1 of [12] pictures") as caught:
+        predict(model, bert_processor, ["in " * 100, "in"], images=[b"", photo], max_length=20, batch_size=batch_size)
+    assert len(caught) == 1
+    assert bert_processor.bad_pictures == {"empty": 1}
+    # the other text's picture is still its own
+    assert [has_picture for _, has_picture in model.calls].count(True) == 1
+
+
 def test_pictures_are_not_opened_for_models_that_do_not_read_them(model, bert_processor):
     expected = predict(model, bert_processor, "Kawhi")
     for source in ("generated", "none", None):
