@@ -128,7 +128,7 @@ def alignment_losses(
 
     Everything that exists is to be generated, kept or not: keep masks say what the generators read. (The paper weights
     targets by their keep mask. Then fewer positions teach, and those dropped are generated untaught but read all the
-    same; on pictures with clutter that gave no better types, and masks that follow the objects less.)
+    same.)
 
     Parameters
     ----------

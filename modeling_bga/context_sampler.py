@@ -95,7 +95,7 @@ class ContextSampler(nn.Module):
         class_token_mask : torch.BoolTensor of shape (batch, length) or None
             True at the class token.
         match : torch.FloatTensor of shape (batch,), optional
-            How well the other modality fits this one; 0 where that is unknown.
+            How well the other modality fits this one, from -1 to 1; None where nothing is known.
 
         Returns
         -------
