@@ -189,7 +189,9 @@ class AlignedBranch(nn.Module):
         bias = torch.cat([trace.keep_biases[stage] for stage in stages])
         if target_bias is not None:
             target_bias = target_bias.repeat(len(stages), 1)
-        trace.generated.extend(self.generator(states, bias, target_length, target_bias).chunk(len(stages)))
+        generated = self.generator(states, bias, target_length, target_bias)
+        # not `chunk`, which fixes the batch size when the model is exported
+        trace.generated.extend(generated.unflatten(0, (len(stages), -1)).unbind())
 
 
 __all__ = ["AlignedBranch", "BranchTrace", "ReadFeatures"]

@@ -51,7 +51,7 @@ class GeneratorAttention(nn.Module):
         """
         attended = F.scaled_dot_product_attention(
             # queries that don't depend on the input come as a batch of one
-            self._split(self.query(queries)).expand(len(source), -1, -1, -1),
+            self._split(self.query(queries)).expand(source.shape[0], -1, -1, -1),
             self._split(self.key(source)),
             self._split(self.value(source)),
             attn_mask=None if bias is None else bias[:, None, None, :].to(queries.dtype),

@@ -286,7 +286,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
     ) -> BranchTrace:
         attended = inputs.attended
         # the first attended position, wherever padding puts it
-        class_token_mask = attended & (attended.cumsum(dim=1) == 1)
+        class_token_mask = attended & (attended.long().cumsum(dim=1) == 1)
         return self.text_branch(
             self.text_encoder,
             embed_text(self.text_encoder, inputs),

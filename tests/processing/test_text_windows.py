@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from bga_mner.processing.text_tagging import TaggedText, _ranges
+from bga_mner.processing.text_windows import TaggedText, _ranges
 
 
 def test_ranges_cover_every_word_and_always_move_on():
