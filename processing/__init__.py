@@ -20,15 +20,20 @@ if TYPE_CHECKING:
     from .evaluation import predict_tags, robustness_report
     from .label_map import map_labels
     from .mner_metric import MnerMetric, build_compute_metrics, score_tags
+    from .onnx_export import export_onnx
+    from .onnx_predictor import OnnxPredictor
     from .picture_removal import mismatch_pictures, remove_pictures
     from .training_summary import score_with_interval, summarize_training
 
-# These pull in datasets, evaluate and scikit-learn, for which inference has no use: imported when first asked for.
+# These pull in datasets, evaluate, scikit-learn and onnxruntime, for which inference has no use: imported when first
+# asked for.
 _LAZY = {
     "alignment_report": "alignment_measures",
     "bootstrap_interval": "bootstrap",
     "paired_bootstrap": "bootstrap",
     "map_labels": "label_map",
+    "export_onnx": "onnx_export",
+    "OnnxPredictor": "onnx_predictor",
     "remove_pictures": "picture_removal",
     "mismatch_pictures": "picture_removal",
     "predict_tags": "evaluation",
@@ -52,9 +57,11 @@ __all__ = [
     "ConllReport",
     "DataCollatorForMner",
     "MnerMetric",
+    "OnnxPredictor",
     "alignment_report",
     "bootstrap_interval",
     "build_compute_metrics",
+    "export_onnx",
     "labels_from_tags",
     "load_picture",
     "map_labels",

@@ -99,12 +99,13 @@ def encode_words(tokenizer: Any, sentences: Sequence[Sequence[str]]) -> list[lis
     ValueError
         If such a word occurs and the tokenizer has no token to put there.
     """
-    encoded: list[list[list[int]]] = [[[] for _ in words] for words in sentences]
+    encoded: list[list[list[int]]] = [[] for _ in sentences]
     filled = [index for index, words in enumerate(sentences) if len(words)]
     if filled:
-        prefix = " " if _wants_prefix_space(tokenizer) else ""
+        prefix = word_prefix(tokenizer)
+        substitute = substitute_token(tokenizer)
         batch = tokenizer(
-            [[_readable(word, prefix) for word in sentences[index]] for index in filled],
+            [[readable(word, prefix) for word in sentences[index]] for index in filled],
             is_split_into_words=True,
             add_special_tokens=False,
             padding=False,
@@ -113,27 +114,63 @@ def encode_words(tokenizer: Any, sentences: Sequence[Sequence[str]]) -> list[lis
             verbose=False,
         )
         for row, index in enumerate(filled):
-            for token, word in zip(batch["input_ids"][row], batch.word_ids(row), strict=True):
-                if word is not None:
-                    encoded[index][word].append(token)
-    for index, pieces in enumerate(encoded):
-        for word, tokens in enumerate(pieces):
-            if not tokens:
-                tokens.append(_substitute(tokenizer, sentences[index][word]))
+            encoded[index] = group_by_word(sentences[index], batch["input_ids"][row], batch.word_ids(row), substitute)
     return encoded
 
 
-def _substitute(tokenizer: Any, word: str) -> int:
-    for token in (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id):
-        if token is not None:
-            return int(token)
-    raise ValueError(
-        f"Expected a tokenizer with an unknown token, since the word {word!r} has no token, got one without. "
-        "Set tokenizer.unk_token."
-    )
+def group_by_word(
+    words: Sequence[str], ids: Sequence[int], owners: Sequence[int | None], substitute: int | None
+) -> list[list[int]]:
+    """Sort the tokens of a sentence by the words that they belong to.
+
+    Parameters
+    ----------
+    words : sequence of str
+        Words.
+    ids : sequence of int
+        Token ids.
+    owners : sequence of (int or None)
+        Number of the word of each token.
+    substitute : int or None
+        Token of a word of which the tokenizer made nothing.
+
+    Returns
+    -------
+    list of list of int
+        Token ids of each word; at least one a word.
+
+    Raises
+    ------
+    ValueError
+        If there is such a word and no substitute.
+
+    Examples
+    --------
+    >>> group_by_word(["Go", "", "NBA"], [5, 8, 9], [0, 2, 2], 1)
+    [[5], [1], [8, 9]]
+    """
+    pieces: list[list[int]] = [[] for _ in words]
+    for token, word in zip(ids, owners, strict=True):
+        if word is not None:
+            pieces[word].append(token)
+    for word, tokens in zip(words, pieces, strict=True):
+        if not tokens:
+            if substitute is None:
+                raise ValueError(
+                    f"Expected a tokenizer with an unknown token, since the word {word!r} has no token, got one "
+                    "without. Set tokenizer.unk_token."
+                )
+            tokens.append(substitute)
+    return pieces
 
 
-def _readable(word: str, prefix: str) -> str:
+def substitute_token(tokenizer: Any) -> int | None:
+    """Return the id that stands for words of which a tokenizer makes nothing; None if it has no such token."""
+    ids = (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id)
+    return next((int(token) for token in ids if token is not None), None)
+
+
+def readable(word: str, prefix: str) -> str:
     """Prepare a word for the tokenizer; lone surrogates are not valid Unicode and would raise there."""
     if prefix and word and not word.startswith(" "):
         word = prefix + word
@@ -144,8 +181,12 @@ def _readable(word: str, prefix: str) -> str:
     return word
 
 
+def word_prefix(tokenizer: Any) -> str:
+    """Return what split words need in front to be encoded as inside a text: a space for some tokenizers."""
+    return " " if _wants_prefix_space(tokenizer) else ""
+
+
 def _wants_prefix_space(tokenizer: Any) -> bool:
-    """Tell whether split words need a space in front to be encoded as inside a text."""
     pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
     if pre_tokenizer is None:
         return False

@@ -1,0 +1,67 @@
+"""Export a trained model's text branch to ONNX, with a predictor that runs without torch.
+
+Needs the extra `onnx` (``pip install "bga-mner[onnx]"``)::
+
+    python examples/export_onnx.py --model outputs/mner --output outputs/onnx
+    python examples/export_onnx.py --model outputs/mner --output outputs/int8 --int8
+    python outputs/onnx/onnx_predictor.py outputs/onnx "Kawhi Leonard wins the fan vote in Toronto"
+
+The folder holds all that the last line needs, besides onnxruntime, tokenizers and numpy.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, export_onnx
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder with a saved model and its processor, or a Hub name")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; made if it isn't there")
+    parser.add_argument("--int8", action="store_true", help="quantise: smaller and faster, scores change slightly")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> dict[str, int]:
+    """Run the script.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    dict of str to int
+        The files and their sizes in bytes.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or what the export needs isn't installed.
+    """
+    options = parse(arguments)
+    if options.output.exists() and not options.output.is_dir():
+        raise ValueError(f"Expected a folder to write, but --output {str(options.output)!r} is a file. Name another.")
+    try:
+        model = BgaMnerForTokenClassification.from_pretrained(options.model)
+        processor = BgaMnerProcessor.from_pretrained(options.model)
+    except OSError as error:
+        raise ValueError(
+            f"Expected a folder with a saved model and its processor, or a name on the Hub, but {options.model!r} "
+            f"can't be loaded: {error}. Check --model."
+        ) from error
+    export_onnx(model, processor, options.output, int8=options.int8)
+    sizes = {path.name: path.stat().st_size for path in sorted(options.output.iterdir()) if path.is_file()}
+    for name, size in sizes.items():
+        print(f"{size:>15,}  {name}")
+    print(f'Try: python {options.output / "onnx_predictor.py"} {options.output} "Kawhi wins in Toronto"')
+    return sizes
+
+
+if __name__ == "__main__":
+    main()

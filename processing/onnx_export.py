@@ -1,0 +1,263 @@
+"""Export the text branch to ONNX, with all that is needed to tag texts on ONNX Runtime, without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from ..configuration.hub_export import flatten
+from ..modeling_bga.crf import FORBIDDEN_SCORE
+from ..modeling_bga.encoders import longest_text
+from .evaluation_mode import evaluating
+from .onnx_graph import add_best_path, merge_linears, widen_inner_layers
+from .onnx_predictor import MODEL_FILE, TAGGER_FILE, TOKENIZER_FILE
+from .padding import column_padding
+from .word_encoding import default_max_length, special_tokens, substitute_token, word_prefix
+
+
+# The first with the operator Attention, which is faster than the products and transpositions that it stands for.
+_OPSET = 23
+_SIBLING_IMPORT = re.compile(r"^(\s*from )\.(?=\w+ import )", re.MULTILINE)
+
+
+class _TextBranch(nn.Module):
+    """Token ids to emissions."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return emissions (batch, length, tags) for int64 (batch, length)."""
+        states = self.model.bga_mner(
+            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
+        ).last_hidden_state
+        return self.model.classifier(states)
+
+
+class _OnnxAttention(TorchFunctionMode):
+    """Take torch's attention for the operator of ONNX, whichever module calls it.
+
+    torch's own exporter of it transposes back and forth, and leaves masks that ONNX Runtime can't broadcast.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return self._attend(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def _attend(
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        **others: Any,
+    ) -> torch.Tensor:
+        if attn_mask is not None:
+            # (batch, 1, 1, keys) -> (batch, 1, queries, keys)
+            attn_mask = attn_mask.expand(-1, -1, query.shape[2], -1)
+        # (batch, heads, length, head width) -> (batch, length, width)
+        rows = [states.transpose(1, 2).flatten(2) for states in (query, key, value)]
+        heads = query.shape[1]
+        attended = torch.onnx.ops.attention(
+            *rows, attn_mask, is_causal=is_causal, kv_num_heads=heads, q_num_heads=heads, scale=scale
+        )[0]
+        return attended.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def export_onnx(model: Any, processor: Any, folder: str | os.PathLike[str], *, int8: bool = False) -> Path:
+    """Export a model's text branch, and write all that tags texts without torch.
+
+    The graph reads "input_ids", "attention_mask" and, with some text encoders, "token_type_ids", all int64 (batch,
+    length) of any batch and length, padded on either side; and gives "emissions", float32 (batch, length, tags), and
+    "predictions", int64 (batch, length): the most probable tag path (Viterbi), -100 at padding. Texts read generated
+    visual features, as at inference without pictures.
+
+    Beside the graph lie `tokenizer.json`, `tagger.json` (tags, the CRF's scores, limits) and the code of
+    [`OnnxPredictor`], which needs onnxruntime, tokenizers and numpy only.
+
+    Parameters
+    ----------
+    model : BgaMnerForTokenClassification
+        The model, whole or text only.
+    processor : BgaMnerProcessor
+        Its processor.
+    folder : str or path
+        Made if it isn't there; files of the same names are replaced.
+    int8 : bool, default False
+        Quantise the weights of matrix products to 8 bits, and what they are multiplied with as it comes.
+
+    Returns
+    -------
+    pathlib.Path
+        The graph's file.
+
+    Raises
+    ------
+    ValueError
+        If the packages of the extra "onnx" are missing, or a model reads real pictures.
+    """
+    _check(model)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad():
+        crf = model.crf
+        scores = [
+            crf.transitions.double().masked_fill(~crf.allowed_transitions, FORBIDDEN_SCORE),
+            crf.start_transitions.double().masked_fill(~crf.allowed_starts, FORBIDDEN_SCORE),
+            crf.end_transitions.double(),
+        ]
+    transitions, starts, ends = (score.cpu().numpy() for score in scores)
+    token_types = "token_type_ids" in processor.tokenizer.model_input_names
+    _write_graph(model, folder / MODEL_FILE, token_types, int8, (transitions, starts, ends))
+    _write_tagger(model, processor, folder, (transitions, starts, ends))
+    return folder / MODEL_FILE
+
+
+def _check(model: Any) -> None:
+    missing = []
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        try:
+            __import__(name)
+        except ImportError:
+            missing.append(name)
+    if missing:
+        raise ValueError(
+            f"Expected the packages of the extra 'onnx', but {', '.join(missing)} can't be imported. "
+            'Install them: pip install "bga-mner[onnx]".'
+        )
+    if model.config.visual_source == "real":
+        raise ValueError(
+            'Expected a model whose texts read generated features or none, got visual_source="real", which needs '
+            'pictures. Set model.config.visual_source = "generated".'
+        )
+
+
+def _write_graph(
+    model: Any, path: Path, token_types: bool, int8: bool, scores: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> None:
+    import onnx
+
+    with TemporaryDirectory(dir=path.parent) as scratch:
+        exported, folded = Path(scratch, "exported.onnx"), Path(scratch, "folded.onnx")
+        _trace(model, exported, token_types)
+        _fold_constants(exported, folded)
+        proto = onnx.load(folded)
+        merge_linears(proto)
+        if int8:
+            proto = _quantise(proto, Path(scratch))
+        else:
+            widen_inner_layers(proto)
+    add_best_path(proto, *scores)
+    data = path.with_name(f"{path.name}.data")
+    data.unlink(missing_ok=True)  # it would be appended to
+    onnx.save(proto, path, save_as_external_data=True, location=data.name)
+    data.chmod(path.stat().st_mode)  # it is made for its owner alone
+
+
+def _trace(model: Any, path: Path, token_types: bool) -> None:
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if token_types else [])]
+    device = next(model.parameters()).device
+    # sizes that differ, and aren't 1, which the exporter would take for a constant
+    mask = torch.ones(2, 5, dtype=torch.int64, device=device)
+    mask[1, 3:] = 0
+    # a tensor each: one that is passed twice would be one input
+    inputs = {name: torch.zeros_like(mask) for name in names} | {"attention_mask": mask}
+    batch = torch.export.Dim("batch")
+    length = torch.export.Dim("length", max=longest_text(model.config.text_config))
+    with evaluating(model), warnings.catch_warnings(), _OnnxAttention():
+        warnings.simplefilter("ignore")  # about the exporter's own dependencies
+        program: Any = torch.onnx.export(
+            _TextBranch(model).eval(),
+            kwargs=inputs,
+            dynamo=True,
+            dynamic_shapes={name: {0: batch, 1: length} for name in names},
+            input_names=names,
+            output_names=["emissions"],
+            opset_version=_OPSET,
+            verbose=False,
+        )
+    program.save(str(path), external_data=True)
+
+
+def _fold_constants(source: Path, target: Path) -> None:
+    """Compute what doesn't depend on the input, such as what the modality queries read of each other."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{target.name}.data")
+    # linear layers stay what the passes of onnx_graph look for
+    onnxruntime.InferenceSession(
+        source, options, providers=["CPUExecutionProvider"], disabled_optimizers=["MatMulAddFusion"]
+    )
+
+
+def _quantise(exact: Any, scratch: Path) -> Any:
+    """Quantise the matrix products of all layers, with one scale a column; the tag scores stay exact."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    source, target = scratch / "exact.onnx", scratch / "int8.onnx"
+    onnx.save(exact, source, save_as_external_data=True, location=f"{source.name}.data")
+    (scores,) = [node for node in exact.graph.node if "emissions" in node.output]
+    quantize_dynamic(
+        source,
+        target,
+        op_types_to_quantize=["MatMul"],
+        nodes_to_exclude=[node.name for node in exact.graph.node if set(node.output) & set(scores.input)],
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        use_external_data_format=True,
+        extra_options={"MatMulConstBOnly": True},
+    )
+    return onnx.load(target)
+
+
+def _write_tagger(model: Any, processor: Any, folder: Path, scores: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    """Write the tokenizer, the settings and the code of the predictor."""
+    tokenizer = processor.tokenizer
+    backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_padding()
+    backend.no_truncation()
+    backend.save(str(folder / TOKENIZER_FILE))
+    transitions, starts, ends = scores
+    before, behind = special_tokens(tokenizer)
+    settings = {
+        "id2label": {str(number): str(label) for number, label in model.config.id2label.items()},
+        "max_length": min(default_max_length(tokenizer), longest_text(model.config.text_config)),
+        "takes_token_type_ids": "token_type_ids" in tokenizer.model_input_names,
+        "padding_token": column_padding(tokenizer)["input_ids"],
+        "special_tokens": {"before": before, "behind": behind},
+        "substitute_token": substitute_token(tokenizer),
+        "word_prefix": word_prefix(tokenizer),
+        # nats; of [previous, next], of the first and of the last tag, with what BIO forbids
+        "crf": {"transitions": transitions.tolist(), "starts": starts.tolist(), "ends": ends.tolist()},
+    }
+    (folder / TAGGER_FILE).write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name, text in flatten(Path(__file__).with_name("onnx_predictor.py")).items():
+        # a folder of scripts is no package
+        (folder / name).write_text(_SIBLING_IMPORT.sub(r"\1", text), encoding="utf-8", newline="\n")
+
+
+__all__ = ["export_onnx"]

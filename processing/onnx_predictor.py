@@ -1,0 +1,274 @@
+"""Find the entities of texts on ONNX Runtime: no torch and no transformers, only onnxruntime, tokenizers and numpy.
+
+`export_onnx` lays this file, and those that it imports, beside the graph. What it finds is what the `multimodal-ner`
+pipeline finds::
+
+    python FOLDER/onnx_predictor.py FOLDER "Kawhi Leonard wins in Toronto"
+    python FOLDER/onnx_predictor.py FOLDER - < texts.txt
+
+prints a line of JSON for each text (each line of the standard input, with "-"). In Python, with FOLDER on the path::
+
+    from onnx_predictor import OnnxPredictor
+
+    annotate = OnnxPredictor("FOLDER")
+    annotate(["Kawhi Leonard wins in Toronto", "NBA"])
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .text_windows import TaggedText, collect_tags, make_batches, make_windows
+from .word_encoding import group_by_word, readable
+from .word_splitting import as_sentences
+
+
+MODEL_FILE, TAGGER_FILE, TOKENIZER_FILE = "model.onnx", "tagger.json", "tokenizer.json"
+_BATCH_SIZE = 16
+# Lines of the standard input are sorted by length within so many batches, and answered before more are read.
+_BATCHES_READ_AHEAD = 16
+# Without these two ONNX Runtime is faster on a CPU: each makes one slow operator of two fast ones.
+_SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
+
+
+class OnnxPredictor:
+    """Finds the entities of texts of any length: the best tag path (Viterbi), long texts in overlapping windows.
+
+    Parameters
+    ----------
+    folder : str or path
+        What `export_onnx` wrote.
+    threads : int, optional
+        Threads of ONNX Runtime; by default one for each core.
+
+    Attributes
+    ----------
+    session : onnxruntime.InferenceSession
+        The graph: "input_ids", "attention_mask" and perhaps "token_type_ids", int64 (batch, length), to "emissions" and
+        "predictions".
+    settings : dict
+        What is in `tagger.json`.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing or isn't what it should be.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, threads: int | None = None) -> None:
+        import onnxruntime
+        from tokenizers import Tokenizer
+
+        folder = Path(folder)
+        missing = [name for name in (MODEL_FILE, TAGGER_FILE, TOKENIZER_FILE) if not (folder / name).is_file()]
+        if missing:
+            what = "is no folder" if not folder.is_dir() else f"has no {', '.join(missing)}"
+            raise ValueError(
+                f"Expected a folder that export_onnx wrote, but {str(folder)!r} {what}. "
+                "Write one: python examples/export_onnx.py --model MODEL --output FOLDER."
+            )
+        self.settings = json.loads((folder / TAGGER_FILE).read_text(encoding="utf-8"))
+        self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        self.session = onnxruntime.InferenceSession(
+            str(folder / MODEL_FILE),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=_SLOW_FUSIONS,
+        )
+        self._labels = [self.settings["id2label"][str(number)] for number in range(len(self.settings["id2label"]))]
+
+    def __call__(
+        self,
+        text: Any,
+        *,
+        is_split_into_words: bool | None = None,
+        batch_size: int = _BATCH_SIZE,
+        max_length: int | None = None,
+        stride: int | None = None,
+    ) -> list[Any]:
+        """Find the entities of a text or many.
+
+        Parameters
+        ----------
+        text : str, sequence of str or sequence of sequences of str
+            A text, texts, or texts as lists of words.
+        is_split_into_words : bool, optional
+            True says that a list of strings holds the words of one text.
+        batch_size : int, default 16
+            Texts (or windows of long ones) at a time; similar lengths share a batch.
+        max_length : int, optional
+            Most tokens that are read at once; by default, and at most, what tokenizer and text encoder take.
+        stride : int, optional
+            How many tokens neighbouring windows of a longer text share; a quarter of the window by default.
+
+        Returns
+        -------
+        list of dict, or list of list of dict
+            For each text its entities in order: "entity_group", "score" (mean over the words of the probability of
+            their tag), "word", "start" and "end", where ``text[start:end] == word``; and "start_word" and "end_word" if
+            words were given, whose text is ``" ".join(words)``. A list of entities for a single text.
+
+        Raises
+        ------
+        ValueError
+            If the arguments are nothing of the above, or don't fit together.
+        """
+        if not isinstance(text, str) and isinstance(text, Sequence) and not len(text) and not is_split_into_words:
+            return []
+        sentences, single, are_words = as_sentences(text, is_split_into_words)
+        texts = list(
+            map(TaggedText.from_words, sentences)
+            if are_words
+            else map(TaggedText.from_text, [text] if single else text)
+        )
+        self._tag(texts, batch_size, max_length, stride)
+        found = [[_as_dict(entity, are_words) for entity in item.entities()] for item in texts]
+        return found[0] if single else found
+
+    def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Run the graph.
+
+        Parameters
+        ----------
+        input_ids, attention_mask : numpy.ndarray of int64, shape (batch, length)
+            Token ids, and 0 at padding on either side.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Emissions, float32 (batch, length, tags), and the best tag path, int64 (batch, length), -100 at padding.
+        """
+        feed = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self.settings["takes_token_type_ids"]:
+            feed["token_type_ids"] = np.zeros_like(input_ids)
+        emissions, predictions = self.session.run(["emissions", "predictions"], feed)
+        return emissions, predictions
+
+    def marginals(self, emissions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Compute the CRF's posterior probabilities of tags.
+
+        Parameters
+        ----------
+        emissions : numpy.ndarray of shape (batch, length, tags)
+            Emissions of texts that are padded on the right.
+        lengths : numpy.ndarray of shape (batch,)
+            Tokens that aren't padding, at least one a text.
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (batch, length, tags)
+            ``P(tag of token i | text)``; what stands at padding means nothing.
+        """
+        transitions, starts, ends = (
+            np.asarray(self.settings["crf"][name], dtype=np.float64) for name in ("transitions", "starts", "ends")
+        )
+        emissions = emissions.astype(np.float64)
+        forward, backward = np.empty_like(emissions), np.empty_like(emissions)
+        length = emissions.shape[1]
+        forward[:, 0] = starts + emissions[:, 0]
+        for t in range(1, length):
+            # (batch, previous, 1) + (previous, next) -> (batch, next)
+            forward[:, t] = _log_sum_exp(forward[:, t - 1, :, None] + transitions, 1) + emissions[:, t]
+        backward[:, -1] = ends
+        for t in range(length - 2, -1, -1):
+            # (batch, 1, next) + (previous, next) -> (batch, previous)
+            after = _log_sum_exp((backward[:, t + 1] + emissions[:, t + 1])[:, None] + transitions, 2)
+            backward[:, t] = np.where((t + 1 < lengths)[:, None], after, ends)
+        joint = forward + backward
+        return np.exp(joint - _log_sum_exp(joint, 2)[:, :, None])
+
+    def _tag(self, texts: list[TaggedText], batch_size: int, max_length: int | None, stride: int | None) -> None:
+        settings = self.settings
+        limit = settings["max_length"]
+        if max_length is not None and max_length > limit:
+            raise ValueError(f"Expected max_length of at most {limit}, which the text encoder takes, got {max_length}.")
+        special = settings["special_tokens"]["before"], settings["special_tokens"]["behind"]
+        windows = make_windows(texts, self._encode(texts), special, max_length or limit, stride)
+        for batch in make_batches(windows, batch_size):
+            lengths = np.array([len(window.ids) for window in batch])
+            attention_mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+            input_ids = np.full_like(attention_mask, settings["padding_token"])
+            for row, window in enumerate(batch):
+                input_ids[row, : len(window.ids)] = window.ids
+            emissions, predictions = self.run(input_ids, attention_mask)
+            chosen = predictions.clip(min=0)  # -100 at padding, which is never read
+            scores = np.take_along_axis(self.marginals(emissions, lengths), chosen[:, :, None], axis=2)[:, :, 0]
+            tags = [[self._labels[tag] for tag in row] for row in chosen.tolist()]
+            collect_tags(batch, texts, tags, scores.tolist(), [0] * len(batch))
+
+    def _encode(self, texts: Sequence[TaggedText]) -> list[list[list[int]]]:
+        """Encode each word of each text, without special tokens."""
+        prefix, substitute = self.settings["word_prefix"], self.settings["substitute_token"]
+        encodings = self.tokenizer.encode_batch(
+            [[readable(word, prefix) for word in text.words] for text in texts],
+            is_pretokenized=True,
+            add_special_tokens=False,
+        )
+        return [
+            group_by_word(text.words, encoding.ids, encoding.word_ids, substitute)
+            for text, encoding in zip(texts, encodings, strict=True)
+        ]
+
+
+def _log_sum_exp(scores: np.ndarray, axis: int) -> np.ndarray:
+    most = scores.max(axis=axis, keepdims=True)
+    return np.log(np.exp(scores - most).sum(axis=axis)) + most.squeeze(axis)
+
+
+def _as_dict(entity: Any, words_given: bool) -> dict[str, Any]:
+    values = {"entity_group": entity.label, "score": entity.score, "word": entity.word}
+    values |= {"start": entity.start, "end": entity.end}
+    return values | ({"start_word": entity.first, "end_word": entity.behind} if words_given else {})
+
+
+def _parts(lines: Iterator[str], size: int) -> Iterator[list[str]]:
+    while part := [line.rstrip("\r\n") for line in islice(lines, size)]:
+        yield part
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    int
+        0; or 2 after an error, which is printed.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="what export_onnx wrote")
+    parser.add_argument("text", nargs="+", help="texts; - reads lines from the standard input")
+    parser.add_argument("--batch_size", type=int, default=_BATCH_SIZE)
+    parser.add_argument("--threads", type=int, help="threads of ONNX Runtime; by default one for each core")
+    options = parser.parse_args(arguments)
+    try:
+        if options.batch_size < 1:
+            raise ValueError(f"Expected --batch_size of at least 1, got {options.batch_size}.")
+        annotate = OnnxPredictor(options.folder, threads=options.threads)
+        lines = sys.stdin if options.text == ["-"] else options.text
+        for part in _parts(iter(lines), _BATCHES_READ_AHEAD * options.batch_size):
+            for text, entities in zip(part, annotate(part, batch_size=options.batch_size), strict=True):
+                print(json.dumps({"text": text, "entities": entities}, ensure_ascii=False), flush=True)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+__all__ = ["OnnxPredictor"]
+
+if __name__ == "__main__":
+    sys.exit(main())
