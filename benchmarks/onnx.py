@@ -82,13 +82,13 @@ def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     -------
     dict
         "fp32_speedup" and "int8_speedup", medians over repeats of PyTorch's seconds over ONNX Runtime's;
-        "max_abs_difference" and "int8_max_abs_difference" of emissions; "same_tags", the share of tokens to which the
-        8-bit graph gives PyTorch's tag; and the seconds of each.
+        "max_abs_difference" and "int8_max_abs_difference" of emissions; "same_tags" and "int8_same_tags", the shares of
+        tokens that get PyTorch's tag; and the seconds of each.
 
     Raises
     ------
     RuntimeError
-        If the exact graph differs by more than 1e-4, or in a tag.
+        If the exact graph's emissions differ by more than 1e-4, or its tags aren't the CRF's best path.
     """
     model, processor = build_model(options.size)
     input_ids = torch.randint(5, BERT_VOCABULARY, (options.batch_size, options.length))
@@ -109,10 +109,14 @@ def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     emissions, tags = zip(*(run() for run in runs.values()), strict=True)
     difference, int8_difference = (float(abs(other - emissions[0]).max()) for other in emissions[1:])
-    if difference > TOLERANCE or (tags[1] != tags[0]).any():
+    # of the graph's own emissions: among random scores, rounding may decide between paths
+    best = model.crf.decode(torch.from_numpy(emissions[1]), inputs["attention_mask"]).numpy()
+    if difference > TOLERANCE or (tags[1] != best).any():
         raise RuntimeError(
-            f"Expected PyTorch's tags, and emissions within {TOLERANCE}, got {difference}, or other tags."
+            f"Expected emissions within {TOLERANCE} of PyTorch's, and the CRF's best path, got {difference} and "
+            f"{(tags[1] != best).sum()} other tags."
         )
+    same_tags, int8_same_tags = (float((other == tags[0]).mean()) for other in tags[1:])
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(options.repeats):
         for name, run in runs.items():
@@ -126,14 +130,14 @@ def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         for name in ("fp32", "int8")
     }
     found |= {"max_abs_difference": difference, "int8_max_abs_difference": int8_difference}
-    found |= {"same_tags": float((tags[2] == tags[0]).mean()), "seconds": seconds}
+    found |= {"same_tags": same_tags, "int8_same_tags": int8_same_tags, "seconds": seconds}
     print(
         f"{options.size}, batch {options.batch_size}, length {options.length}, {torch.get_num_threads()} threads; "
         f"medians of {options.repeats}\n"
         f"fp32: {found['fp32_speedup']:.2f} times as fast as PyTorch, emissions differ by at most {difference:.1e}, "
-        "same tags\n"
+        f"{same_tags:.4f} of the tags are the same\n"
         f"int8: {found['int8_speedup']:.2f} times as fast, emissions differ by at most {int8_difference:.1e}, "
-        f"{found['same_tags']:.3f} of the tags are the same"
+        f"{int8_same_tags:.4f} of the tags are the same"
     )
     return found
 

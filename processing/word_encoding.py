@@ -153,11 +153,11 @@ def group_by_word(
     for token, word in zip(ids, owners, strict=True):
         if word is not None:
             pieces[word].append(token)
-    for word, tokens in zip(words, pieces, strict=True):
+    for text, tokens in zip(words, pieces, strict=True):
         if not tokens:
             if substitute is None:
                 raise ValueError(
-                    f"Expected a tokenizer with an unknown token, since the word {word!r} has no token, got one "
+                    f"Expected a tokenizer with an unknown token, since the word {text!r} has no token, got one "
                     "without. Set tokenizer.unk_token."
                 )
             tokens.append(substitute)

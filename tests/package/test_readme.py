@@ -107,6 +107,17 @@ def test_the_hub_section_runs(workplace, fine_tuned, loopback_hub, bare_python, 
     assert run_python(example, bare_python, environment).splitlines()[-1].startswith("[")
 
 
+def test_the_commands_that_serve_without_torch_run(workplace, fine_tuned):
+    (commands,) = [block for block in blocks("bash") if "export_onnx.py" in block]
+    export, export_int8, annotate = map(shlex.split, commands.splitlines())
+    for words in (export, export_int8):
+        words[:2] = [sys.executable, str(ROOT / words[1])]
+        words[words.index("outputs/mner")] = str(fine_tuned)
+        run(workplace, words)
+    annotate[0] = sys.executable
+    assert json.loads(run(workplace, annotate))["text"] == annotate[-1]
+
+
 def test_the_robustness_command_runs(workplace, fine_tuned):
     (command,) = [block for block in blocks("bash") if "evaluate_robustness.py" in block]
     words = shlex.split(command)
