@@ -109,24 +109,23 @@ def encoders(files):
     return {"text_model": files / "bert", "vision_model": files / "vit"}
 
 
+ALL_OPTIONS = {
+    "num_bga_layers": 1,
+    "reconstruction_weight": 0.5,
+    "cycle_weight": 0.25,
+    "entity_replacement_probability": 0.3,
+    "freeze_vision_encoder": True,
+    "language": "en",
+    "license": "cc-by-4.0",
+    "config_overrides": "generator_dropout=0.0,normalize_targets=false,visual_target=layer",
+}
+
+
 @pytest.fixture(scope="module")
 def trained(files, texts, encoders, tmp_path_factory):
     """Train once with pictures and all options of the loss; return folder and results."""
     folder = tmp_path_factory.mktemp("trained")
-    found = run(
-        **texts,
-        **encoders,
-        image_dir=files / "pictures",
-        output_dir=folder,
-        num_bga_layers=1,
-        reconstruction_weight=0.5,
-        cycle_weight=0.25,
-        entity_replacement_probability=0.3,
-        freeze_vision_encoder=True,
-        language="en",
-        license="cc-by-4.0",
-        config_overrides="generator_dropout=0.0,normalize_targets=false,visual_target=layer",
-    )
+    found = run(**texts, **encoders, **ALL_OPTIONS, image_dir=files / "pictures", output_dir=folder)
     return folder, found
 
 
@@ -167,6 +166,14 @@ def test_frozen_encoder_keeps_its_weights(files, trained):
     # the names of a ViT's weights differ from version to version of transformers, so compare sums
     expected = sum(tensor.double().sum() for name, tensor in before.items() if not name.startswith("pooler"))
     torch.testing.assert_close(sum(tensor.double().sum() for tensor in kept.values()), expected)
+
+
+def test_cached_vision_states_train_the_same(files, trained, texts, encoders, tmp_path):
+    options = ALL_OPTIONS | {"cache_vision_states": True, "image_dir": files / "pictures"}
+    found = run(**texts, **encoders, **options, output_dir=tmp_path)
+    assert found["train_loss"] == pytest.approx(trained[1]["train_loss"], rel=1e-4)
+    report = results(tmp_path, "data_report.json")["train"]
+    assert report == results(trained[0], "data_report.json")["train"]
 
 
 def test_data_report_counts_pictures(trained, corpus, texts):
