@@ -170,8 +170,8 @@ def alignment_losses(
         text_bias = padding_bias(padding_mask, text.states[0].dtype)
         # all stages in one pass each: (stages * batch, length, width)
         stacked_bias = None if text_bias is None else text_bias.repeat(len(stages), 1)
-        to_text_states = to_text(torch.cat(text.generated), None, text.states[0].shape[1], stacked_bias)
-        to_vision_states = to_vision(torch.cat(vision.generated), stacked_bias, config.num_vision_tokens)
+        to_text_states = to_text(torch.cat(text.generated), None, vision.queries)
+        to_vision_states = to_vision(torch.cat(vision.generated), stacked_bias, text.queries)
         back_to_text, back_to_vision = to_text_states.chunk(len(stages)), to_vision_states.chunk(len(stages))
         returned = ((back_to_text, textual), (back_to_vision, visual))
         cycle_loss = torch.stack(

@@ -84,6 +84,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
                 config.generator_num_layers,
                 config.generator_ffn_ratio,
                 config.generator_dropout,
+                causal=own is vision,
             )
         return AlignedBranch(
             config.num_stages,
@@ -168,11 +169,13 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         source = visual_source or config.visual_source
         if source not in ("generated", "real", "none"):
             raise ValueError(f"visual_source must be 'generated', 'real' or 'none', but is {source!r}.")
-        pictures = pixel_values if vision_states is None else vision_states
+        pictures, given_as = (
+            (pixel_values, "pixel_values") if vision_states is None else (vision_states, "vision_states")
+        )
         if config.text_only and (source == "real" or pictures is not None):
             raise ValueError(
                 "This model has text_only=True and nothing that reads pictures, but was given "
-                f"{'pictures' if pictures is not None else 'visual_source=' + repr(source)}. Leave that out, "
+                f"{given_as if pictures is not None else 'visual_source=' + repr(source)}. Leave that out, "
                 "or load the whole model."
             )
         if source == "real" and self.text_branch.projections is None:
@@ -223,7 +226,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         matches: list[torch.Tensor] = []
         if vision is not None:
             matches = self._sample_pictures(text, vision, aligned)
-            self.vision_branch.generate(vision, length, padding_bias(padding_mask, text.last.dtype))
+            self.vision_branch.generate(vision, length, padding_mask)
             reconstruction_loss, cycle_loss = alignment_losses(
                 config, text, vision, self.text_branch.generator, self.vision_branch.generator, aligned, padding_mask
             )
@@ -334,7 +337,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
 
         def at_stage(stage: int, trace: BranchTrace) -> ReadFeatures | None:
             self.vision_branch.sample(trace)
-            self.vision_branch.generate(trace, length, text_bias)
+            self.vision_branch.generate(trace, length, padding_mask)
             return ReadFeatures(trace.generated[stage], text_bias)
 
         reads = self.vision_branch.projections is not None

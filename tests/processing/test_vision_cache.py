@@ -176,7 +176,7 @@ def test_the_model_refuses_states_that_are_not_its_own(make_model, make_batch):
         model(**batch, vision_states=states[:, 1:])
     with pytest.raises(ValueError, match="vision_states were given"):
         make_model(hybrid_attention="both")(**batch, vision_states=states)
-    with pytest.raises(ValueError, match="was given pictures"):
+    with pytest.raises(ValueError, match="was given vision_states"):
         make_model(text_only=True)(**batch, vision_states=states)
 
 
