@@ -190,11 +190,16 @@ class AlignedBranch(nn.Module):
         if trace.queries is None:
             trace.queries = self.generator.prepare(target_length, target_mask)
         # all in one pass: (stages * batch, length, width)
-        states = torch.cat([trace.states[stage] for stage in stages])
-        bias = torch.cat([trace.keep_biases[stage] for stage in stages])
+        states = _stack([trace.states[stage] for stage in stages])
+        bias = _stack([trace.keep_biases[stage] for stage in stages])
         generated = self.generator(states, bias, trace.queries)
         # not `chunk`, which fixes the batch size when the model is exported
         trace.generated.extend(generated.unflatten(0, (len(stages), -1)).unbind())
+
+
+def _stack(stages: list[torch.Tensor]) -> torch.Tensor:
+    """Lay stages behind each other along the batch; a single one isn't copied."""
+    return stages[0] if len(stages) == 1 else torch.cat(stages)
 
 
 __all__ = ["AlignedBranch", "BranchTrace", "ReadFeatures"]

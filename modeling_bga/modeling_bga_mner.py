@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from .alignment_losses import alignment_losses, keep_budget_loss, mean_over_batch
+from .alignment_losses import alignment_losses, keep_budget_loss, mean_over_batch, reconstruction_target
 from .branch import AlignedBranch, BranchTrace, ReadFeatures
 from .context_sampler import ContextSampler
 from .crf import ConditionalRandomField, bio_constraints
@@ -372,9 +372,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         """Sample the vision branch's stages, if that wasn't done; return how well pictures match, stage by stage."""
         matches = []
         for stage, generated in enumerate(text.generated):
-            match = pair_match(
-                generated, vision.target(stage, self.config.visual_target), self.config.normalize_targets
-            )
+            target = vision.target(stage, self.config.visual_target)
+            match = pair_match(generated, reconstruction_target(target, self.config.normalize_targets))
             # in doubt a pair belongs together
             matches.append(torch.where(aligned, match, 1.0))
         for stage in range(len(vision.keep_masks), self.config.num_stages):

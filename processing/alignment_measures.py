@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 from transformers.utils.logging import tqdm
 
-from ..modeling_bga.alignment_losses import feature_distance
+from ..modeling_bga.alignment_losses import feature_distance, reconstruction_target
 from ..modeling_bga.collapse_alarm import spread
 from .data_collator import DataCollatorForMner
 from .evaluation_mode import evaluating
@@ -178,7 +178,8 @@ def alignment_report(
     first_stage = config.text_config.num_hidden_layers - config.num_stages
 
     def distance(generated: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return feature_distance(generated, target, weight, config.reconstruction_distance, config.normalize_targets)
+        target = reconstruction_target(target, config.normalize_targets)
+        return feature_distance(generated, target, weight, config.reconstruction_distance)
 
     errors: dict[str, list[torch.Tensor]] = {}
     generated_means, real_means = [], []
