@@ -2,13 +2,14 @@
 
 from copy import deepcopy
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .hub_export import RemoteCodeMixin, auto_map, custom_pipelines
+from .hub_export import RemoteCodeMixin, auto_map, custom_pipelines, is_hub_name
 
 
 TEXT_ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
@@ -237,8 +238,17 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         self._check_switches()
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """Return what `config.json` holds: what differs from the defaults, and the classes that read the folder."""
-        return {**super().to_diff_dict(), "auto_map": auto_map(), "custom_pipelines": custom_pipelines()}
+        """Return what `config.json` holds: what differs from the defaults, and the classes that read the folder.
+
+        Where an encoder came from is named only if it is a name on the Hub: a folder of the machine that trained the
+        model is nobody else's business.
+        """
+        values = super().to_diff_dict()
+        for name in ("text_config", "vision_config"):
+            source = values.get(name, {}).get("_name_or_path")
+            if source is not None and (Path(source).exists() or not is_hub_name(source)):
+                values[name] = {key: value for key, value in values[name].items() if key != "_name_or_path"}
+        return {**values, "auto_map": auto_map(), "custom_pipelines": custom_pipelines()}
 
     @property
     def num_stages(self) -> int:

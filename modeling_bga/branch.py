@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .context_sampler import ContextSampler
-from .cross_modal_generator import CrossModalGenerator
+from .cross_modal_generator import CrossModalGenerator, PreparedQueries
 from .encoders import encoder_layers
 from .hybrid_attention import HybridProjection
 from .keep_mask import keep_mask_bias
@@ -46,6 +46,8 @@ class BranchTrace:
         False at padding; None where there is none.
     class_token_mask : torch.BoolTensor of shape (batch, length) or None
         True at the class token; None where there is none.
+    queries : PreparedQueries or None
+        Modality queries of what is generated, the same for all stages; None before the first generation.
     """
 
     last: torch.Tensor
@@ -56,6 +58,7 @@ class BranchTrace:
     keep_biases: list[torch.Tensor] = field(default_factory=list)
     generated: list[torch.Tensor] = field(default_factory=list)
     hidden_states: list[torch.Tensor] = field(default_factory=list)
+    queries: PreparedQueries | None = None
 
     def target(self, stage: int, which: str) -> torch.Tensor:
         """Return what a stage's generator aims at: the "last" states, or those that enter the stage's "layer"."""
@@ -169,7 +172,7 @@ class AlignedBranch(nn.Module):
         trace.keep_masks.append(keep)
         trace.keep_biases.append(keep_mask_bias(keep, trace.padding_mask, self.training))
 
-    def generate(self, trace: BranchTrace, target_length: int, target_bias: torch.Tensor | None) -> None:
+    def generate(self, trace: BranchTrace, target_length: int, target_mask: torch.Tensor | None) -> None:
         """Generate the other modality's features for all stages that were sampled since the last call.
 
         Parameters
@@ -178,20 +181,25 @@ class AlignedBranch(nn.Module):
             Of this branch; the features are appended to its `generated`. Nothing happens without a generator.
         target_length : int
             Number of positions to generate.
-        target_bias : torch.FloatTensor of shape (batch, target_length) or None
-            Very negative at the other modality's padding.
+        target_mask : torch.BoolTensor of shape (batch, target_length) or None
+            False at the other modality's padding; None where there is none.
         """
         stages = range(len(trace.generated), len(trace.keep_masks))
         if self.generator is None or len(stages) == 0:
             return
+        if trace.queries is None:
+            trace.queries = self.generator.prepare(target_length, target_mask)
         # all in one pass: (stages * batch, length, width)
-        states = torch.cat([trace.states[stage] for stage in stages])
-        bias = torch.cat([trace.keep_biases[stage] for stage in stages])
-        if target_bias is not None:
-            target_bias = target_bias.repeat(len(stages), 1)
-        generated = self.generator(states, bias, target_length, target_bias)
+        states = _stack([trace.states[stage] for stage in stages])
+        bias = _stack([trace.keep_biases[stage] for stage in stages])
+        generated = self.generator(states, bias, trace.queries)
         # not `chunk`, which fixes the batch size when the model is exported
         trace.generated.extend(generated.unflatten(0, (len(stages), -1)).unbind())
+
+
+def _stack(stages: list[torch.Tensor]) -> torch.Tensor:
+    """Lay stages behind each other along the batch; a single one isn't copied."""
+    return stages[0] if len(stages) == 1 else torch.cat(stages)
 
 
 __all__ = ["AlignedBranch", "BranchTrace", "ReadFeatures"]

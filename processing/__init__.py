@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .onnx_predictor import OnnxPredictor
     from .picture_removal import mismatch_pictures, remove_pictures
     from .training_summary import score_with_interval, summarize_training
+    from .vision_cache import cache_vision_states
 
 # These pull in datasets, evaluate, scikit-learn and onnxruntime, for which inference has no use: imported when first
 # asked for.
@@ -38,6 +39,7 @@ _LAZY = {
     "mismatch_pictures": "picture_removal",
     "predict_tags": "evaluation",
     "robustness_report": "evaluation",
+    "cache_vision_states": "vision_cache",
     "CardKeepingTrainer": "card_keeping_trainer",
     "ConllReport": "conll",
     "read_conll": "conll",
@@ -61,6 +63,7 @@ __all__ = [
     "alignment_report",
     "bootstrap_interval",
     "build_compute_metrics",
+    "cache_vision_states",
     "export_onnx",
     "labels_from_tags",
     "load_picture",

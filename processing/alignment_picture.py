@@ -175,9 +175,12 @@ def align(model: Any, processor: Any, words: Sequence[str], image: Any) -> Align
         states = output.hidden_states[config.text_config.num_hidden_layers - 1]  # they enter the last layer
         special = torch.tensor([word is None for word in word_ids], device=states.device)
 
+        generator = base.text_branch.generator
+        queries = generator.prepare(config.num_vision_tokens)
+
         def generate(positions: torch.Tensor) -> torch.Tensor:
             bias = padding_bias(positions[None], states.dtype)  # (1, tokens)
-            return base.text_branch.generator(states, bias, config.num_vision_tokens)[0, first_patch:].mean(dim=0)
+            return generator(states, bias, queries)[0, first_patch:].mean(dim=0)
 
         matches = []
         for label, covered in _entities(tags, word_ids):

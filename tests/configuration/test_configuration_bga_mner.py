@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import BertConfig, CLIPConfig, SiglipConfig, SiglipVisionConfig
@@ -100,3 +102,19 @@ def test_types_are_checked():
 
 def test_options_that_transformers_adds_are_not_taken_for_typing_errors():
     assert BgaMnerConfig(auto_map={"AutoConfig": "x.Y"}, tokenizer_class="BertTokenizer").tokenizer_class
+
+
+def test_a_saved_configuration_names_encoders_of_the_hub_but_no_folders(make_config, tmp_path):
+    config = make_config()
+    (tmp_path / "bert").mkdir()
+    for source, kept in (
+        ("google-bert/bert-base-cased", True),
+        (str(tmp_path / "bert"), False),
+        ("/home/me/encoders/bert", False),
+    ):
+        config.text_config._name_or_path = source
+        config.save_pretrained(tmp_path)
+        saved = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+        assert ("_name_or_path" in saved["text_config"]) is kept
+        assert (source in (tmp_path / "config.json").read_text(encoding="utf-8")) is kept
+        assert config.text_config._name_or_path == source

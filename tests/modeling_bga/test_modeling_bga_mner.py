@@ -109,8 +109,8 @@ def test_alignment_losses_against_a_slow_loop(make_model, make_batch, visual_tar
             made_text = output.generated_text[stage][b, :length]
             reconstruction += distance(made_vision, real_vision)
             reconstruction += distance(made_text, real_text)
-            cycle += distance(vision_generator(made_vision[None], None, length)[0], real_text)
-            cycle += distance(text_generator(made_text[None], None, 5)[0], real_vision)
+            cycle += distance(vision_generator(made_vision[None], None, vision_generator.prepare(length))[0], real_text)
+            cycle += distance(text_generator(made_text[None], None, text_generator.prepare(5))[0], real_vision)
     stages, sentences = 2, 3
     assert torch.allclose(output.reconstruction_loss, reconstruction / (stages * sentences), atol=1e-5)
     assert torch.allclose(output.cycle_loss, cycle / (stages * sentences), atol=1e-5)
@@ -164,7 +164,7 @@ def test_entity_replacement_hides_entities_and_shows_the_picture(make_model, mak
     model = without_dropout(open_gates(make_model(entity_replacement_probability=1.0, **noiseless)).train())
     batch = make_batch()
     batch["labels"][2] = -100
-    arguments = (batch["input_ids"], batch["labels"], batch["pixel_values"], torch.tensor([True, False, True]))
+    arguments = (batch["input_ids"], batch["labels"], True, torch.tensor([True, False, True]))
     drawn = [replace_entities(model.config, *arguments) for _ in range(20)]
     assert all(replaced.chosen.tolist() == [True, False, False] for replaced in drawn)
     ids = torch.stack([replaced.input_ids for replaced in drawn])
@@ -456,12 +456,12 @@ def test_only_kept_patches_reach_the_generator(make_model, make_batch):
     assert len(dropped)
     states, bias = (tensor.detach().clone() for tensor in seen[0])
     row, patch = dropped[0].tolist()
-    length = batch["input_ids"].shape[1]
-    before = branch.generator(states, bias, length)
+    queries = branch.generator.prepare(batch["input_ids"].shape[1])
+    before = branch.generator(states, bias, queries)
     states[row, patch] = torch.randn(24)
-    assert torch.equal(branch.generator(states, bias, length), before)
+    assert torch.equal(branch.generator(states, bias, queries), before)
     states[row, 0] = torch.randn(24)
-    assert not torch.allclose(branch.generator(states, bias, length)[row], before[row], atol=1e-4)
+    assert not torch.allclose(branch.generator(states, bias, queries)[row], before[row], atol=1e-4)
 
 
 @pytest.mark.parametrize("length", [1, 2, 17, 40])
