@@ -83,7 +83,7 @@ def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     dict
         "fp32_speedup" and "int8_speedup", medians over repeats of PyTorch's seconds over ONNX Runtime's;
         "max_abs_difference" and "int8_max_abs_difference" of emissions; "same_tags" and "int8_same_tags", the shares of
-        tokens that get PyTorch's tag; and the seconds of each.
+        tokens that get PyTorch's tag; "seconds" of each; and "megabytes" of the graphs.
 
     Raises
     ------
@@ -101,9 +101,11 @@ def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             output = model(**inputs)
         return output.emissions.numpy(), output.predictions.numpy()
 
+    megabytes = {}
     runs: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {"eager": eager}
     for name in ("fp32", "int8"):
         export_onnx(model, processor, folder / name, int8=name == "int8")
+        megabytes[name] = sum(path.stat().st_size for path in (folder / name).glob("model.onnx*")) / 1e6
         predictor = OnnxPredictor(folder / name, threads=torch.get_num_threads())
         runs[name] = lambda predictor=predictor: predictor.run(*arrays)  # type: ignore[misc]
 
@@ -131,13 +133,14 @@ def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     found |= {"max_abs_difference": difference, "int8_max_abs_difference": int8_difference}
     found |= {"same_tags": same_tags, "int8_same_tags": int8_same_tags, "seconds": seconds}
+    found["megabytes"] = megabytes
     print(
         f"{options.size}, batch {options.batch_size}, length {options.length}, {torch.get_num_threads()} threads; "
         f"medians of {options.repeats}\n"
         f"fp32: {found['fp32_speedup']:.2f} times as fast as PyTorch, emissions differ by at most {difference:.1e}, "
-        f"{same_tags:.4f} of the tags are the same\n"
+        f"{same_tags:.4f} of the tags are the same, {megabytes['fp32']:.0f} MB\n"
         f"int8: {found['int8_speedup']:.2f} times as fast, emissions differ by at most {int8_difference:.1e}, "
-        f"{int8_same_tags:.4f} of the tags are the same"
+        f"{int8_same_tags:.4f} of the tags are the same, {megabytes['int8']:.0f} MB"
     )
     return found
 
