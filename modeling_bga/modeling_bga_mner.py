@@ -299,6 +299,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         states, layers = embed_text(self.text_encoder, inputs)
         trace = self.text_branch(layers, states, inputs.padding_mask, class_token_mask, at_stage, output_hidden_states)
         trace.last = final_norm(self.text_encoder, trace.last)
+        if output_hidden_states:
+            trace.hidden_states[-1] = trace.last
         return trace
 
     def _sample_pictures(self, text: BranchTrace, vision: BranchTrace, aligned: torch.Tensor) -> list[torch.Tensor]:
