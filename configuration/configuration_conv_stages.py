@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
@@ -110,14 +111,17 @@ def _own_image_size(backbone: PreTrainedConfig) -> int:
 
 def _feature_map_shape(config: PreTrainedConfig, side: int) -> tuple[int, int]:
     """Return the channels and the side of the last feature map, from a dry run without memory for weights."""
+    shape: tuple[int, ...] = ()
     with torch.device("meta"), torch.no_grad():
         backbone = AutoModel.from_config(deepcopy(config)).eval()
-        shape = tuple(last_feature_map(backbone, torch.empty(1, getattr(config, "num_channels", 3), side, side)).shape)
+        picture = torch.empty(1, getattr(config, "num_channels", 3), side, side)
+        with suppress(RuntimeError):  # torch's kernels don't fit into small pictures
+            shape = tuple(last_feature_map(backbone, picture).shape)
     if len(shape) != 4 or shape[2] != shape[3] or shape[2] == 0:
         raise ValueError(
-            f"Expected a convolutional encoder with a feature map (batch, channels, cells, cells), but "
-            f"{config.model_type!r} makes {shape} of a picture of {side} pixels. Pass a convolutional encoder, or "
-            "larger pictures."
+            "Expected a convolutional encoder, with a feature map (batch, channels, cells, cells), but of a picture of "
+            f"{side} pixels {config.model_type!r} makes {shape or 'none'}. Pass a convolutional encoder, or larger "
+            "pictures."
         )
     return int(shape[1]), int(shape[2])
 

@@ -494,8 +494,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     else:
         pictures = any(report.pictures_found for _, report in parts.values())
         model, processor = _combine(arguments.text_model, arguments.vision_model, labels, options, pictures)
-    if not model.config.text_only:
-        model.bga_mner.vision_encoder.requires_grad_(not arguments.freeze_vision_encoder)
+    if arguments.freeze_vision_encoder and not model.config.text_only:
+        model.freeze_vision_encoder()
     longest = longest_text(model.config.text_config)
     processor.tokenizer.model_max_length = min(default_max_length(processor.tokenizer), longest)
     if data.max_length is not None and data.max_length > longest:

@@ -119,10 +119,16 @@ def encoder_layers(encoder: PreTrainedModel) -> nn.ModuleList:
     return attrgetter(_FAMILIES[encoder.config.model_type].layers)(encoder)
 
 
+def final_norm_module(encoder: PreTrainedModel) -> nn.Module | None:
+    """Return the encoder's norm of the last hidden states, or None where it has none."""
+    path = _FAMILIES[encoder.config.model_type].final_norm
+    return None if path is None else getattr(encoder, path)
+
+
 def final_norm(encoder: PreTrainedModel, hidden_states: torch.Tensor) -> torch.Tensor:
     """Apply the encoder's norm of the last hidden states, where it has one; the shape stays."""
-    path = _FAMILIES[encoder.config.model_type].final_norm
-    return hidden_states if path is None else getattr(encoder, path)(hidden_states)
+    norm = final_norm_module(encoder)
+    return hidden_states if norm is None else norm(hidden_states)
 
 
 def first_position(config: PreTrainedConfig) -> int:
@@ -141,6 +147,7 @@ __all__ = [
     "build_encoder",
     "encoder_layers",
     "final_norm",
+    "final_norm_module",
     "first_position",
     "is_frozen",
     "load_encoder",
