@@ -52,7 +52,7 @@ class ConvStagesConfig(ViTConfig):
     num_hidden_layers: int = 4
     num_attention_heads: int = 6
     intermediate_size: int = 1536
-    image_size: int | list[int] | tuple[int, int] | None = None  # type: ignore[assignment]
+    image_size: int | list[int] | tuple[int, int] | None = None
     feature_channels: int | None = None
     grid_side: int | None = None
 

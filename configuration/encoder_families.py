@@ -48,8 +48,8 @@ class TextFamily(EncoderFamily):
     takes_token_types, takes_positions, takes_mask : bool
         Whether the embeddings take token type ids, position ids, and the padding mask.
     first_position : int, optional
-        Position id of the first token; None for `pad_token_id + 1`, as RoBERTa has it. Where it isn't 0, padding has the
-        one before.
+        Position id of the first token; None for `pad_token_id + 1`, as RoBERTa has it. Where it isn't 0, padding has
+        the one before.
     input_projection : str, optional
         Path of a module between embeddings and layers.
     """
@@ -104,16 +104,10 @@ class BackboneFamily:
 
 TEXT_FAMILIES = {
     "bert": TextFamily("BERT", "encoder.layer", takes_token_types=True, has_pooler=True),
-    "roberta": TextFamily(
-        "RoBERTa", "encoder.layer", takes_token_types=True, first_position=None, has_pooler=True
-    ),
-    "xlm-roberta": TextFamily(
-        "XLM-R", "encoder.layer", takes_token_types=True, first_position=None, has_pooler=True
-    ),
+    "roberta": TextFamily("RoBERTa", "encoder.layer", takes_token_types=True, first_position=None, has_pooler=True),
+    "xlm-roberta": TextFamily("XLM-R", "encoder.layer", takes_token_types=True, first_position=None, has_pooler=True),
     "distilbert": TextFamily("DistilBERT", "transformer.layer"),
-    "electra": TextFamily(
-        "ELECTRA", "encoder.layer", takes_token_types=True, input_projection="embeddings_project"
-    ),
+    "electra": TextFamily("ELECTRA", "encoder.layer", takes_token_types=True, input_projection="embeddings_project"),
     "mpnet": TextFamily(
         "MPNet",
         "encoder.layer",
@@ -164,7 +158,7 @@ VISION_FAMILIES = {
         final_norm="post_layernorm",
         tower_of="siglip2",
         has_class_token=False,
-        note="takes square pictures, which it cuts into patches itself: give the processor a `SiglipImageProcessor`",
+        note="pictures are brought to a square, and not to patches that keep their shape",
     ),
 }
 

@@ -71,13 +71,12 @@ class HybridDebertaAttention(DisentangledSelfAttention):
             )
             if isinstance(relative, torch.Tensor):  # 0 where no kind of relative attention is on
                 scores = relative.unflatten(0, (-1, heads))
-        attended, _ = hybrid_attention_forward(
-            self,
-            *(part.unflatten(0, (-1, heads)) for part in (query, key, value)),
-            _add_scores(attention_mask, scores),
-            self.dropout.p if self.training else 0.0,
-            (query.shape[-1] * scale_factor) ** -0.5,
-        )
+        # (batch, heads, length, head width)
+        query, key, value = (part.unflatten(0, (-1, heads)) for part in (query, key, value))
+        mask = _add_scores(attention_mask, scores)
+        dropout = self.dropout.p if self.training else 0.0
+        scaling = (query.shape[-1] * scale_factor) ** -0.5
+        attended, _ = hybrid_attention_forward(self, query, key, value, mask, dropout, scaling)
         return attended.flatten(2), None
 
 
@@ -86,7 +85,7 @@ def _add_scores(
 ) -> torch.Tensor | HybridStates | None:
     """Add scores of a layer's own tokens (batch or 1, heads, length, length) to what its attention mask says."""
     hybrid = attention_mask if isinstance(attention_mask, HybridStates) else None
-    own_mask: torch.Tensor | None = attention_mask if hybrid is None else hybrid.attention_mask  # type: ignore[assignment]
+    own_mask: torch.Tensor | None = attention_mask if hybrid is None else hybrid.attention_mask
     if own_mask is not None and not own_mask.is_floating_point():
         own_mask = own_mask.bool()
     if scores is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -117,15 +118,12 @@ def _prepare_deberta(
     own_mask = _own_mask(inputs)
     body = encoder.encoder
     arguments = {"relative_pos": body.get_rel_pos(states), "rel_embeddings": body.get_rel_embedding()}
-    layers = [partial(_run_first_of_several, layer, **arguments) for layer in encoder_layers(encoder)]
+    layers: list[Callable[..., torch.Tensor]] = [
+        partial(_run_first_of_several, layer, **arguments) for layer in encoder_layers(encoder)
+    ]
     if body.conv is not None:
         # the largest DeBERTa-v2 adds a convolution of the embeddings to what its first layer gives
-        first_layer, mask = layers[0], inputs.attended.long()
-
-        def run_with_convolution(entering: torch.Tensor, layer_mask: torch.Tensor | HybridStates) -> torch.Tensor:
-            return body.conv(entering, first_layer(entering, layer_mask), mask)
-
-        layers[0] = partial(run_with_convolution)
+        layers[0] = partial(_run_beside_convolution, layers[0], body.conv, inputs.attended.long())
     return [LayerCall(layer, own_mask) for layer in layers]
 
 
@@ -133,6 +131,16 @@ def _run_first_of_several(
     layer: nn.Module, states: torch.Tensor, mask: torch.Tensor | HybridStates | None, **arguments: Any
 ) -> torch.Tensor:
     return layer(states, mask, **arguments)[0]
+
+
+def _run_beside_convolution(
+    layer: Callable[..., torch.Tensor],
+    convolution: nn.Module,
+    attended: torch.Tensor,
+    states: torch.Tensor,
+    mask: torch.Tensor | HybridStates | None,
+) -> torch.Tensor:
+    return convolution(states, layer(states, mask), attended)
 
 
 def _prepare_modernbert(

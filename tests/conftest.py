@@ -41,8 +41,9 @@ TEXT_CONFIGS: dict[str, dict[str, Any]] = {
         "type_vocab_size": 0,
     },
     # local layers see two tokens on either side
-    "modernbert": _TEXT_SIZES | {"local_attention": 4, "global_attn_every_n_layers": 2}
-    | {name: 2 for name in ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")},
+    "modernbert": _TEXT_SIZES
+    | {"local_attention": 4, "global_attn_every_n_layers": 2}
+    | dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 2),
 }
 TEXT_CONFIGS = {
     name: config

@@ -168,7 +168,7 @@ def test_what_cannot_be_built_is_refused(options, message):
 
 def test_pictures_too_small_for_a_feature_map_are_refused():
     convnext = {"model_type": "convnext", "hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2}
-    with pytest.raises(ValueError, match="a picture of 4 pixels.*larger pictures"):
+    with pytest.raises(ValueError, match=r"a picture of 4 pixels.*larger pictures"):
         BgaMnerConfig(text_config=TEXT, vision_config=convnext, image_size=4)
 
 

@@ -45,7 +45,7 @@ def gradients(model, batch):
 
 
 def check_gradients(model, batch):
-    """Every parameter that can learn does, in one step."""
+    """Check that every parameter that can learn does, in one step."""
     model.train()
     found = gradients(model, batch)
     silent = {name for name, _ in model.named_parameters() if name not in found or found[name].abs().sum() == 0}
@@ -54,7 +54,7 @@ def check_gradients(model, batch):
 
 
 def check_saving(model, batch, folder):
-    """What is loaded predicts the same, to the bit."""
+    """Check that what is loaded predicts the same, to the bit."""
     model.save_pretrained(folder)
     loaded, report = BgaMnerForTokenClassification.from_pretrained(folder, output_loading_info=True)
     assert not any(report.values()), report
@@ -63,7 +63,7 @@ def check_saving(model, batch, folder):
 
 
 def check_text_only(model, batch, folder):
-    """Without the vision encoder texts are tagged the same."""
+    """Check that texts are tagged the same without the vision encoder."""
     model.save_pretrained(folder, text_only=True)
     loaded = BgaMnerForTokenClassification.from_pretrained(folder)
     assert loaded.bga_mner.vision_encoder is None
@@ -73,7 +73,7 @@ def check_text_only(model, batch, folder):
 
 
 def check_padding(model, batch):
-    """Padding on either side never changes a real token."""
+    """Check that padding on either side never changes a real token."""
     pad = model.config.text_config.pad_token_id
     alone = model(input_ids=batch["input_ids"][:1])
     length = batch["input_ids"].shape[1]
@@ -88,7 +88,7 @@ def check_padding(model, batch):
 
 
 def check_checkpointing(model, batch):
-    """Computing layers again in the backward pass gives the same gradients, and is done in both encoders."""
+    """Check that both encoders compute layers again in the backward pass, and get the same gradients."""
     model.train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):

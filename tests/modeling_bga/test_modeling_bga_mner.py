@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from transformers import AutoModel, pipeline
+from transformers import pipeline
 
 from bga_mner.configuration.encoder_families import TEXT_FAMILIES
 from bga_mner.modeling_bga import BgaMnerForTokenClassification

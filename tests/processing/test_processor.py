@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, DebertaV2TokenizerFast, XLMRobertaTokenizerFast
+from transformers import AutoTokenizer, DebertaV2TokenizerFast, Siglip2ImageProcessorPil, XLMRobertaTokenizerFast
 from transformers.tokenization_python import PythonBackend
 
 from bga_mner.processing import BadPictureError, BgaMnerProcessor, read_conll
@@ -366,6 +366,22 @@ def test_round_trip_for_text_alone(tokenizers, tmp_path):
     assert again.model_input_names == again.tokenizer.model_input_names
     assert "BgaMnerProcessor" in repr(again)
     assert AutoTokenizer.from_pretrained(tmp_path).is_fast
+
+
+def test_naflex_pictures_become_squares(tokenizers, label2id, photo, tmp_path):
+    naflex = Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16, image_mean=[0.1, 0.2, 0.3])
+    processor = BgaMnerProcessor(naflex, tokenizers["wordpiece"], label2id)
+    batch = processor(["Kawhi"], images=[photo], return_tensors="pt")
+    assert batch["pixel_values"].shape == (1, 3, 32, 32)
+    assert tuple(processor.image_processor.image_mean) == (0.1, 0.2, 0.3)
+    # with a picture that is a square of that size, these are the numbers that NaFlex's patches hold
+    square = photo.resize((32, 32))
+    pixels = processor(["Kawhi"], images=[square], return_tensors="pt")["pixel_values"]
+    patches = naflex(square, return_tensors="pt")["pixel_values"][0].view(4, 4, 8, 8, 3)
+    assert torch.allclose(patches.permute(4, 0, 2, 1, 3).reshape(3, 32, 32), pixels[0], atol=1e-5)
+    processor.save_pretrained(tmp_path)
+    loaded = BgaMnerProcessor.from_pretrained(tmp_path)
+    assert torch.equal(loaded(["Kawhi"], images=[photo], return_tensors="pt")["pixel_values"], batch["pixel_values"])
 
 
 def test_wrong_parts_are_refused(image_processor, tokenizers):
