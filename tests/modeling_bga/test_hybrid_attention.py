@@ -15,9 +15,19 @@ WIDTH = HEADS * HEAD_WIDTH
 
 
 class Attention(nn.Module):
-    def __init__(self) -> None:
+    """An attention module whose projections have the names that some encoder family gives them."""
+
+    def __init__(self, names: str) -> None:
         super().__init__()
-        self.key, self.value = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.key_of, self.value_of = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        if names == "Wqkv":
+            self.Wqkv = nn.Linear(WIDTH, 3 * WIDTH)
+            with torch.no_grad():
+                self.Wqkv.weight[WIDTH:] = torch.cat([self.key_of.weight, self.value_of.weight])
+                self.Wqkv.bias[WIDTH:] = torch.cat([self.key_of.bias, self.value_of.bias])
+        else:
+            for name, projection in zip(names.split(), (self.key_of, self.value_of), strict=True):
+                setattr(self, name, projection)
 
 
 def slow_hybrid_attention(module, query, key, value, mask, states, bias):
@@ -33,17 +43,18 @@ def slow_hybrid_attention(module, query, key, value, mask, states, bias):
                         scores.append(query[b, h, q] @ key[b, h, k] / math.sqrt(HEAD_WIDTH))
                         values.append(value[b, h, k])
                 for f in range(FEATURES):
-                    generated_key = module.key(states[b, f])[channels]
+                    generated_key = module.key_of(states[b, f])[channels]
                     scores.append(query[b, h, q] @ generated_key / math.sqrt(HEAD_WIDTH) + bias[b, 0, 0, f])
-                    values.append(module.value(states[b, f])[channels])
+                    values.append(module.value_of(states[b, f])[channels])
                 weights = torch.softmax(torch.stack(scores), dim=0)
                 output[b, q, h] = sum(w * v for w, v in zip(weights, values, strict=True))
     return output
 
 
+@pytest.mark.parametrize("names", ["key value", "k_lin v_lin", "k_proj v_proj", "k v", "key_proj value_proj", "Wqkv"])
 @pytest.mark.parametrize("padded", [False, True])
-def test_against_a_slow_loop(padded):
-    module = Attention()
+def test_against_a_slow_loop(padded, names):
+    module = Attention(names)
     query, key, value = (torch.randn(BATCH, HEADS, LENGTH, HEAD_WIDTH) for _ in range(3))
     states, bias = torch.randn(BATCH, FEATURES, WIDTH), torch.randn(BATCH, 1, 1, FEATURES)
     mask = None
