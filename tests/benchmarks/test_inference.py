@@ -43,7 +43,8 @@ def test_other_tags_are_not_timed(benchmark):
     benchmark.check(model, batch)
 
     def change(module, arguments, output):
-        output["predictions"] += 1
+        if len(output["predictions"]) > 1:  # not the sentences on their own
+            output["predictions"] += 1
 
     model.register_forward_hook(change)
     with pytest.raises(RuntimeError, match="those of row"):
