@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration import TEXT_ENCODERS, VISION_ENCODERS, BgaMnerConfig
+from .configuration import TEXT_ENCODERS, VISION_ENCODERS, BgaMnerConfig, ConvStagesConfig
 from .modeling_bga import (
     BgaMnerForTokenClassification,
     BgaMnerModel,
@@ -19,6 +19,7 @@ from .modeling_bga import (
     CollapseAlarmCallback,
     ConditionalRandomField,
     LossPartsCallback,
+    layerwise_parameter_groups,
 )
 from .processing import (
     BadPictureError,
@@ -76,6 +77,7 @@ __all__ = [
     "CollapseAlarmCallback",
     "ConditionalRandomField",
     "ConllReport",
+    "ConvStagesConfig",
     "DataCollatorForMner",
     "LossPartsCallback",
     "MnerMetric",
@@ -86,6 +88,7 @@ __all__ = [
     "cache_vision_states",
     "export_onnx",
     "labels_from_tags",
+    "layerwise_parameter_groups",
     "load_picture",
     "map_labels",
     "mismatch_pictures",

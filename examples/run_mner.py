@@ -498,8 +498,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     else:
         pictures = any(report.pictures_found for _, report in parts.values())
         model, processor = _combine(arguments.text_model, arguments.vision_model, labels, options, pictures)
-    if not model.config.text_only:
-        model.bga_mner.vision_encoder.requires_grad_(not arguments.freeze_vision_encoder)
+    if arguments.freeze_vision_encoder and not model.config.text_only:
+        model.freeze_vision_encoder()
     if arguments.cache_vision_states and "do_train" in wanted and "image" in parts["train"][0].column_names:
         train, report = parts["train"]
         with training.main_process_first(desc="vision states"):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from .context_sampler import ContextSampler
 from .cross_modal_generator import CrossModalGenerator, PreparedQueries
-from .encoders import encoder_layers
-from .hybrid_attention import HybridProjection
+from .encoders import LayerCall
+from .hybrid_attention import HybridProjection, HybridStates
 from .keep_mask import keep_mask_bias
 
 
@@ -97,7 +96,7 @@ class AlignedBranch(nn.Module):
 
     def forward(
         self,
-        encoder: PreTrainedModel,
+        layers: Sequence[LayerCall],
         states: torch.Tensor,
         padding_mask: torch.Tensor | None,
         class_token_mask: torch.Tensor | None,
@@ -108,8 +107,8 @@ class AlignedBranch(nn.Module):
 
         Parameters
         ----------
-        encoder : PreTrainedModel
-            Encoder of this modality.
+        layers : sequence of LayerCall
+            Layers of this modality's encoder, ready for this batch.
         states : torch.FloatTensor of shape (batch, length, width)
             Embeddings.
         padding_mask : torch.BoolTensor of shape (batch, length) or None
@@ -129,21 +128,18 @@ class AlignedBranch(nn.Module):
             Of all stages.
         """
         trace = BranchTrace(states, padding_mask, class_token_mask)
-        layers = encoder_layers(encoder)
         first_stage = len(layers) - self.num_stages
-        # (batch, length) -> (batch, 1, 1, length)
-        own_mask = None if padding_mask is None else padding_mask[:, None, None, :]
         for index, layer in enumerate(layers):
             if output_hidden_states:
                 trace.hidden_states.append(states)
-            layer_mask = own_mask
+            layer_mask: torch.Tensor | HybridStates | None = layer.own_mask
             stage = index - first_stage
             if stage >= 0:
                 trace.states.append(states)
                 features = None if at_stage is None else at_stage(stage, trace)
                 if self.projections is not None and features is not None:
-                    layer_mask = self.projections[stage](features.features, own_mask, features.bias)
-            states = layer(states, layer_mask)
+                    layer_mask = self.projections[stage](features.features, layer.own_mask, features.bias)
+            states = layer.run(states, layer_mask)
         trace.last = states
         if output_hidden_states:
             trace.hidden_states.append(states)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 class PreparedQueries(NamedTuple):
@@ -227,6 +228,13 @@ class CrossModalGenerator(nn.Module):
         torch.FloatTensor of shape (stages * batch, target_length, target_width)
             Generated features.
         """
+        if self.training and torch.is_grad_enabled():
+            # Computed again in the backward pass: what the passes of all stages would leave for it outweighs what both
+            # encoders leave.
+            return checkpoint(self._read, source, source_bias, prepared, use_reentrant=False)
+        return self._read(source, source_bias, prepared)
+
+    def _read(self, source: torch.Tensor, source_bias: torch.Tensor | None, prepared: PreparedQueries) -> torch.Tensor:
         queries, asked, visible = prepared
         if len(queries) > 1:
             # (batch, target length, width) -> (stages * batch, target length, width)

@@ -15,13 +15,15 @@ from .branch import AlignedBranch, BranchTrace, ReadFeatures
 from .context_sampler import ContextSampler
 from .crf import ConditionalRandomField, bio_constraints
 from .cross_modal_generator import CrossModalGenerator
-from .encoders import TextInputs, build_encoder, embed_pictures, embed_text, final_norm, longest_text
+from .encoders import build_encoder, final_norm, is_frozen, longest_text
 from .entity_replacement import ReplacedEntities, replace_entities
 from .hybrid_attention import HybridProjection
 from .keep_mask import padding_bias
 from .outputs import BgaMnerModelOutput, BgaMnerTokenClassifierOutput
 from .pair_match import pair_match
 from .pretrained_model import BgaMnerPreTrainedModel
+from .text_encoders import TextInputs, embed_text
+from .vision_encoders import embed_pictures
 
 
 class BgaMnerModel(BgaMnerPreTrainedModel):
@@ -93,6 +95,13 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             generator,
             make_projection if reads else None,
         )
+
+    def train(self, mode: bool = True) -> BgaMnerModel:
+        """Set training mode, but for a vision encoder that isn't trained: it has to give the same targets each time."""
+        super().train(mode)
+        if self.vision_encoder is not None and is_frozen(self.vision_encoder):
+            self.vision_encoder.eval()
+        return self
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the text encoder's token embeddings."""
@@ -331,7 +340,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
 
     def _run_vision(self, pixel_values: torch.Tensor, padding_mask: torch.Tensor | None, length: int) -> BranchTrace:
         """Run the vision encoder; unless its layers read generated text, its stages are left to be sampled later."""
-        states = embed_pictures(self.vision_encoder, pixel_values)
+        states, layers = embed_pictures(self.vision_encoder, pixel_values)
         class_token_mask = self._vision_class_token_mask(states)
         text_bias = padding_bias(padding_mask, states.dtype)
 
@@ -341,7 +350,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             return ReadFeatures(trace.generated[stage], text_bias)
 
         reads = self.vision_branch.projections is not None
-        trace = self.vision_branch(self.vision_encoder, states, None, class_token_mask, at_stage if reads else None)
+        trace = self.vision_branch(layers, states, None, class_token_mask, at_stage if reads else None)
         trace.last = final_norm(self.vision_encoder, trace.last)
         return trace
 
@@ -359,14 +368,12 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         attended = inputs.attended
         # the first attended position, wherever padding puts it
         class_token_mask = attended & (attended.long().cumsum(dim=1) == 1)
-        return self.text_branch(
-            self.text_encoder,
-            embed_text(self.text_encoder, inputs),
-            inputs.padding_mask,
-            class_token_mask,
-            at_stage,
-            output_hidden_states,
-        )
+        states, layers = embed_text(self.text_encoder, inputs)
+        trace = self.text_branch(layers, states, inputs.padding_mask, class_token_mask, at_stage, output_hidden_states)
+        trace.last = final_norm(self.text_encoder, trace.last)
+        if output_hidden_states:
+            trace.hidden_states[-1] = trace.last
+        return trace
 
     def _sample_pictures(self, text: BranchTrace, vision: BranchTrace, aligned: torch.Tensor) -> list[torch.Tensor]:
         """Sample the vision branch's stages, if that wasn't done; return how well pictures match, stage by stage."""

@@ -167,8 +167,8 @@ def align(model: Any, processor: Any, words: Sequence[str], image: Any) -> Align
     with evaluating(model):
         output = model(**batch, output_hidden_states=True)
 
-        side = config.image_size // config.vision_config.patch_size
-        first_patch = int(config.has_vision_class_token)
+        side = config.vision_grid_side
+        first_patch = config.num_vision_prefix_tokens
         tags = [config.id2label[tag] for tag in output.predictions[0].tolist()]
         # real features as the generator's targets are: (patches, width)
         real = F.layer_norm(output.vision_last_hidden_state[0], (config.vision_config.hidden_size,))[first_patch:]

@@ -13,6 +13,7 @@ from ..configuration.hub_export import RemoteCodeMixin, auto_map
 from .label_alignment import align_tags, read_word_labels
 from .padding import column_padding, pad_rows, padded_length
 from .pictures import BadPictureError, as_picture_list, limit_aspect_ratio, load_picture, stack_pictures
+from .square_pictures import squaring_processor
 from .tag_scheme import check_label2id, spans_from_tags
 from .vision_states import VISION_STATES, read_vision_states
 from .word_encoding import check_tokenizer, default_max_length, encode_words, special_tokens
@@ -42,7 +43,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     Parameters
     ----------
     image_processor : transformers image processor or None
-        Brings pictures to ``pixel_values``; any that gives all pictures one size. None for text alone.
+        Brings pictures to ``pixel_values``; any that gives all pictures one size. None for text alone. SigLIP2's for
+        NaFlex, which cuts pictures of any shape into patches, is replaced by one that makes squares of as many patches.
     tokenizer : transformers.PreTrainedTokenizerBase
         A fast tokenizer.
     label2id : dict of str to int or None
@@ -79,7 +81,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         chat_template: str | None = None,
     ):
         check_tokenizer(tokenizer)
-        self.image_processor = image_processor
+        self.image_processor = image_processor = squaring_processor(image_processor)
         parts = {} if image_processor is None else {"image_processor": image_processor}
         super().__init__(**parts, tokenizer=tokenizer, chat_template=chat_template)
         self.label2id = None if label2id is None else check_label2id(label2id)

@@ -29,7 +29,7 @@ def cache_vision_states(
     dataset : datasets.Dataset
         With a column ``image``; None, and pictures that can't be used, are rows without a picture.
     model : BgaMnerForTokenClassification or BgaMnerModel
-        Its vision encoder is frozen (`requires_grad_(False)`), and its layers read no text.
+        Its vision encoder is frozen (`freeze_vision_encoder`), and its layers read no text.
     processor : BgaMnerProcessor
         Of the same model.
     batch_size : int
@@ -51,7 +51,7 @@ def cache_vision_states(
 
     Examples
     --------
-    >>> model.bga_mner.vision_encoder.requires_grad_(False)  # doctest: +SKIP
+    >>> model.freeze_vision_encoder()  # doctest: +SKIP
     >>> train = cache_vision_states(train, model, processor)  # doctest: +SKIP
     >>> Trainer(..., train_dataset=train.with_transform(processor.encode_examples))  # doctest: +SKIP
     """
@@ -66,7 +66,7 @@ def cache_vision_states(
     if base.vision_encoder is not None and any(weight.requires_grad for weight in base.vision_encoder.parameters()):
         raise ValueError(
             "Expected a frozen vision encoder, got one whose weights are trained, so that what it makes of a picture "
-            "changes. Freeze it with model.bga_mner.vision_encoder.requires_grad_(False)."
+            "changes. Freeze it with model.freeze_vision_encoder()."
         )
 
     def encode(images: Sequence[Any]) -> dict[str, list[bytes | None]]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from huggingface_hub.errors import StrictDataclassFieldValidationError
-from transformers import BertConfig, CLIPConfig, SiglipConfig, SiglipVisionConfig
+from transformers import BertConfig, CLIPConfig, Siglip2Config, SiglipConfig, SiglipVisionConfig
 
 from bga_mner.configuration import BgaMnerConfig
 from bga_mner.modeling_bga import BgaMnerModel
@@ -31,7 +31,12 @@ def test_sub_configs_may_be_objects_or_dicts_without_a_model_type():
 
 
 @pytest.mark.parametrize(
-    ("whole", "tower"), [(CLIPConfig(), "clip_vision_model"), (SiglipConfig(), "siglip_vision_model")]
+    ("whole", "tower"),
+    [
+        (CLIPConfig(), "clip_vision_model"),
+        (SiglipConfig(), "siglip_vision_model"),
+        (Siglip2Config(), "siglip2_vision_model"),
+    ],
 )
 def test_a_whole_clip_or_siglip_configuration_stands_for_its_vision_tower(whole, tower):
     assert BgaMnerConfig(vision_config=whole).vision_config.model_type == tower
@@ -60,8 +65,8 @@ def test_one_label_map_makes_the_other(given):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"text_config": {"model_type": "mpnet"}}, "bert, roberta, xlm-roberta, distilbert, electra.*'mpnet'"),
-        ({"vision_config": {"model_type": "resnet"}}, "clip_vision_model, vit, dinov2, siglip_vision_model.*'resnet'"),
+        ({"text_config": {"model_type": "albert"}}, "bert, roberta, xlm-roberta, distilbert, electra.*'albert'"),
+        ({"vision_config": {"model_type": "swin"}}, "clip_vision_model, vit, .*resnet, .*'swin'"),
         ({"text_config": {"model_type": "bert", "is_decoder": True}}, "is_decoder"),
         (SMALL | {"num_bga_layers": 4}, "between 1 and 3"),
         ({"num_bga_layers": 0}, "between 1 and 12"),
