@@ -85,7 +85,7 @@ def make_lively(make_model):
     return make
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "mpnet", "deberta-v2", "modernbert"])
 def test_every_text_encoder(make_lively, export, family):
     model = make_lively(family)
     folder = export(model)

@@ -15,7 +15,7 @@ from bga_mner import BgaMnerProcessor, read_conll, write_conll
 from bga_mner.processing.generated_corpus import build_tokenizer
 
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "onnx.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "onnx_runtime.py"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,6 @@ def benchmark():
 
 
 def test_compares_and_times_from_the_command_line(tmp_path):
-    # as a script, whose name is that of a library
     arguments = ["--size", "tiny", "--batch_size", "2", "--length", "7", "--repeats", "2", "--json"]
     done = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -4,27 +4,26 @@ Speed: BERT-base and ViT-B/32 sizes with random weights, which take as long as t
 ONNX Runtime with 8-bit weights annotate the same batch in the same process, in turn; all give emissions and the best
 tag path. First the outputs are compared::
 
-    python benchmarks/onnx.py --json
+    python benchmarks/onnx_runtime.py --json
 
 Quality: F1 (strict, by entity) on the words of ``valid.txt`` with PyTorch and with both graphs, of a model that is
 trained on ``train.txt`` first, or of one that is there already::
 
-    python benchmarks/onnx.py --data_dir twitter2017 --epochs 2 --json
-    python benchmarks/onnx.py --data_dir twitter2017 --model outputs/mner --json
+    python benchmarks/onnx_runtime.py --data_dir twitter2017 --epochs 2 --json
+    python benchmarks/onnx_runtime.py --data_dir twitter2017 --model outputs/mner --json
 """
 
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import real_text
 import torch
 from transformers import set_seed
 from transformers.utils import logging
@@ -183,12 +182,6 @@ def measure_quality(options: argparse.Namespace, folder: Path) -> dict[str, Any]
 
 def train(options: argparse.Namespace, folder: Path) -> Path:
     """Train a model as `benchmarks/real_text.py` does; return its folder."""
-    path = Path(__file__).with_name("real_text.py")
-    spec = spec_from_file_location("real_text", path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"Expected the script {str(path)!r} beside this one, but it is not there.")
-    real_text = module_from_spec(spec)
-    spec.loader.exec_module(real_text)
     text_model = options.text_model or real_text._default_text_model()
     settings = argparse.Namespace(epochs=options.epochs, batch_size=16, learning_rate=1e-4, quiet=True)
     real_text.train_ours(
@@ -256,7 +249,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    # Python looks in this folder first, and would take this file for the library of its name
-    here = Path(__file__).resolve().parent
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
     main()
