@@ -17,7 +17,6 @@ keeps no graph through the loop. Where rescaled probabilities underflow, the sen
 
 import math
 from collections.abc import Callable
-from itertools import pairwise as neighbours
 from typing import Any
 
 import torch
@@ -31,6 +30,7 @@ FORBIDDEN_SCORE = -1.0e4  # of a forbidden transition or start; finite, so that 
 LOG_PROBABILITY_FLOOR = -200.0  # nats; the least that `log_marginals` reports
 _RESCALE_EVERY = 4  # steps; fewer cost time, more send more sentences through log space
 _Scores = tuple[Tensor, Tensor, Tensor]  # transitions (T, T), starts (T,), ends (T,), finite, in the working dtype
+_Layout = tuple[Tensor, Tensor, Tensor]  # what `_layout` returns
 
 
 def bio_constraints(id2label: dict[int, str]) -> tuple[Tensor, Tensor]:
@@ -179,14 +179,16 @@ class ConditionalRandomField(nn.Module):
             the host wait, such a tag counts as unknown instead.
         """
         mask = self._check(emissions, mask, tags)
-        return _LogLikelihood.apply(emissions, *self._scores(emissions), mask, tags, self._known(tags, mask))
+        previous = _left_neighbours(mask)
+        known = self._known(tags, mask, previous)
+        return _LogLikelihood.apply(emissions, *self._scores(emissions), mask, tags, known, previous)
 
     def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """``log Z``, the log of the summed exponential scores of all labellings; arguments and errors as in `forward`.
 
         Shape (B,), in nats, of the dtype that `forward` returns; 0 where nothing is kept. Can be differentiated once.
         """
-        return _LogLikelihood.apply(emissions, *self._scores(emissions), self._check(emissions, mask), None, None)
+        return _LogLikelihood.apply(emissions, *self._scores(emissions), self._check(emissions, mask), None, None, None)
 
     @torch.no_grad()
     def log_marginals(self, emissions: Tensor, mask: Tensor) -> Tensor:
@@ -196,7 +198,7 @@ class ConditionalRandomField(nn.Module):
         below `LOG_PROBABILITY_FLOOR`, and a masked position holds the uniform ``-log T``.
         """
         mask = self._check(emissions, mask)
-        unary = _posterior(emissions, mask, self._scores(emissions), False)[1]
+        unary = _posterior(emissions, mask, self._scores(emissions), _layout(mask), False)[1]
         masked = ~mask.unsqueeze(2)  # (B, L) -> (B, L, 1)
         log_unary = unary.log_().clamp_min_(LOG_PROBABILITY_FLOOR).masked_fill_(masked, -math.log(self.num_tags))
         return log_unary.to(torch.promote_types(emissions.dtype, torch.float32))
@@ -217,14 +219,11 @@ class ConditionalRandomField(nn.Module):
         errors in the data. Arguments and errors are as in `forward`.
         """
         mask = self._check(None, mask, tags)
-        return mask & (tags >= 0) & (tags < self.num_tags) & ~self._known(tags, mask)
+        return mask & (tags >= 0) & (tags < self.num_tags) & ~self._known(tags, mask, _left_neighbours(mask))
 
-    def _known(self, tags: Tensor, mask: Tensor) -> Tensor:
-        """Positions whose tag is known and not contradictory: bool (B, L)."""
+    def _known(self, tags: Tensor, mask: Tensor, previous: Tensor) -> Tensor:
+        """Positions whose tag is known and not contradictory: bool (B, L); previous as of `_left_neighbours`."""
         known = mask & (tags >= 0) & (tags < self.num_tags)
-        # For each position the nearest kept one to its left, -1 where there is none: (B, L).
-        kept = torch.where(mask, torch.arange(mask.shape[1], device=mask.device), -1)
-        previous = nn.functional.pad(kept, (1, 0), value=-1)[:, :-1].cummax(1).values
         left = previous.clamp_min(0)
         safe = tags.masked_fill(~known, 0)
         allowed = self.allowed_transitions[safe.gather(1, left), safe] | ~known.gather(1, left)
@@ -270,20 +269,19 @@ class _LogLikelihood(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, emissions: Tensor, *inputs: Any) -> Tensor:
-        """Take emissions, transitions, starts, ends, mask, tags or None, known or None; return (B,)."""
+        """Take emissions, transitions, starts, ends, mask; tags, known and previous or None each; return (B,)."""
         scores: _Scores = inputs[:3]
-        mask, tags, known = inputs[3:]
-        batch, rows, lengths = len(emissions), *_layout(mask)[:2]
-        stacked, masks, some = emissions, mask, lengths[:0]
+        mask, tags, known, previous = inputs[3:]
+        batch, length, _ = emissions.shape
+        stacked, masks, some = emissions, mask, ()
         if known is not None:
             tags = tags.masked_fill(~known, 0)
-            informed, complete = known.any(1), known.sum(1) == lengths
-            some = torch.arange(batch, device=mask.device)
+            informed, complete = known.any(1), (known == mask).all(1)
             if _is_cheap_to_read(mask):
-                some = some[informed & ~complete]
+                some = (informed & ~complete).nonzero().squeeze(1)
             else:
                 # To choose sentences by their values would make the host wait, and a larger batch costs little.
-                complete = torch.zeros_like(complete)
+                some, complete = torch.arange(batch, device=mask.device), torch.zeros_like(complete)
         if len(some):
             # Rule out what disagrees with a known tag, and get both partition functions from one loop.
             disagree = known[some].unsqueeze(2).repeat(1, 1, emissions.shape[2])
@@ -291,17 +289,20 @@ class _LogLikelihood(torch.autograd.Function):
             # (B, L, T) and (S, L, T) -> (B + S, L, T)
             stacked = torch.cat([emissions, emissions[some].masked_fill(disagree, -torch.inf)])
             masks = torch.cat([mask, mask[some]])
-        results = _posterior(stacked, masks, scores, any(ctx.needs_input_grad))
+        layout = _layout(masks)
+        results = _posterior(stacked, masks, scores, layout, any(ctx.needs_input_grad))
         value, unary, pairwise = results
         if len(some):
             value, unary, pairwise = (x[:batch].index_add_(0, some, x[batch:], alpha=-1) for x in results)
+        # Rows of the first and of the last kept position of each sentence, of its last one where nothing is kept: (2, B).
+        edges = layout[1][: 2 * len(masks)].view(2, len(masks))[:, :batch]
+        edges = torch.minimum(edges, torch.arange(length - 1, batch * length, length, device=mask.device))
         if known is not None:
-            _subtract_path((value, unary, pairwise), emissions, tags, known & complete.unsqueeze(1), rows, scores)
+            counted = known & complete.unsqueeze(1)
+            _subtract_path((value, unary, pairwise), emissions, tags, counted, previous, edges[1], scores)
             value.clamp_(min=0).masked_fill_(~informed, 0)
             unary.masked_fill_(~informed[:, None, None], 0)
             pairwise.masked_fill_(~informed[:, None, None], 0)
-        # Rows of the first and of the last kept position of each sentence: (1, B) and (1, B) -> (2, B).
-        edges = torch.cat([rows[:1], rows.gather(0, (lengths - 1).clamp_min(0).unsqueeze(0))])
         ctx.save_for_backward(edges, unary, pairwise)
         ctx.emission_dtype = emissions.dtype
         return value.to(torch.promote_types(emissions.dtype, torch.float32))
@@ -318,7 +319,7 @@ class _LogLikelihood(torch.autograd.Function):
         # (B,) @ (B, T * T) -> (T * T,) -> (T, T)
         transitions = (grad @ pairwise.flatten(1)).view(pairwise.shape[1:])
         emissions = torch.mul(unary, grad[:, None, None]).to(ctx.emission_dtype)
-        return emissions, transitions, starts, ends, None, None, None
+        return emissions, transitions, starts, ends, None, None, None, None
 
 
 def _plain_constraint(name: str, constraint: Tensor | None, shape: tuple[int, ...]) -> list[Any]:
@@ -337,40 +338,52 @@ def _misfit(name: str, expected: str, got: object, mend: str) -> ValueError:
     return ValueError(f"{name}: expected {expected}; got {got}. {mend}")
 
 
+def _left_neighbours(mask: Tensor) -> Tensor:
+    """Nearest kept position to the left of each, -1 where there is none: (B, L)."""
+    kept = torch.where(mask, torch.arange(mask.shape[1], device=mask.device), -1)
+    return nn.functional.pad(kept, (1, 0), value=-1)[:, :-1].cummax(1).values
+
+
 def _is_cheap_to_read(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"  # elsewhere the host would wait for the device
 
 
-def _layout(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Lay the kept positions out in time-first order.
+def _layout(mask: Tensor) -> _Layout:
+    """Line up the kept positions of each sentence, once from its first and once from its last one.
 
-    Returns rows (L, B) among the B * L positions, kept ones first; their counts (B,); bool (L, B), True behind these.
+    Both line-ups are stacked as ``(L + 1, 2, N)``: step, direction, sentence; step L is where the masked positions go.
+
+    Returns places (2, N * L), where each position stands in that stack once it is flat; sources ((L + 1) * 2 * N,), the
+    row of `_padded_rows` that belongs there, which is the padding row where no kept position does; and the counts of
+    kept positions (N,).
     """
-    batch, length = mask.shape
-    order = mask.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
-    # (B, L) -> (L, B)
-    rows = (order.T + torch.arange(0, batch * length, length, device=mask.device)).contiguous()
-    lengths = mask.sum(1)
-    return rows, lengths, torch.arange(length, device=mask.device).unsqueeze(1) >= lengths
+    (batch, length), device = mask.shape, mask.device
+    masked, count = ~mask, mask.cumsum(1)
+    lengths = count[:, -1]
+    # (N, L) and (N, L) -> (2, N, L), in steps, then in rows
+    places = torch.stack([count - 1, lengths.unsqueeze(1) - count]).masked_fill_(masked, length).mul_(2 * batch)
+    places = places.add_(torch.arange(2 * batch, device=device).view(2, batch, 1)).flatten(1)
+    padding = batch * length
+    rows = torch.arange(padding, device=device).masked_fill_(masked.flatten(), padding)
+    sources = rows.new_full(((length + 1) * 2 * batch,), padding)
+    sources.scatter_(0, places.flatten(), rows.repeat(2))
+    return places, sources, lengths
 
 
-def _take(emissions: Tensor, rows: Tensor, outside: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bring emissions (B, L, T) into time-first order and the dtype, zeros outside: (L, B, T)."""
-    # (B, L, T) -> (B * L, T) -> (L * B, T) -> (L, B, T); index_select is far faster here than indexing
-    taken = emissions.flatten(0, 1).index_select(0, rows.flatten()).to(dtype)
-    # Whatever masked positions hold, NaN included, ends here.
-    return taken.view(*rows.shape, emissions.shape[2]).masked_fill_(outside.unsqueeze(2), 0)
+def _padded_rows(emissions: Tensor, dtype: torch.dtype) -> Tensor:
+    """Copy emissions (N, L, T) into (N * L + 1, T) of the dtype, zeros in the last row.
+
+    Whatever masked positions hold, NaN included, stays in rows that `_layout` does not ask for.
+    """
+    rows = emissions.new_empty(emissions.shape[:2].numel() + 1, emissions.shape[2], dtype=dtype)
+    rows[:-1].copy_(emissions.flatten(0, 1))
+    rows[-1] = 0
+    return rows
 
 
-def _put(steps: Tensor, rows: Tensor) -> Tensor:
-    """Undo the order of `_take`: (L, B, T) -> (B, L, T)."""
-    flat = rows.flatten()
-    places = torch.empty_like(flat).scatter_(0, flat, torch.arange(len(flat), device=flat.device))
-    # (L, B) -> (L * B,) above; (L, B, T) -> (L * B, T) -> (B * L, T) -> (B, L, T)
-    return steps.flatten(0, 1).index_select(0, places).view(*rows.T.shape, steps.shape[2])
-
-
-def _posterior(emissions: Tensor, mask: Tensor, scores: _Scores, pairs: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _posterior(
+    emissions: Tensor, mask: Tensor, scores: _Scores, layout: _Layout, pairs: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """``log Z`` (N,), marginals (N, L, T), 0 where masked, and pairwise marginals summed over time (N, T, T).
 
     Emissions (N, L, T) may hold -inf for some tags of a position. Without ``pairs`` the last result holds zeros.
@@ -385,57 +398,61 @@ def _posterior(emissions: Tensor, mask: Tensor, scores: _Scores, pairs: bool) ->
     so the result is sound while that product stays far above ``tiny``; `_log_space_posterior` does the other sentences.
     """
     (batch, length), tags, (transitions, starts, ends) = mask.shape, emissions.shape[2], scores
-    rows, lengths, outside = _layout(mask)
-    time, sentences = torch.arange(length, device=mask.device).unsqueeze(1), torch.arange(batch, device=mask.device)
-    # The step that mirrors each step within its sentence, as a row of (L * N): (L, N) -> (L * N,).
-    mirror = (torch.where(outside, time, lengths - 1 - time) * batch + sentences).flatten()
-    factors = _take(emissions, rows, outside, starts.dtype)
-    shift = factors.amax(2)
-    factors.sub_(shift.unsqueeze(2)).exp_()
-    state = factors.new_empty(length, 2, batch, tags)
-    # (L, N, T) -> (L * N, T) -> (L, N, T)
-    state[:, 0], state[:, 1] = factors, factors.flatten(0, 1).index_select(0, mirror).view_as(factors)
+    places, sources, lengths = layout
+    factors = _padded_rows(emissions, starts.dtype)
+    shift = factors.amax(1, keepdim=True)
+    factors.sub_(shift).exp_()
+    # Each step from its emission alone into what follows it: (N * L + 1, T) -> ((L + 1) * 2 * N, T), and a view of it.
+    flat = factors.index_select(0, sources)
+    state = flat.view(length + 1, 2, batch, tags)
+    prior = torch.empty_like(state)  # before the emission of each step
     top, first, last = transitions.max(), starts.max(), ends.max()
     matrix = torch.exp(transitions - top)
     both = torch.stack([matrix, matrix.T])
-    # Before the emission of each step; `state` turns from the emission alone into what follows it.
-    prior = torch.empty_like(state)
     prior[0, 0], prior[0, 1] = torch.exp(starts - first), torch.exp(ends - last)
-    scale = state.new_ones(length // _RESCALE_EVERY, 2, batch, 1)
+    scale = state.new_empty((length + 1) // _RESCALE_EVERY, 2, batch, 1)
     states, priors, scales = state.unbind(0), prior.unbind(0), scale.unbind(0)
     tiny = torch.finfo(state.dtype).tiny
-    for t in range(length):
+    for t, (now, before) in enumerate(zip(states, priors, strict=True)):
         if t:
-            torch.bmm(states[t - 1], both, out=priors[t])
-        states[t].mul_(priors[t])
+            torch.bmm(states[t - 1], both, out=before)
+        now.mul_(before)
         if t % _RESCALE_EVERY == _RESCALE_EVERY - 1:
             total = scales[t // _RESCALE_EVERY]
-            torch.sum(states[t], 2, keepdim=True, out=total)
+            torch.sum(now, 2, keepdim=True, out=total)
             # No NaN behind the end of a sentence, which products with 0 would not remove.
-            states[t].div_(total.clamp_min_(tiny))
+            now.div_(total.clamp_min_(tiny))
 
-    # Reversed states in the order of the sentence: (L, 2, N, T) -> (L * N, T) -> (L, N, T); `factors` is free again.
-    backward = factors.copy_(state[:, 1]).flatten(0, 1).index_select(0, mirror).view_as(factors)
-    joint = torch.mul(prior[:, 0], backward, out=factors)
-    mass = joint.sum(2)
-    weight = mass.reciprocal().masked_fill_(outside, 0).unsqueeze(2)
-    unary = _put(joint.mul_(weight), rows)
-    # Steps that were rescaled, within the sentence: (L // R, 1), against (N,).
-    at = time[_RESCALE_EVERY - 1 :: _RESCALE_EVERY]
-    used = scale.squeeze(3).masked_fill((at >= lengths).unsqueeze(1), 1)
-    least = mass.masked_fill(outside, 1).amin(0)
+    masked = ~mask
+    backward = flat.index_select(0, places[1])
+    joint = prior.flatten(0, 2).index_select(0, places[0]).mul_(backward)
+    mass = joint.sum(1).view(batch, length)
+    weight = mass.reciprocal().masked_fill_(masked, 0)
+    unary = joint.mul_(weight.view(-1, 1)).view(batch, length, tags)
+    mass.masked_fill_(masked, 1)
+    least = mass.amin(1)
+    # Steps that were rescaled, within the sentence: (S, 1), against (N,).
+    at = torch.arange(length + 1, device=mask.device).unsqueeze(1)[_RESCALE_EVERY - 1 :: _RESCALE_EVERY]
+    used = scale.squeeze(3).masked_fill_((at >= lengths).unsqueeze(1), 1)
     if len(used):
         least = least * used.amin((0, 1))
     sound = least > tiny**0.65  # 1e-200 in float64
-    final = (lengths - 1).clamp_min(0)
-    # (L, N) -> (1, N) -> (N,): log c at the last step, and the scales that its prior was divided by.
-    log_partition = mass.gather(0, final.unsqueeze(0)).squeeze(0).log()
-    log_partition += used[:, 0].log().masked_fill_(at >= final, 0).sum(0)
-    log_partition += shift.sum(0) + top * final + first + last
+    # log c at the last step, and the scales that its prior was divided by.
+    final = places[1].view(batch, length) < 2 * batch
+    log_partition = torch.where(final, mass, 1).log_().sum(1)
+    log_partition += used[:, 0].log().masked_fill_(at >= lengths - 1, 0).sum(0)
+    log_partition += shift[:-1].view(batch, length).masked_fill(masked, 0).sum(1)
+    log_partition += top * (lengths - 1) + first + last
     log_partition.masked_fill_(lengths == 0, 0)
-    # (L - 1, N, T) -> (N, T, L - 1) and (N, L - 1, T) -> (N, T, T)
-    left, right = state[:-1, 0].permute(1, 2, 0), backward.mul_(weight)[1:].transpose(0, 1)
-    pairwise = torch.bmm(left, right).mul_(matrix) if pairs else state.new_zeros(batch, tags, tags)
+    pairwise = state.new_zeros(0) if pairs else state.new_zeros(batch, tags, tags)
+    if pairs:
+        # The step before each position in its own sentence; there is none before the first, whose weight is 0 here.
+        sentences = torch.arange(batch, device=mask.device).repeat_interleave(length)
+        previous = torch.maximum(places[0] - 2 * batch, sentences)
+        backward.mul_(weight.flatten().masked_fill_(places[0] < 2 * batch, 0).unsqueeze(1))
+        # (N * L, T) -> (N, T, L) and (N, L, T) -> (N, T, T)
+        left = flat.index_select(0, previous).view_as(unary).transpose(1, 2)
+        pairwise = torch.bmm(left, backward.view_as(unary)).mul_(matrix)
     if not sound.all():  # the one place where the host waits for the device
         again = sound.logical_not().nonzero().squeeze(1)
         part = _log_space_posterior(emissions[again], mask[again], scores)
@@ -445,66 +462,100 @@ def _posterior(emissions: Tensor, mask: Tensor, scores: _Scores, pairs: bool) ->
 
 def _log_space_posterior(emissions: Tensor, mask: Tensor, scores: _Scores) -> tuple[Tensor, Tensor, Tensor]:
     """`_posterior` by logarithms and autograd: many times slower, and safe at any finite scores."""
+    batch, length, tags = emissions.shape
     # Also under inference_mode, whose tensors autograd takes only as copies.
     with torch.inference_mode(False), torch.enable_grad():
         transitions, starts, ends = (score.detach().clone() for score in scores)
-        rows, lengths, outside = _layout(mask.clone())
-        steps = _take(emissions.detach().clone(), rows, outside, starts.dtype).requires_grad_()
+        _, sources, lengths = _layout(mask.clone())
+        rows = _padded_rows(emissions.detach().clone(), starts.dtype).requires_grad_()
         # A copy for each sentence, whose gradients are apart: (T, T) -> (N, T, T).
-        moves = transitions.repeat(len(mask), 1, 1).requires_grad_()
+        moves = transitions.repeat(batch, 1, 1).requires_grad_()
+        # (N * L + 1, T) -> (L + 1, N, T)
+        steps = rows[sources.view(length + 1, 2, batch)[:, 0]]
         state = starts + steps[0]
-        for t in range(1, len(steps)):
+        for t in range(1, length):
             # (N, T) -> (N, T, 1), + (N, T, T) [previous, next] -> (N, T, T) -> (N, T)
             after = torch.logsumexp(state.unsqueeze(2) + moves, 1) + steps[t]
-            state = torch.where(outside[t].unsqueeze(1), state, after)
+            state = torch.where((t < lengths).unsqueeze(1), after, state)
         log_partition = torch.logsumexp(state + ends, 1).masked_fill(lengths == 0, 0)
-        unary, pairwise = torch.autograd.grad(log_partition.sum(), (steps, moves), materialize_grads=True)
-    return log_partition.detach(), _put(unary, rows), pairwise
+        unary, pairwise = torch.autograd.grad(log_partition.sum(), (rows, moves), materialize_grads=True)
+    return log_partition.detach(), unary[:-1].view(batch, length, tags), pairwise
 
 
 def _subtract_path(
-    results: tuple[Tensor, ...], emissions: Tensor, tags: Tensor, counted: Tensor, rows: Tensor, scores: _Scores
+    results: tuple[Tensor, ...],
+    emissions: Tensor,
+    tags: Tensor,
+    counted: Tensor,
+    previous: Tensor,
+    last: Tensor,
+    scores: _Scores,
 ) -> None:
-    """Take scores and counts of fully known paths, which are where counted (B, L), off results of `_posterior`."""
+    """Take scores and counts of fully known paths, which are where counted (B, L), off results of `_posterior`.
+
+    Previous (B, L) holds the kept position left of each, below 0 where there is none; last (B,) the last kept position
+    as a row among B * L.
+    """
     (value, unary, pairwise), (transitions, starts, ends) = results, scores
+    # (B, L) -> (B, L, 1) -> (B, L)
+    gained = emissions.gather(2, tags.unsqueeze(2)).squeeze(2).to(unary.dtype)
+    is_first = previous < 0
+    # Number of each (previous, next) among the T * T transitions: (B, L).
+    moves = tags.gather(1, previous.clamp_min(0)).mul_(emissions.shape[2]).add_(tags)
+    gained += torch.where(is_first, starts[tags], transitions.flatten()[moves])
+    # `where`, as a position that is not kept may hold NaN
+    value -= torch.where(counted, gained, 0).sum(1)
     ones = counted.to(unary.dtype)
-    # (B, L) -> (B, L, 1) -> (B, L); `where`, as a position that is not kept may hold NaN
-    at_tags = emissions.gather(2, tags.unsqueeze(2)).squeeze(2).to(unary.dtype)
-    value -= torch.where(counted, at_tags, 0).sum(1)
-    unary.scatter_add_(2, tags.unsqueeze(2), -ones.unsqueeze(2))
-    # (B, L) -> (B * L,) -> (L, B)
-    steps, ones = tags.flatten()[rows], ones.flatten()[rows]
-    # Number of each (previous, next) among the T * T transitions: (L - 1, B).
-    moves = steps[:-1] * emissions.shape[2] + steps[1:]
-    value -= (transitions.flatten()[moves] * ones[1:]).sum(0)
+    value -= ends[tags.flatten()[last]] * ones.flatten()[last]
+    unary.scatter_add_(2, tags.unsqueeze(2), ones.neg_().unsqueeze(2))
     # (B, T, T) -> (B, T * T), a view
-    pairwise.flatten(1).scatter_add_(1, moves.T, -ones[1:].T)
-    final = steps.gather(0, (ones.sum(0).long() - 1).clamp_min(0).unsqueeze(0)).squeeze(0)
-    value -= (starts[steps[0]] + ends[final]) * ones[0]
+    pairwise.flatten(1).scatter_add_(1, moves, ones.masked_fill_(is_first, 0))
 
 
 def _viterbi(emissions: Tensor, mask: Tensor, scores: _Scores) -> Tensor:
     """Best tags, `UNKNOWN_TAG` where masked: int64 (N, L).
 
-    The loop keeps the best scores only; which previous tag gave them is looked up along the one path that is wanted.
+    The sentence and the reversed sentence are searched stacked, each up to the middle, where their best pair of tags is
+    taken. The loop keeps the best scores only; which tag gave them is looked up along the one path that is wanted.
     """
-    (batch, _, tags), (transitions, starts, ends) = emissions.shape, scores
-    rows, lengths, outside = _layout(mask)
-    # One row for each next tag, and a last one for the end of the sentence: (T + 1, T).
-    into = torch.cat([transitions.T, ends.unsqueeze(0)])
-    best = _take(emissions, rows, outside, starts.dtype)
-    best[0] += starts
-    sums, most = best.new_empty(batch, tags, tags), best.new_empty(batch, tags)
-    sofar = best.unbind(0)
-    for before, now in neighbours(sofar):
-        # (N, T) -> (N, 1, T), + (T, T) [next, previous] -> (N, T, T) -> (N, T)
-        torch.add(before.unsqueeze(1), into[:-1], out=sums)
-        now += torch.amax(sums, 2, out=most)
-    # The tag number T stands for "behind the end".
-    path = [torch.full_like(lengths, tags)]
-    for score, gone in zip(reversed(sofar), reversed(outside.unbind(0)), strict=True):
-        path.append(torch.argmax(score + into[path[-1]], 1).masked_fill_(gone, tags))
-    # L tensors (N,), last first -> (L, N)
-    found = torch.stack(path[:0:-1]).masked_fill_(outside, UNKNOWN_TAG)
-    # (L, N) -> (L, N, 1) -> (N, L, 1) -> (N, L)
-    return _put(found.unsqueeze(2), rows).squeeze(2)
+    (batch, length, tags), (transitions, starts, ends) = emissions.shape, scores
+    places, sources, lengths = _layout(mask)
+    half = (length + 1) // 2
+    best = _padded_rows(emissions, starts.dtype).index_select(0, sources[: half * 2 * batch])
+    best = best.view(half, 2, batch, tags)
+    best[0, 0] += starts
+    best[0, 1] += ends
+    # Maxima over the first of four dimensions are far faster than over the last: (T, 2, 1, T) [from, , , into].
+    moves = torch.stack([transitions, transitions.T], 1).unsqueeze(2)
+    sums, most = best.new_empty(tags, 2, batch, tags), torch.empty_like(best[0])
+    # (H, 2, N, T) -> H tensors (T, 2, N, 1)
+    befores, nows = best.permute(0, 3, 1, 2).unsqueeze(4).unbind(0), best.unbind(0)
+    for before, now in zip(befores[:-1], nows[1:], strict=True):
+        torch.add(before, moves, out=sums)
+        now += torch.amax(sums, 0, out=most)
+    # How many steps each half takes, and the row of its last one among (H * 2 * N): (2, N).
+    columns = torch.arange(2 * batch, device=mask.device).view(2, batch)
+    taken = (torch.stack([lengths + 1, lengths]) // 2 - 1).clamp_min_(0)
+    rows = taken * (2 * batch) + columns
+    # (H * 2 * N, T) -> (2 * N, T) -> (N, T) and (N, T) -> (N, T, T)
+    left, right = best.flatten(0, 2).index_select(0, rows.flatten()).split(batch)
+    pairs = left.unsqueeze(2) + transitions + right.unsqueeze(1)
+    # A single position has no second half: (N, T) -> (N, T, 1) against (N, T, T).
+    pairs = torch.where((lengths < 2)[:, None, None], (left + ends).unsqueeze(2), pairs)
+    chosen = pairs.flatten(1).argmax(1)
+    # An infinite score holds the path there, whatever it did in the steps behind the middle.
+    held = rows * tags + torch.stack([chosen // tags, chosen % tags])
+    best.flatten().index_fill_(0, held.flatten(), torch.inf)
+    # One row for each tag of the step nearer to the middle, of both directions: (2 * T, T).
+    into = torch.cat([transitions.T, transitions])
+    found = rows.new_empty(half, 2 * batch)
+    scores_into, offsets = best.new_empty(2 * batch, tags), columns.flatten() // batch * tags
+    path = offsets.clone()
+    for score, tag in zip(best.flatten(1, 2).unbind(0)[::-1], found.unbind(0)[::-1], strict=True):
+        torch.index_select(into, 0, path, out=scores_into)
+        torch.argmax(scores_into.add_(score), 1, out=tag)
+        torch.add(tag, offsets, out=path)
+    # Each position from the half that reached it: (N * L,).
+    reached = (places[0].view(batch, length) < (taken[0].unsqueeze(1) + 1) * (2 * batch)).flatten()
+    place = torch.where(reached, places[0], places[1]).clamp_max_(found.numel() - 1)
+    return found.flatten()[place].view(batch, length).masked_fill_(~mask, UNKNOWN_TAG)
