@@ -17,7 +17,7 @@ keeps no graph through the loop. Where rescaled probabilities underflow, the sen
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,6 @@ FORBIDDEN_SCORE = -1.0e4  # of a forbidden transition or start; finite, so that 
 LOG_PROBABILITY_FLOOR = -200.0  # nats; the least that `log_marginals` reports
 _RESCALE_EVERY = 4  # steps; fewer cost time, more send more sentences through log space
 _Scores = tuple[Tensor, Tensor, Tensor]  # transitions (T, T), starts (T,), ends (T,), finite, in the working dtype
-_Layout = tuple[Tensor, Tensor, Tensor]  # what `_layout` returns
 
 
 def bio_constraints(id2label: dict[int, str]) -> tuple[Tensor, Tensor]:
@@ -179,16 +178,16 @@ class ConditionalRandomField(nn.Module):
             the host wait, such a tag counts as unknown instead.
         """
         mask = self._check(emissions, mask, tags)
-        previous = _left_neighbours(mask)
-        known = self._known(tags, mask, previous)
-        return _LogLikelihood.apply(emissions, *self._scores(emissions), mask, tags, known, previous)
+        layout = _layout(mask)
+        return _LogLikelihood.apply(emissions, *self._scores(emissions), mask, layout, self._labels(tags, mask, layout))
 
     def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """``log Z``, the log of the summed exponential scores of all labellings; arguments and errors as in `forward`.
 
         Shape (B,), in nats, of the dtype that `forward` returns; 0 where nothing is kept. Can be differentiated once.
         """
-        return _LogLikelihood.apply(emissions, *self._scores(emissions), self._check(emissions, mask), None, None, None)
+        mask = self._check(emissions, mask)
+        return _LogLikelihood.apply(emissions, *self._scores(emissions), mask, _layout(mask), None)
 
     @torch.no_grad()
     def log_marginals(self, emissions: Tensor, mask: Tensor) -> Tensor:
@@ -219,15 +218,20 @@ class ConditionalRandomField(nn.Module):
         errors in the data. Arguments and errors are as in `forward`.
         """
         mask = self._check(None, mask, tags)
-        return mask & (tags >= 0) & (tags < self.num_tags) & ~self._known(tags, mask, _left_neighbours(mask))
+        labels = self._labels(tags, mask, _layout(mask))
+        return mask & (labels.tags == tags) & ~labels.known
 
-    def _known(self, tags: Tensor, mask: Tensor, previous: Tensor) -> Tensor:
-        """Positions whose tag is known and not contradictory: bool (B, L); previous as of `_left_neighbours`."""
-        known = mask & (tags >= 0) & (tags < self.num_tags)
-        left = previous.clamp_min(0)
-        safe = tags.masked_fill(~known, 0)
-        allowed = self.allowed_transitions[safe.gather(1, left), safe] | ~known.gather(1, left)
-        return known & torch.where(previous < 0, self.allowed_starts[safe], allowed)
+    def _labels(self, tags: Tensor, mask: Tensor, layout: "_Layout") -> "_Labels":
+        """Find out which tags are known, and which transition leads to each."""
+        count, (places, sources, *_) = self.num_tags, layout
+        inside = tags.clamp(0, count - 1)
+        named = inside == tags
+        # The tag of the left neighbour, T where there is none, T + 1 where it is not known.
+        codes = torch.cat([torch.where(named, tags, count + 1).flatten(), tags.new_full((1,), count)])
+        moves = codes[sources[places[0] - 2 * len(mask)]].view_as(tags).mul_(count).add_(inside)
+        free = torch.ones_like(self.allowed_starts)
+        allowed = torch.cat([self.allowed_transitions.flatten(), self.allowed_starts, free])
+        return _Labels(inside, mask & named & allowed[moves], moves)
 
     def _scores(self, emissions: Tensor) -> _Scores:
         """Scores with the constraints applied, in the dtype to work in."""
@@ -255,7 +259,7 @@ class ConditionalRandomField(nn.Module):
             mend = f"Give one tag per position, {UNKNOWN_TAG} where unknown, converted with .long()."
             raise _misfit("tags", f"torch.int64 of shape {shape}", tags, mend)
         if _is_cheap_to_read(tags):
-            wrong = mask & ((tags < 0) & (tags != UNKNOWN_TAG) | (tags >= self.num_tags))
+            wrong = mask & (tags != UNKNOWN_TAG) & (tags != tags.clamp(0, self.num_tags - 1))
             if wrong.any():
                 row, column = wrong.nonzero()[0].tolist()
                 expected = f"0 to {self.num_tags - 1}, or {UNKNOWN_TAG} for unknown, at the kept positions"
@@ -264,24 +268,49 @@ class ConditionalRandomField(nn.Module):
         return mask
 
 
+class _Layout(NamedTuple):
+    """Where each position stands when the kept ones of each sentence are lined up, from its first and from its last.
+
+    Both line-ups are stacked as ``(L + 2, 2, N)``: step, direction, sentence. Kept positions stand at the steps 1 to L;
+    nothing stands at step 0, and the masked positions are sent to step L + 1.
+    """
+
+    places: Tensor  # (2, N * L): row of each position among the (L + 2) * 2 * N of the stack
+    sources: Tensor  # ((L + 2) * 2 * N,): row of `_padded_rows` that belongs there, the padding row where none does
+    lengths: Tensor  # (N,): numbers of kept positions
+    # (2, N): rows, among N * L, of the first and of the last kept position; of the last one where nothing is kept
+    edges: Tensor
+
+
+class _Labels(NamedTuple):
+    """What is known about the tags of sentences; all of shape (B, L)."""
+
+    tags: Tensor  # in 0 ... T - 1, arbitrary where not known
+    known: Tensor  # bool; False where masked
+    # previous * T + next; T * T + next where there is no previous, more where it is not known or anything is masked
+    moves: Tensor
+
+
 class _LogLikelihood(torch.autograd.Function):
     """``log Z - log Z'`` (``log Z`` where tags is None), with the difference of the marginals as its gradient."""
 
     @staticmethod
     def forward(ctx: Any, emissions: Tensor, *inputs: Any) -> Tensor:
-        """Take emissions, transitions, starts, ends, mask; tags, known and previous or None each; return (B,)."""
+        """Take emissions, transitions, starts, ends, mask, layout, labels or None; return (B,)."""
         scores: _Scores = inputs[:3]
-        mask, tags, known, previous = inputs[3:]
-        batch, length, _ = emissions.shape
-        stacked, masks, some = emissions, mask, ()
-        if known is not None:
-            tags = tags.masked_fill(~known, 0)
-            informed, complete = known.any(1), (known == mask).all(1)
+        mask, layout, labels = inputs[3:]
+        batch = len(emissions)
+        edges, some = layout.edges, layout.lengths[:0]
+        if labels is not None:
+            tags, known, moves = labels
+            count = known.sum(1)
+            uninformed, complete = count == 0, count == layout.lengths
             if _is_cheap_to_read(mask):
-                some = (informed & ~complete).nonzero().squeeze(1)
+                some = (complete | uninformed).logical_not_().nonzero().squeeze(1)
             else:
                 # To choose sentences by their values would make the host wait, and a larger batch costs little.
                 some, complete = torch.arange(batch, device=mask.device), torch.zeros_like(complete)
+        stacked, masks = emissions, mask
         if len(some):
             # Rule out what disagrees with a known tag, and get both partition functions from one loop.
             disagree = known[some].unsqueeze(2).repeat(1, 1, emissions.shape[2])
@@ -289,20 +318,17 @@ class _LogLikelihood(torch.autograd.Function):
             # (B, L, T) and (S, L, T) -> (B + S, L, T)
             stacked = torch.cat([emissions, emissions[some].masked_fill(disagree, -torch.inf)])
             masks = torch.cat([mask, mask[some]])
-        layout = _layout(masks)
+            layout = _layout(masks)
         results = _posterior(stacked, masks, scores, layout, any(ctx.needs_input_grad))
         value, unary, pairwise = results
         if len(some):
             value, unary, pairwise = (x[:batch].index_add_(0, some, x[batch:], alpha=-1) for x in results)
-        # Rows of the first and of the last kept position of each sentence, of its last one where nothing is kept: (2, B).
-        edges = layout[1][: 2 * len(masks)].view(2, len(masks))[:, :batch]
-        edges = torch.minimum(edges, torch.arange(length - 1, batch * length, length, device=mask.device))
-        if known is not None:
-            counted = known & complete.unsqueeze(1)
-            _subtract_path((value, unary, pairwise), emissions, tags, counted, previous, edges[1], scores)
-            value.clamp_(min=0).masked_fill_(~informed, 0)
-            unary.masked_fill_(~informed[:, None, None], 0)
-            pairwise.masked_fill_(~informed[:, None, None], 0)
+        if labels is not None:
+            labels = labels._replace(known=known & complete.unsqueeze(1))
+            _subtract_path((value, unary, pairwise), emissions, labels, edges[1], scores)
+            value.clamp_(min=0).masked_fill_(uninformed, 0)
+            unary.masked_fill_(uninformed[:, None, None], 0)
+            pairwise.masked_fill_(uninformed[:, None, None], 0)
         ctx.save_for_backward(edges, unary, pairwise)
         ctx.emission_dtype = emissions.dtype
         return value.to(torch.promote_types(emissions.dtype, torch.float32))
@@ -319,7 +345,7 @@ class _LogLikelihood(torch.autograd.Function):
         # (B,) @ (B, T * T) -> (T * T,) -> (T, T)
         transitions = (grad @ pairwise.flatten(1)).view(pairwise.shape[1:])
         emissions = torch.mul(unary, grad[:, None, None]).to(ctx.emission_dtype)
-        return emissions, transitions, starts, ends, None, None, None, None
+        return emissions, transitions, starts, ends, None, None, None
 
 
 def _plain_constraint(name: str, constraint: Tensor | None, shape: tuple[int, ...]) -> list[Any]:
@@ -338,36 +364,25 @@ def _misfit(name: str, expected: str, got: object, mend: str) -> ValueError:
     return ValueError(f"{name}: expected {expected}; got {got}. {mend}")
 
 
-def _left_neighbours(mask: Tensor) -> Tensor:
-    """Nearest kept position to the left of each, -1 where there is none: (B, L)."""
-    kept = torch.where(mask, torch.arange(mask.shape[1], device=mask.device), -1)
-    return nn.functional.pad(kept, (1, 0), value=-1)[:, :-1].cummax(1).values
-
-
 def _is_cheap_to_read(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"  # elsewhere the host would wait for the device
 
 
 def _layout(mask: Tensor) -> _Layout:
-    """Line up the kept positions of each sentence, once from its first and once from its last one.
-
-    Both line-ups are stacked as ``(L + 1, 2, N)``: step, direction, sentence; step L is where the masked positions go.
-
-    Returns places (2, N * L), where each position stands in that stack once it is flat; sources ((L + 1) * 2 * N,), the
-    row of `_padded_rows` that belongs there, which is the padding row where no kept position does; and the counts of
-    kept positions (N,).
-    """
     (batch, length), device = mask.shape, mask.device
     masked, count = ~mask, mask.cumsum(1)
     lengths = count[:, -1]
     # (N, L) and (N, L) -> (2, N, L), in steps, then in rows
-    places = torch.stack([count - 1, lengths.unsqueeze(1) - count]).masked_fill_(masked, length).mul_(2 * batch)
-    places = places.add_(torch.arange(2 * batch, device=device).view(2, batch, 1)).flatten(1)
+    places = torch.stack([count, lengths.unsqueeze(1) + 1 - count]).masked_fill_(masked, length + 1)
+    places = places.mul_(2 * batch).add_(torch.arange(2 * batch, device=device).view(2, batch, 1)).flatten(1)
     padding = batch * length
-    rows = torch.arange(padding, device=device).masked_fill_(masked.flatten(), padding)
-    sources = rows.new_full(((length + 1) * 2 * batch,), padding)
+    rows = torch.arange(padding, device=device)
+    own_last = rows.view(batch, length)[:, -1]
+    rows = rows.masked_fill(masked.flatten(), padding)
+    sources = rows.new_full(((length + 2) * 2 * batch,), padding)
     sources.scatter_(0, places.flatten(), rows.repeat(2))
-    return places, sources, lengths
+    edges = torch.minimum(sources[2 * batch : 4 * batch].view(2, batch), own_last)
+    return _Layout(places, sources, lengths, edges)
 
 
 def _padded_rows(emissions: Tensor, dtype: torch.dtype) -> Tensor:
@@ -398,61 +413,62 @@ def _posterior(
     so the result is sound while that product stays far above ``tiny``; `_log_space_posterior` does the other sentences.
     """
     (batch, length), tags, (transitions, starts, ends) = mask.shape, emissions.shape[2], scores
-    places, sources, lengths = layout
+    places, sources, lengths, ends_of = layout
     factors = _padded_rows(emissions, starts.dtype)
     shift = factors.amax(1, keepdim=True)
     factors.sub_(shift).exp_()
-    # Each step from its emission alone into what follows it: (N * L + 1, T) -> ((L + 1) * 2 * N, T), and a view of it.
+    # Each step from its emission alone into what follows it: (N * L + 1, T) -> ((L + 2) * 2 * N, T), and a view of it.
     flat = factors.index_select(0, sources)
-    state = flat.view(length + 1, 2, batch, tags)
-    prior = torch.empty_like(state)  # before the emission of each step
-    top, first, last = transitions.max(), starts.max(), ends.max()
-    matrix = torch.exp(transitions - top)
-    both = torch.stack([matrix, matrix.T])
-    prior[0, 0], prior[0, 1] = torch.exp(starts - first), torch.exp(ends - last)
-    scale = state.new_empty((length + 1) // _RESCALE_EVERY, 2, batch, 1)
-    states, priors, scales = state.unbind(0), prior.unbind(0), scale.unbind(0)
+    state = flat.view(length + 2, 2, batch, tags)
+    state[0] = 0
+    moves, edges = torch.stack([transitions, transitions.T]), torch.stack([starts, ends])
+    top, tops = transitions.max(), edges.amax(1, keepdim=True)
+    both, edges = moves.sub_(top).exp_(), edges.sub_(tops).exp_()
+    scale = state.new_empty(length // _RESCALE_EVERY, 2, batch, 1)
+    states, scales = state.unbind(0), scale.unbind(0)
     tiny = torch.finfo(state.dtype).tiny
-    for t, (now, before) in enumerate(zip(states, priors, strict=True)):
-        if t:
-            torch.bmm(states[t - 1], both, out=before)
-        now.mul_(before)
-        if t % _RESCALE_EVERY == _RESCALE_EVERY - 1:
-            total = scales[t // _RESCALE_EVERY]
-            torch.sum(now, 2, keepdim=True, out=total)
+    prior = torch.empty_like(states[0])
+    states[1].mul_(edges.unsqueeze(1))
+    for t in range(1, length + 1):
+        if t > 1:
+            torch.bmm(states[t - 1], both, out=prior)
+            states[t].mul_(prior)
+        if not t % _RESCALE_EVERY:
+            total = scales[t // _RESCALE_EVERY - 1]
+            torch.sum(states[t], 2, keepdim=True, out=total)
             # No NaN behind the end of a sentence, which products with 0 would not remove.
-            now.div_(total.clamp_min_(tiny))
+            states[t].div_(total.clamp_min_(tiny))
 
     masked = ~mask
     backward = flat.index_select(0, places[1])
-    joint = prior.flatten(0, 2).index_select(0, places[0]).mul_(backward)
+    left = flat.index_select(0, places[0] - 2 * batch)
+    joint = torch.mm(left, both[0])
+    joint[ends_of[0]] = edges[0]
+    joint.mul_(backward)
     mass = joint.sum(1).view(batch, length)
     weight = mass.reciprocal().masked_fill_(masked, 0)
     unary = joint.mul_(weight.view(-1, 1)).view(batch, length, tags)
+    # Steps that were rescaled, within the sentence: (S, 1), against (N,).
+    at = torch.arange(1, length + 1, device=mask.device).unsqueeze(1)[_RESCALE_EVERY - 1 :: _RESCALE_EVERY]
+    used = scale.squeeze(3).masked_fill_((at > lengths).unsqueeze(1), 1)
     mass.masked_fill_(masked, 1)
     least = mass.amin(1)
-    # Steps that were rescaled, within the sentence: (S, 1), against (N,).
-    at = torch.arange(length + 1, device=mask.device).unsqueeze(1)[_RESCALE_EVERY - 1 :: _RESCALE_EVERY]
-    used = scale.squeeze(3).masked_fill_((at >= lengths).unsqueeze(1), 1)
     if len(used):
-        least = least * used.amin((0, 1))
+        least *= used.amin((0, 1))
     sound = least > tiny**0.65  # 1e-200 in float64
     # log c at the last step, and the scales that its prior was divided by.
-    final = places[1].view(batch, length) < 2 * batch
-    log_partition = torch.where(final, mass, 1).log_().sum(1)
-    log_partition += used[:, 0].log().masked_fill_(at >= lengths - 1, 0).sum(0)
+    is_last = places[1].view(batch, length) < 4 * batch
+    log_partition = mass.masked_fill(~is_last, 1).log_().sum(1)
+    log_partition += used[:, 0].log().masked_fill_(at >= lengths, 0).sum(0)
     log_partition += shift[:-1].view(batch, length).masked_fill(masked, 0).sum(1)
-    log_partition += top * (lengths - 1) + first + last
+    log_partition += top * (lengths - 1) + tops.sum()
     log_partition.masked_fill_(lengths == 0, 0)
-    pairwise = state.new_zeros(0) if pairs else state.new_zeros(batch, tags, tags)
     if pairs:
-        # The step before each position in its own sentence; there is none before the first, whose weight is 0 here.
-        sentences = torch.arange(batch, device=mask.device).repeat_interleave(length)
-        previous = torch.maximum(places[0] - 2 * batch, sentences)
-        backward.mul_(weight.flatten().masked_fill_(places[0] < 2 * batch, 0).unsqueeze(1))
-        # (N * L, T) -> (N, T, L) and (N, L, T) -> (N, T, T)
-        left = flat.index_select(0, previous).view_as(unary).transpose(1, 2)
-        pairwise = torch.bmm(left, backward.view_as(unary)).mul_(matrix)
+        # (N * L, T) -> (N, T, L) and (N, L, T) -> (N, T, T); there is nothing left of the first position.
+        backward.mul_(weight.view(-1, 1))
+        pairwise = torch.bmm(left.view_as(unary).transpose(1, 2), backward.view_as(unary)).mul_(both[0])
+    else:
+        pairwise = state.new_zeros(batch, tags, tags)
     if not sound.all():  # the one place where the host waits for the device
         again = sound.logical_not().nonzero().squeeze(1)
         part = _log_space_posterior(emissions[again], mask[again], scores)
@@ -466,12 +482,12 @@ def _log_space_posterior(emissions: Tensor, mask: Tensor, scores: _Scores) -> tu
     # Also under inference_mode, whose tensors autograd takes only as copies.
     with torch.inference_mode(False), torch.enable_grad():
         transitions, starts, ends = (score.detach().clone() for score in scores)
-        _, sources, lengths = _layout(mask.clone())
+        _, sources, lengths, _ = _layout(mask.clone())
         rows = _padded_rows(emissions.detach().clone(), starts.dtype).requires_grad_()
         # A copy for each sentence, whose gradients are apart: (T, T) -> (N, T, T).
         moves = transitions.repeat(batch, 1, 1).requires_grad_()
         # (N * L + 1, T) -> (L + 1, N, T)
-        steps = rows[sources.view(length + 1, 2, batch)[:, 0]]
+        steps = rows[sources.view(length + 2, 2, batch)[1:, 0]]
         state = starts + steps[0]
         for t in range(1, length):
             # (N, T) -> (N, T, 1), + (N, T, T) [previous, next] -> (N, T, T) -> (N, T)
@@ -483,33 +499,23 @@ def _log_space_posterior(emissions: Tensor, mask: Tensor, scores: _Scores) -> tu
 
 
 def _subtract_path(
-    results: tuple[Tensor, ...],
-    emissions: Tensor,
-    tags: Tensor,
-    counted: Tensor,
-    previous: Tensor,
-    last: Tensor,
-    scores: _Scores,
+    results: tuple[Tensor, ...], emissions: Tensor, labels: _Labels, last: Tensor, scores: _Scores
 ) -> None:
-    """Take scores and counts of fully known paths, which are where counted (B, L), off results of `_posterior`.
+    """Take scores and counts of paths, of which each position is known or none is, off results of `_posterior`.
 
-    Previous (B, L) holds the kept position left of each, below 0 where there is none; last (B,) the last kept position
-    as a row among B * L.
+    Last (B,) holds the row of the last kept position among B * L.
     """
-    (value, unary, pairwise), (transitions, starts, ends) = results, scores
+    (value, unary, pairwise), (transitions, starts, ends), (tags, known, moves) = results, scores, labels
+    ones, unit = known.to(unary.dtype), emissions.shape[2] ** 2
     # (B, L) -> (B, L, 1) -> (B, L)
     gained = emissions.gather(2, tags.unsqueeze(2)).squeeze(2).to(unary.dtype)
-    is_first = previous < 0
-    # Number of each (previous, next) among the T * T transitions: (B, L).
-    moves = tags.gather(1, previous.clamp_min(0)).mul_(emissions.shape[2]).add_(tags)
-    gained += torch.where(is_first, starts[tags], transitions.flatten()[moves])
-    # `where`, as a position that is not kept may hold NaN
-    value -= torch.where(counted, gained, 0).sum(1)
-    ones = counted.to(unary.dtype)
+    gained += torch.cat([transitions.flatten(), starts, torch.zeros_like(starts)])[moves]
+    # Not a product, as a position that is not kept may hold NaN.
+    value -= gained.masked_fill_(~known, 0).sum(1)
     value -= ends[tags.flatten()[last]] * ones.flatten()[last]
     unary.scatter_add_(2, tags.unsqueeze(2), ones.neg_().unsqueeze(2))
     # (B, T, T) -> (B, T * T), a view
-    pairwise.flatten(1).scatter_add_(1, moves, ones.masked_fill_(is_first, 0))
+    pairwise.flatten(1).scatter_add_(1, moves.clamp_max(unit - 1), ones.masked_fill_(moves >= unit, 0))
 
 
 def _viterbi(emissions: Tensor, mask: Tensor, scores: _Scores) -> Tensor:
@@ -519,9 +525,9 @@ def _viterbi(emissions: Tensor, mask: Tensor, scores: _Scores) -> Tensor:
     taken. The loop keeps the best scores only; which tag gave them is looked up along the one path that is wanted.
     """
     (batch, length, tags), (transitions, starts, ends) = emissions.shape, scores
-    places, sources, lengths = _layout(mask)
+    places, sources, lengths, _ = _layout(mask)
     half = (length + 1) // 2
-    best = _padded_rows(emissions, starts.dtype).index_select(0, sources[: half * 2 * batch])
+    best = _padded_rows(emissions, starts.dtype).index_select(0, sources[2 * batch : (half + 1) * 2 * batch])
     best = best.view(half, 2, batch, tags)
     best[0, 0] += starts
     best[0, 1] += ends
@@ -537,8 +543,8 @@ def _viterbi(emissions: Tensor, mask: Tensor, scores: _Scores) -> Tensor:
     columns = torch.arange(2 * batch, device=mask.device).view(2, batch)
     taken = (torch.stack([lengths + 1, lengths]) // 2 - 1).clamp_min_(0)
     rows = taken * (2 * batch) + columns
-    # (H * 2 * N, T) -> (2 * N, T) -> (N, T) and (N, T) -> (N, T, T)
-    left, right = best.flatten(0, 2).index_select(0, rows.flatten()).split(batch)
+    # (H * 2 * N, T) -> (2 * N, T) -> (N, T) and (N, T)
+    left, right = best.flatten(0, 2).index_select(0, rows.flatten()).view(2, batch, tags).unbind(0)
     pairs = left.unsqueeze(2) + transitions + right.unsqueeze(1)
     # A single position has no second half: (N, T) -> (N, T, 1) against (N, T, T).
     pairs = torch.where((lengths < 2)[:, None, None], (left + ends).unsqueeze(2), pairs)
@@ -556,6 +562,6 @@ def _viterbi(emissions: Tensor, mask: Tensor, scores: _Scores) -> Tensor:
         torch.argmax(scores_into.add_(score), 1, out=tag)
         torch.add(tag, offsets, out=path)
     # Each position from the half that reached it: (N * L,).
-    reached = (places[0].view(batch, length) < (taken[0].unsqueeze(1) + 1) * (2 * batch)).flatten()
-    place = torch.where(reached, places[0], places[1]).clamp_max_(found.numel() - 1)
+    reached = (places[0].view(batch, length) < (taken[0].unsqueeze(1) + 2) * (2 * batch)).flatten()
+    place = torch.where(reached, places[0], places[1]).sub_(2 * batch).clamp_max_(found.numel() - 1)
     return found.flatten()[place].view(batch, length).masked_fill_(~mask, UNKNOWN_TAG)
