@@ -9,9 +9,11 @@ where ``b``, ``A`` and ``f`` are the start, transition and end scores, and :math
 loss is then ``log Z - log Z'``, ``Z'`` being the sum over the labellings that agree with what is known
 (Tsuboi et al., 2008, "Training conditional random fields using incomplete annotations").
 
-How it is computed: the forward recursion, and the same recursion on the reversed sentence, run stacked in one loop of
-small matrix products on probabilities that are rescaled every few steps (Rabiner, 1989, "A tutorial on hidden Markov
-models", section V.A), in float64. Both give the posterior marginals, which are the gradient of ``log Z``, so autograd
+How it is computed: inside, there is one tag more, the *boundary*, which stands before the first and behind the last
+position and nowhere else, so that one matrix holds all three kinds of scores. The forward recursion, and the same
+recursion on the reversed sentence, run stacked in one loop of small matrix products on probabilities that are rescaled
+every few steps (Rabiner, 1989, "A tutorial on hidden Markov models", section V.A), in float64; masked positions pass on
+what stood before them. Both directions give the posterior marginals, which are the gradient of ``log Z``, so autograd
 keeps no graph through the loop. Where rescaled probabilities underflow, the sentence is done again in log space.
 """
 
@@ -29,7 +31,6 @@ UNKNOWN_TAG = -100  # of a position whose label is not known, and in the paths o
 FORBIDDEN_SCORE = -1.0e4  # of a forbidden transition or start; finite, so that no loss or gradient is ever infinite
 LOG_PROBABILITY_FLOOR = -200.0  # nats; the least that `log_marginals` reports
 _RESCALE_EVERY = 4  # steps; fewer cost time, more send more sentences through log space
-_Scores = tuple[Tensor, Tensor, Tensor]  # transitions (T, T), starts (T,), ends (T,), finite, in the working dtype
 
 
 def bio_constraints(id2label: dict[int, str]) -> tuple[Tensor, Tensor]:
@@ -178,16 +179,15 @@ class ConditionalRandomField(nn.Module):
             the host wait, such a tag counts as unknown instead.
         """
         mask = self._check(emissions, mask, tags)
-        layout = _layout(mask)
-        return _LogLikelihood.apply(emissions, *self._scores(emissions), mask, layout, self._labels(tags, mask, layout))
+        allowed = self._allowed()
+        return self._log_likelihood(emissions, mask, allowed, self._labels(tags, mask, allowed))
 
     def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """``log Z``, the log of the summed exponential scores of all labellings; arguments and errors as in `forward`.
 
         Shape (B,), in nats, of the dtype that `forward` returns; 0 where nothing is kept. Can be differentiated once.
         """
-        mask = self._check(emissions, mask)
-        return _LogLikelihood.apply(emissions, *self._scores(emissions), mask, _layout(mask), None)
+        return self._log_likelihood(emissions, self._check(emissions, mask), self._allowed(), None)
 
     @torch.no_grad()
     def log_marginals(self, emissions: Tensor, mask: Tensor) -> Tensor:
@@ -197,10 +197,10 @@ class ConditionalRandomField(nn.Module):
         below `LOG_PROBABILITY_FLOOR`, and a masked position holds the uniform ``-log T``.
         """
         mask = self._check(emissions, mask)
-        unary = _posterior(emissions, mask, self._scores(emissions), _layout(mask), False)[1]
+        unary = _posterior(emissions, mask, self._scores(emissions), False)[1]
         masked = ~mask.unsqueeze(2)  # (B, L) -> (B, L, 1)
         log_unary = unary.log_().clamp_min_(LOG_PROBABILITY_FLOOR).masked_fill_(masked, -math.log(self.num_tags))
-        return log_unary.to(torch.promote_types(emissions.dtype, torch.float32))
+        return log_unary.to(torch.promote_types(emissions.dtype, torch.float32)).contiguous()
 
     @torch.no_grad()
     def decode(self, emissions: Tensor, mask: Tensor) -> Tensor:
@@ -218,31 +218,46 @@ class ConditionalRandomField(nn.Module):
         errors in the data. Arguments and errors are as in `forward`.
         """
         mask = self._check(None, mask, tags)
-        labels = self._labels(tags, mask, _layout(mask))
+        labels = self._labels(tags, mask, self._allowed())
         return mask & (labels.tags == tags) & ~labels.known
 
-    def _labels(self, tags: Tensor, mask: Tensor, layout: "_Layout") -> "_Labels":
-        """Find out which tags are known, and which transition leads to each."""
-        count, (places, sources, *_) = self.num_tags, layout
-        inside = tags.clamp(0, count - 1)
-        named = inside == tags
-        # The tag of the left neighbour, T where there is none, T + 1 where it is not known.
-        codes = torch.cat([torch.where(named, tags, count + 1).flatten(), tags.new_full((1,), count)])
-        moves = codes[sources[places[0] - 2 * len(mask)]].view_as(tags).mul_(count).add_(inside)
-        free = torch.ones_like(self.allowed_starts)
-        allowed = torch.cat([self.allowed_transitions.flatten(), self.allowed_starts, free])
-        return _Labels(inside, mask & named & allowed[moves], moves)
+    def _log_likelihood(
+        self, emissions: Tensor, mask: Tensor, allowed: Tensor, labels: "_Labels | None"
+    ) -> Tensor:
+        parameters = self.transitions, self.start_transitions, self.end_transitions
+        return _LogLikelihood.apply(emissions, *parameters, allowed, mask, labels)
 
-    def _scores(self, emissions: Tensor) -> _Scores:
-        """Scores with the constraints applied, in the dtype to work in."""
-        # Apple's "mps" has no float64; more sentences then take the way through log space.
-        dtype = torch.float32 if emissions.device.type == "mps" else torch.float64
-        transitions = self.transitions.to(dtype).masked_fill(~self.allowed_transitions, FORBIDDEN_SCORE)
-        starts = self.start_transitions.to(dtype).masked_fill(~self.allowed_starts, FORBIDDEN_SCORE)
-        return transitions, starts, self.end_transitions.to(dtype)
+    def _scores(self, emissions: Tensor) -> Tensor:
+        parameters = self.transitions, self.start_transitions, self.end_transitions
+        return _bordered_scores(*parameters, self._allowed(), emissions)
+
+    def _allowed(self) -> Tensor:
+        """What may follow each tag, the boundary T, and a tag T + 1 that is not known: bool (T + 2, T + 1)."""
+        allowed = nn.functional.pad(self.allowed_transitions, (0, 1, 0, 2), value=True)
+        allowed[-2, :-1] = self.allowed_starts
+        return allowed
+
+    def _labels(self, tags: Tensor, mask: Tensor, allowed: Tensor) -> "_Labels":
+        """Find out which tags are known, and which transitions they make; raise where there is no such tag."""
+        inside = tags.clamp(0, self.num_tags - 1)
+        named = inside == tags
+        if _is_cheap_to_read(tags):
+            wrong = mask & ~named & (tags != UNKNOWN_TAG)
+            if wrong.any():
+                row, column = wrong.nonzero()[0].tolist()
+                expected = f"0 to {self.num_tags - 1}, or {UNKNOWN_TAG} for unknown, at the kept positions"
+                got = f"{int(tags[row, column])} at [{row}, {column}]"
+                raise _misfit("tags", expected, got, "Use the label2id of this model, or clear the mask there.")
+        boundary = tags.new_full((len(tags), 1), self.num_tags)
+        # The tag before each position and the end, by way of its number: (B, L) and (B, 1) -> (B, L + 1).
+        codes = torch.cat([boundary, torch.where(named, tags, self.num_tags + 1)], 1)
+        numbers = torch.arange(1, tags.shape[1] + 1, device=tags.device)
+        nearest = nn.functional.pad(torch.where(mask, numbers, 0), (1, 0)).cummax(1).values
+        moves = codes.gather(1, nearest).mul_(self.num_tags + 1).add_(torch.cat([inside, boundary], 1))
+        return _Labels(inside, mask & named & allowed.flatten()[moves[:, :-1]], moves)
 
     def _check(self, emissions: Tensor | None, mask: Tensor, tags: Tensor | None = None) -> Tensor:
-        """Raise on shapes, dtypes and tags that do not fit; return the mask as bool."""
+        """Raise on shapes and dtypes that do not fit; return the mask as bool."""
         shape = tuple(mask.shape)
         if emissions is not None:
             shape = tuple(emissions.shape[:2])
@@ -258,36 +273,15 @@ class ConditionalRandomField(nn.Module):
         if tuple(tags.shape) != shape or tags.dtype != torch.int64:
             mend = f"Give one tag per position, {UNKNOWN_TAG} where unknown, converted with .long()."
             raise _misfit("tags", f"torch.int64 of shape {shape}", tags, mend)
-        if _is_cheap_to_read(tags):
-            wrong = mask & (tags != UNKNOWN_TAG) & (tags != tags.clamp(0, self.num_tags - 1))
-            if wrong.any():
-                row, column = wrong.nonzero()[0].tolist()
-                expected = f"0 to {self.num_tags - 1}, or {UNKNOWN_TAG} for unknown, at the kept positions"
-                got = f"{int(tags[row, column])} at [{row}, {column}]"
-                raise _misfit("tags", expected, got, "Use the label2id of this model, or clear the mask there.")
         return mask
 
 
-class _Layout(NamedTuple):
-    """Where each position stands when the kept ones of each sentence are lined up, from its first and from its last.
-
-    Both line-ups are stacked as ``(L + 2, 2, N)``: step, direction, sentence. Kept positions stand at the steps 1 to L;
-    nothing stands at step 0, and the masked positions are sent to step L + 1.
-    """
-
-    places: Tensor  # (2, N * L): row of each position among the (L + 2) * 2 * N of the stack
-    sources: Tensor  # ((L + 2) * 2 * N,): row of `_padded_rows` that belongs there, the padding row where none does
-    lengths: Tensor  # (N,): numbers of kept positions
-    # (2, N): rows, among N * L, of the first and of the last kept position; of the last one where nothing is kept
-    edges: Tensor
-
-
 class _Labels(NamedTuple):
-    """What is known about the tags of sentences; all of shape (B, L)."""
+    """What is known about the tags of sentences."""
 
-    tags: Tensor  # in 0 ... T - 1, arbitrary where not known
-    known: Tensor  # bool; False where masked
-    # previous * T + next; T * T + next where there is no previous, more where it is not known or anything is masked
+    tags: Tensor  # (B, L), in 0 ... T - 1, arbitrary where not known
+    known: Tensor  # (B, L), bool; False where masked
+    # (B, L + 1): previous * (T + 1) + next; the tag T is the boundary, and T + 1 as the previous one is not known
     moves: Tensor
 
 
@@ -296,15 +290,14 @@ class _LogLikelihood(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, emissions: Tensor, *inputs: Any) -> Tensor:
-        """Take emissions, transitions, starts, ends, mask, layout, labels or None; return (B,)."""
-        scores: _Scores = inputs[:3]
-        mask, layout, labels = inputs[3:]
-        batch = len(emissions)
-        edges, some = layout.edges, layout.lengths[:0]
+        """Take emissions, transitions, starts, ends, what is allowed, mask, labels or None; return (B,)."""
+        allowed, mask, labels = inputs[3:]
+        scores = _bordered_scores(*inputs, emissions)
+        batch, some = len(emissions), torch.empty(0)
         if labels is not None:
             tags, known, moves = labels
             count = known.sum(1)
-            uninformed, complete = count == 0, count == layout.lengths
+            uninformed, complete = count == 0, count == mask.sum(1)
             if _is_cheap_to_read(mask):
                 some = (complete | uninformed).logical_not_().nonzero().squeeze(1)
             else:
@@ -318,19 +311,17 @@ class _LogLikelihood(torch.autograd.Function):
             # (B, L, T) and (S, L, T) -> (B + S, L, T)
             stacked = torch.cat([emissions, emissions[some].masked_fill(disagree, -torch.inf)])
             masks = torch.cat([mask, mask[some]])
-            layout = _layout(masks)
-        results = _posterior(stacked, masks, scores, layout, any(ctx.needs_input_grad))
-        value, unary, pairwise = results
+        results = _posterior(stacked, masks, scores, any(ctx.needs_input_grad))
         if len(some):
-            value, unary, pairwise = (x[:batch].index_add_(0, some, x[batch:], alpha=-1) for x in results)
+            results = tuple(x[:batch].index_add_(0, some, x[batch:], alpha=-1) for x in results)
+        value, unary, pairwise = results
         if labels is not None:
-            labels = labels._replace(known=known & complete.unsqueeze(1))
-            _subtract_path((value, unary, pairwise), emissions, labels, edges[1], scores)
+            _subtract_path(results, emissions, labels, complete.unsqueeze(1), scores)
             value.clamp_(min=0).masked_fill_(uninformed, 0)
             unary.masked_fill_(uninformed[:, None, None], 0)
             pairwise.masked_fill_(uninformed[:, None, None], 0)
-        ctx.save_for_backward(edges, unary, pairwise)
-        ctx.emission_dtype = emissions.dtype
+        ctx.save_for_backward(unary, pairwise, allowed)
+        ctx.dtypes = emissions.dtype, inputs[0].dtype
         return value.to(torch.promote_types(emissions.dtype, torch.float32))
 
     @staticmethod
@@ -338,14 +329,14 @@ class _LogLikelihood(torch.autograd.Function):
         """Weight the (differences of) marginals with the gradient (B,) of the result."""
         if torch.is_grad_enabled():  # `once_differentiable` would take the gradient for a constant where grad is one
             raise RuntimeError("The loss of the CRF can be differentiated once only: leave out create_graph=True.")
-        edges, unary, pairwise = ctx.saved_tensors
+        unary, pairwise, allowed = ctx.saved_tensors
+        emission_dtype, dtype = ctx.dtypes
         grad = grad.to(unary.dtype)
-        # (B, L, T) -> (B * L, T) -> (2, B, T) -> (2, T)
-        starts, ends = (grad @ unary.flatten(0, 1)[edges]).unbind(0)
-        # (B,) @ (B, T * T) -> (T * T,) -> (T, T)
-        transitions = (grad @ pairwise.flatten(1)).view(pairwise.shape[1:])
-        emissions = torch.mul(unary, grad[:, None, None]).to(ctx.emission_dtype)
-        return emissions, transitions, starts, ends, None, None, None
+        # (B,) @ (B, (T + 1) * (T + 1)) -> (T + 1, T + 1)
+        moves = (grad @ pairwise.flatten(1)).view(pairwise.shape[1:]).masked_fill_(~allowed[:-1], 0).to(dtype)
+        emissions = torch.empty(unary.shape, dtype=emission_dtype, device=unary.device)
+        torch.mul(unary, grad[:, None, None], out=emissions)
+        return emissions, moves[:-1, :-1], moves[-1, :-1], moves[:-1, -1], None, None, None
 
 
 def _plain_constraint(name: str, constraint: Tensor | None, shape: tuple[int, ...]) -> list[Any]:
@@ -368,38 +359,32 @@ def _is_cheap_to_read(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"  # elsewhere the host would wait for the device
 
 
-def _layout(mask: Tensor) -> _Layout:
-    (batch, length), device = mask.shape, mask.device
-    masked, count = ~mask, mask.cumsum(1)
-    lengths = count[:, -1]
-    # (N, L) and (N, L) -> (2, N, L), in steps, then in rows
-    places = torch.stack([count, lengths.unsqueeze(1) + 1 - count]).masked_fill_(masked, length + 1)
-    places = places.mul_(2 * batch).add_(torch.arange(2 * batch, device=device).view(2, batch, 1)).flatten(1)
-    padding = batch * length
-    rows = torch.arange(padding, device=device)
-    own_last = rows.view(batch, length)[:, -1]
-    rows = rows.masked_fill(masked.flatten(), padding)
-    sources = rows.new_full(((length + 2) * 2 * batch,), padding)
-    sources.scatter_(0, places.flatten(), rows.repeat(2))
-    edges = torch.minimum(sources[2 * batch : 4 * batch].view(2, batch), own_last)
-    return _Layout(places, sources, lengths, edges)
+def _bordered_scores(
+    transitions: Tensor, starts: Tensor, ends: Tensor, allowed: Tensor, *others: Tensor
+) -> Tensor:
+    """Scores of [previous, next] with the constraints applied, (T + 1, T + 1), the boundary being the tag T.
 
-
-def _padded_rows(emissions: Tensor, dtype: torch.dtype) -> Tensor:
-    """Copy emissions (N, L, T) into (N * L + 1, T) of the dtype, zeros in the last row.
-
-    Whatever masked positions hold, NaN included, stays in rows that `_layout` does not ask for.
+    The dtype is the one to work in on the device of the last argument.
     """
-    rows = emissions.new_empty(emissions.shape[:2].numel() + 1, emissions.shape[2], dtype=dtype)
-    rows[:-1].copy_(emissions.flatten(0, 1))
-    rows[-1] = 0
-    return rows
+    # Apple's "mps" has no float64; more sentences then take the way through log space.
+    dtype = torch.float32 if transitions.device.type == "mps" else torch.float64
+    scores = transitions.new_zeros(len(allowed) - 1, len(allowed) - 1, dtype=dtype)
+    scores[:-1, :-1], scores[-1, :-1], scores[:-1, -1] = transitions, starts, ends
+    return scores.masked_fill_(~allowed[:-1], FORBIDDEN_SCORE)
 
 
-def _posterior(
-    emissions: Tensor, mask: Tensor, scores: _Scores, layout: _Layout, pairs: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``log Z`` (N,), marginals (N, L, T), 0 where masked, and pairwise marginals summed over time (N, T, T).
+def _gaps(kept: Tensor) -> list[Tensor | None]:
+    """Split what each step keeps, bool (S, 2, N), into tensors (2, N, 1), None where it keeps everything."""
+    if not _is_cheap_to_read(kept):
+        return list(kept.unsqueeze(3))
+    if kept.all():
+        return [None] * len(kept)
+    whole = kept.flatten(1).all(1).tolist()
+    return [None if is_whole else step for is_whole, step in zip(whole, kept.unsqueeze(3), strict=True)]
+
+
+def _posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """``log Z`` (N,), marginals (N, L, T), 0 where masked, and pairwise marginals summed over time (N, T + 1, T + 1).
 
     Emissions (N, L, T) may hold -inf for some tags of a position. Without ``pairs`` the last result holds zeros.
 
@@ -412,63 +397,53 @@ def _posterior(
     As all factors are at most 1, what an underflow loses is at most about ``tiny / (c_t * scale)`` of all probability,
     so the result is sound while that product stays far above ``tiny``; `_log_space_posterior` does the other sentences.
     """
-    (batch, length), tags, (transitions, starts, ends) = mask.shape, emissions.shape[2], scores
-    places, sources, lengths, ends_of = layout
-    factors = _padded_rows(emissions, starts.dtype)
-    shift = factors.amax(1, keepdim=True)
-    factors.sub_(shift).exp_()
-    # Each step from its emission alone into what follows it: (N * L + 1, T) -> ((L + 2) * 2 * N, T), and a view of it.
-    flat = factors.index_select(0, sources)
-    state = flat.view(length + 2, 2, batch, tags)
-    state[0] = 0
-    moves, edges = torch.stack([transitions, transitions.T]), torch.stack([starts, ends])
-    top, tops = transitions.max(), edges.amax(1, keepdim=True)
-    both, edges = moves.sub_(top).exp_(), edges.sub_(tops).exp_()
-    scale = state.new_empty(length // _RESCALE_EVERY, 2, batch, 1)
-    states, scales = state.unbind(0), scale.unbind(0)
-    tiny = torch.finfo(state.dtype).tiny
-    prior = torch.empty_like(states[0])
-    states[1].mul_(edges.unsqueeze(1))
-    for t in range(1, length + 1):
-        if t > 1:
-            torch.bmm(states[t - 1], both, out=prior)
-            states[t].mul_(prior)
-        if not t % _RESCALE_EVERY:
-            total = scales[t // _RESCALE_EVERY - 1]
-            torch.sum(states[t], 2, keepdim=True, out=total)
-            # No NaN behind the end of a sentence, which products with 0 would not remove.
-            states[t].div_(total.clamp_min_(tiny))
-
+    batch, length, tags = emissions.shape
     masked = ~mask
-    backward = flat.index_select(0, places[1])
-    left = flat.index_select(0, places[0] - 2 * batch)
-    joint = torch.mm(left, both[0])
-    joint[ends_of[0]] = edges[0]
-    joint.mul_(backward)
-    mass = joint.sum(1).view(batch, length)
-    weight = mass.reciprocal().masked_fill_(masked, 0)
-    unary = joint.mul_(weight.view(-1, 1)).view(batch, length, tags)
-    # Steps that were rescaled, within the sentence: (S, 1), against (N,).
-    at = torch.arange(1, length + 1, device=mask.device).unsqueeze(1)[_RESCALE_EVERY - 1 :: _RESCALE_EVERY]
-    used = scale.squeeze(3).masked_fill_((at > lengths).unsqueeze(1), 1)
-    mass.masked_fill_(masked, 1)
-    least = mass.amin(1)
-    if len(used):
-        least *= used.amin((0, 1))
-    sound = least > tiny**0.65  # 1e-200 in float64
-    # log c at the last step, and the scales that its prior was divided by.
-    is_last = places[1].view(batch, length) < 4 * batch
-    log_partition = mass.masked_fill(~is_last, 1).log_().sum(1)
-    log_partition += used[:, 0].log().masked_fill_(at >= lengths, 0).sum(0)
-    log_partition += shift[:-1].view(batch, length).masked_fill(masked, 0).sum(1)
-    log_partition += top * (lengths - 1) + tops.sum()
-    log_partition.masked_fill_(lengths == 0, 0)
+    factors = emissions.to(scores.dtype)
+    shift = factors.amax(2, keepdim=True)
+    factors = torch.sub(factors, shift).exp_()
+    # The boundary, and all positions from their emission alone into what follows them: (L + 1, 2, N, T + 1).
+    state = factors.new_zeros(length + 1, 2, batch, tags + 1)
+    state[0, :, :, tags] = 1
+    # (N, L, T) -> (L, N, T)
+    state[1:, 0, :, :tags], state[1:, 1, :, :tags] = factors.transpose(0, 1), factors.flip(1).transpose(0, 1)
+    prior = torch.empty_like(state)  # of the step behind each
+    top = scores.max()
+    matrix = torch.exp(scores - top)
+    both = torch.stack([matrix, matrix.T])
+    scale = state.new_empty(length // _RESCALE_EVERY, 2, batch, 1)
+    states, priors, scales = state.unbind(0), prior.unbind(0), scale.unbind(0)
+    for t, kept in enumerate(_gaps(torch.stack([mask.T, mask.T.flip(0)], 1)), 1):
+        now, before = states[t], states[t - 1]
+        now.mul_(torch.bmm(before, both, out=priors[t - 1]))
+        if kept is not None:
+            torch.where(kept, now, before, out=now)
+        if not t % _RESCALE_EVERY:
+            torch.sum(now, 2, keepdim=True, out=scales[t // _RESCALE_EVERY - 1])
+            now.div_(scales[t // _RESCALE_EVERY - 1])
+    torch.bmm(states[-1], both, out=priors[-1])
+
+    backward = state[:, 1].flip(0)
+    joint = prior[:, 0].mul_(backward)
+    mass = joint.sum(2)  # (L + 1, N)
+    # (N,): log c at the end, the scales that its prior was divided by, and what was taken off the scores.
+    log_partition = mass[-1].log() + scale[:, 0].log().sum(0).squeeze(1)
+    log_partition += shift.squeeze(2).masked_fill_(masked, 0).sum(1) + top * (mask.sum(1) + 1)
+    sound = mass.amin(0)
+    if len(scale):
+        sound *= scale.amin((0, 1)).squeeze(1)
+    sound = sound > torch.finfo(state.dtype).tiny ** 0.65  # 1e-200 in float64
+    weight = mass.reciprocal_()
+    weight[:-1].masked_fill_(masked.T, 0)
+    weight.unsqueeze_(2)
+    # (L, N, T) -> (N, L, T)
+    unary = joint.mul_(weight)[:-1, :, :tags].transpose(0, 1)
     if pairs:
-        # (N * L, T) -> (N, T, L) and (N, L, T) -> (N, T, T); there is nothing left of the first position.
-        backward.mul_(weight.view(-1, 1))
-        pairwise = torch.bmm(left.view_as(unary).transpose(1, 2), backward.view_as(unary)).mul_(both[0])
+        # (L + 1, N, T + 1) -> (N, T + 1, L + 1) and (N, L + 1, T + 1) -> (N, T + 1, T + 1)
+        left, right = state[:, 0].permute(1, 2, 0), backward.mul_(weight).transpose(0, 1)
+        pairwise = torch.bmm(left, right).mul_(matrix)
     else:
-        pairwise = state.new_zeros(batch, tags, tags)
+        pairwise = state.new_zeros(batch, tags + 1, tags + 1)
     if not sound.all():  # the one place where the host waits for the device
         again = sound.logical_not().nonzero().squeeze(1)
         part = _log_space_posterior(emissions[again], mask[again], scores)
@@ -476,92 +451,81 @@ def _posterior(
     return log_partition, unary, pairwise
 
 
-def _log_space_posterior(emissions: Tensor, mask: Tensor, scores: _Scores) -> tuple[Tensor, Tensor, Tensor]:
+def _log_space_posterior(emissions: Tensor, mask: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`_posterior` by logarithms and autograd: many times slower, and safe at any finite scores."""
-    batch, length, tags = emissions.shape
     # Also under inference_mode, whose tensors autograd takes only as copies.
     with torch.inference_mode(False), torch.enable_grad():
-        transitions, starts, ends = (score.detach().clone() for score in scores)
-        _, sources, lengths, _ = _layout(mask.clone())
-        rows = _padded_rows(emissions.detach().clone(), starts.dtype).requires_grad_()
-        # A copy for each sentence, whose gradients are apart: (T, T) -> (N, T, T).
-        moves = transitions.repeat(batch, 1, 1).requires_grad_()
-        # (N * L + 1, T) -> (L + 1, N, T)
-        steps = rows[sources.view(length + 2, 2, batch)[1:, 0]]
-        state = starts + steps[0]
-        for t in range(1, length):
-            # (N, T) -> (N, T, 1), + (N, T, T) [previous, next] -> (N, T, T) -> (N, T)
-            after = torch.logsumexp(state.unsqueeze(2) + moves, 1) + steps[t]
-            state = torch.where((t < lengths).unsqueeze(1), after, state)
-        log_partition = torch.logsumexp(state + ends, 1).masked_fill(lengths == 0, 0)
-        unary, pairwise = torch.autograd.grad(log_partition.sum(), (rows, moves), materialize_grads=True)
-    return log_partition.detach(), unary[:-1].view(batch, length, tags), pairwise
+        kept = mask.clone()
+        steps = emissions.detach().to(scores.dtype, copy=True).masked_fill_(~kept.unsqueeze(2), 0).requires_grad_()
+        # A copy for each sentence, whose gradients are apart: (T + 1, T + 1) -> (N, T + 1, T + 1).
+        moves = scores.detach().repeat(len(mask), 1, 1).requires_grad_()
+        # The boundary alone, and never again: (N, T + 1).
+        state = nn.functional.pad(torch.full_like(steps[:, 0], -torch.inf), (0, 1))
+        for t, step in enumerate(nn.functional.pad(steps, (0, 1), value=-torch.inf).unbind(1)):
+            # (N, T + 1) -> (N, T + 1, 1), + (N, T + 1, T + 1) [previous, next] -> (N, T + 1)
+            after = torch.logsumexp(state.unsqueeze(2) + moves, 1) + step
+            state = torch.where(kept[:, t : t + 1], after, state)
+        log_partition = torch.logsumexp(state + moves[:, :, -1], 1)
+        unary, pairwise = torch.autograd.grad(log_partition.sum(), (steps, moves))
+    return log_partition.detach(), unary, pairwise
 
 
 def _subtract_path(
-    results: tuple[Tensor, ...], emissions: Tensor, labels: _Labels, last: Tensor, scores: _Scores
+    results: tuple[Tensor, ...], emissions: Tensor, labels: _Labels, complete: Tensor, scores: Tensor
 ) -> None:
-    """Take scores and counts of paths, of which each position is known or none is, off results of `_posterior`.
-
-    Last (B,) holds the row of the last kept position among B * L.
-    """
-    (value, unary, pairwise), (transitions, starts, ends), (tags, known, moves) = results, scores, labels
-    ones, unit = known.to(unary.dtype), emissions.shape[2] ** 2
-    # (B, L) -> (B, L, 1) -> (B, L)
-    gained = emissions.gather(2, tags.unsqueeze(2)).squeeze(2).to(unary.dtype)
-    gained += torch.cat([transitions.flatten(), starts, torch.zeros_like(starts)])[moves]
+    """Take scores and counts of the fully known paths, which are those complete (B, 1), off results of `_posterior`."""
+    (value, unary, pairwise), (tags, known, moves) = results, labels
+    moves = moves.clamp_max(scores.numel() - 1)  # an unknown tag before
+    # With a move to the end: (B, L) and (B, 1) -> (B, L + 1).
+    counted = torch.cat([known & complete, complete], 1)
+    # (B, L) -> (B, L, 1); then (B, L + 1)
+    places = tags.unsqueeze(2)
+    gained = scores.flatten()[moves]
+    gained[:, :-1] += emissions.gather(2, places).squeeze(2)
     # Not a product, as a position that is not kept may hold NaN.
-    value -= gained.masked_fill_(~known, 0).sum(1)
-    value -= ends[tags.flatten()[last]] * ones.flatten()[last]
-    unary.scatter_add_(2, tags.unsqueeze(2), ones.neg_().unsqueeze(2))
-    # (B, T, T) -> (B, T * T), a view
-    pairwise.flatten(1).scatter_add_(1, moves.clamp_max(unit - 1), ones.masked_fill_(moves >= unit, 0))
+    value -= gained.masked_fill_(~counted, 0).sum(1)
+    ones = counted.to(unary.dtype).neg_()
+    unary.scatter_add_(2, places, ones[:, :-1].unsqueeze(2))
+    # (N, T + 1, T + 1) -> (N, (T + 1) * (T + 1)), a view
+    pairwise.flatten(1).scatter_add_(1, moves, ones)
 
 
-def _viterbi(emissions: Tensor, mask: Tensor, scores: _Scores) -> Tensor:
+def _viterbi(emissions: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
     """Best tags, `UNKNOWN_TAG` where masked: int64 (N, L).
 
-    The sentence and the reversed sentence are searched stacked, each up to the middle, where their best pair of tags is
-    taken. The loop keeps the best scores only; which tag gave them is looked up along the one path that is wanted.
+    The first half of the positions is searched from the start and the second one from the end, both stacked, as in
+    `_posterior`; they meet in the best pair of tags. The loop keeps the best scores only; which tag gave them is looked
+    up along the one path that is wanted.
     """
-    (batch, length, tags), (transitions, starts, ends) = emissions.shape, scores
-    places, sources, lengths, _ = _layout(mask)
-    half = (length + 1) // 2
-    best = _padded_rows(emissions, starts.dtype).index_select(0, sources[2 * batch : (half + 1) * 2 * batch])
-    best = best.view(half, 2, batch, tags)
-    best[0, 0] += starts
-    best[0, 1] += ends
-    # Maxima over the first of four dimensions are far faster than over the last: (T, 2, 1, T) [from, , , into].
-    moves = torch.stack([transitions, transitions.T], 1).unsqueeze(2)
-    sums, most = best.new_empty(tags, 2, batch, tags), torch.empty_like(best[0])
-    # (H, 2, N, T) -> H tensors (T, 2, N, 1)
-    befores, nows = best.permute(0, 3, 1, 2).unsqueeze(4).unbind(0), best.unbind(0)
-    for before, now in zip(befores[:-1], nows[1:], strict=True):
-        torch.add(before, moves, out=sums)
-        now += torch.amax(sums, 0, out=most)
-    # How many steps each half takes, and the row of its last one among (H * 2 * N): (2, N).
-    columns = torch.arange(2 * batch, device=mask.device).view(2, batch)
-    taken = (torch.stack([lengths + 1, lengths]) // 2 - 1).clamp_min_(0)
-    rows = taken * (2 * batch) + columns
-    # (H * 2 * N, T) -> (2 * N, T) -> (N, T) and (N, T)
-    left, right = best.flatten(0, 2).index_select(0, rows.flatten()).view(2, batch, tags).unbind(0)
-    pairs = left.unsqueeze(2) + transitions + right.unsqueeze(1)
-    # A single position has no second half: (N, T) -> (N, T, 1) against (N, T, T).
-    pairs = torch.where((lengths < 2)[:, None, None], (left + ends).unsqueeze(2), pairs)
-    chosen = pairs.flatten(1).argmax(1)
-    # An infinite score holds the path there, whatever it did in the steps behind the middle.
-    held = rows * tags + torch.stack([chosen // tags, chosen % tags])
-    best.flatten().index_fill_(0, held.flatten(), torch.inf)
-    # One row for each tag of the step nearer to the middle, of both directions: (2 * T, T).
-    into = torch.cat([transitions.T, transitions])
-    found = rows.new_empty(half, 2 * batch)
-    scores_into, offsets = best.new_empty(2 * batch, tags), columns.flatten() // batch * tags
-    path = offsets.clone()
-    for score, tag in zip(best.flatten(1, 2).unbind(0)[::-1], found.unbind(0)[::-1], strict=True):
-        torch.index_select(into, 0, path, out=scores_into)
-        torch.argmax(scores_into.add_(score), 1, out=tag)
-        torch.add(tag, offsets, out=path)
-    # Each position from the half that reached it: (N * L,).
-    reached = (places[0].view(batch, length) < (taken[0].unsqueeze(1) + 2) * (2 * batch)).flatten()
-    place = torch.where(reached, places[0], places[1]).sub_(2 * batch).clamp_max_(found.numel() - 1)
-    return found.flatten()[place].view(batch, length).masked_fill_(~mask, UNKNOWN_TAG)
+    batch, length, tags = emissions.shape
+    half, rest = (length + 1) // 2, length // 2
+    best = scores.new_full((half + 1, 2, batch, tags + 1), -torch.inf)
+    best[0, :, :, tags] = 0
+    # (N, H, T) -> (H, N, T)
+    best[1:, 0, :, :tags] = emissions[:, :half].transpose(0, 1)
+    best[1 : rest + 1, 1, :, :tags] = emissions[:, half:].flip(1).transpose(0, 1)
+    kept = mask.new_zeros(half, 2, batch)
+    kept[:, 0], kept[:rest, 1] = mask[:, :half].T, mask[:, half:].flip(1).T
+    gaps = _gaps(kept)
+    # Maxima over the first of four dimensions are far faster than over the last: (T + 1, 2, 1, T + 1) [from, , , into].
+    moves = torch.stack([scores, scores.T], 1).unsqueeze(2)
+    sums, most = best.new_empty(tags + 1, 2, batch, tags + 1), torch.empty_like(best[0])
+    # (H + 1, 2, N, T + 1) -> H + 1 tensors (T + 1, 2, N, 1)
+    columns, steps = best.permute(0, 3, 1, 2).unsqueeze(4).unbind(0), best.unbind(0)
+    for t, gap in enumerate(gaps, 1):
+        torch.add(columns[t - 1], moves, out=sums)
+        steps[t].add_(torch.amax(sums, 0, out=most))
+        if gap is not None:
+            torch.where(gap, steps[t], steps[t - 1], out=steps[t])
+    # (N, T + 1) -> (N, T + 1, T + 1) -> (N,)
+    chosen = (steps[-1][0].unsqueeze(2) + scores + steps[-1][1].unsqueeze(1)).flatten(1).argmax(1)
+    # One row for each tag of the step nearer to the middle, of both directions: (2 * (T + 1), T + 1).
+    into = torch.cat([scores.T, scores])
+    offsets = torch.arange(2, device=mask.device).repeat_interleave(batch) * (tags + 1)
+    path = [torch.cat([chosen // (tags + 1), chosen % (tags + 1)])]  # of (2 * N,)
+    for score, gap in zip(best[1:-1].flatten(1, 2).unbind(0)[::-1], gaps[:0:-1], strict=True):
+        tag = torch.argmax(into.index_select(0, path[-1] + offsets).add_(score), 1)
+        path.append(tag if gap is None else torch.where(gap.flatten(), tag, path[-1]))
+    # H tensors (2 * N,), the middle first -> (H, 2, N)
+    found = torch.stack(path).view(half, 2, batch)
+    return torch.cat([found[:, 0].flip(0), found[half - rest :, 1]]).T.masked_fill(~mask, UNKNOWN_TAG)
