@@ -109,8 +109,7 @@ class ConditionalRandomField(nn.Module):
     [[1, 2, -100]]
     """
 
-    allowed_transitions: Tensor
-    allowed_starts: Tensor
+    allowed: Tensor
 
     def __init__(
         self, num_tags: int, allowed_transitions: Tensor | None = None, allowed_starts: Tensor | None = None
@@ -126,8 +125,8 @@ class ConditionalRandomField(nn.Module):
         # Plain lists outlive a "meta" device, on which the buffers lose their values.
         self._transition_rows = _plain_constraint("allowed_transitions", allowed_transitions, (num_tags, num_tags))
         self._start_row = _plain_constraint("allowed_starts", allowed_starts, (num_tags,))
-        self.register_buffer("allowed_transitions", torch.empty(num_tags, num_tags, dtype=torch.bool), persistent=False)
-        self.register_buffer("allowed_starts", torch.empty(num_tags, dtype=torch.bool), persistent=False)
+        # What may follow each tag, the boundary T, and a tag T + 1 that is not known: (T + 2, T + 1).
+        self.register_buffer("allowed", torch.empty(num_tags + 2, num_tags + 1, dtype=torch.bool), persistent=False)
         self.reset_parameters()
         self.reset_constraints()
 
@@ -136,9 +135,20 @@ class ConditionalRandomField(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -0.1, 0.1)
 
+    @property
+    def allowed_transitions(self) -> Tensor:
+        """Which tags may follow each other, ``[previous, next]``: bool (T, T), a view."""
+        return self.allowed[:-2, :-1]
+
+    @property
+    def allowed_starts(self) -> Tensor:
+        """Which tags may come first: bool (T,), a view."""
+        return self.allowed[-2, :-1]
+
     @torch.no_grad()
     def reset_constraints(self) -> None:
-        """Write the constraints into their buffers again, as after a load by way of the "meta" device."""
+        """Write the constraints into their buffer again, as after a load by way of the "meta" device."""
+        self.allowed.fill_(True)
         self.allowed_transitions.copy_(torch.tensor(self._transition_rows, dtype=torch.bool, device="cpu"))
         self.allowed_starts.copy_(torch.tensor(self._start_row, dtype=torch.bool, device="cpu"))
 
@@ -179,15 +189,14 @@ class ConditionalRandomField(nn.Module):
             the host wait, such a tag counts as unknown instead.
         """
         mask = self._check(emissions, mask, tags)
-        allowed = self._allowed()
-        return self._log_likelihood(emissions, mask, allowed, self._labels(tags, mask, allowed))
+        return self._log_likelihood(emissions, mask, self._labels(tags, mask))
 
     def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """``log Z``, the log of the summed exponential scores of all labellings; arguments and errors as in `forward`.
 
         Shape (B,), in nats, of the dtype that `forward` returns; 0 where nothing is kept. Can be differentiated once.
         """
-        return self._log_likelihood(emissions, self._check(emissions, mask), self._allowed(), None)
+        return self._log_likelihood(emissions, self._check(emissions, mask), None)
 
     @torch.no_grad()
     def log_marginals(self, emissions: Tensor, mask: Tensor) -> Tensor:
@@ -197,7 +206,7 @@ class ConditionalRandomField(nn.Module):
         below `LOG_PROBABILITY_FLOOR`, and a masked position holds the uniform ``-log T``.
         """
         mask = self._check(emissions, mask)
-        unary = _posterior(emissions, mask, self._scores(emissions), False)[1]
+        unary = _posterior(emissions, mask, self._scores(), False)[1]
         masked = ~mask.unsqueeze(2)  # (B, L) -> (B, L, 1)
         log_unary = unary.log_().clamp_min_(LOG_PROBABILITY_FLOOR).masked_fill_(masked, -math.log(self.num_tags))
         return log_unary.to(torch.promote_types(emissions.dtype, torch.float32)).contiguous()
@@ -208,7 +217,7 @@ class ConditionalRandomField(nn.Module):
 
         Tensor of int64, shape (B, L): tags, `UNKNOWN_TAG` where the mask is False.
         """
-        return _viterbi(emissions, self._check(emissions, mask), self._scores(emissions))
+        return _viterbi(emissions, self._check(emissions, mask), self._scores())
 
     @torch.no_grad()
     def contradictory(self, tags: Tensor, mask: Tensor) -> Tensor:
@@ -218,30 +227,23 @@ class ConditionalRandomField(nn.Module):
         errors in the data. Arguments and errors are as in `forward`.
         """
         mask = self._check(None, mask, tags)
-        labels = self._labels(tags, mask, self._allowed())
+        labels = self._labels(tags, mask)
         return mask & (labels.tags == tags) & ~labels.known
 
-    def _log_likelihood(
-        self, emissions: Tensor, mask: Tensor, allowed: Tensor, labels: "_Labels | None"
-    ) -> Tensor:
+    def _log_likelihood(self, emissions: Tensor, mask: Tensor, labels: "_Labels | None") -> Tensor:
         parameters = self.transitions, self.start_transitions, self.end_transitions
-        return _LogLikelihood.apply(emissions, *parameters, allowed, mask, labels)
+        return _LogLikelihood.apply(emissions, *parameters, self.allowed[:-1], mask, labels)
 
-    def _scores(self, emissions: Tensor) -> Tensor:
+    def _scores(self) -> Tensor:
         parameters = self.transitions, self.start_transitions, self.end_transitions
-        return _bordered_scores(*parameters, self._allowed(), emissions)
+        return _bordered_scores(*parameters, self.allowed[:-1])
 
-    def _allowed(self) -> Tensor:
-        """What may follow each tag, the boundary T, and a tag T + 1 that is not known: bool (T + 2, T + 1)."""
-        allowed = nn.functional.pad(self.allowed_transitions, (0, 1, 0, 2), value=True)
-        allowed[-2, :-1] = self.allowed_starts
-        return allowed
-
-    def _labels(self, tags: Tensor, mask: Tensor, allowed: Tensor) -> "_Labels":
+    def _labels(self, tags: Tensor, mask: Tensor) -> "_Labels":
         """Find out which tags are known, and which transitions they make; raise where there is no such tag."""
         inside = tags.clamp(0, self.num_tags - 1)
         named = inside == tags
-        if _is_cheap_to_read(tags):
+        known = mask & named
+        if _is_cheap_to_read(tags) and not torch.equal(known, mask):
             wrong = mask & ~named & (tags != UNKNOWN_TAG)
             if wrong.any():
                 row, column = wrong.nonzero()[0].tolist()
@@ -249,12 +251,14 @@ class ConditionalRandomField(nn.Module):
                 got = f"{int(tags[row, column])} at [{row}, {column}]"
                 raise _misfit("tags", expected, got, "Use the label2id of this model, or clear the mask there.")
         boundary = tags.new_full((len(tags), 1), self.num_tags)
-        # The tag before each position and the end, by way of its number: (B, L) and (B, 1) -> (B, L + 1).
-        codes = torch.cat([boundary, torch.where(named, tags, self.num_tags + 1)], 1)
-        numbers = torch.arange(1, tags.shape[1] + 1, device=tags.device)
-        nearest = nn.functional.pad(torch.where(mask, numbers, 0), (1, 0)).cummax(1).values
-        moves = codes.gather(1, nearest).mul_(self.num_tags + 1).add_(torch.cat([inside, boundary], 1))
-        return _Labels(inside, mask & named & allowed.flatten()[moves[:, :-1]], moves)
+        # The tag before each position and before the end: (B, L) and (B, 1) -> (B, L + 1).
+        before = torch.cat([boundary, torch.where(named, tags, self.num_tags + 1)], 1)
+        if not _keeps_all(mask):
+            numbers = torch.arange(1, tags.shape[1] + 1, device=tags.device)
+            nearest = nn.functional.pad(torch.where(mask, numbers, 0), (1, 0)).cummax(1).values
+            before = before.gather(1, nearest)
+        moves = before.mul_(self.num_tags + 1).add_(torch.cat([inside, boundary], 1))
+        return _Labels(inside, known & self.allowed.flatten()[moves[:, :-1]], moves)
 
     def _check(self, emissions: Tensor | None, mask: Tensor, tags: Tensor | None = None) -> Tensor:
         """Raise on shapes and dtypes that do not fit; return the mask as bool."""
@@ -292,10 +296,10 @@ class _LogLikelihood(torch.autograd.Function):
     def forward(ctx: Any, emissions: Tensor, *inputs: Any) -> Tensor:
         """Take emissions, transitions, starts, ends, what is allowed, mask, labels or None; return (B,)."""
         allowed, mask, labels = inputs[3:]
-        scores = _bordered_scores(*inputs, emissions)
-        batch, some = len(emissions), torch.empty(0)
-        if labels is not None:
-            tags, known, moves = labels
+        scores = _bordered_scores(*inputs[:4])
+        batch, some, complete, uninformed = len(emissions), (), None, None
+        if labels is not None and not (_is_cheap_to_read(mask) and torch.equal(labels.known, mask)):
+            tags, known, _ = labels
             count = known.sum(1)
             uninformed, complete = count == 0, count == mask.sum(1)
             if _is_cheap_to_read(mask):
@@ -316,8 +320,10 @@ class _LogLikelihood(torch.autograd.Function):
             results = tuple(x[:batch].index_add_(0, some, x[batch:], alpha=-1) for x in results)
         value, unary, pairwise = results
         if labels is not None:
-            _subtract_path(results, emissions, labels, complete.unsqueeze(1), scores)
-            value.clamp_(min=0).masked_fill_(uninformed, 0)
+            _subtract_path(results, emissions, labels, complete, scores)
+            value.clamp_(min=0)
+        if uninformed is not None:
+            value.masked_fill_(uninformed, 0)
             unary.masked_fill_(uninformed[:, None, None], 0)
             pairwise.masked_fill_(uninformed[:, None, None], 0)
         ctx.save_for_backward(unary, pairwise, allowed)
@@ -333,7 +339,7 @@ class _LogLikelihood(torch.autograd.Function):
         emission_dtype, dtype = ctx.dtypes
         grad = grad.to(unary.dtype)
         # (B,) @ (B, (T + 1) * (T + 1)) -> (T + 1, T + 1)
-        moves = (grad @ pairwise.flatten(1)).view(pairwise.shape[1:]).masked_fill_(~allowed[:-1], 0).to(dtype)
+        moves = (grad @ pairwise.flatten(1)).view(pairwise.shape[1:]).masked_fill_(~allowed, 0).to(dtype)
         emissions = torch.empty(unary.shape, dtype=emission_dtype, device=unary.device)
         torch.mul(unary, grad[:, None, None], out=emissions)
         return emissions, moves[:-1, :-1], moves[-1, :-1], moves[:-1, -1], None, None, None
@@ -359,27 +365,27 @@ def _is_cheap_to_read(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"  # elsewhere the host would wait for the device
 
 
-def _bordered_scores(
-    transitions: Tensor, starts: Tensor, ends: Tensor, allowed: Tensor, *others: Tensor
-) -> Tensor:
-    """Scores of [previous, next] with the constraints applied, (T + 1, T + 1), the boundary being the tag T.
+def _keeps_all(mask: Tensor) -> bool:
+    return _is_cheap_to_read(mask) and bool(mask.all())
 
-    The dtype is the one to work in on the device of the last argument.
+
+def _bordered_scores(transitions: Tensor, starts: Tensor, ends: Tensor, allowed: Tensor) -> Tensor:
+    """Scores of [previous, next] with the constraints (T + 1, T + 1) applied, in the dtype to work in.
+
+    The boundary is the tag T, from which the starts go and to which the ends; between them, from T to T, is nothing.
     """
     # Apple's "mps" has no float64; more sentences then take the way through log space.
     dtype = torch.float32 if transitions.device.type == "mps" else torch.float64
-    scores = transitions.new_zeros(len(allowed) - 1, len(allowed) - 1, dtype=dtype)
+    scores = transitions.new_zeros(allowed.shape, dtype=dtype)
     scores[:-1, :-1], scores[-1, :-1], scores[:-1, -1] = transitions, starts, ends
-    return scores.masked_fill_(~allowed[:-1], FORBIDDEN_SCORE)
+    return scores.masked_fill_(~allowed, FORBIDDEN_SCORE)
 
 
 def _gaps(kept: Tensor) -> list[Tensor | None]:
     """Split what each step keeps, bool (S, 2, N), into tensors (2, N, 1), None where it keeps everything."""
-    if not _is_cheap_to_read(kept):
-        return list(kept.unsqueeze(3))
-    if kept.all():
+    if _keeps_all(kept):
         return [None] * len(kept)
-    whole = kept.flatten(1).all(1).tolist()
+    whole = kept.flatten(1).all(1).tolist() if _is_cheap_to_read(kept) else [False] * len(kept)
     return [None if is_whole else step for is_whole, step in zip(whole, kept.unsqueeze(3), strict=True)]
 
 
@@ -428,7 +434,9 @@ def _posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> 
     mass = joint.sum(2)  # (L + 1, N)
     # (N,): log c at the end, the scales that its prior was divided by, and what was taken off the scores.
     log_partition = mass[-1].log() + scale[:, 0].log().sum(0).squeeze(1)
-    log_partition += shift.squeeze(2).masked_fill_(masked, 0).sum(1) + top * (mask.sum(1) + 1)
+    count = mask.sum(1)
+    log_partition += shift.squeeze(2).masked_fill_(masked, 0).sum(1) + top * (count + 1)
+    log_partition.masked_fill_(count == 0, 0)  # exactly
     sound = mass.amin(0)
     if len(scale):
         sound *= scale.amin((0, 1)).squeeze(1)
@@ -471,13 +479,15 @@ def _log_space_posterior(emissions: Tensor, mask: Tensor, scores: Tensor) -> tup
 
 
 def _subtract_path(
-    results: tuple[Tensor, ...], emissions: Tensor, labels: _Labels, complete: Tensor, scores: Tensor
+    results: tuple[Tensor, ...], emissions: Tensor, labels: _Labels, complete: Tensor | None, scores: Tensor
 ) -> None:
-    """Take scores and counts of the fully known paths, which are those complete (B, 1), off results of `_posterior`."""
+    """Take scores and counts of the complete paths (B,), of all where it is None, off results of `_posterior`."""
     (value, unary, pairwise), (tags, known, moves) = results, labels
-    moves = moves.clamp_max(scores.numel() - 1)  # an unknown tag before
-    # With a move to the end: (B, L) and (B, 1) -> (B, L + 1).
-    counted = torch.cat([known & complete, complete], 1)
+    # With a move to the end: (B, L) -> (B, L + 1).
+    counted = nn.functional.pad(known, (0, 1), value=True)
+    if complete is not None:
+        counted &= complete.unsqueeze(1)
+    moves = moves.clamp_max(scores.numel() - 1)  # where the tag before is not known
     # (B, L) -> (B, L, 1); then (B, L + 1)
     places = tags.unsqueeze(2)
     gained = scores.flatten()[moves]
