@@ -243,22 +243,27 @@ class ConditionalRandomField(nn.Module):
         inside = tags.clamp(0, self.num_tags - 1)
         named = inside == tags
         known = mask & named
-        if _is_cheap_to_read(tags) and not torch.equal(known, mask):
-            wrong = mask & ~named & (tags != UNKNOWN_TAG)
-            if wrong.any():
-                row, column = wrong.nonzero()[0].tolist()
-                expected = f"0 to {self.num_tags - 1}, or {UNKNOWN_TAG} for unknown, at the kept positions"
-                got = f"{int(tags[row, column])} at [{row}, {column}]"
-                raise _misfit("tags", expected, got, "Use the label2id of this model, or clear the mask there.")
+        if not (_is_cheap_to_read(tags) and torch.equal(known, mask)):
+            self._refuse(tags, mask & ~named)
+            tags = torch.where(named, tags, self.num_tags + 1)
         boundary = tags.new_full((len(tags), 1), self.num_tags)
         # The tag before each position and before the end: (B, L) and (B, 1) -> (B, L + 1).
-        before = torch.cat([boundary, torch.where(named, tags, self.num_tags + 1)], 1)
+        before = torch.cat([boundary, tags], 1)
         if not _keeps_all(mask):
             numbers = torch.arange(1, tags.shape[1] + 1, device=tags.device)
             nearest = nn.functional.pad(torch.where(mask, numbers, 0), (1, 0)).cummax(1).values
             before = before.gather(1, nearest)
         moves = before.mul_(self.num_tags + 1).add_(torch.cat([inside, boundary], 1))
         return _Labels(inside, known & self.allowed.flatten()[moves[:, :-1]], moves)
+
+    def _refuse(self, tags: Tensor, unnamed: Tensor) -> None:
+        """Raise if a tag where unnamed (B, L) is True is not `UNKNOWN_TAG`, on devices where looking costs little."""
+        if not _is_cheap_to_read(tags) or not (wrong := unnamed & (tags != UNKNOWN_TAG)).any():
+            return
+        row, column = wrong.nonzero()[0].tolist()
+        expected = f"0 to {self.num_tags - 1}, or {UNKNOWN_TAG} for unknown, at the kept positions"
+        got = f"{int(tags[row, column])} at [{row}, {column}]"
+        raise _misfit("tags", expected, got, "Use the label2id of this model, or clear the mask there.")
 
     def _check(self, emissions: Tensor | None, mask: Tensor, tags: Tensor | None = None) -> Tensor:
         """Raise on shapes and dtypes that do not fit; return the mask as bool."""
@@ -381,12 +386,14 @@ def _bordered_scores(transitions: Tensor, starts: Tensor, ends: Tensor, allowed:
     return scores.masked_fill_(~allowed, FORBIDDEN_SCORE)
 
 
-def _gaps(kept: Tensor) -> list[Tensor | None]:
-    """Split what each step keeps, bool (S, 2, N), into tensors (2, N, 1), None where it keeps everything."""
-    if _keeps_all(kept):
-        return [None] * len(kept)
-    whole = kept.flatten(1).all(1).tolist() if _is_cheap_to_read(kept) else [False] * len(kept)
-    return [None if is_whole else step for is_whole, step in zip(whole, kept.unsqueeze(3), strict=True)]
+def _gaps(mask: Tensor) -> list[Tensor | None]:
+    """Whether each step from the start and from the end is at a kept position: (2, N, 1); None where all are."""
+    if _keeps_all(mask):
+        return [None] * mask.shape[1]
+    # (L, N) and (L, N) -> (L, 2, N, 1)
+    kept = torch.stack([mask.T, mask.T.flip(0)], 1).unsqueeze(3)
+    whole = kept.flatten(1).all(1).tolist() if _is_cheap_to_read(mask) else [False] * len(kept)
+    return [None if is_whole else step for is_whole, step in zip(whole, kept, strict=True)]
 
 
 def _posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -419,7 +426,7 @@ def _posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> 
     both = torch.stack([matrix, matrix.T])
     scale = state.new_empty(length // _RESCALE_EVERY, 2, batch, 1)
     states, priors, scales = state.unbind(0), prior.unbind(0), scale.unbind(0)
-    for t, kept in enumerate(_gaps(torch.stack([mask.T, mask.T.flip(0)], 1)), 1):
+    for t, kept in enumerate(_gaps(mask), 1):
         now, before = states[t], states[t - 1]
         now.mul_(torch.bmm(before, both, out=priors[t - 1]))
         if kept is not None:
@@ -434,9 +441,8 @@ def _posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> 
     mass = joint.sum(2)  # (L + 1, N)
     # (N,): log c at the end, the scales that its prior was divided by, and what was taken off the scores.
     log_partition = mass[-1].log() + scale[:, 0].log().sum(0).squeeze(1)
-    count = mask.sum(1)
-    log_partition += shift.squeeze(2).masked_fill_(masked, 0).sum(1) + top * (count + 1)
-    log_partition.masked_fill_(count == 0, 0)  # exactly
+    log_partition += shift.squeeze(2).add_(top).masked_fill_(masked, 0).sum(1) + top
+    log_partition.masked_fill_(masked.all(1), 0)  # exactly
     sound = mass.amin(0)
     if len(scale):
         sound *= scale.amin((0, 1)).squeeze(1)
@@ -491,7 +497,7 @@ def _subtract_path(
     # (B, L) -> (B, L, 1); then (B, L + 1)
     places = tags.unsqueeze(2)
     gained = scores.flatten()[moves]
-    gained[:, :-1] += emissions.gather(2, places).squeeze(2)
+    gained[:, :-1].add_(emissions.gather(2, places).squeeze(2))
     # Not a product, as a position that is not kept may hold NaN.
     value -= gained.masked_fill_(~counted, 0).sum(1)
     ones = counted.to(unary.dtype).neg_()
@@ -514,28 +520,29 @@ def _viterbi(emissions: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
     # (N, H, T) -> (H, N, T)
     best[1:, 0, :, :tags] = emissions[:, :half].transpose(0, 1)
     best[1 : rest + 1, 1, :, :tags] = emissions[:, half:].flip(1).transpose(0, 1)
-    kept = mask.new_zeros(half, 2, batch)
-    kept[:, 0], kept[:rest, 1] = mask[:, :half].T, mask[:, half:].flip(1).T
-    gaps = _gaps(kept)
+    gaps = _gaps(mask)[:half]
+    if half > rest:  # The position in the middle belongs to the first half.
+        is_first = torch.arange(2, device=mask.device).view(2, 1, 1).expand(2, batch, 1) == 0
+        gaps[-1] = is_first if gaps[-1] is None else is_first & gaps[-1]
     # Maxima over the first of four dimensions are far faster than over the last: (T + 1, 2, 1, T + 1) [from, , , into].
     moves = torch.stack([scores, scores.T], 1).unsqueeze(2)
     sums, most = best.new_empty(tags + 1, 2, batch, tags + 1), torch.empty_like(best[0])
     # (H + 1, 2, N, T + 1) -> H + 1 tensors (T + 1, 2, N, 1)
     columns, steps = best.permute(0, 3, 1, 2).unsqueeze(4).unbind(0), best.unbind(0)
-    for t, gap in enumerate(gaps, 1):
+    for t, kept in enumerate(gaps, 1):
         torch.add(columns[t - 1], moves, out=sums)
         steps[t].add_(torch.amax(sums, 0, out=most))
-        if gap is not None:
-            torch.where(gap, steps[t], steps[t - 1], out=steps[t])
+        if kept is not None:
+            torch.where(kept, steps[t], steps[t - 1], out=steps[t])
     # (N, T + 1) -> (N, T + 1, T + 1) -> (N,)
     chosen = (steps[-1][0].unsqueeze(2) + scores + steps[-1][1].unsqueeze(1)).flatten(1).argmax(1)
     # One row for each tag of the step nearer to the middle, of both directions: (2 * (T + 1), T + 1).
     into = torch.cat([scores.T, scores])
     offsets = torch.arange(2, device=mask.device).repeat_interleave(batch) * (tags + 1)
     path = [torch.cat([chosen // (tags + 1), chosen % (tags + 1)])]  # of (2 * N,)
-    for score, gap in zip(best[1:-1].flatten(1, 2).unbind(0)[::-1], gaps[:0:-1], strict=True):
+    for score, kept in zip(best[1:-1].flatten(1, 2).unbind(0)[::-1], gaps[:0:-1], strict=True):
         tag = torch.argmax(into.index_select(0, path[-1] + offsets).add_(score), 1)
-        path.append(tag if gap is None else torch.where(gap.flatten(), tag, path[-1]))
+        path.append(tag if kept is None else torch.where(kept.flatten(), tag, path[-1]))
     # H tensors (2 * N,), the middle first -> (H, 2, N)
     found = torch.stack(path).view(half, 2, batch)
     return torch.cat([found[:, 0].flip(0), found[half - rest :, 1]]).T.masked_fill(~mask, UNKNOWN_TAG)
