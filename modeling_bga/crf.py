@@ -387,8 +387,13 @@ def _bordered_scores(transitions: Tensor, starts: Tensor, ends: Tensor, allowed:
 
 
 def _gaps(mask: Tensor) -> list[Tensor | None]:
-    """Whether each step from the start and from the end is at a kept position: (2, N, 1); None where all are."""
-    if _keeps_all(mask):
+    """Which sentences each step from both ends keeps, (2, N, 1), for steps to carry states over what lies between.
+
+    None where there is nothing to carry: where all are kept, and everywhere if no mask has a hole. Masked positions
+    before the first and behind the last kept one hold the boundary, and that may follow itself.
+    """
+    # A mask changes twice around each stretch of kept positions.
+    if _is_cheap_to_read(mask) and not (nn.functional.pad(mask, (1, 1)).diff(dim=1).sum(1) > 2).any():
         return [None] * mask.shape[1]
     # (L, N) and (L, N) -> (L, 2, N, 1)
     kept = torch.stack([mask.T, mask.T.flip(0)], 1).unsqueeze(3)
@@ -415,18 +420,24 @@ def _posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> 
     factors = emissions.to(scores.dtype)
     shift = factors.amax(2, keepdim=True)
     factors = torch.sub(factors, shift).exp_()
+    whole = _keeps_all(mask)
+    if not whole:
+        factors.masked_fill_(masked.unsqueeze(2), 0)  # whatever masked positions hold, NaN included
     # The boundary, and all positions from their emission alone into what follows them: (L + 1, 2, N, T + 1).
     state = factors.new_zeros(length + 1, 2, batch, tags + 1)
     state[0, :, :, tags] = 1
     # (N, L, T) -> (L, N, T)
     state[1:, 0, :, :tags], state[1:, 1, :, :tags] = factors.transpose(0, 1), factors.flip(1).transpose(0, 1)
+    if not whole:
+        state[1:, 0, :, tags], state[1:, 1, :, tags] = masked.T, masked.T.flip(0)
     prior = torch.empty_like(state)  # of the step behind each
     top = scores.max()
     matrix = torch.exp(scores - top)
+    matrix[-1, -1] = 1  # from boundary to boundary, without a scale to count
     both = torch.stack([matrix, matrix.T])
     scale = state.new_empty(length // _RESCALE_EVERY, 2, batch, 1)
     states, priors, scales = state.unbind(0), prior.unbind(0), scale.unbind(0)
-    for t, kept in enumerate(_gaps(mask), 1):
+    for t, kept in enumerate([None] * length if whole else _gaps(mask), 1):
         now, before = states[t], states[t - 1]
         now.mul_(torch.bmm(before, both, out=priors[t - 1]))
         if kept is not None:
@@ -517,10 +528,16 @@ def _viterbi(emissions: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
     half, rest = (length + 1) // 2, length // 2
     best = scores.new_full((half + 1, 2, batch, tags + 1), -torch.inf)
     best[0, :, :, tags] = 0
+    whole = _keeps_all(mask)
+    if not whole:
+        emissions = emissions.masked_fill(~mask.unsqueeze(2), -torch.inf)
     # (N, H, T) -> (H, N, T)
     best[1:, 0, :, :tags] = emissions[:, :half].transpose(0, 1)
     best[1 : rest + 1, 1, :, :tags] = emissions[:, half:].flip(1).transpose(0, 1)
-    gaps = _gaps(mask)[:half]
+    if not whole:
+        best[1:, 0, :, tags].masked_fill_(~mask[:, :half].T, 0)
+        best[1 : rest + 1, 1, :, tags].masked_fill_(~mask[:, half:].flip(1).T, 0)
+    gaps = [None] * half if whole else _gaps(mask)[:half]
     if half > rest:  # The position in the middle belongs to the first half.
         is_first = torch.arange(2, device=mask.device).view(2, 1, 1).expand(2, batch, 1) == 0
         gaps[-1] = is_first if gaps[-1] is None else is_first & gaps[-1]
