@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 SPACE_INSTALLED := $(VENV)/installed_space
 
-.PHONY: help install demo test space-test lint package clean
+.PHONY: help install demo test space-test timm-test lint package clean
 
 help:
 	@echo "make demo     install, then run the quickstart: a few minutes on two cores"
 	@echo "make test     install, then run all tests"
 	@echo "make space-test  install gradio too, and test examples/space; in a browser if there is a chromium"
+	@echo "make timm-test   put timm and torchvision into build/timm, and test the encoders of timm"
 	@echo "make lint     install, then ruff and mypy"
 	@echo "make package  build the wheel and the source distribution, and look inside"
 
@@ -36,6 +37,14 @@ $(SPACE_INSTALLED): $(INSTALLED)
 
 space-test: $(SPACE_INSTALLED)
 	$(BIN)/python -m pytest tests/examples/test_space.py -rs
+
+# Not into the environment: where transformers finds torchvision, it uses other image processors.
+build/timm: constraints.txt setup.cfg | $(INSTALLED)
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt --upgrade --target $@ timm torchvision
+	touch $@
+
+timm-test: install build/timm
+	PYTHONPATH=build/timm:tests $(BIN)/python -m pytest -p torchvision_operators tests/modeling_bga/test_timm.py -rs
 
 lint: install
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration import TEXT_ENCODERS, VISION_ENCODERS, BgaMnerConfig
+from .configuration import TEXT_ENCODERS, VISION_ENCODERS, BgaMnerConfig, ConvStagesConfig
 from .modeling_bga import (
     BgaMnerForTokenClassification,
     BgaMnerModel,
@@ -19,6 +19,7 @@ from .modeling_bga import (
     CollapseAlarmCallback,
     ConditionalRandomField,
     LossPartsCallback,
+    layerwise_parameter_groups,
 )
 from .processing import (
     BadPictureError,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         alignment_report,
         bootstrap_interval,
         build_compute_metrics,
+        cache_vision_states,
         map_labels,
         mismatch_pictures,
         paired_bootstrap,
@@ -73,13 +75,16 @@ __all__ = [
     "CollapseAlarmCallback",
     "ConditionalRandomField",
     "ConllReport",
+    "ConvStagesConfig",
     "DataCollatorForMner",
     "LossPartsCallback",
     "MnerMetric",
     "alignment_report",
     "bootstrap_interval",
     "build_compute_metrics",
+    "cache_vision_states",
     "labels_from_tags",
+    "layerwise_parameter_groups",
     "load_picture",
     "map_labels",
     "mismatch_pictures",

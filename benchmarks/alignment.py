@@ -301,7 +301,7 @@ class Benchmark:
         rows, boxes = self.new_pairs, self.corpus.test_unseen_labels["object_box"]
         concepts = self.corpus.test_unseen_labels["concept"]
         collate, config = DataCollatorForMner(self.processor), model.config
-        side = config.image_size // config.vision_config.patch_size
+        side = config.vision_grid_side
         kept: dict[str, list[float]] = {"patches": [], "object": [], "mismatched": [], "tokens": [], "name": []}
         model.eval()
         for start in range(0, len(rows), 64):
@@ -311,9 +311,9 @@ class Benchmark:
             with torch.no_grad():
                 output = model(**batch)
                 mismatched = model(**batch | {"pixel_values": batch["pixel_values"].roll(1, 0)})
-            class_tokens = int(config.has_vision_class_token)
-            patches = output.vision_keep_masks[-1][:, class_tokens:]
-            others = mismatched.vision_keep_masks[-1][:, class_tokens:].mean(dim=1)
+            first = config.num_vision_prefix_tokens
+            patches = output.vision_keep_masks[-1][:, first:]
+            others = mismatched.vision_keep_masks[-1][:, first:].mean(dim=1)
             differ = [before != concept for before, concept in zip([of_batch[-1], *of_batch], of_batch, strict=False)]
             kept["mismatched"] += others[torch.tensor(differ)].tolist()
             # (batch, patches) -> (batch, rows, columns)

@@ -1,23 +1,27 @@
 """Configuration of the BGA-MNER model: every default lives here, and nowhere else."""
 
+import math
 from copy import deepcopy
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .hub_export import RemoteCodeMixin, auto_map, custom_pipelines
+from .configuration_conv_stages import CONV_STAGES, ConvStagesConfig
+from .encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
+from .hub_export import RemoteCodeMixin, auto_map, custom_pipelines, is_hub_name
 
 
-TEXT_ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
-"""`model_type` of the text encoders whose attention takes generated features."""
+TEXT_ENCODERS = tuple(TEXT_FAMILIES)
+"""`model_type` of the text encoders whose layers can read generated features."""
 
-VISION_ENCODERS = ("clip_vision_model", "vit", "dinov2", "siglip_vision_model")
-"""`model_type` of the vision encoders whose attention takes generated features."""
+VISION_ENCODERS = (*VISION_FAMILIES, *BACKBONE_FAMILIES)
+"""`model_type` of the vision encoders: transformers, and convolutional ones, which get new transformer layers."""
 
-_VISION_TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
+_VISION_TOWERS = {family.tower_of: name for name, family in VISION_FAMILIES.items() if family.tower_of}
 _DEFAULT_ALIGNED_LAYERS = 4
 
 
@@ -35,7 +39,8 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         the paper.
     vision_config : dict or PreTrainedConfig, optional
         Vision encoder; `model_type` one of `VISION_ENCODERS`, "clip_vision_model" where a dict names none. A whole
-        CLIP or SigLIP configuration stands for its vision tower. Default: CLIP ViT-B/32, as in the paper.
+        CLIP or SigLIP configuration stands for its vision tower. A convolutional encoder is wrapped in a
+        [`ConvStagesConfig`], which may also be given itself. Default: CLIP ViT-B/32, as in the paper.
     num_bga_layers : int, optional
         Number of stages: one stands before each of the last `num_bga_layers` layers of both encoders, paired from the
         top. Default: 4, or the depth of the shallower encoder if that is less. The paper aligns all 12 layers; every
@@ -66,9 +71,9 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         the features only enter the losses.
     generator_num_layers : int, default 1
         Decoder layers of a cross-modal generator.
-    generator_ffn_ratio : int or float, default 2
-        Width of a generator's feed-forward block over the width of the features it generates. 4 is the usual ratio;
-        2 is chosen because the generator runs at inference.
+    generator_ffn_ratio : int or float, default 1
+        Width of a generator's feed-forward block over the width of the features it generates. 4 is the usual ratio; 1
+        is chosen because the generator runs at inference, and 2 did no better on the generated corpus.
     generator_dropout : float, default 0.1
         Dropout in the generators, as in BERT.
     gate_initial_bias : float, default -4.0
@@ -171,7 +176,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     use_image_to_text: bool = True
     hybrid_attention: Literal["text", "both", "none"] = "text"
     generator_num_layers: int = 1
-    generator_ffn_ratio: int | float = 2
+    generator_ffn_ratio: int | float = 1
     generator_dropout: int | float = 0.1
     gate_initial_bias: int | float = -4.0
     reconstruction_weight: int | float = 1.0
@@ -205,7 +210,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
                 kwargs.pop(name, None)
         # Copies: the model sets their attention implementation, which is no business of whoever made them.
         self.text_config = deepcopy(self.text_config)
-        self.vision_config = _vision_tower(deepcopy(self.vision_config))
+        self.vision_config = _with_stages(_vision_tower(deepcopy(self.vision_config)))
         if self.id2label is None and self.label2id is not None:
             self.id2label = {int(index): label for label, index in self.label2id.items()}
         super().__post_init__(**kwargs)
@@ -219,10 +224,12 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
                     f"label2id={self.label2id}. Pass only one of them; the other is made from it."
                 )
             self.label2id = derived
-        if self.vision_config.model_type == "siglip_vision_model":
-            self.vision_config.vision_use_head = False  # its pooling head would be loaded and never used
+        if hasattr(self.vision_config, "vision_use_head"):
+            self.vision_config.vision_use_head = False  # SigLIP's pooling head would be loaded and never used
         if self.image_size is None:
-            self.image_size = _square_side(self.vision_config.image_size, "vision_config.image_size")
+            self.image_size = self._own_image_size()
+        if self.vision_config.model_type == CONV_STAGES:
+            self.vision_config.fit_pictures(self.image_size)
         if self.num_bga_layers is None:
             depths = (self.text_config.num_hidden_layers, self.vision_config.num_hidden_layers)
             self.num_bga_layers = min(_DEFAULT_ALIGNED_LAYERS, *depths)
@@ -237,8 +244,17 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         self._check_switches()
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """Return what `config.json` holds: what differs from the defaults, and the classes that read the folder."""
-        return {**super().to_diff_dict(), "auto_map": auto_map(), "custom_pipelines": custom_pipelines()}
+        """Return what `config.json` holds: what differs from the defaults, and the classes that read the folder.
+
+        Where an encoder came from is named only if it is a name on the Hub: a folder of the machine that trained the
+        model is nobody else's business.
+        """
+        values = super().to_diff_dict()
+        for name in ("text_config", "vision_config"):
+            source = values.get(name, {}).get("_name_or_path")
+            if source is not None and (Path(source).exists() or not is_hub_name(source)):
+                values[name] = {key: value for key, value in values[name].items() if key != "_name_or_path"}
+        return {**values, "auto_map": auto_map(), "custom_pipelines": custom_pipelines()}
 
     @property
     def num_stages(self) -> int:
@@ -252,20 +268,42 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
 
     @property
     def num_vision_tokens(self) -> int:
-        """Positions of the vision encoder: one per patch, and the class token where the encoder has one."""
-        patch = _square_side(self.vision_config.patch_size, "vision_config.patch_size")
-        return ((self.image_size or 0) // patch) ** 2 + self.has_vision_class_token
+        """Positions of the vision encoder: one per patch, behind class and register tokens, if it has any."""
+        return self.vision_grid_side**2 + self.num_vision_prefix_tokens
+
+    @property
+    def vision_grid_side(self) -> int:
+        """Number of patches, or of cells of a feature map, along either side of a picture."""
+        if self.vision_config.model_type == CONV_STAGES:
+            return self.vision_config.grid_side
+        return (self.image_size or 0) // _square_side(self.vision_config.patch_size, "vision_config.patch_size")
+
+    @property
+    def num_vision_prefix_tokens(self) -> int:
+        """Positions of the vision encoder that stand for no patch: the class token, and registers behind it."""
+        if not self.has_vision_class_token:
+            return 0
+        return 1 + getattr(self.vision_config, "num_register_tokens", 0)
 
     @property
     def has_vision_class_token(self) -> bool:
         """Whether position 0 of the vision encoder is a class token."""
-        return self.vision_config.model_type != "siglip_vision_model"
+        family = VISION_FAMILIES.get(self.vision_config.model_type)
+        return family is not None and family.has_class_token
+
+    def _own_image_size(self) -> int:
+        """Return the picture size that the vision encoder was made for."""
+        if hasattr(self.vision_config, "image_size"):
+            return _square_side(self.vision_config.image_size, "vision_config.image_size")
+        # NaFlex: it was trained on any shape of so many patches
+        patch = _square_side(self.vision_config.patch_size, "vision_config.patch_size")
+        return math.isqrt(self.vision_config.num_patches) * patch
 
     def _check_encoders(self) -> None:
         """Refuse encoders whose attention would drop the generated features without a word."""
         for kind, config, supported in (
             ("text", self.text_config, TEXT_ENCODERS),
-            ("vision", self.vision_config, VISION_ENCODERS),
+            ("vision", self.vision_config, (*VISION_ENCODERS, CONV_STAGES)),
         ):
             if config.model_type not in supported:
                 raise ValueError(
@@ -290,10 +328,10 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
                 f"(text {depths['text']}, vision {depths['vision']} layers), but is {self.num_bga_layers}. Lower it "
                 "or leave it out. To train without alignment, switch off use_text_to_image and use_image_to_text."
             )
-        patch = _square_side(self.vision_config.patch_size, "vision_config.patch_size")
-        if (self.image_size or 0) < patch:
+        if self.vision_grid_side < 1:
             raise ValueError(
-                f"image_size must be at least one patch of {patch} pixels, but is {self.image_size}. Raise it."
+                f"image_size must be at least one patch of {self.vision_config.patch_size} pixels, but is "
+                f"{self.image_size}. Raise it."
             )
         if sorted(self.id2label) != list(range(len(self.id2label))):
             raise ValueError(
@@ -354,6 +392,16 @@ def _vision_tower(config: dict | PreTrainedConfig | None) -> dict | PreTrainedCo
         return config.vision_config
     if isinstance(config, dict) and config.get("model_type") in _VISION_TOWERS:
         return {"model_type": _VISION_TOWERS[config["model_type"]], **config.get("vision_config", {})}
+    return config
+
+
+def _with_stages(config: dict | PreTrainedConfig | None) -> dict | PreTrainedConfig | None:
+    """Put new transformer layers on top of a convolutional encoder, and return any other configuration as it is."""
+    kind = config.model_type if isinstance(config, PreTrainedConfig) else (config or {}).get("model_type")
+    if kind in BACKBONE_FAMILIES:
+        return ConvStagesConfig(backbone_config=config)
+    if kind == CONV_STAGES and isinstance(config, dict):
+        return ConvStagesConfig(**{name: value for name, value in config.items() if name != "model_type"})
     return config
 
 

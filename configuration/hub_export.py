@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
 
 # `from .file import` and `from ..folder.file import`; the groups are what stands before, the folder and the file.
 _RELATIVE_IMPORT = re.compile(r"^(\s*from )\.(?:\.(\w+)\.)?(\w+)(?= import )", re.MULTILINE)
@@ -135,9 +137,33 @@ def flatten(file: Path) -> dict[str, str]:
     return dict(sorted(flat.items()))
 
 
+def is_hub_name(name: str) -> bool:
+    """Whether a string can be the name of a repository on the Hub, such as "google-bert/bert-base-cased".
+
+    Examples
+    --------
+    >>> is_hub_name("google-bert/bert-base-cased"), is_hub_name("/home/me/model")
+    (True, False)
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
 def _reference(loaded: type) -> str:
     """Name a class as transformers does in a repository: file and class."""
     return f"{loaded.__module__.rpartition('.')[2]}.{loaded.__name__}"
 
 
-__all__ = ["RemoteCodeMixin", "auto_map", "code_files", "custom_pipelines", "entry_points", "flatten", "write_code"]
+__all__ = [
+    "RemoteCodeMixin",
+    "auto_map",
+    "code_files",
+    "custom_pipelines",
+    "entry_points",
+    "flatten",
+    "is_hub_name",
+    "write_code",
+]

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers.utils import logging
 
 from .configuration_bga_mner import BgaMnerConfig
+from .hub_export import is_hub_name
 from .model_card_template import TEMPLATE
 
 
@@ -193,8 +193,8 @@ def _metadata(summary: Mapping[str, Any], tagger: bool, texts: Sequence[str], ta
         library_name="transformers",
         pipeline_tag="token-classification" if tagger else "feature-extraction",
         tags=tags,
-        base_model=list(filter(_is_hub_name, base_models)) or None,
-        datasets=list(filter(_is_hub_name, summary.get("datasets", []))) or None,
+        base_model=list(filter(is_hub_name, base_models)) or None,
+        datasets=list(filter(is_hub_name, summary.get("datasets", []))) or None,
         metrics=list(_METRICS) if results else None,
         model_name=(summary.get("name") or "BGA-MNER") if results else None,
         eval_results=results or None,
@@ -225,14 +225,6 @@ def _eval_results(summary: Mapping[str, Any]) -> list[EvalResult]:
                 )
                 results.append(result)
     return results
-
-
-def _is_hub_name(name: str) -> bool:
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
 
 
 def reads_at_inference(config: BgaMnerConfig) -> str:

@@ -55,6 +55,7 @@ from bga_mner import (
     DataCollatorForMner,
     LossPartsCallback,
     build_compute_metrics,
+    cache_vision_states,
     labels_from_tags,
     load_picture,
     predict,
@@ -113,6 +114,9 @@ class ModelArguments:
     )
     config_overrides: str | None = _flag(None, "Further options of BgaMnerConfig: key=value,key=value.")
     freeze_vision_encoder: bool = _flag(False, "Keep the vision encoder's weights.")
+    cache_vision_states: bool = _flag(
+        False, "With --freeze_vision_encoder: run it once over all pictures; they take space beside the training data."
+    )
     language: str | None = _flag(None, "For the model card: language of the texts, such as 'en'.")
     license: str | None = _flag(None, "For the model card: license of the weights, such as 'cc-by-4.0'.")
 
@@ -494,8 +498,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     else:
         pictures = any(report.pictures_found for _, report in parts.values())
         model, processor = _combine(arguments.text_model, arguments.vision_model, labels, options, pictures)
-    if not model.config.text_only:
-        model.bga_mner.vision_encoder.requires_grad_(not arguments.freeze_vision_encoder)
+    if arguments.freeze_vision_encoder and not model.config.text_only:
+        model.freeze_vision_encoder()
+    if arguments.cache_vision_states and "do_train" in wanted and "image" in parts["train"][0].column_names:
+        train, report = parts["train"]
+        with training.main_process_first(desc="vision states"):
+            parts["train"] = cache_vision_states(train, model.to(training.device), processor), report
     longest = longest_text(model.config.text_config)
     processor.tokenizer.model_max_length = min(default_max_length(processor.tokenizer), longest)
     if data.max_length is not None and data.max_length > longest:

@@ -5,6 +5,7 @@ from .crf import ConditionalRandomField, bio_constraints
 from .loss_logging import LossPartsCallback
 from .modeling_bga_mner import BgaMnerForTokenClassification, BgaMnerModel
 from .outputs import BgaMnerModelOutput, BgaMnerTokenClassifierOutput
+from .parameter_groups import layerwise_parameter_groups
 from .pretrained_model import BgaMnerPreTrainedModel
 
 
@@ -18,4 +19,5 @@ __all__ = [
     "ConditionalRandomField",
     "LossPartsCallback",
     "bio_constraints",
+    "layerwise_parameter_groups",
 ]

@@ -16,7 +16,6 @@ def feature_distance(
     target: torch.Tensor,
     weight: torch.Tensor,
     distance: str,
-    normalize_target: bool,
 ) -> torch.Tensor:
     r"""Weighted mean distance of generated and real features, one number per sentence.
 
@@ -34,8 +33,6 @@ def feature_distance(
         0 at padding.
     distance : {"mse", "smooth_l1", "cosine"}
         Distance of two vectors; the first two are averaged over dimensions.
-    normalize_target : bool
-        Whether to layer-normalise each target vector first.
 
     Returns
     -------
@@ -45,13 +42,11 @@ def feature_distance(
     Examples
     --------
     >>> generated, target = torch.zeros(1, 2, 4), torch.tensor([[[1.0, 1, 1, 1], [9, 9, 9, 9]]])
-    >>> feature_distance(generated, target, torch.tensor([[1.0, 0.0]]), "mse", normalize_target=False)
+    >>> feature_distance(generated, target, torch.tensor([[1.0, 0.0]]), "mse")
     tensor([1.])
     """
     generated, target = generated.float(), target.detach().float()
     weight = weight.float()
-    if normalize_target:
-        target = F.layer_norm(target, target.shape[-1:])
     if distance == "mse":
         distances = F.mse_loss(generated, target, reduction="none").mean(dim=-1)
     elif distance == "smooth_l1":
@@ -62,6 +57,25 @@ def feature_distance(
         raise ValueError(f"The distance must be 'mse', 'smooth_l1' or 'cosine', but is {distance!r}.")
     # (batch, length) -> (batch,)
     return (distances * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+
+
+def reconstruction_target(states: torch.Tensor, normalize: bool) -> torch.Tensor:
+    """Return what is to be generated of real states (batch, length, width), in float32 and without a gradient.
+
+    Parameters
+    ----------
+    states : torch.FloatTensor of shape (batch, length, width)
+        Real features.
+    normalize : bool
+        Whether to layer-normalise each vector.
+
+    Returns
+    -------
+    torch.FloatTensor of shape (batch, length, width)
+        The target.
+    """
+    target = states.detach().float()
+    return F.layer_norm(target, target.shape[-1:]) if normalize else target
 
 
 def mean_over_batch(per_sentence: list[torch.Tensor], counted: torch.Tensor) -> torch.Tensor:
@@ -150,13 +164,19 @@ def alignment_losses(
     """
 
     def distance(generated: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return feature_distance(generated, target, weight, config.reconstruction_distance, config.normalize_targets)
+        return feature_distance(generated, target, weight, config.reconstruction_distance)
+
+    def target(states: torch.Tensor) -> torch.Tensor:
+        return reconstruction_target(states, config.normalize_targets)
 
     stages = range(config.num_stages)
     textual_weight = text.last.new_ones(text.last.shape[:2]) if padding_mask is None else padding_mask
     visual_weight = vision.last.new_ones(vision.last.shape[:2])
-    visual = [(vision.target(stage, config.visual_target), visual_weight) for stage in stages]
-    textual = [(text.states[stage], textual_weight) for stage in stages]
+    if config.visual_target == "last":
+        visual = [(target(vision.last), visual_weight)] * len(stages)
+    else:
+        visual = [(target(vision.states[stage]), visual_weight) for stage in stages]
+    textual = [(target(text.states[stage]), textual_weight) for stage in stages]
 
     reconstruction_loss = cycle_loss = None
     if config.reconstruction_weight > 0:
@@ -170,8 +190,8 @@ def alignment_losses(
         text_bias = padding_bias(padding_mask, text.states[0].dtype)
         # all stages in one pass each: (stages * batch, length, width)
         stacked_bias = None if text_bias is None else text_bias.repeat(len(stages), 1)
-        to_text_states = to_text(torch.cat(text.generated), None, text.states[0].shape[1], stacked_bias)
-        to_vision_states = to_vision(torch.cat(vision.generated), stacked_bias, config.num_vision_tokens)
+        to_text_states = to_text(torch.cat(text.generated), None, vision.queries)
+        to_vision_states = to_vision(torch.cat(vision.generated), stacked_bias, text.queries)
         back_to_text, back_to_vision = to_text_states.chunk(len(stages)), to_vision_states.chunk(len(stages))
         returned = ((back_to_text, textual), (back_to_vision, visual))
         cycle_loss = torch.stack(
@@ -180,4 +200,10 @@ def alignment_losses(
     return reconstruction_loss, cycle_loss
 
 
-__all__ = ["alignment_losses", "feature_distance", "keep_budget_loss", "mean_over_batch"]
+__all__ = [
+    "alignment_losses",
+    "feature_distance",
+    "keep_budget_loss",
+    "mean_over_batch",
+    "reconstruction_target",
+]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from .context_sampler import ContextSampler
-from .cross_modal_generator import CrossModalGenerator
-from .encoders import encoder_layers
-from .hybrid_attention import HybridProjection
+from .cross_modal_generator import CrossModalGenerator, PreparedQueries
+from .encoders import LayerCall
+from .hybrid_attention import HybridProjection, HybridStates
 from .keep_mask import keep_mask_bias
 
 
@@ -46,6 +45,8 @@ class BranchTrace:
         False at padding; None where there is none.
     class_token_mask : torch.BoolTensor of shape (batch, length) or None
         True at the class token; None where there is none.
+    queries : PreparedQueries or None
+        Modality queries of what is generated, the same for all stages; None before the first generation.
     """
 
     last: torch.Tensor
@@ -56,6 +57,7 @@ class BranchTrace:
     keep_biases: list[torch.Tensor] = field(default_factory=list)
     generated: list[torch.Tensor] = field(default_factory=list)
     hidden_states: list[torch.Tensor] = field(default_factory=list)
+    queries: PreparedQueries | None = None
 
     def target(self, stage: int, which: str) -> torch.Tensor:
         """Return what a stage's generator aims at: the "last" states, or those that enter the stage's "layer"."""
@@ -94,7 +96,7 @@ class AlignedBranch(nn.Module):
 
     def forward(
         self,
-        encoder: PreTrainedModel,
+        layers: Sequence[LayerCall],
         states: torch.Tensor,
         padding_mask: torch.Tensor | None,
         class_token_mask: torch.Tensor | None,
@@ -105,8 +107,8 @@ class AlignedBranch(nn.Module):
 
         Parameters
         ----------
-        encoder : PreTrainedModel
-            Encoder of this modality.
+        layers : sequence of LayerCall
+            Layers of this modality's encoder, ready for this batch.
         states : torch.FloatTensor of shape (batch, length, width)
             Embeddings.
         padding_mask : torch.BoolTensor of shape (batch, length) or None
@@ -126,21 +128,18 @@ class AlignedBranch(nn.Module):
             Of all stages.
         """
         trace = BranchTrace(states, padding_mask, class_token_mask)
-        layers = encoder_layers(encoder)
         first_stage = len(layers) - self.num_stages
-        # (batch, length) -> (batch, 1, 1, length)
-        own_mask = None if padding_mask is None else padding_mask[:, None, None, :]
         for index, layer in enumerate(layers):
             if output_hidden_states:
                 trace.hidden_states.append(states)
-            layer_mask = own_mask
+            layer_mask: torch.Tensor | HybridStates | None = layer.own_mask
             stage = index - first_stage
             if stage >= 0:
                 trace.states.append(states)
                 features = None if at_stage is None else at_stage(stage, trace)
                 if self.projections is not None and features is not None:
-                    layer_mask = self.projections[stage](features.features, own_mask, features.bias)
-            states = layer(states, layer_mask)
+                    layer_mask = self.projections[stage](features.features, layer.own_mask, features.bias)
+            states = layer.run(states, layer_mask)
         trace.last = states
         if output_hidden_states:
             trace.hidden_states.append(states)
@@ -169,7 +168,7 @@ class AlignedBranch(nn.Module):
         trace.keep_masks.append(keep)
         trace.keep_biases.append(keep_mask_bias(keep, trace.padding_mask, self.training))
 
-    def generate(self, trace: BranchTrace, target_length: int, target_bias: torch.Tensor | None) -> None:
+    def generate(self, trace: BranchTrace, target_length: int, target_mask: torch.Tensor | None) -> None:
         """Generate the other modality's features for all stages that were sampled since the last call.
 
         Parameters
@@ -178,18 +177,25 @@ class AlignedBranch(nn.Module):
             Of this branch; the features are appended to its `generated`. Nothing happens without a generator.
         target_length : int
             Number of positions to generate.
-        target_bias : torch.FloatTensor of shape (batch, target_length) or None
-            Very negative at the other modality's padding.
+        target_mask : torch.BoolTensor of shape (batch, target_length) or None
+            False at the other modality's padding; None where there is none.
         """
         stages = range(len(trace.generated), len(trace.keep_masks))
         if self.generator is None or len(stages) == 0:
             return
+        if trace.queries is None:
+            trace.queries = self.generator.prepare(target_length, target_mask)
         # all in one pass: (stages * batch, length, width)
-        states = torch.cat([trace.states[stage] for stage in stages])
-        bias = torch.cat([trace.keep_biases[stage] for stage in stages])
-        if target_bias is not None:
-            target_bias = target_bias.repeat(len(stages), 1)
-        trace.generated.extend(self.generator(states, bias, target_length, target_bias).chunk(len(stages)))
+        states = _stack([trace.states[stage] for stage in stages])
+        bias = _stack([trace.keep_biases[stage] for stage in stages])
+        generated = self.generator(states, bias, trace.queries)
+        # not `chunk`, which fixes the batch size when the model is exported
+        trace.generated.extend(generated.unflatten(0, (len(stages), -1)).unbind())
+
+
+def _stack(stages: list[torch.Tensor]) -> torch.Tensor:
+    """Lay stages behind each other along the batch; a single one isn't copied."""
+    return stages[0] if len(stages) == 1 else torch.cat(stages)
 
 
 __all__ = ["AlignedBranch", "BranchTrace", "ReadFeatures"]

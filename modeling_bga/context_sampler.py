@@ -74,8 +74,10 @@ class ContextSampler(nn.Module):
         local, context = F.gelu(self.local_global(self.norm(states))).chunk(2, dim=-1)
         weight = previous_keep.unsqueeze(-1)  # (batch, length, 1)
         mean = (context * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True).clamp(min=1)
-        joined = torch.cat([local, mean.expand_as(context)], dim=-1)
-        return self.decision(F.gelu(self.hidden(joined))) + self.decision_bias
+        # `hidden` of [local, mean] joined, without joining: the mean is the same for all positions
+        of_local, of_mean = self.hidden.weight.chunk(2, dim=1)
+        hidden = F.linear(local, of_local, self.hidden.bias) + F.linear(mean, of_mean)
+        return self.decision(F.gelu(hidden)) + self.decision_bias
 
     def forward(
         self,

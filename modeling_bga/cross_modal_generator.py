@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+
+class PreparedQueries(NamedTuple):
+    """Modality queries that have read each other: the same for every source, so for all stages and for the cycle.
+
+    Attributes
+    ----------
+    states : torch.FloatTensor of shape (batch or 1, queries, width)
+        The queries, after the first layer's self-attention.
+    asked : torch.FloatTensor of shape (batch or 1, queries, width)
+        The same, projected for the first layer's cross-attention.
+    visible : torch.BoolTensor of shape (batch or 1, 1, 1 or queries, queries) or None
+        Which queries each query may read in further layers; None for all.
+    """
+
+    states: torch.Tensor
+    asked: torch.Tensor
+    visible: torch.Tensor | None
 
 
 class GeneratorAttention(nn.Module):
@@ -32,17 +53,17 @@ class GeneratorAttention(nn.Module):
         self.value = nn.Linear(source_width, width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, queries: torch.Tensor, source: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, asked: torch.Tensor, source: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Attend.
 
         Parameters
         ----------
-        queries : torch.FloatTensor of shape (batch or 1, queries, width)
-            What asks.
+        asked : torch.FloatTensor of shape (batch or 1, queries, width)
+            What asks, projected by `query`.
         source : torch.FloatTensor of shape (batch, length, source_width)
             What is read.
-        bias : torch.FloatTensor of shape (batch, length) or None
-            Added to the scores of the source positions.
+        mask : torch.BoolTensor or FloatTensor of shape (batch or 1, 1, 1 or queries, length), or None
+            Which source positions are read, or what is added to their scores.
 
         Returns
         -------
@@ -50,11 +71,10 @@ class GeneratorAttention(nn.Module):
             What was read.
         """
         attended = F.scaled_dot_product_attention(
-            # queries that don't depend on the input come as a batch of one
-            self._split(self.query(queries)).expand(len(source), -1, -1, -1),
+            self._split(asked).expand(source.shape[0], -1, -1, -1),
             self._split(self.key(source)),
             self._split(self.value(source)),
-            attn_mask=None if bias is None else bias[:, None, None, :].to(queries.dtype),
+            attn_mask=mask,
             dropout_p=self.dropout if self.training else 0.0,
         )
         # (batch, heads, queries, head width) -> (batch, queries, width)
@@ -78,25 +98,30 @@ class GeneratorLayer(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(width, ffn_width), nn.GELU(), nn.Linear(ffn_width, width))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self,
-        queries: torch.Tensor,
-        source: torch.Tensor,
-        source_bias: torch.Tensor | None,
-        query_bias: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Return the queries, one layer on; shapes as in [`CrossModalGenerator`]."""
+    def read_each_other(self, queries: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
+        """Return the queries after their self-attention; shapes as in [`PreparedQueries`]."""
         normed = self.self_norm(queries)
-        queries = queries + self.dropout(self.self_attention(normed, normed, query_bias))
-        queries = queries + self.dropout(self.cross_attention(self.cross_norm(queries), source, source_bias))
+        return queries + self.dropout(self.self_attention(self.self_attention.query(normed), normed, visible))
+
+    def ask(self, queries: torch.Tensor) -> torch.Tensor:
+        """Project the queries for their cross-attention; the shape stays."""
+        return self.cross_attention.query(self.cross_norm(queries))
+
+    def read(
+        self, queries: torch.Tensor, asked: torch.Tensor, source: torch.Tensor, source_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the queries after they have read the source, and after the feed-forward block."""
+        queries = queries + self.dropout(self.cross_attention(asked, source, source_mask))
         return queries + self.dropout(self.ffn(self.ffn_norm(queries)))
 
 
 class CrossModalGenerator(nn.Module):
     """Generate features of one modality from the states of the other; one per direction, shared by all stages.
 
-    A transformer decoder whose inputs are learned modality queries, one per target position, which attend to the
-    source states under the source's keep mask.
+    A transformer decoder whose inputs are learned modality queries, one per target position, which attend to each other
+    and to the source states under the source's keep mask. Where the target is ordered and of any length, as texts are,
+    queries attend to those before them only: then neither the length nor padding of the target makes a difference, and
+    what the first block does to the queries is the same for all texts, and computed once.
 
     Parameters
     ----------
@@ -112,6 +137,8 @@ class CrossModalGenerator(nn.Module):
         Width of the feed-forward block over `target_width`.
     dropout : float
         Dropout probability.
+    causal : bool
+        Whether a query attends only to those before it.
     """
 
     def __init__(
@@ -123,8 +150,10 @@ class CrossModalGenerator(nn.Module):
         num_layers: int,
         ffn_ratio: float,
         dropout: float,
+        causal: bool,
     ) -> None:
         super().__init__()
+        self.causal = causal
         ffn_width = int(target_width * ffn_ratio)
         self.modality_queries = nn.Parameter(torch.empty(max_target_length, target_width))
         self.source_norm = nn.LayerNorm(source_width)
@@ -135,45 +164,92 @@ class CrossModalGenerator(nn.Module):
         # A LayerNorm fixes the length of what comes out; unsure of its target, a generator has to give less.
         self.output = nn.Linear(target_width, target_width)
 
-    def forward(
-        self,
-        source: torch.Tensor,
-        source_bias: torch.Tensor | None,
-        target_length: int,
-        target_bias: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Generate.
+    def prepare(self, target_length: int, target_mask: torch.Tensor | None = None) -> PreparedQueries:
+        """Let the modality queries of a batch's targets read each other.
 
         Parameters
         ----------
-        source : torch.FloatTensor of shape (batch, length, source_width)
-            States of the modality that is read.
-        source_bias : torch.FloatTensor of shape (batch, length) or None
-            Log of the source's keep mask, added to the attention scores.
         target_length : int
             How many positions to generate.
-        target_bias : torch.FloatTensor of shape (batch, target_length), optional
-            Very negative at the target's padding, so that real positions don't depend on how much of it there is.
+        target_mask : torch.BoolTensor of shape (batch, target_length), optional
+            False at the targets' padding: other positions count from there, so that on whichever side a text is padded,
+            its first token is asked for by the first query.
 
         Returns
         -------
-        torch.FloatTensor of shape (batch, target_length, target_width)
-            Generated features.
+        PreparedQueries
+            For any number of sources.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer queries than positions.
         """
         if target_length > len(self.modality_queries):
             raise ValueError(
                 f"The generator has {len(self.modality_queries)} modality queries, but {target_length} positions were "
                 "asked for. Shorten the text to the text encoder's maximum, or use pictures of config.image_size."
             )
-        # (max target length, width) -> (1, target length, width): without a target bias, what the first block does to
-        # the queries is the same for the whole batch, and computed once
-        queries = self.modality_queries[:target_length].unsqueeze(0)
-        if target_bias is not None:
-            queries = queries.expand(len(source), -1, -1)
+        first = self.layers[0]
+        visible = None
+        if self.causal:
+            # (target length, target length) -> (1, 1, target length, target length)
+            ones = torch.ones(target_length, target_length, dtype=torch.bool, device=self.modality_queries.device)
+            visible = ones.tril()[None, None]
+        # (max target length, width) -> (1, target length, width)
+        queries = first.read_each_other(self.modality_queries[:target_length].unsqueeze(0), visible)
+        asked = first.ask(queries)
+        if target_mask is not None:
+            positions = (target_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+            # (1, target length, width) -> (batch, target length, width)
+            queries, asked = queries[0][positions], asked[0][positions]
+            own = target_mask[:, None, None, :]
+            visible = own if visible is None else visible & own
+            # a padding position sees at least itself
+            visible = visible | torch.eye(target_length, dtype=torch.bool, device=visible.device)
+        return PreparedQueries(queries, asked, visible)
+
+    def forward(
+        self, source: torch.Tensor, source_bias: torch.Tensor | None, prepared: PreparedQueries
+    ) -> torch.Tensor:
+        """Generate.
+
+        Parameters
+        ----------
+        source : torch.FloatTensor of shape (stages * batch, length, source_width)
+            States of the modality that is read, of any number of stages, one behind the other.
+        source_bias : torch.FloatTensor of shape (stages * batch, length) or None
+            Log of the source's keep mask, added to the attention scores.
+        prepared : PreparedQueries
+            What [`prepare`] made for the batch.
+
+        Returns
+        -------
+        torch.FloatTensor of shape (stages * batch, target_length, target_width)
+            Generated features.
+        """
+        if self.training and torch.is_grad_enabled():
+            # Computed again in the backward pass: what the passes of all stages would leave for it outweighs what both
+            # encoders leave.
+            return checkpoint(self._read, source, source_bias, prepared, use_reentrant=False)
+        return self._read(source, source_bias, prepared)
+
+    def _read(self, source: torch.Tensor, source_bias: torch.Tensor | None, prepared: PreparedQueries) -> torch.Tensor:
+        queries, asked, visible = prepared
+        if len(queries) > 1:
+            # (batch, target length, width) -> (stages * batch, target length, width)
+            stages = source.shape[0] // len(queries)
+            queries, asked = queries.repeat(stages, 1, 1), asked.repeat(stages, 1, 1)
+            visible = None if visible is None else visible.repeat(stages, 1, 1, 1)
         source = self.source_norm(source)
-        for layer in self.layers:
-            queries = layer(queries, source, source_bias, target_bias)
+        # (stages * batch, length) -> (stages * batch, 1, 1, length)
+        source_mask = None if source_bias is None else source_bias[:, None, None, :].to(source.dtype)
+        for number, layer in enumerate(self.layers):
+            if number > 0:
+                queries = layer.read_each_other(queries, visible)
+                asked = layer.ask(queries)
+            queries = layer.read(queries, asked, source, source_mask)
         return self.output(self.norm(queries))
 
 
-__all__ = ["CrossModalGenerator", "GeneratorAttention", "GeneratorLayer"]
+__all__ = ["CrossModalGenerator", "GeneratorAttention", "GeneratorLayer", "PreparedQueries"]

@@ -28,7 +28,7 @@ def replace_entities(
     config: BgaMnerConfig,
     input_ids: torch.Tensor | None,
     labels: torch.Tensor,
-    pixel_values: torch.Tensor | None,
+    has_pictures: bool,
     picture_mask: torch.Tensor | None,
 ) -> ReplacedEntities | None:
     """Draw sentences and replace their entities by random tokens.
@@ -42,8 +42,8 @@ def replace_entities(
         Its `entity_replacement_probability`, and `replaced_entities_read`: if that is "real", only pairs are drawn.
     input_ids, labels : torch.LongTensor of shape (batch, length)
         Token ids and tags; -100 where the tag is unknown.
-    pixel_values : torch.FloatTensor of shape (batch, channels, side, side) or None
-        Pictures.
+    has_pictures : bool
+        Whether the batch has pictures.
     picture_mask : torch.BoolTensor of shape (batch,) or None
         False for sentences without a picture.
 
@@ -67,7 +67,7 @@ def replace_entities(
     chosen = torch.rand(len(labels), device=labels.device) < config.entity_replacement_probability
     chosen = chosen & entity.any(dim=1)
     if config.replaced_entities_read == "real":
-        if pixel_values is None:
+        if not has_pictures:
             return None
         if picture_mask is not None:
             chosen = chosen & picture_mask.to(torch.bool)

@@ -20,7 +20,7 @@ from transformers.masking_utils import sdpa_mask
 HYBRID_ATTENTION = "bga_hybrid"
 """Name under which the attention function is registered."""
 
-_KEY_VALUE_NAMES = (("key", "value"), ("k_lin", "v_lin"), ("k_proj", "v_proj"))
+_KEY_VALUE_NAMES = (("key", "value"), ("k_lin", "v_lin"), ("k_proj", "v_proj"), ("k", "v"), ("key_proj", "value_proj"))
 
 
 class HybridStates(NamedTuple):
@@ -28,8 +28,9 @@ class HybridStates(NamedTuple):
 
     Attributes
     ----------
-    attention_mask : torch.BoolTensor of shape (batch, 1, 1, length) or None
-        Own positions that may be attended to; None for all.
+    attention_mask : torch.BoolTensor of shape (batch, 1, 1 or length, length), torch.FloatTensor or None
+        Own positions that may be attended to; None for all. Floats (batch or 1, heads, length, length) are added to the
+        scores of own positions.
     states : torch.FloatTensor of shape (batch, features, width)
         Generated (or real) features of the other modality, projected to the layer's width.
     score_bias : torch.FloatTensor of shape (batch or 1, 1, 1, features)
@@ -113,8 +114,8 @@ def hybrid_attention_forward(
         The calling attention module.
     query, key, value : torch.FloatTensor of shape (batch, heads, length, head width)
         Of the layer's own tokens.
-    attention_mask : torch.BoolTensor of shape (batch, 1, 1 or length, length), HybridStates or None
-        Which own positions may be attended to, and what else is read.
+    attention_mask : torch.BoolTensor of shape (batch, 1, 1 or length, length), torch.FloatTensor, HybridStates or None
+        Which own positions may be attended to, or what is added to their scores, and what else is read.
     dropout : float
         Probability of dropping an attention weight.
     scaling : float, optional
@@ -129,28 +130,41 @@ def hybrid_attention_forward(
     """
     if isinstance(attention_mask, HybridStates):
         own_mask, states, score_bias = attention_mask
-        key_projection, value_projection = _key_value_projections(module)
         batch, heads, length, head_width = key.shape
         # (batch, features, heads * head width) -> (batch, heads, features, head width)
         split = (*states.shape[:2], heads, head_width)
-        key = torch.cat([key, key_projection(states).view(split).transpose(1, 2)], dim=2)
-        value = torch.cat([value, value_projection(states).view(split).transpose(1, 2)], dim=2)
-        own_bias = query.new_zeros(batch, 1, 1, length)
-        if own_mask is not None:
-            own_bias = own_bias.masked_fill(~own_mask, torch.finfo(query.dtype).min)
-        score_bias = score_bias.to(query.dtype).expand(batch, -1, -1, -1)
-        attention_mask = torch.cat([own_bias, score_bias], dim=-1)  # (batch, 1, 1, length + features)
+        more_keys, more_values = (part.view(split).transpose(1, 2) for part in _project(module, states))
+        key, value = torch.cat([key, more_keys], dim=2), torch.cat([value, more_values], dim=2)
+        own_bias = _as_bias(own_mask, query, length)
+        score_bias = score_bias.to(query.dtype).expand(batch, *own_bias.shape[1:3], -1)
+        # (batch, 1 or heads, 1 or length, length + features)
+        attention_mask = torch.cat([own_bias.expand(batch, -1, -1, -1), score_bias], dim=-1)
     kwargs["is_causal"] = False
     return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
 
 
-def _key_value_projections(module: nn.Module) -> tuple[nn.Module, nn.Module]:
+def _as_bias(own_mask: torch.Tensor | None, query: torch.Tensor, length: int) -> torch.Tensor:
+    """Turn a mask of own positions into what is added to their scores."""
+    if own_mask is None:
+        return query.new_zeros(len(query), 1, 1, length)
+    if own_mask.dtype != torch.bool:
+        return own_mask.to(query.dtype)
+    return query.new_zeros(own_mask.shape).masked_fill(~own_mask, torch.finfo(query.dtype).min)
+
+
+def _project(module: nn.Module, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Make keys and values of states with the projections of an attention module."""
     for key_name, value_name in _KEY_VALUE_NAMES:
         if hasattr(module, key_name) and hasattr(module, value_name):
-            return getattr(module, key_name), getattr(module, value_name)
+            return getattr(module, key_name)(states), getattr(module, value_name)(states)
+    if hasattr(module, "Wqkv"):
+        # ModernBERT's projections are one module, which adapters may wrap: it is called as a whole
+        _, key, value = module.Wqkv(states).chunk(3, dim=-1)
+        return key, value
     raise ValueError(
         f"Hybrid attention expects an attention module with key and value projections named like one of "
-        f"{_KEY_VALUE_NAMES}, but {type(module).__name__} has none of them. Use an encoder that BgaMnerConfig accepts."
+        f"{_KEY_VALUE_NAMES}, or with Wqkv, but {type(module).__name__} has none of them. Use an encoder that "
+        "BgaMnerConfig accepts."
     )
 
 

@@ -10,18 +10,20 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from .alignment_losses import alignment_losses, keep_budget_loss, mean_over_batch
+from .alignment_losses import alignment_losses, keep_budget_loss, mean_over_batch, reconstruction_target
 from .branch import AlignedBranch, BranchTrace, ReadFeatures
 from .context_sampler import ContextSampler
 from .crf import ConditionalRandomField, bio_constraints
 from .cross_modal_generator import CrossModalGenerator
-from .encoders import TextInputs, build_encoder, embed_pictures, embed_text, final_norm, longest_text
+from .encoders import build_encoder, final_norm, is_frozen, longest_text
 from .entity_replacement import ReplacedEntities, replace_entities
 from .hybrid_attention import HybridProjection
 from .keep_mask import padding_bias
 from .outputs import BgaMnerModelOutput, BgaMnerTokenClassifierOutput
 from .pair_match import pair_match
 from .pretrained_model import BgaMnerPreTrainedModel
+from .text_encoders import TextInputs, embed_text
+from .vision_encoders import embed_pictures
 
 
 class BgaMnerModel(BgaMnerPreTrainedModel):
@@ -84,6 +86,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
                 config.generator_num_layers,
                 config.generator_ffn_ratio,
                 config.generator_dropout,
+                causal=own is vision,
             )
         return AlignedBranch(
             config.num_stages,
@@ -92,6 +95,13 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             generator,
             make_projection if reads else None,
         )
+
+    def train(self, mode: bool = True) -> BgaMnerModel:
+        """Set training mode, but for a vision encoder that isn't trained: it has to give the same targets each time."""
+        super().train(mode)
+        if self.vision_encoder is not None and is_frozen(self.vision_encoder):
+            self.vision_encoder.eval()
+        return self
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the text encoder's token embeddings."""
@@ -110,6 +120,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
         picture_mask: torch.BoolTensor | None = None,
+        vision_states: torch.FloatTensor | None = None,
         replaced: ReplacedEntities | None = None,
         visual_source: str | None = None,
         output_hidden_states: bool | None = None,
@@ -131,6 +142,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             Pictures. With them the vision branch runs and the alignment losses are computed.
         picture_mask : torch.BoolTensor of shape (batch,), optional
             False for sentences without a picture, whose `pixel_values` are ignored; all True by default.
+        vision_states : torch.FloatTensor of shape (batch, stages + 1, vision tokens, vision width), optional
+            What [`encode_pictures`] makes of the pictures, in place of `pixel_values`; the vision encoder isn't run.
         replaced : ReplacedEntities, optional
             Sentences whose entity tokens are to be replaced, for training; what they read then is
             `config.replaced_entities_read`.
@@ -149,8 +162,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         Raises
         ------
         ValueError
-            If texts are too long, pictures have the wrong size, or shapes don't fit together; and if a model with
-            `config.text_only` is given pictures.
+            If texts are too long, pictures have the wrong size, or shapes don't fit together; if `pixel_values` and
+            `vision_states` are both given; and if a model with `config.text_only` is given pictures.
         """
         config = self.config
         if (input_ids is None) == (inputs_embeds is None):
@@ -165,10 +178,13 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         source = visual_source or config.visual_source
         if source not in ("generated", "real", "none"):
             raise ValueError(f"visual_source must be 'generated', 'real' or 'none', but is {source!r}.")
-        if config.text_only and (source == "real" or pixel_values is not None):
+        pictures, given_as = (
+            (pixel_values, "pixel_values") if vision_states is None else (vision_states, "vision_states")
+        )
+        if config.text_only and (source == "real" or pictures is not None):
             raise ValueError(
                 "This model has text_only=True and nothing that reads pictures, but was given "
-                f"{'pixel_values' if pixel_values is not None else 'visual_source=' + repr(source)}. Leave that out, "
+                f"{given_as if pictures is not None else 'visual_source=' + repr(source)}. Leave that out, "
                 "or load the whole model."
             )
         if source == "real" and self.text_branch.projections is None:
@@ -185,11 +201,14 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         )
 
         vision = None
-        if pixel_values is not None:
-            picture_mask = self._check_pictures(pixel_values, picture_mask, batch)
+        if pictures is not None:
+            picture_mask = self._check_pictures(pixel_values, vision_states, picture_mask, batch)
             # what stands in the place of a missing picture may be anything, and must not reach a gradient
-            pixel_values = pixel_values.masked_fill(~picture_mask[:, None, None, None], 0)
-            vision = self._run_vision(pixel_values, padding_mask, length)
+            pictures = pictures.masked_fill(~picture_mask[:, None, None, None], 0)
+            if vision_states is None:
+                vision = self._run_vision(pictures, padding_mask, length)
+            else:
+                vision = self._trace_vision(pictures)
 
         inputs = TextInputs(input_ids, token_type_ids, position_ids, inputs_embeds, attended, padding_mask)
         shown = replaced if config.replaced_entities_read == "real" else None
@@ -216,7 +235,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         matches: list[torch.Tensor] = []
         if vision is not None:
             matches = self._sample_pictures(text, vision, aligned)
-            self.vision_branch.generate(vision, length, padding_bias(padding_mask, text.last.dtype))
+            self.vision_branch.generate(vision, length, padding_mask)
             reconstruction_loss, cycle_loss = alignment_losses(
                 config, text, vision, self.text_branch.generator, self.vision_branch.generator, aligned, padding_mask
             )
@@ -241,42 +260,104 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         )
         return output if return_dict is not False else output.to_tuple()
 
+    def encode_pictures(self, pixel_values: torch.FloatTensor) -> torch.Tensor:
+        """Run the vision encoder alone: what the stages and the losses see of pictures, for any number of epochs.
+
+        Parameters
+        ----------
+        pixel_values : torch.FloatTensor of shape (batch, 3, image_size, image_size)
+            Pictures.
+
+        Returns
+        -------
+        torch.FloatTensor of shape (batch, stages + 1, vision tokens, vision width)
+            States that enter each aligned layer, and the last ones; to be passed to `forward` as `vision_states`.
+
+        Raises
+        ------
+        ValueError
+            If pictures have the wrong size, if there is no vision encoder, or if its layers read generated text: their
+            states are then not those of the picture alone.
+        """
+        if self.vision_branch is None:
+            raise ValueError("A model with text_only=True has no vision encoder. Load the whole model.")
+        if self.vision_branch.projections is not None:
+            raise ValueError(
+                f"With hybrid_attention={self.config.hybrid_attention!r} the vision encoder reads generated text "
+                'beside the picture. Pass pixel_values to forward, or set hybrid_attention="text".'
+            )
+        self._check_pictures(pixel_values, None, None, len(pixel_values))
+        trace = self._run_vision(pixel_values, None, 0)
+        # stages + 1 times (batch, vision tokens, width) -> (batch, stages + 1, vision tokens, width)
+        return torch.stack([*trace.states, trace.last], dim=1)
+
     def _check_pictures(
-        self, pixel_values: torch.Tensor, picture_mask: torch.Tensor | None, batch: int
+        self,
+        pixel_values: torch.Tensor | None,
+        vision_states: torch.Tensor | None,
+        picture_mask: torch.Tensor | None,
+        batch: int,
     ) -> torch.Tensor:
+        """Refuse pictures, or their states, of a wrong shape; return the picture mask."""
         side = self.config.image_size
-        if pixel_values.ndim != 4 or pixel_values.shape[0] != batch or pixel_values.shape[-2:] != (side, side):
+        if pixel_values is not None and (
+            pixel_values.ndim != 4 or pixel_values.shape[0] != batch or pixel_values.shape[-2:] != (side, side)
+        ):
             raise ValueError(
                 f"pixel_values must have the shape (batch, channels, image_size, image_size) = ({batch}, 3, {side}, "
                 f"{side}), but have {tuple(pixel_values.shape)}. Let the processor make them, with pictures of "
                 "config.image_size pixels; a sentence without a picture takes zeros and picture_mask=False."
             )
+        if vision_states is not None:
+            if pixel_values is not None:
+                raise ValueError("Pass either pixel_values or vision_states, and not both.")
+            if self.vision_branch.projections is not None:
+                raise ValueError(
+                    f"With hybrid_attention={self.config.hybrid_attention!r} the vision encoder reads generated text, "
+                    'and has to run on pixel_values; vision_states were given. Set hybrid_attention="text".'
+                )
+            width = self.config.vision_config.hidden_size
+            expected = (batch, self.config.num_stages + 1, self.config.num_vision_tokens, width)
+            if vision_states.shape != expected:
+                raise ValueError(
+                    f"vision_states must have the shape (batch, stages + 1, vision tokens, vision width) = {expected}, "
+                    f"but have {tuple(vision_states.shape)}. Let this model's encode_pictures make them."
+                )
         if picture_mask is None:
-            return torch.ones(batch, dtype=torch.bool, device=pixel_values.device)
+            return torch.ones(batch, dtype=torch.bool, device=self.device)
         if picture_mask.shape != (batch,):
             raise ValueError(
                 f"picture_mask must have the shape (batch,) = ({batch},), but has {tuple(picture_mask.shape)}."
             )
         return picture_mask.to(torch.bool)
 
+    def _vision_class_token_mask(self, states: torch.Tensor) -> torch.Tensor | None:
+        if not self.config.has_vision_class_token:
+            return None
+        mask = torch.zeros(states.shape[:2], dtype=torch.bool, device=states.device)
+        mask[:, 0] = True
+        return mask
+
     def _run_vision(self, pixel_values: torch.Tensor, padding_mask: torch.Tensor | None, length: int) -> BranchTrace:
         """Run the vision encoder; unless its layers read generated text, its stages are left to be sampled later."""
-        states = embed_pictures(self.vision_encoder, pixel_values)
-        class_token_mask = None
-        if self.config.has_vision_class_token:
-            class_token_mask = torch.zeros(states.shape[:2], dtype=torch.bool, device=states.device)
-            class_token_mask[:, 0] = True
+        states, layers = embed_pictures(self.vision_encoder, pixel_values)
+        class_token_mask = self._vision_class_token_mask(states)
         text_bias = padding_bias(padding_mask, states.dtype)
 
         def at_stage(stage: int, trace: BranchTrace) -> ReadFeatures | None:
             self.vision_branch.sample(trace)
-            self.vision_branch.generate(trace, length, text_bias)
+            self.vision_branch.generate(trace, length, padding_mask)
             return ReadFeatures(trace.generated[stage], text_bias)
 
         reads = self.vision_branch.projections is not None
-        trace = self.vision_branch(self.vision_encoder, states, None, class_token_mask, at_stage if reads else None)
+        trace = self.vision_branch(layers, states, None, class_token_mask, at_stage if reads else None)
         trace.last = final_norm(self.vision_encoder, trace.last)
         return trace
+
+    def _trace_vision(self, vision_states: torch.Tensor) -> BranchTrace:
+        """Make the trace that the vision encoder would leave behind."""
+        *states, last = vision_states.to(self.dtype).unbind(dim=1)
+        return BranchTrace(last, None, self._vision_class_token_mask(last), states)
 
     def _run_text(
         self,
@@ -287,22 +368,19 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         attended = inputs.attended
         # the first attended position, wherever padding puts it
         class_token_mask = attended & (attended.cumsum(dim=1) == 1)
-        return self.text_branch(
-            self.text_encoder,
-            embed_text(self.text_encoder, inputs),
-            inputs.padding_mask,
-            class_token_mask,
-            at_stage,
-            output_hidden_states,
-        )
+        states, layers = embed_text(self.text_encoder, inputs)
+        trace = self.text_branch(layers, states, inputs.padding_mask, class_token_mask, at_stage, output_hidden_states)
+        trace.last = final_norm(self.text_encoder, trace.last)
+        if output_hidden_states:
+            trace.hidden_states[-1] = trace.last
+        return trace
 
     def _sample_pictures(self, text: BranchTrace, vision: BranchTrace, aligned: torch.Tensor) -> list[torch.Tensor]:
         """Sample the vision branch's stages, if that wasn't done; return how well pictures match, stage by stage."""
         matches = []
         for stage, generated in enumerate(text.generated):
-            match = pair_match(
-                generated, vision.target(stage, self.config.visual_target), self.config.normalize_targets
-            )
+            target = vision.target(stage, self.config.visual_target)
+            match = pair_match(generated, reconstruction_target(target, self.config.normalize_targets))
             # in doubt a pair belongs together
             matches.append(torch.where(aligned, match, 1.0))
         for stage in range(len(vision.keep_masks), self.config.num_stages):
@@ -380,6 +458,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
         picture_mask: torch.BoolTensor | None = None,
+        vision_states: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         word_start_mask: torch.BoolTensor | None = None,
         visual_source: str | None = None,
@@ -391,7 +470,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         Parameters
         ----------
         input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, pixel_values, picture_mask,
-        visual_source, output_hidden_states, return_dict
+        vision_states, visual_source, output_hidden_states, return_dict
             As in [`BgaMnerModel.forward`].
         labels : torch.LongTensor of shape (batch, length), optional
             Tag ids; -100 where the tag is unknown, and at padding. A sentence without any known tag adds nothing to
@@ -411,7 +490,8 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         """
         replaced = None
         if self.training and labels is not None and self.config.entity_replacement_probability > 0:
-            replaced = replace_entities(self.config, input_ids, labels, pixel_values, picture_mask)
+            has_pictures = pixel_values is not None or vision_states is not None
+            replaced = replace_entities(self.config, input_ids, labels, has_pictures, picture_mask)
         outputs = self.bga_mner(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -420,6 +500,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
             inputs_embeds=inputs_embeds,
             pixel_values=pixel_values,
             picture_mask=picture_mask,
+            vision_states=vision_states,
             replaced=replaced,
             visual_source=visual_source,
             output_hidden_states=output_hidden_states,

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 
-def pair_match(generated: torch.Tensor, target: torch.Tensor, normalize_target: bool) -> torch.Tensor:
+def pair_match(generated: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Compare generated and real features of a pair, averaged over positions.
 
     Parameters
@@ -14,9 +14,7 @@ def pair_match(generated: torch.Tensor, target: torch.Tensor, normalize_target: 
     generated : torch.FloatTensor of shape (batch, positions, width)
         Features that the text generates.
     target : torch.FloatTensor of shape (batch, positions, width)
-        Features of the picture.
-    normalize_target : bool
-        Whether each target vector is layer-normalised first, as in the reconstruction loss.
+        Features of the picture, as the reconstruction loss compares them.
 
     Returns
     -------
@@ -26,12 +24,10 @@ def pair_match(generated: torch.Tensor, target: torch.Tensor, normalize_target: 
     Examples
     --------
     >>> pictures = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
-    >>> pair_match(pictures, pictures.flip(0), normalize_target=False)
+    >>> pair_match(pictures, pictures.flip(0))
     tensor([0., 0.])
     """
     generated, target = generated.detach().float(), target.detach().float()
-    if normalize_target:
-        target = F.layer_norm(target, target.shape[-1:])
     # (batch, positions, width) -> (batch, width)
     return F.cosine_similarity(generated.mean(dim=1), target.mean(dim=1), dim=-1)
 

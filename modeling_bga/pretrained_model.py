@@ -17,7 +17,7 @@ from ..configuration.hub_export import RemoteCodeMixin
 from .context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
 from .crf import ConditionalRandomField
 from .cross_modal_generator import CrossModalGenerator
-from .encoders import load_encoder
+from .encoders import load_encoder, pretrained_part
 from .hybrid_attention import HybridProjection
 from .model_card_mixin import ModelCardMixin
 
@@ -137,6 +137,23 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
                 init.uniform_(parameter, -0.1, 0.1)
             module.reset_constraints()
 
+    def freeze_vision_encoder(self) -> None:
+        """Stop training the vision encoder; of a convolutional one, the encoder itself and not the new layers on it.
+
+        A frozen encoder stays in evaluation mode, and no graph is built through it. `requires_grad_(False)` of the
+        whole vision encoder has the same effect.
+
+        Raises
+        ------
+        ValueError
+            If the model was built with `text_only=True`.
+        """
+        base: Any = getattr(self, self.base_model_prefix, self)
+        if base.vision_encoder is None:
+            raise ValueError("This model has text_only=True and no vision encoder to freeze. Leave the call out.")
+        pretrained_part(base.vision_encoder).requires_grad_(False)
+        self.train(self.training)
+
     @classmethod
     def from_text_vision_pretrained(
         cls,
@@ -173,9 +190,14 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         config = BgaMnerConfig(text_config=_config_of(text), vision_config=_config_of(vision), **options)
         model = cls(config)
         base: Any = getattr(model, cls.base_model_prefix, model)
-        for encoder, source in ((base.text_encoder, text), (base.vision_encoder, vision)):
+        copied = []
+        for name, source in (("text_encoder", text), ("vision_encoder", vision)):
+            encoder = getattr(base, name)
             if encoder is None:  # with text_only=True
                 continue
+            if pretrained_part(encoder) is not encoder and _config_of(source).model_type != encoder.config.model_type:
+                # the new layers on top of a convolutional encoder are in no checkpoint
+                encoder, name = pretrained_part(encoder), f"{name}.backbone"
             if isinstance(source, PreTrainedModel):
                 pretrained = _encoder_in(source)
             else:
@@ -188,8 +210,8 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
                 )
             # what an encoder has beyond these, such as a pooler, is not used
             encoder.load_state_dict({name: weights[name] for name in encoder.state_dict()})
-        encoders = ("text_encoder.", "vision_encoder.")
-        new = sorted({_module_name(name) for name, _ in model.named_parameters() if not _is_in(name, encoders)})
+            copied.append(f"{name}.")
+        new = sorted({_module_name(name) for name, _ in model.named_parameters() if not _is_in(name, tuple(copied))})
         logger.warning(
             "These weights are new and have to be trained: %s. All others come from the two encoders.", ", ".join(new)
         )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .mner_metric import MnerMetric, build_compute_metrics, score_tags
     from .picture_removal import mismatch_pictures, remove_pictures
     from .training_summary import score_with_interval, summarize_training
+    from .vision_cache import cache_vision_states
 
 # These pull in datasets, evaluate and scikit-learn, for which inference has no use: imported when first asked for.
 _LAZY = {
@@ -33,6 +34,7 @@ _LAZY = {
     "mismatch_pictures": "picture_removal",
     "predict_tags": "evaluation",
     "robustness_report": "evaluation",
+    "cache_vision_states": "vision_cache",
     "CardKeepingTrainer": "card_keeping_trainer",
     "ConllReport": "conll",
     "read_conll": "conll",
@@ -55,6 +57,7 @@ __all__ = [
     "alignment_report",
     "bootstrap_interval",
     "build_compute_metrics",
+    "cache_vision_states",
     "labels_from_tags",
     "load_picture",
     "map_labels",

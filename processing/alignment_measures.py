@@ -10,9 +10,8 @@ import torch
 from torch.nn import functional as F
 from transformers.utils.logging import tqdm
 
-from ..modeling_bga.alignment_losses import feature_distance
+from ..modeling_bga.alignment_losses import feature_distance, reconstruction_target
 from ..modeling_bga.collapse_alarm import spread
-from ..modeling_bga.keep_mask import padding_bias
 from .data_collator import DataCollatorForMner
 from .evaluation_mode import evaluating
 
@@ -179,7 +178,8 @@ def alignment_report(
     first_stage = config.text_config.num_hidden_layers - config.num_stages
 
     def distance(generated: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return feature_distance(generated, target, weight, config.reconstruction_distance, config.normalize_targets)
+        target = reconstruction_target(target, config.normalize_targets)
+        return feature_distance(generated, target, weight, config.reconstruction_distance)
 
     errors: dict[str, list[torch.Tensor]] = {}
     generated_means, real_means = [], []
@@ -191,11 +191,11 @@ def alignment_report(
             batch.pop("labels", None)
             output = model(**batch, output_hidden_states=True)
             mask = batch["attention_mask"].bool()
-            bias = padding_bias(mask, output.hidden_states[0].dtype)
+            queries = to_text.prepare(mask.shape[1], mask)
             real = output.vision_last_hidden_state
             for s in stages:
                 states = output.hidden_states[first_stage + s]
-                back = to_text(output.generated_vision[s], None, states.shape[1], bias)
+                back = to_text(output.generated_vision[s], None, queries)
                 for name, generated, target, weight in (
                     ("text_to_image", output.generated_vision[s], real, real.new_ones(real.shape[:2])),
                     ("image_to_text", output.generated_text[s], states, mask),

@@ -167,17 +167,20 @@ def align(model: Any, processor: Any, words: Sequence[str], image: Any) -> Align
     with evaluating(model):
         output = model(**batch, output_hidden_states=True)
 
-        side = config.image_size // config.vision_config.patch_size
-        first_patch = int(config.has_vision_class_token)
+        side = config.vision_grid_side
+        first_patch = config.num_vision_prefix_tokens
         tags = [config.id2label[tag] for tag in output.predictions[0].tolist()]
         # real features as the generator's targets are: (patches, width)
         real = F.layer_norm(output.vision_last_hidden_state[0], (config.vision_config.hidden_size,))[first_patch:]
         states = output.hidden_states[config.text_config.num_hidden_layers - 1]  # they enter the last layer
         special = torch.tensor([word is None for word in word_ids], device=states.device)
 
+        generator = base.text_branch.generator
+        queries = generator.prepare(config.num_vision_tokens)
+
         def generate(positions: torch.Tensor) -> torch.Tensor:
             bias = padding_bias(positions[None], states.dtype)  # (1, tokens)
-            return base.text_branch.generator(states, bias, config.num_vision_tokens)[0, first_patch:].mean(dim=0)
+            return generator(states, bias, queries)[0, first_patch:].mean(dim=0)
 
         matches = []
         for label, covered in _entities(tags, word_ids):

@@ -8,6 +8,7 @@ import torch
 
 from .padding import column_padding, pad_rows, padded_length
 from .pictures import stack_pictures
+from .vision_states import VISION_STATES
 
 
 _TEXT_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels", "word_start_mask")
@@ -45,7 +46,7 @@ class DataCollatorForMner:
         features : sequence of mappings
             What `BgaMnerProcessor.encode_examples` gives, row by row: ``input_ids`` and optionally
             ``attention_mask``, ``token_type_ids``, ``labels``, ``word_start_mask``, ``pixel_values`` (array or tensor
-            (3, H, W), or None). Other keys are ignored.
+            (3, H, W), or None) or ``vision_states`` in its place. Other keys are ignored.
 
         Returns
         -------
@@ -55,11 +56,14 @@ class DataCollatorForMner:
             word_start_mask : bool, (B, L), if all rows have it: which tokens begin a word.
             pixel_values, picture_mask : float32 (B, 3, H, W) and bool (B,), if any row has a picture; zeros and False
             in rows without.
+            vision_states : float32 (B, stages + 1, vision tokens, vision width) in place of pixel_values, if any row
+            has them.
 
         Raises
         ------
         ValueError
-            If there are no rows, ``input_ids`` are missing, columns differ in length, or pictures in shape.
+            If there are no rows, ``input_ids`` are missing, columns differ in length, or pictures in shape; or if some
+            rows have pictures and others states of them.
         """
         if not features:
             raise ValueError("Expected at least one example, got none. Check that the dataset is not empty.")
@@ -85,9 +89,16 @@ class DataCollatorForMner:
             kind = torch.bool if name == "word_start_mask" else torch.int64
             # B lists of different lengths -> (B, L)
             batch[name] = torch.tensor(pad_rows(filled, length, padding[name], tokenizer.padding_side), dtype=kind)
-        pictures = stack_pictures([feature.get("pixel_values") for feature in features])
-        if "pixel_values" in pictures:
-            batch.update({name: torch.from_numpy(array) for name, array in pictures.items()})
+        for name in ("pixel_values", VISION_STATES):
+            pictures = stack_pictures([feature.get(name) for feature in features], name)
+            if name not in pictures:
+                continue
+            if "picture_mask" in batch:
+                raise ValueError(
+                    f"Expected 'pixel_values' or {VISION_STATES!r} in a batch, got rows with either. Cache the vision "
+                    "states of the whole dataset with cache_vision_states, or of none of it."
+                )
+            batch.update({key: torch.from_numpy(array) for key, array in pictures.items()})
         return batch
 
 

@@ -197,19 +197,21 @@ def limit_aspect_ratio(picture: Image.Image, ratio: float = 20.0) -> Image.Image
     return picture.crop((left, top, min(width, left + longest), min(height, top + longest)))
 
 
-def stack_pictures(pictures: Sequence[Any]) -> dict[str, np.ndarray]:
-    """Put encoded pictures into one array.
+def stack_pictures(pictures: Sequence[Any], name: str = "pixel_values") -> dict[str, np.ndarray]:
+    """Put encoded pictures, or what a vision encoder made of them, into one array.
 
     Parameters
     ----------
     pictures : sequence of (array or None)
-        float32 (3, H, W) each, all of one shape; None where there is no picture.
+        float32 (3, H, W) each, all of one shape, which has three axes; None where there is no picture.
+    name : str
+        What the result is called.
 
     Returns
     -------
     dict of str to numpy.ndarray
-        ``picture_mask``, bool (B,), and, if there is any picture, ``pixel_values``, float32 (B, 3, H, W), zeros
-        where there is none.
+        ``picture_mask``, bool (B,), and, if there is any picture, ``pixel_values`` (or `name`), float32
+        (B, 3, H, W), zeros where there is none.
 
     Raises
     ------
@@ -235,7 +237,7 @@ def stack_pictures(pictures: Sequence[Any]) -> dict[str, np.ndarray]:
     stacked = np.zeros((len(arrays), *found[0].shape), dtype=np.float32)
     # N pictures (3, H, W) -> (N, 3, H, W), into their rows of (B, 3, H, W)
     stacked[present] = np.stack(found)
-    return {"pixel_values": stacked, "picture_mask": present}
+    return {name: stacked, "picture_mask": present}
 
 
 def _from_dict(source: dict[str, Any]) -> Any:

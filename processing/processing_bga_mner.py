@@ -13,7 +13,9 @@ from ..configuration.hub_export import RemoteCodeMixin, auto_map
 from .label_alignment import align_tags, read_word_labels
 from .padding import column_padding, pad_rows, padded_length
 from .pictures import BadPictureError, as_picture_list, limit_aspect_ratio, load_picture, stack_pictures
+from .square_pictures import squaring_processor
 from .tag_scheme import check_label2id, spans_from_tags
+from .vision_states import VISION_STATES, read_vision_states
 from .word_encoding import check_tokenizer, default_max_length, encode_words, special_tokens
 from .word_splitting import as_sentences
 
@@ -41,7 +43,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     Parameters
     ----------
     image_processor : transformers image processor or None
-        Brings pictures to ``pixel_values``; any that gives all pictures one size. None for text alone.
+        Brings pictures to ``pixel_values``; any that gives all pictures one size. None for text alone. SigLIP2's for
+        NaFlex, which cuts pictures of any shape into patches, is replaced by one that makes squares of as many patches.
     tokenizer : transformers.PreTrainedTokenizerBase
         A fast tokenizer.
     label2id : dict of str to int or None
@@ -78,7 +81,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         chat_template: str | None = None,
     ):
         check_tokenizer(tokenizer)
-        self.image_processor = image_processor
+        self.image_processor = image_processor = squaring_processor(image_processor)
         parts = {} if image_processor is None else {"image_processor": image_processor}
         super().__init__(**parts, tokenizer=tokenizer, chat_template=chat_template)
         self.label2id = None if label2id is None else check_label2id(label2id)
@@ -238,7 +241,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         batch : mapping of str to sequence
             Columns ``tokens`` (lists of words) or ``text`` (strings); optionally ``ner_tags`` (lists of tags, None
             allowed for a row or a word) and ``image``. Other columns are ignored, and so is ``image`` if the
-            processor has no image processor.
+            processor has no image processor, or if there are ``vision_states``, as `cache_vision_states` adds them.
         max_length, on_bad_image, on_long_text
             As for a call of the processor.
 
@@ -246,7 +249,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         -------
         dict of str to list
             Unpadded input_ids, attention_mask, word_start_mask, and token_type_ids where the tokenizer gives them;
-            labels if there are tags; pixel_values, each a float32 array (3, H, W) or None, if there are pictures.
+            labels if there are tags; pixel_values, each a float32 array (3, H, W) or None, if there are pictures, or
+            vision_states, each a float32 array (stages + 1, vision tokens, vision width) or None.
 
         Raises
         ------
@@ -264,7 +268,9 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         sentences, _, _ = as_sentences(list(batch[name]), True if name == "tokens" else None, batched=True)
         encoded = self._encode_text(sentences, batch.get("ner_tags"), max_length, on_long_text, True)
         encoded.pop("word_ids")
-        if batch.get("image") is not None and self.image_processor is not None:
+        if batch.get(VISION_STATES) is not None:
+            encoded[VISION_STATES] = [None if row is None else read_vision_states(row) for row in batch[VISION_STATES]]
+        elif batch.get("image") is not None and self.image_processor is not None:
             encoded["pixel_values"] = self.encode_pictures(batch["image"], on_bad_image=on_bad_image)
         return encoded
 

@@ -21,40 +21,80 @@ from bga_mner.modeling_bga import BgaMnerForTokenClassification
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 VOCABULARY = 60
 
+_TEXT_SIZES = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 20}
 TEXT_CONFIGS: dict[str, dict[str, Any]] = {
-    "bert": {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 20},
-    "roberta": {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 20},
-    "xlm-roberta": {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 20},
+    "bert": _TEXT_SIZES,
+    "roberta": _TEXT_SIZES,
+    "xlm-roberta": _TEXT_SIZES,
     "distilbert": {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 20},
-    "electra": {
-        "hidden_size": 16,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "intermediate_size": 20,
-        "embedding_size": 8,
+    "electra": _TEXT_SIZES | {"embedding_size": 8},
+    "mpnet": _TEXT_SIZES,
+    # as DeBERTa-v3 is
+    "deberta-v2": _TEXT_SIZES
+    | {
+        "relative_attention": True,
+        "position_buckets": 4,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "type_vocab_size": 0,
     },
+    # local layers see two tokens on either side
+    "modernbert": _TEXT_SIZES
+    | {"local_attention": 4, "global_attn_every_n_layers": 2}
+    | dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 2),
 }
-for _name, _config in TEXT_CONFIGS.items():
-    _config |= {
-        "model_type": _name,
+TEXT_CONFIGS = {
+    name: config
+    | {
+        "model_type": name,
         "vocab_size": VOCABULARY,
         "max_position_embeddings": 40,
-        "pad_token_id": 1 if "roberta" in _name else 0,
+        "pad_token_id": 1 if "roberta" in name or name == "mpnet" else 0,
     }
+    for name, config in TEXT_CONFIGS.items()
+}
 
 # Deeper and wider than the text encoders, so that nothing relies on equal sizes.
+_VISION_SIZES = {"hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 28}
 VISION_CONFIGS: dict[str, dict[str, Any]] = {
-    name: {
-        "model_type": name,
-        "hidden_size": 24,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 3,
-        "image_size": 16,
-        "patch_size": 8,
-        **({"mlp_ratio": 2} if name == "dinov2" else {"intermediate_size": 28}),
-    }
-    for name in ("clip_vision_model", "vit", "dinov2", "siglip_vision_model")
+    name: {"model_type": name, **_VISION_SIZES, "image_size": 16, "patch_size": 8}
+    for name in ("clip_vision_model", "vit", "dinov2", "dinov2_with_registers", "dinov3_vit", "siglip_vision_model")
 }
+for _name in ("dinov2", "dinov2_with_registers"):
+    del VISION_CONFIGS[_name]["intermediate_size"]
+    VISION_CONFIGS[_name]["mlp_ratio"] = 2
+VISION_CONFIGS["dinov2_with_registers"]["num_register_tokens"] = 2
+VISION_CONFIGS["dinov3_vit"]["num_register_tokens"] = 2
+VISION_CONFIGS["siglip2_vision_model"] = {
+    **_VISION_SIZES,
+    "model_type": "siglip2_vision_model",
+    "patch_size": 8,
+    "num_patches": 4,
+}
+
+# Pictures of 16 pixels give two by two cells, EfficientNet four by four.
+_SMALL_MAPS = {"hidden_sizes": [6, 8], "depths": [1, 1]}
+BACKBONE_CONFIGS: dict[str, dict[str, Any]] = {
+    "resnet": {**_SMALL_MAPS, "embedding_size": 6, "layer_type": "basic"},
+    "regnet": {**_SMALL_MAPS, "embedding_size": 6, "groups_width": 2, "layer_type": "x"},
+    "convnext": {**_SMALL_MAPS, "num_stages": 2},
+    "convnextv2": {**_SMALL_MAPS, "num_stages": 2},
+    "efficientnet": {
+        # an eighth of all widths
+        **{"width_coefficient": 0.125, "depth_coefficient": 1.0, "depth_divisor": 2, "hidden_dim": 160},
+        **{"kernel_sizes": [3], "in_channels": [32], "out_channels": [48], "strides": [2], "num_block_repeats": [1]},
+        **{"expand_ratios": [2], "depthwise_padding": [], "squeeze_expansion_ratio": 0.5},
+    },
+}
+for _name, _config in BACKBONE_CONFIGS.items():
+    VISION_CONFIGS[_name] = {
+        "model_type": "conv_stages",
+        **_VISION_SIZES,
+        "image_size": 16,
+        "backbone_config": {"model_type": _name, **_config},
+    }
 
 
 # The tests run in several processes, and tiny tensors gain nothing from threads that fight for the same cores.

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from huggingface_hub.errors import StrictDataclassFieldValidationError
-from transformers import BertConfig, CLIPConfig, SiglipConfig, SiglipVisionConfig
+from transformers import BertConfig, CLIPConfig, Siglip2Config, SiglipConfig, SiglipVisionConfig
 
 from bga_mner.configuration import BgaMnerConfig
 from bga_mner.modeling_bga import BgaMnerModel
@@ -29,7 +31,12 @@ def test_sub_configs_may_be_objects_or_dicts_without_a_model_type():
 
 
 @pytest.mark.parametrize(
-    ("whole", "tower"), [(CLIPConfig(), "clip_vision_model"), (SiglipConfig(), "siglip_vision_model")]
+    ("whole", "tower"),
+    [
+        (CLIPConfig(), "clip_vision_model"),
+        (SiglipConfig(), "siglip_vision_model"),
+        (Siglip2Config(), "siglip2_vision_model"),
+    ],
 )
 def test_a_whole_clip_or_siglip_configuration_stands_for_its_vision_tower(whole, tower):
     assert BgaMnerConfig(vision_config=whole).vision_config.model_type == tower
@@ -58,8 +65,8 @@ def test_one_label_map_makes_the_other(given):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"text_config": {"model_type": "mpnet"}}, "bert, roberta, xlm-roberta, distilbert, electra.*'mpnet'"),
-        ({"vision_config": {"model_type": "resnet"}}, "clip_vision_model, vit, dinov2, siglip_vision_model.*'resnet'"),
+        ({"text_config": {"model_type": "albert"}}, "bert, roberta, xlm-roberta, distilbert, electra.*'albert'"),
+        ({"vision_config": {"model_type": "swin"}}, "clip_vision_model, vit, .*resnet, .*'swin'"),
         ({"text_config": {"model_type": "bert", "is_decoder": True}}, "is_decoder"),
         (SMALL | {"num_bga_layers": 4}, "between 1 and 3"),
         ({"num_bga_layers": 0}, "between 1 and 12"),
@@ -100,3 +107,19 @@ def test_types_are_checked():
 
 def test_options_that_transformers_adds_are_not_taken_for_typing_errors():
     assert BgaMnerConfig(auto_map={"AutoConfig": "x.Y"}, tokenizer_class="BertTokenizer").tokenizer_class
+
+
+def test_a_saved_configuration_names_encoders_of_the_hub_but_no_folders(make_config, tmp_path):
+    config = make_config()
+    (tmp_path / "bert").mkdir()
+    for source, kept in (
+        ("google-bert/bert-base-cased", True),
+        (str(tmp_path / "bert"), False),
+        ("/home/me/encoders/bert", False),
+    ):
+        config.text_config._name_or_path = source
+        config.save_pretrained(tmp_path)
+        saved = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+        assert ("_name_or_path" in saved["text_config"]) is kept
+        assert (source in (tmp_path / "config.json").read_text(encoding="utf-8")) is kept
+        assert config.text_config._name_or_path == source

@@ -6,6 +6,7 @@ import re
 import sys
 
 import pytest
+import torch
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -123,3 +124,32 @@ def test_a_file_in_the_folders_place_is_left_alone(make_config, processor, tmp_p
     with pytest.raises(FileExistsError):
         processor.save_pretrained(file)
     assert file.read_text() == "mine"
+
+
+LOAD_WITHOUT_THE_PACKAGE = """
+import json, torch
+from transformers import AutoModelForTokenClassification
+
+for folder in json.loads({folders!r}):
+    model = AutoModelForTokenClassification.from_pretrained(folder, trust_remote_code=True)
+    batch = torch.load(folder + "/batch.pt", weights_only=True)
+    with torch.no_grad():
+        difference = (model(**batch).logits - torch.load(folder + "/logits.pt", weights_only=True)).abs().max()
+    assert difference < 1e-5, (folder, difference)
+    print(type(model.bga_mner.text_encoder).__name__, type(model.bga_mner.vision_encoder).__name__)
+"""
+
+
+def test_encoders_with_code_of_this_package_live_without_it(make_model, make_batch, bare_python, run_python, tmp_path):
+    folders = []
+    for text, vision in (("mpnet", "resnet"), ("deberta-v2", "siglip2_vision_model")):
+        model = make_model(text, vision, hybrid_attention="both")
+        batch = make_batch(pad_token_id=model.config.text_config.pad_token_id)
+        folder = tmp_path / text
+        model.save_pretrained(folder)
+        torch.save(batch, folder / "batch.pt")
+        torch.save(model(**batch).logits.detach(), folder / "logits.pt")
+        folders.append(str(folder))
+    code = LOAD_WITHOUT_THE_PACKAGE.replace("{folders!r}", repr(json.dumps(folders)))
+    printed = run_python(code, bare_python, {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"})
+    assert printed.split() == ["MPNetModel", "ConvStages", "DebertaV2Model", "Siglip2VisionModel"]

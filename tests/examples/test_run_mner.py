@@ -109,24 +109,23 @@ def encoders(files):
     return {"text_model": files / "bert", "vision_model": files / "vit"}
 
 
+ALL_OPTIONS = {
+    "num_bga_layers": 1,
+    "reconstruction_weight": 0.5,
+    "cycle_weight": 0.25,
+    "entity_replacement_probability": 0.3,
+    "freeze_vision_encoder": True,
+    "language": "en",
+    "license": "cc-by-4.0",
+    "config_overrides": "generator_dropout=0.0,normalize_targets=false,visual_target=layer",
+}
+
+
 @pytest.fixture(scope="module")
 def trained(files, texts, encoders, tmp_path_factory):
     """Train once with pictures and all options of the loss; return folder and results."""
     folder = tmp_path_factory.mktemp("trained")
-    found = run(
-        **texts,
-        **encoders,
-        image_dir=files / "pictures",
-        output_dir=folder,
-        num_bga_layers=1,
-        reconstruction_weight=0.5,
-        cycle_weight=0.25,
-        entity_replacement_probability=0.3,
-        freeze_vision_encoder=True,
-        language="en",
-        license="cc-by-4.0",
-        config_overrides="generator_dropout=0.0,normalize_targets=false,visual_target=layer",
-    )
+    found = run(**texts, **encoders, **ALL_OPTIONS, image_dir=files / "pictures", output_dir=folder)
     return folder, found
 
 
@@ -167,6 +166,14 @@ def test_frozen_encoder_keeps_its_weights(files, trained):
     # the names of a ViT's weights differ from version to version of transformers, so compare sums
     expected = sum(tensor.double().sum() for name, tensor in before.items() if not name.startswith("pooler"))
     torch.testing.assert_close(sum(tensor.double().sum() for tensor in kept.values()), expected)
+
+
+def test_cached_vision_states_train_the_same(files, trained, texts, encoders, tmp_path):
+    options = ALL_OPTIONS | {"cache_vision_states": True, "image_dir": files / "pictures"}
+    found = run(**texts, **encoders, **options, output_dir=tmp_path)
+    assert found["train_loss"] == pytest.approx(trained[1]["train_loss"], rel=1e-4)
+    report = results(tmp_path, "data_report.json")["train"]
+    assert report == results(trained[0], "data_report.json")["train"]
 
 
 def test_data_report_counts_pictures(trained, corpus, texts):
@@ -417,9 +424,13 @@ def test_strategies_follow_each_other():
     shutil.rmtree("out", ignore_errors=True)
 
 
-def test_what_trainer_pushes_is_a_whole_repository(files, texts, encoders, loopback_hub, run_python, tmp_path):
+# with "checkpoint": the first commit, the epoch's, its checkpoint, and the last
+@pytest.mark.parametrize(("strategy", "commits"), [("end", 2), ("checkpoint", 4)])
+def test_what_trainer_pushes_is_a_whole_repository(
+    files, texts, encoders, loopback_hub, run_python, tmp_path, strategy, commits
+):
     given = {**QUICK, **texts, **encoders, "image_dir": files / "pictures", "output_dir": tmp_path / "out"}
-    given |= {"push_to_hub": True, "hub_model_id": "org/mner", "hub_strategy": "checkpoint"}
+    given |= {"push_to_hub": True, "hub_model_id": "org/mner", "hub_strategy": strategy}
     (tmp_path / "arguments.json").write_text(json.dumps(given, default=str))
     code = f"import runpy; runpy.run_path({str(SCRIPT)!r})['main'](['arguments.json'])"
     run_python(code, environment=loopback_hub.environment(tmp_path / "home"))
@@ -427,12 +438,12 @@ def test_what_trainer_pushes_is_a_whole_repository(files, texts, encoders, loopb
     assert (tmp_path / "out" / "training_args.bin").is_file()
     needed = {*code_files(), "config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
     repository = loopback_hub.repositories["org/mner"]
-    assert len(repository.commits) >= 4  # the first, the epoch's, its checkpoint, and the last
+    assert len(repository.commits) >= commits
     for pushed in list(repository.commits.values())[1:]:
         assert needed <= set(pushed)
         assert not [name for name in pushed if name.endswith("training_args.bin")]
     pushed = loopback_hub.files("org/mner")
-    assert {f"last-checkpoint/{name}" for name in needed} <= set(pushed)
+    assert ({f"last-checkpoint/{name}" for name in needed} <= set(pushed)) is (strategy == "checkpoint")
     for name, data in pushed.items():
         if "/" not in name:
             (tmp_path / "fetched" / name).parent.mkdir(exist_ok=True)

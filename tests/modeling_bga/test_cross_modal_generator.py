@@ -1,3 +1,5 @@
+"""The generator reads what is kept, generates any length, and knows its targets' padding from their beginning."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,29 +8,38 @@ import torch
 from bga_mner.modeling_bga.cross_modal_generator import CrossModalGenerator
 
 
-@pytest.fixture
-def generator() -> CrossModalGenerator:
+def make_generator(causal: bool = False, num_layers: int = 2) -> CrossModalGenerator:
     generator = CrossModalGenerator(
         source_width=6,
         target_width=8,
         max_target_length=10,
         num_heads=2,
-        num_layers=2,
+        num_layers=num_layers,
         ffn_ratio=2,
         dropout=0.1,
+        causal=causal,
     )
     torch.nn.init.normal_(generator.modality_queries)
     return generator.eval()
 
 
+@pytest.fixture(params=[False, True], ids=["any-order", "causal"])
+def generator(request) -> CrossModalGenerator:
+    return make_generator(request.param)
+
+
+def generate(generator, source, bias, length, mask=None):
+    return generator(source, bias, generator.prepare(length, mask))
+
+
 @pytest.mark.parametrize("target_length", [1, 7, 10])
 def test_any_target_length_up_to_the_number_of_queries(generator, target_length):
-    assert generator(torch.randn(3, 5, 6), None, target_length).shape == (3, target_length, 8)
+    assert generate(generator, torch.randn(3, 5, 6), None, target_length).shape == (3, target_length, 8)
 
 
 def test_longer_targets_are_refused(generator):
     with pytest.raises(ValueError, match="10 modality queries, but 11"):
-        generator(torch.randn(3, 5, 6), None, 11)
+        generator.prepare(11)
 
 
 def test_only_kept_source_states_are_read(generator):
@@ -36,29 +47,61 @@ def test_only_kept_source_states_are_read(generator):
     bias = torch.tensor([[0.0, torch.finfo(torch.float).min, 0.0, 0.0]])
     changed = source.clone()
     changed[0, 1] = torch.randn(6)
-    assert torch.equal(generator(source, bias, 5), generator(changed, bias, 5))
+    assert torch.equal(generate(generator, source, bias, 5), generate(generator, changed, bias, 5))
     changed[0, 2] = torch.randn(6)
-    assert not torch.allclose(generator(source, bias, 5), generator(changed, bias, 5), atol=1e-4)
+    assert not torch.allclose(generate(generator, source, bias, 5), generate(generator, changed, bias, 5), atol=1e-4)
 
 
-def test_target_padding_does_not_change_real_positions(generator):
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("side", ["right", "left", "both"])
+def test_padding_of_a_causal_target_changes_nothing(num_layers, side):
+    generator = make_generator(True, num_layers)
     source = torch.randn(2, 4, 6)
-    bias = torch.zeros(2, 9)
-    bias[:, 6:] = torch.finfo(torch.float).min
-    padded = generator(source, None, 9, bias)[:, :6]
-    assert torch.allclose(padded, generator(source, None, 6), atol=1e-6)
-    # without the bias it would
-    assert not torch.allclose(generator(source, None, 9)[:, :6], padded, atol=1e-4)
+    mask = torch.zeros(2, 9, dtype=torch.bool)
+    first = {"right": 0, "left": 3, "both": 2}[side]
+    mask[0, first : first + 6] = True
+    mask[1] = True
+    padded = generate(generator, source, None, 9, mask)
+    alone = generate(generator, source[:1], None, 6)
+    torch.testing.assert_close(padded[:1, first : first + 6], alone)
+    torch.testing.assert_close(padded[1:], generate(generator, source[1:], None, 9))
+    assert torch.isfinite(padded).all()
+
+
+def test_a_causal_query_sees_those_before_it_only():
+    generator = make_generator(True)
+    source = torch.randn(2, 4, 6)
+    before = generate(generator, source, None, 9)
+    torch.testing.assert_close(generate(generator, source, None, 4), before[:, :4])
+    with torch.no_grad():
+        generator.modality_queries[5] += torch.randn(8)
+    after = generate(generator, source, None, 9)
+    assert torch.equal(after[:, :5], before[:, :5])
+    assert (after[:, 5:] - before[:, 5:]).abs().amax(dim=2).min() > 1e-4
+    # without an order all see all
+    generator.causal = False
+    assert not torch.allclose(generate(generator, source, None, 4), generate(generator, source, None, 9)[:, :4])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_stages_share_their_queries(generator, masked):
+    source, bias = torch.randn(3, 2, 4, 6), torch.randn(3, 2, 4)
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2]) if masked else None
+    queries = generator.prepare(5, mask)
+    together = generator(source.flatten(0, 1), bias.flatten(0, 1), queries)
+    torch.testing.assert_close(
+        together, torch.cat([generator(s, b, queries) for s, b in zip(source, bias, strict=True)])
+    )
 
 
 def test_batch_equals_single(generator):
     source = torch.randn(3, 4, 6)
-    single = torch.cat([generator(row[None], None, 5) for row in source])
-    assert torch.allclose(generator(source, None, 5), single, atol=1e-6)
+    single = torch.cat([generate(generator, row[None], None, 5) for row in source])
+    assert torch.allclose(generate(generator, source, None, 5), single, atol=1e-6)
 
 
 def test_every_parameter_gets_a_gradient(generator):
     generator.train()
-    (generator(torch.randn(3, 4, 6), torch.zeros(3, 4), 10) * torch.randn(3, 10, 8)).sum().backward()
+    (generate(generator, torch.randn(3, 4, 6), torch.zeros(3, 4), 10) * torch.randn(3, 10, 8)).sum().backward()
     for name, parameter in generator.named_parameters():
         assert parameter.grad.abs().sum() > 0, name

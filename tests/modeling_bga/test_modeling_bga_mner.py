@@ -4,17 +4,13 @@ import copy
 
 import pytest
 import torch
-from transformers import AutoModel, pipeline
+from transformers import pipeline
 
+from bga_mner.configuration.encoder_families import TEXT_FAMILIES
 from bga_mner.modeling_bga import BgaMnerForTokenClassification
 from bga_mner.modeling_bga.encoders import encoder_layers
 from bga_mner.modeling_bga.entity_replacement import replace_entities
 from bga_mner.processing.generated_corpus import build_tokenizer
-
-
-TEXT_FAMILIES = ["bert", "roberta", "xlm-roberta", "distilbert", "electra"]
-VISION_FAMILIES = ["clip_vision_model", "vit", "dinov2", "siglip_vision_model"]
-ALL_PAIRS = [(text, vision) for text in TEXT_FAMILIES for vision in VISION_FAMILIES]
 
 
 def only_text(batch):
@@ -48,18 +44,6 @@ def without_dropout(model):
 
 
 # Training
-
-
-@pytest.mark.parametrize(("text", "vision"), ALL_PAIRS)
-def test_every_parameter_gets_a_gradient_in_one_step(make_model, make_batch, text, vision):
-    model = make_model(text, vision, hybrid_attention="both", entity_replacement_probability=1.0).train()
-    batch = make_batch(lengths=(9, 6, 4, 8, 7, 5), pad_token_id=model.config.text_config.pad_token_id)
-    batch["labels"][3:] = -100  # these read generated features, the labelled ones real ones
-    model(**batch).loss.backward()
-    silent = {name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().sum() == 0}
-    # DINOv2's mask token serves its pre-training only; CLIP's last norm serves its pooled output only.
-    unused = ("vision_encoder.embeddings.mask_token", "vision_encoder.post_layernorm")
-    assert not {name for name in silent if not name.startswith(tuple(f"bga_mner.{module}" for module in unused))}
 
 
 def test_without_visual_teaching_only_the_last_vision_layer_learns_nothing(make_model, make_batch):
@@ -109,8 +93,8 @@ def test_alignment_losses_against_a_slow_loop(make_model, make_batch, visual_tar
             made_text = output.generated_text[stage][b, :length]
             reconstruction += distance(made_vision, real_vision)
             reconstruction += distance(made_text, real_text)
-            cycle += distance(vision_generator(made_vision[None], None, length)[0], real_text)
-            cycle += distance(text_generator(made_text[None], None, 5)[0], real_vision)
+            cycle += distance(vision_generator(made_vision[None], None, vision_generator.prepare(length))[0], real_text)
+            cycle += distance(text_generator(made_text[None], None, text_generator.prepare(5))[0], real_vision)
     stages, sentences = 2, 3
     assert torch.allclose(output.reconstruction_loss, reconstruction / (stages * sentences), atol=1e-5)
     assert torch.allclose(output.cycle_loss, cycle / (stages * sentences), atol=1e-5)
@@ -164,7 +148,7 @@ def test_entity_replacement_hides_entities_and_shows_the_picture(make_model, mak
     model = without_dropout(open_gates(make_model(entity_replacement_probability=1.0, **noiseless)).train())
     batch = make_batch()
     batch["labels"][2] = -100
-    arguments = (batch["input_ids"], batch["labels"], batch["pixel_values"], torch.tensor([True, False, True]))
+    arguments = (batch["input_ids"], batch["labels"], True, torch.tensor([True, False, True]))
     drawn = [replace_entities(model.config, *arguments) for _ in range(20)]
     assert all(replaced.chosen.tolist() == [True, False, False] for replaced in drawn)
     ids = torch.stack([replaced.input_ids for replaced in drawn])
@@ -290,67 +274,13 @@ def test_entity_replacement_is_for_training_only(make_model, make_batch):
     assert torch.equal(replacing(**batch).logits, plain(**batch).logits)
 
 
-def test_gradient_checkpointing_changes_nothing(make_model, make_batch):
-    model = without_dropout(make_model(generator_dropout=0.0, use_context_sampler=False).train())
-    batch = make_batch()
-    model(**batch).loss.backward()
-    plain = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad()
-    model.activation_checkpointing_enable()
-    assert any(getattr(layer, "gradient_checkpointing", False) for layer in encoder_layers(model.bga_mner.text_encoder))
-    model(**batch).loss.backward()
-    for name, gradient in plain.items():
-        assert torch.allclose(dict(model.named_parameters())[name].grad, gradient, atol=1e-6), name
-
-
 # Inference
-
-
-@pytest.mark.parametrize("text", TEXT_FAMILIES)
-def test_with_closed_gates_the_text_branch_is_the_plain_encoder(make_model, make_batch, text):
-    model = open_gates(make_model(text), value=-1e4)
-    batch = only_text(make_batch(pad_token_id=model.config.text_config.pad_token_id))
-    plain = AutoModel.from_config(copy.deepcopy(model.config.text_config), attn_implementation="sdpa").eval()
-    plain.load_state_dict(model.bga_mner.text_encoder.state_dict(), strict=False)
-    real = batch["attention_mask"].bool()
-    expected = plain(**batch).last_hidden_state[real]
-    assert torch.allclose(model.bga_mner(**batch).last_hidden_state[real], expected, atol=1e-5)
-    opened = open_gates(model).bga_mner(**batch).last_hidden_state[real]
-    assert (opened - expected).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("vision", VISION_FAMILIES)
-def test_with_closed_gates_the_vision_branch_is_the_plain_encoder(make_model, make_batch, vision):
-    model = open_gates(make_model(vision=vision, hybrid_attention="both"), value=-1e4)
-    batch = make_batch()
-    plain = AutoModel.from_config(copy.deepcopy(model.config.vision_config), attn_implementation="sdpa").eval()
-    plain.load_state_dict(model.bga_mner.vision_encoder.state_dict(), strict=False)
-    expected = plain(pixel_values=batch["pixel_values"]).last_hidden_state
-    actual = model.bga_mner(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], pixel_values=batch["pixel_values"]
-    ).vision_last_hidden_state
-    assert torch.allclose(actual, expected, atol=1e-5)
-    # by default it is the plain encoder, whatever the gates: its states are the targets of reconstruction
-    plain_branch = make_model(vision=vision)
-    assert plain_branch.bga_mner.vision_branch.projections is None
 
 
 def test_the_vision_branch_reads_generated_text_when_asked_to(make_model, make_batch):
     model, batch = make_model(hybrid_attention="both"), make_batch()
     closed = open_gates(model, value=-1e4)(**batch).vision_last_hidden_state
     assert (open_gates(model)(**batch).vision_last_hidden_state - closed).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("vision", VISION_FAMILIES)
-def test_pictures_of_another_size_than_the_encoders_own(make_model, make_batch, vision):
-    model = make_model(vision=vision, image_size=24)
-    batch = make_batch()
-    with pytest.raises(ValueError, match="image_size"):
-        model(**batch)
-    batch["pixel_values"] = torch.randn(3, 3, 24, 24)
-    output = model(**batch)
-    assert output.vision_last_hidden_state.shape[1] == 9 + model.config.has_vision_class_token
-    assert output.vision_last_hidden_state.shape == output.generated_vision[0].shape
 
 
 @pytest.mark.parametrize("encoder", ["text_encoder", "vision_encoder"])
@@ -367,24 +297,6 @@ def test_every_layer_is_run(make_model, make_batch, encoder):
         layer.load_state_dict(changed)
         field = "emissions" if encoder == "text_encoder" else "vision_last_hidden_state"
         assert (getattr(after, field) - getattr(before, field)).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("text", TEXT_FAMILIES)
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_padding_never_changes_a_real_token(make_model, make_batch, text, side):
-    model = spread_samplers(open_gates(make_model(text)))
-    pad = model.config.text_config.pad_token_id
-    batch = make_batch(lengths=(7,), pad_token_id=pad, pictures=False)
-    plain = model(**only_text(batch))
-    ids = torch.full((1, 12), pad)
-    mask = torch.zeros(1, 12, dtype=torch.long)
-    real = slice(0, 7) if side == "right" else slice(5, 12)
-    ids[:, real], mask[:, real] = batch["input_ids"], 1
-    padded = model(input_ids=ids, attention_mask=mask)
-    assert torch.allclose(padded.emissions[:, real], plain.emissions, atol=1e-5)
-    assert torch.allclose(padded.logits[:, real], plain.logits, atol=1e-5)
-    assert torch.equal(padded.predictions[:, real], plain.predictions)
-    assert (padded.predictions[mask == 0] == -100).all()
 
 
 def test_padding_changes_no_loss(make_model, make_batch):
@@ -456,12 +368,12 @@ def test_only_kept_patches_reach_the_generator(make_model, make_batch):
     assert len(dropped)
     states, bias = (tensor.detach().clone() for tensor in seen[0])
     row, patch = dropped[0].tolist()
-    length = batch["input_ids"].shape[1]
-    before = branch.generator(states, bias, length)
+    queries = branch.generator.prepare(batch["input_ids"].shape[1])
+    before = branch.generator(states, bias, queries)
     states[row, patch] = torch.randn(24)
-    assert torch.equal(branch.generator(states, bias, length), before)
+    assert torch.equal(branch.generator(states, bias, queries), before)
     states[row, 0] = torch.randn(24)
-    assert not torch.allclose(branch.generator(states, bias, length)[row], before[row], atol=1e-4)
+    assert not torch.allclose(branch.generator(states, bias, queries)[row], before[row], atol=1e-4)
 
 
 @pytest.mark.parametrize("length", [1, 2, 17, 40])
@@ -643,7 +555,7 @@ def test_bad_input_is_refused_with_the_fix(make_model, make_batch, change, messa
 @pytest.mark.parametrize("text", TEXT_FAMILIES)
 def test_a_text_longer_than_the_encoder_is_refused(make_model, text):
     model = make_model(text)
-    longest = 38 if "roberta" in text else 40
+    longest = 38 if "roberta" in text or text == "mpnet" else 40
     assert model(input_ids=torch.randint(5, 60, (1, longest))).logits.shape == (1, longest, 5)
     with pytest.raises(ValueError, match=f"at most {longest} tokens, but a text has {longest + 1}"):
         model(input_ids=torch.randint(5, 60, (1, longest + 1)))

@@ -7,25 +7,25 @@ from bga_mner.modeling_bga.pair_match import pair_match
 
 def test_is_one_for_the_target_itself_whatever_its_scale():
     target = torch.randn(3, 5, 8)
-    assert torch.allclose(pair_match(3 * F.layer_norm(target, (8,)), 7 * target, True), torch.ones(3), atol=1e-6)
-    assert torch.allclose(pair_match(-target, target, False), -torch.ones(3), atol=1e-6)
+    assert torch.allclose(pair_match(3 * target, 7 * target), torch.ones(3), atol=1e-6)
+    assert torch.allclose(pair_match(-target, target), -torch.ones(3), atol=1e-6)
 
 
 def test_compares_means_over_positions():
     generated, target = torch.randn(3, 5, 8), torch.randn(3, 4, 8)
-    for row, match in enumerate(pair_match(generated, target, False)):
+    for row, match in enumerate(pair_match(generated, target)):
         expected = F.cosine_similarity(generated[row].mean(0), target[row].mean(0), dim=0)
         assert match == pytest.approx(expected.item(), abs=1e-6)
 
 
 def test_no_gradient_reaches_what_is_generated():
     generated = torch.randn(2, 5, 8, requires_grad=True)
-    assert not pair_match(generated, torch.randn(2, 5, 8), True).requires_grad
+    assert not pair_match(generated, torch.randn(2, 5, 8)).requires_grad
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_is_computed_in_float32(dtype):
-    assert pair_match(torch.randn(2, 5, 8, dtype=dtype), torch.randn(2, 5, 8, dtype=dtype), True).dtype == torch.float32
+    assert pair_match(torch.randn(2, 5, 8, dtype=dtype), torch.randn(2, 5, 8, dtype=dtype)).dtype == torch.float32
 
 
 def test_pairs_that_match_keep_more(make_model, make_batch):

@@ -23,15 +23,7 @@ from transformers import (
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerModel
 
 
-TEXT_FAMILIES = ["bert", "roberta", "xlm-roberta", "distilbert", "electra"]
-VISION_FAMILIES = ["clip_vision_model", "vit", "dinov2", "siglip_vision_model"]
-PAIRS = [
-    *((text, "vit") for text in TEXT_FAMILIES),
-    *(("bert", vision) for vision in VISION_FAMILIES if vision != "vit"),
-]
-
-
-@pytest.mark.parametrize(("text", "vision"), PAIRS)
+@pytest.mark.parametrize(("text", "vision"), [("bert", "vit"), ("deberta-v2", "resnet")])
 def test_a_saved_model_predicts_the_same_to_the_bit(make_model, make_batch, tmp_path, text, vision):
     model = make_model(text, vision, hybrid_attention="both")
     batch = make_batch(pad_token_id=model.config.text_config.pad_token_id)
@@ -197,8 +189,8 @@ def test_models_with_heads_give_their_encoder_and_others_are_refused(make_config
 
 
 def test_an_unsupported_checkpoint_is_refused_by_name(tmp_path):
-    AutoConfig.for_model("mpnet").save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"bert, roberta, xlm-roberta, distilbert, electra.*'mpnet'"):
+    AutoConfig.for_model("albert").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"must be one of .*'albert'"):
         BgaMnerModel.from_text_vision_pretrained(str(tmp_path), str(tmp_path))
 
 

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import (
     BertTokenizerFast,
     CLIPImageProcessorPil,
+    DebertaV2TokenizerFast,
     PreTrainedTokenizerFast,
     RobertaTokenizerFast,
     XLMRobertaTokenizerFast,
@@ -70,6 +71,42 @@ def train_unigram():
     return XLMRobertaTokenizerFast(vocab=vocab, model_max_length=64)
 
 
+def train_deberta():
+    """Train a unigram tokenizer as DeBERTa-v2 and DeBERTa-v3 have it."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=150, special_tokens=["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"], unk_token="[UNK]"
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    vocab = [tuple(entry) for entry in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    return DebertaV2TokenizerFast(vocab=vocab, unk_id=3, model_max_length=64)
+
+
+def train_modernbert():
+    """Train a byte-level tokenizer as ModernBERT has it: no class of its own, no space in front, and normalised."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = {name: f"[{name[:-6].upper()}]" for name in SPECIALS}  # [PAD], [UNK], [CLS], [SEP], [MASK]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=list(specials.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=64,
+        model_input_names=["input_ids", "attention_mask"],
+        **specials,
+    )
+
+
 def train_left_padded():
     """Train a generic tokenizer that pads on the left and has no token types and no limit."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
@@ -95,6 +132,8 @@ KINDS = {
     "byte-level": lambda: train_byte_level(add_prefix_space=True),
     "byte-level-no-prefix": lambda: train_byte_level(add_prefix_space=False),
     "unigram": train_unigram,
+    "deberta": train_deberta,
+    "modernbert": train_modernbert,
     "left-padded": train_left_padded,
 }
 

@@ -88,7 +88,8 @@ def test_errors_against_a_slow_loop(make_model, rows):
         shuffled.append(((output.generated_vision[0][0] - targets[(i + 1) % 5]) ** 2).mean())
         states = output.hidden_states[2]
         with torch.no_grad():
-            back = base.vision_branch.generator(output.generated_vision[0], None, states.shape[1])
+            generator = base.vision_branch.generator
+            back = generator(output.generated_vision[0], None, generator.prepare(states.shape[1]))
         cycle.append(((back - F.layer_norm(states, (16,))) ** 2).mean())
     assert report["text_to_image"] == pytest.approx(float(np.mean(matched)), rel=1e-4)
     assert report["text_to_image_shuffled"] == pytest.approx(float(np.mean(shuffled)), rel=1e-4)

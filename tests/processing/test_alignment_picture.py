@@ -115,7 +115,10 @@ class KnownGenerator(nn.Module):
         super().__init__()
         self.token, self.features = token, features
 
-    def forward(self, states, bias, length, target_bias=None):
+    def prepare(self, length, mask=None):
+        return length
+
+    def forward(self, states, bias, length):
         alone = (bias == 0).sum() == 1 and bias[0, self.token] == 0
         return (self.features if alone else torch.zeros_like(self.features)).expand(len(states), length, -1)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, DebertaV2TokenizerFast, Siglip2ImageProcessorPil, XLMRobertaTokenizerFast
 from transformers.tokenization_python import PythonBackend
 
 from bga_mner.processing import BadPictureError, BgaMnerProcessor, read_conll
@@ -34,6 +34,12 @@ ODD = [
 
 def random_words(rng, longest=9):
     return [rng.choice(WORDS + ODD) for _ in range(rng.randrange(longest))]
+
+
+def running_text(tokenizer):
+    """Join the words; where the tokenizer doesn't bring the first word's blank by itself, put one in front."""
+    brings_a_blank = type(tokenizer) in (XLMRobertaTokenizerFast, DebertaV2TokenizerFast)
+    return " ".join(WORDS) if brings_a_blank else " " + " ".join(WORDS)
 
 
 # ---------------------------------------------------------------------------------------------------------------- text
@@ -63,11 +69,29 @@ def test_empty_texts_are_special_tokens_only(processor, text):
 
 def test_tokens_are_those_of_the_tokenizer(processor):
     tokenizer = processor.tokenizer
-    expected = tokenizer(" ".join(WORDS) if "XLM" in type(tokenizer).__name__ else " " + " ".join(WORDS))["input_ids"]
+    expected = tokenizer(running_text(tokenizer))["input_ids"]
     assert processor([WORDS])["input_ids"][0] == expected
     assert processor(" ".join(WORDS))["input_ids"][0] == expected
     assert tokenizer.decode(processor([WORDS])["input_ids"][0]) == processor.decode(expected)
     assert processor.batch_decode([expected]) == [processor.decode(expected)]
+
+
+def test_tokens_and_labels_belong_to_the_words_whose_characters_they_are(processor, label2id):
+    text = running_text(processor.tokenizer)
+    places, offset = [], len(text) - len(text.lstrip())
+    for word in WORDS:
+        places.append((offset, offset + len(word)))
+        offset += len(word) + 1
+    offsets = processor.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+    batch = processor([WORDS], word_labels=[TAGS], return_word_ids=True, return_word_start_mask=True)
+    labels = iter(batch["labels"][0])
+    for (start, end), owner, first in zip(offsets, batch["word_ids"][0], batch["word_start_mask"][0], strict=True):
+        expected = "O"
+        if owner is not None:
+            # a token may begin with the blank before its word, or be nothing else
+            assert places[owner][0] - 1 <= start <= end <= places[owner][1]
+            expected = TAGS[owner] if first else TAGS[owner].replace("B-", "I-")
+        assert next(labels) == label2id[expected]
 
 
 def test_byte_level_tokenizers_with_and_without_prefix_space_agree(tokenizers):
@@ -342,6 +366,22 @@ def test_round_trip_for_text_alone(tokenizers, tmp_path):
     assert again.model_input_names == again.tokenizer.model_input_names
     assert "BgaMnerProcessor" in repr(again)
     assert AutoTokenizer.from_pretrained(tmp_path).is_fast
+
+
+def test_naflex_pictures_become_squares(tokenizers, label2id, photo, tmp_path):
+    naflex = Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16, image_mean=[0.1, 0.2, 0.3])
+    processor = BgaMnerProcessor(naflex, tokenizers["wordpiece"], label2id)
+    batch = processor(["Kawhi"], images=[photo], return_tensors="pt")
+    assert batch["pixel_values"].shape == (1, 3, 32, 32)
+    assert tuple(processor.image_processor.image_mean) == (0.1, 0.2, 0.3)
+    # with a picture that is a square of that size, these are the numbers that NaFlex's patches hold
+    square = photo.resize((32, 32))
+    pixels = processor(["Kawhi"], images=[square], return_tensors="pt")["pixel_values"]
+    patches = naflex(square, return_tensors="pt")["pixel_values"][0].view(4, 4, 8, 8, 3)
+    assert torch.allclose(patches.permute(4, 0, 2, 1, 3).reshape(3, 32, 32), pixels[0], atol=1e-5)
+    processor.save_pretrained(tmp_path)
+    loaded = BgaMnerProcessor.from_pretrained(tmp_path)
+    assert torch.equal(loaded(["Kawhi"], images=[photo], return_tensors="pt")["pixel_values"], batch["pixel_values"])
 
 
 def test_wrong_parts_are_refused(image_processor, tokenizers):

@@ -1,0 +1,112 @@
+"""Models of base size with random weights, a batch for them, and functions timed in turn; for the scripts beside.
+
+Random weights take as long as trained ones. The baseline is `BertForTokenClassification` with the same text encoder.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import BertConfig, BertForTokenClassification, set_seed
+from transformers.utils import logging
+
+from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, labels_from_tags
+
+
+# Layers, width and vocabulary. The vision encoder is as deep and wide; base: BERT-base and CLIP ViT-B/32.
+SIZES = {"tiny": (3, 64, 100), "base": (12, 768, 30522)}
+LABELS = labels_from_tags([["B-LOC", "B-MISC", "B-ORG", "B-PER"]])
+BATCH, LENGTH = 8, 64
+# Sentences of the batch are of these lengths in turn.
+LENGTHS = (LENGTH, LENGTH - 14)
+
+
+def parser(description: str | None, keys: Sequence[str]) -> argparse.ArgumentParser:
+    """Return what the scripts have in common."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--models", default=",".join(keys), help=f"comma-separated, of {', '.join(keys)}")
+    made.add_argument("--size", choices=SIZES, default="base")
+    made.add_argument("--repeats", type=int, default=7)
+    made.add_argument("--threads", type=int, default=1)
+    made.add_argument("--json", action="store_true", help="print one line of JSON last")
+    return made
+
+
+def start(options: argparse.Namespace) -> list[str]:
+    """Set threads and seed; return the models asked for."""
+    torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    set_seed(0)
+    return options.models.split(",")
+
+
+def _shape(size: str) -> dict[str, int]:
+    layers, width, _ = SIZES[size]
+    heads = max(1, width // 64)
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * width,
+    }
+
+
+def make_baseline(size: str) -> BertForTokenClassification:
+    """Build the baseline."""
+    return BertForTokenClassification(
+        BertConfig(vocab_size=SIZES[size][2], num_labels=len(LABELS), **_shape(size), attn_implementation="sdpa")
+    )
+
+
+def make_model(size: str, **options: Any) -> BgaMnerForTokenClassification:
+    """Build a model; options are those of `BgaMnerConfig`, and as many layers are aligned as there are at most."""
+    layers, _, vocabulary = SIZES[size]
+    if "num_bga_layers" in options:
+        options["num_bga_layers"] = min(options["num_bga_layers"], layers)
+    config = BgaMnerConfig(
+        text_config={"model_type": "bert", "vocab_size": vocabulary, **_shape(size)},
+        vision_config={"model_type": "clip_vision_model", "image_size": 224, "patch_size": 32, **_shape(size)},
+        id2label=dict(enumerate(LABELS)),
+        **options,
+    )
+    return BgaMnerForTokenClassification(config)
+
+
+def make_batch(size: str) -> dict[str, torch.Tensor]:
+    """Return ids, mask and labels, int64 (8, 64), of sentences of 64 and 50 tokens in turn."""
+    input_ids = torch.randint(SIZES[size][2], (BATCH, LENGTH))
+    lengths = torch.tensor([LENGTHS[row % len(LENGTHS)] for row in range(BATCH)])
+    mask = (torch.arange(LENGTH) < lengths[:, None]).long()
+    labels = torch.randint(len(LABELS), (BATCH, LENGTH)).masked_fill(mask == 0, -100)
+    return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
+
+
+def make_pictures() -> torch.Tensor:
+    """Return float32 (8, 3, 224, 224)."""
+    return torch.randn(BATCH, 3, 224, 224)
+
+
+def time_in_turn(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Call all functions once to warm up, then in turn, so that whatever slows the machine down slows all of them.
+
+    Returns
+    -------
+    dict of str to list of float
+        Seconds, a value a round.
+    """
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for number in range(repeats + 1):
+        for name, function in functions.items():
+            begin = time.perf_counter()
+            function()
+            if number > 0:
+                times[name].append(time.perf_counter() - begin)
+    return times
+
+
+def median_ratio(times: Sequence[float], base: Sequence[float]) -> float:
+    """Return the median over rounds of a time over the baseline's of the same round."""
+    return statistics.median(ours / theirs for ours, theirs in zip(times, base, strict=True))

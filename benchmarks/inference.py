@@ -1,0 +1,98 @@
+"""What tagging texts costs beside a plain encoder, by how many layers are aligned; CRF and Viterbi included.
+
+Batch 8, length 64, BERT-base and ViT-B/32 sizes, ratio to `BertForTokenClassification` in the same process, in turn.
+First every model's tags and probabilities of the batch are compared with those of single sentences in float64::
+
+    python benchmarks/inference.py --json
+    python benchmarks/inference.py --threads 2 --json
+"""
+
+import json
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from base_size import make_baseline, make_batch, make_model, median_ratio, parser, start, time_in_turn
+from rich.console import Console
+from rich.table import Table
+
+
+MODELS: dict[str, dict[str, Any]] = {
+    "12": {"num_bga_layers": 12},
+    "6": {"num_bga_layers": 6},
+    "4": {"num_bga_layers": 4},
+    "default": {},
+    "no_hybrid": {"hybrid_attention": "none"},
+}
+TOLERANCE = 1e-3
+
+
+def check(model: Any, batch: dict[str, torch.Tensor]) -> float:
+    """Compare a batch in float32 with its sentences one by one, unpadded, in float64; return the largest difference.
+
+    Raises
+    ------
+    RuntimeError
+        If a probability differs by more than `TOLERANCE`, or a tag does whose probability is not a tie.
+    """
+    slow = deepcopy(model).double()
+    largest = 0.0
+    with torch.inference_mode():
+        fast = model(**batch)
+        for row, mask in enumerate(batch["attention_mask"].bool()):
+            alone = slow(input_ids=batch["input_ids"][row, mask][None])
+            largest = max(largest, float((fast.logits[row, mask].exp() - alone.logits[0].exp()).abs().max()))
+            if not torch.equal(fast.predictions[row, mask], alone.predictions[0]):
+                raise RuntimeError(
+                    f"Expected the tags of float64, sentence by sentence, but those of row {row} differ."
+                )
+    if largest > TOLERANCE:
+        raise RuntimeError(f"Expected probabilities within {TOLERANCE} of float64, but they differ by {largest:.2e}.")
+    return largest
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Run the benchmark, and print a table.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    dict of str to float
+        Ratio to the baseline's time, by model.
+    """
+    options = parser(__doc__, list(MODELS)).parse_args(argv)
+    console, names = Console(width=110), start(options)
+    batch = make_batch(options.size)
+    del batch["labels"]
+    models: dict[str, Any] = {"baseline": make_baseline(options.size).eval()}
+    for name in names:
+        models[name] = make_model(options.size, text_only=True, **MODELS[name]).eval()
+        # a new head hardly prefers any tag: this one leaves no ties that rounding decides
+        with torch.no_grad():
+            models[name].classifier.weight.mul_(50)
+        console.print(f"{name}: within {check(models[name], batch):.1e} of float64, sentence by sentence")
+
+    def run(model: Any) -> None:
+        with torch.inference_mode():
+            model(**batch)
+
+    times = time_in_turn({name: lambda m=model: run(m) for name, model in models.items()}, options.repeats)
+    found = {name: median_ratio(times[name], times["baseline"]) for name in names}
+    table = Table(title=f"Inference / plain BERT, threads: {options.threads}", title_justify="left")
+    for column in ("aligned layers", "ratio", "ms"):
+        table.add_column(column)
+    for name, seconds in times.items():
+        table.add_row(name, f"{found.get(name, 1.0):.2f}", f"{1000 * sorted(seconds)[len(seconds) // 2]:.0f}")
+    console.print(table)
+    if options.json:
+        print(json.dumps({"inference": found}))
+    return found
+
+
+if __name__ == "__main__":
+    main()

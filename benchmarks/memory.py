@@ -1,0 +1,108 @@
+"""What memory a training step on pairs takes beside a plain encoder's: weights, gradients and activations.
+
+Batch 8, length 64, BERT-base and ViT-B/32 sizes, every sentence with a picture; the peak of a process of its own during
+forward and backward, less what it held before the model was built, as a ratio to that of `BertForTokenClassification`.
+The vision encoder is trained, but for `cached_vision`. Weights and gradients alone are printed beside: no way of
+computing needs less::
+
+    python benchmarks/memory.py --json
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from base_size import make_baseline, make_batch, make_model, make_pictures, parser, start
+from rich.console import Console
+from rich.table import Table
+
+
+MODELS: dict[str, dict[str, Any]] = {"12": {"num_bga_layers": 12}, "default": {}, "cached_vision": {}}
+
+
+def _resident() -> int:
+    """Return the bytes that this process holds (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def measure(name: str, size: str) -> dict[str, int]:
+    """Take one step in this process; return the bytes of its peak, and of weights with their gradients."""
+    batch, pictures = make_batch(size), make_pictures()
+    before = _resident()
+    if name == "baseline":
+        model: Any = make_baseline(size)
+    else:
+        model = make_model(size, **MODELS[name])
+        if name == "cached_vision":
+            model.freeze_vision_encoder()
+            shape = (len(pictures), model.config.num_stages + 1, model.config.num_vision_tokens)
+            batch["vision_states"] = torch.randn(*shape, model.config.vision_config.hidden_size)
+            model.bga_mner.vision_encoder = None  # nothing runs it
+        else:
+            batch["pixel_values"] = pictures
+    model.train()
+    model(**batch).loss.backward()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # kilobytes on Linux
+    least = sum(p.nbytes + (p.nbytes if p.grad is not None else 0) for p in model.parameters())
+    return {"peak": peak - before, "weights_and_gradients": least}
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Run the benchmark, and print a table.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    dict of str to float
+        Ratio to the baseline's peak, by model.
+    """
+    made = parser(__doc__, list(MODELS))
+    made.add_argument("--measure", help="take one step with this model in this process, and print its bytes")
+    options = made.parse_args(argv)
+    names = start(options)
+    if options.measure is not None:
+        print(json.dumps(measure(options.measure, options.size)))
+        return {}
+    found: dict[str, dict[str, int]] = {}
+    # tensors that are freed go back to the system at once, and don't count in a peak that comes later
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    for name in ("baseline", *names):
+        command = [
+            sys.executable,
+            __file__,
+            "--measure",
+            name,
+            "--size",
+            options.size,
+            "--threads",
+            str(options.threads),
+        ]
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        found[name] = json.loads(done.stdout.splitlines()[-1])
+    table = Table(title="Peak memory of a training step, ratio to plain BERT's", title_justify="left")
+    for column in ("aligned layers", "ratio", "MB", "weights and gradients alone, MB", "their ratio"):
+        table.add_column(column)
+    whole = found["baseline"]["peak"]
+    for name, of_model in found.items():
+        least = of_model["weights_and_gradients"]
+        megabytes = [f"{of_model['peak'] / 1e6:.0f}", f"{least / 1e6:.0f}", f"{least / whole:.2f}"]
+        table.add_row(name, f"{of_model['peak'] / whole:.2f}", *megabytes)
+    Console(width=110).print(table)
+    ratios = {name: found[name]["peak"] / whole for name in names}
+    if options.json:
+        print(json.dumps({"memory": ratios}))
+    return ratios
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What a training step on pairs costs beside a plain encoder's: forward and backward, all losses on.
+
+Batch 8, length 64, BERT-base and ViT-B/32 sizes, every sentence with a picture; ratio to forward and backward of
+`BertForTokenClassification` in the same process, in turn. The vision encoder is trained, but for `cached_vision`, where
+it is frozen and was run before. First it is checked that a batch has the loss of its sentences one by one (without
+noise), and that cached states have the losses of the pictures::
+
+    python benchmarks/training.py --json
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from base_size import make_baseline, make_batch, make_model, make_pictures, median_ratio, parser, start, time_in_turn
+from rich.console import Console
+from rich.table import Table
+
+
+MODELS: dict[str, dict[str, Any]] = {"12": {"num_bga_layers": 12}, "default": {}, "cached_vision": {}}
+TOLERANCE = 1e-4
+
+
+def check(model: Any, batch: dict[str, torch.Tensor], cached: dict[str, torch.Tensor]) -> float:
+    """Compare the loss of a batch, without noise, with the mean of its sentences' losses, and with that of the cache.
+
+    Raises
+    ------
+    RuntimeError
+        If they differ by more than `TOLERANCE`, relatively.
+    """
+    model.eval()
+    pictures = batch["pixel_values"]
+    with torch.no_grad():
+        together = float(model(**batch).loss)
+        alone = []
+        for row, mask in enumerate(batch["attention_mask"].bool()):
+            text = {name: batch[name][row, mask][None] for name in ("input_ids", "labels")}
+            alone.append(float(model(**text, pixel_values=pictures[row : row + 1]).loss))
+        losses = {"one by one": sum(alone) / len(alone), "cached": float(model(**cached).loss)}
+    model.train()
+    worst = max(abs(loss - together) / together for loss in losses.values())
+    if worst > TOLERANCE:
+        raise RuntimeError(f"Expected the loss of the batch, {together}, also of {losses}; tolerance {TOLERANCE}.")
+    return worst
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Run the benchmark, and print a table.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    dict of str to float
+        Ratio to the baseline's time, by model.
+    """
+    options = parser(__doc__, list(MODELS)).parse_args(argv)
+    console, names = Console(width=110), start(options)
+    text = make_batch(options.size)
+    batch = text | {"pixel_values": make_pictures()}
+    baseline = make_baseline(options.size).train()
+    found: dict[str, float] = {}
+    table = Table(title=f"Training step / plain BERT's, threads: {options.threads}", title_justify="left")
+    for column in ("aligned layers", "ratio", "ms", "baseline's ms"):
+        table.add_column(column)
+    # one at a time: all of them with their gradients would fill the memory
+    for name in names:
+        model = make_model(options.size, **MODELS[name]).train()
+        with torch.no_grad():
+            cached = text | {"vision_states": model.bga_mner.encode_pictures(batch["pixel_values"])}
+        console.print(f"{name}: losses within {check(model, batch, cached):.1e}, one by one and from the cache")
+        if name == "cached_vision":
+            model.freeze_vision_encoder()
+        inputs = cached if name == "cached_vision" else batch
+
+        def step(trained: Any, given: dict[str, torch.Tensor]) -> None:
+            trained.zero_grad(set_to_none=True)
+            trained(**given).loss.backward()
+
+        functions = {"baseline": lambda: step(baseline, text), name: lambda m=model, i=inputs: step(m, i)}
+        times = time_in_turn(functions, options.repeats)
+        found[name] = median_ratio(times[name], times["baseline"])
+        medians = [f"{1000 * sorted(times[key])[options.repeats // 2]:.0f}" for key in (name, "baseline")]
+        table.add_row(name, f"{found[name]:.2f}", *medians)
+    console.print(table)
+    if options.json:
+        print(json.dumps({"training": found}))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The encoders that the model takes: one entry a family. Adding a family begins here.
+
+What an entry can't say is done by a small class or function: attention that isn't transformers' own interface in
+`modeling_bga/relative_attention.py`, what layers need beside their states in `modeling_bga/text_encoders.py` and
+`modeling_bga/vision_encoders.py`. `docs/encoders.md` is made of these entries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EncoderFamily:
+    """Where an encoder family keeps what the layer loop needs.
+
+    Attributes
+    ----------
+    name : str
+        What people call it.
+    layers : str
+        Dotted path of the list of layers.
+    final_norm : str, optional
+        Path of the norm of the last hidden states.
+    has_pooler : bool
+        Whether the encoder builds a pooler unless told not to.
+    own_attention : bool
+        Whether its attention isn't built on transformers' attention interface: hybrid attention then is a class of
+        this package that has the same weights.
+    note : str
+        What else has to be known, for the documentation.
+    """
+
+    name: str
+    layers: str
+    final_norm: str | None = None
+    has_pooler: bool = False
+    own_attention: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class TextFamily(EncoderFamily):
+    """A family of text encoders.
+
+    Attributes
+    ----------
+    takes_token_types, takes_positions, takes_mask : bool
+        Whether the embeddings take token type ids, position ids, and the padding mask.
+    first_position : int, optional
+        Position id of the first token; None for `pad_token_id + 1`, as RoBERTa has it. Where it isn't 0, padding has
+        the one before.
+    input_projection : str, optional
+        Path of a module between embeddings and layers.
+    """
+
+    takes_token_types: bool = False
+    takes_positions: bool = True
+    takes_mask: bool = False
+    first_position: int | None = 0
+    input_projection: str | None = None
+
+
+@dataclass(frozen=True)
+class VisionFamily(EncoderFamily):
+    """A family of vision transformers.
+
+    Attributes
+    ----------
+    tower_of : str, optional
+        `model_type` of the text-image model whose vision tower this is.
+    input_norm : str, optional
+        Path of a norm between embeddings and layers.
+    asks_to_interpolate : bool
+        Whether the embeddings have to be asked to fit their positions to other picture sizes.
+    has_class_token : bool
+        Whether position 0 is a class token. Register tokens follow it, if the configuration has any.
+    """
+
+    tower_of: str | None = None
+    input_norm: str | None = None
+    asks_to_interpolate: bool = False
+    has_class_token: bool = True
+
+
+@dataclass(frozen=True)
+class BackboneFamily:
+    """A family of convolutional encoders, whose last feature map new transformer layers read.
+
+    Attributes
+    ----------
+    name : str
+        What people call it.
+    has_batch_norm : bool
+        Whether it has batch normalisation, whose statistics are kept as they are.
+    note : str
+        What else has to be known, for the documentation.
+    """
+
+    name: str
+    has_batch_norm: bool = True
+    note: str = ""
+
+
+TEXT_FAMILIES = {
+    "bert": TextFamily("BERT", "encoder.layer", takes_token_types=True, has_pooler=True),
+    "roberta": TextFamily("RoBERTa", "encoder.layer", takes_token_types=True, first_position=None, has_pooler=True),
+    "xlm-roberta": TextFamily("XLM-R", "encoder.layer", takes_token_types=True, first_position=None, has_pooler=True),
+    "distilbert": TextFamily("DistilBERT", "transformer.layer"),
+    "electra": TextFamily("ELECTRA", "encoder.layer", takes_token_types=True, input_projection="embeddings_project"),
+    "mpnet": TextFamily(
+        "MPNet",
+        "encoder.layer",
+        first_position=2,
+        has_pooler=True,
+        own_attention=True,
+        note="generated keys get no relative position",
+    ),
+    "deberta-v2": TextFamily(
+        "DeBERTa-v2, DeBERTa-v3",
+        "encoder.layer",
+        takes_token_types=True,
+        takes_mask=True,
+        own_attention=True,
+        note="generated keys get no relative position",
+    ),
+    "modernbert": TextFamily(
+        "ModernBERT",
+        "layers",
+        takes_positions=False,
+        final_norm="final_norm",
+        note="generated keys get no rotary position, and are read by local layers too; padding isn't removed",
+    ),
+}
+
+VISION_FAMILIES = {
+    # CLIP norms only its pooled output, with a norm that nothing here uses
+    "clip_vision_model": VisionFamily(
+        "CLIP", "encoder.layers", tower_of="clip", input_norm="pre_layrnorm", asks_to_interpolate=True
+    ),
+    "vit": VisionFamily("ViT", "layers", final_norm="layernorm", has_pooler=True, asks_to_interpolate=True),
+    "dinov2": VisionFamily("DINOv2", "encoder.layer", final_norm="layernorm"),
+    "dinov2_with_registers": VisionFamily("DINOv2 with registers", "encoder.layer", final_norm="layernorm"),
+    "dinov3_vit": VisionFamily(
+        "DINOv3 ViT", "model.layer", final_norm="norm", note="generated keys get no rotary position"
+    ),
+    "siglip_vision_model": VisionFamily(
+        "SigLIP, SigLIP2 of a fixed size",
+        "encoder.layers",
+        final_norm="post_layernorm",
+        tower_of="siglip",
+        asks_to_interpolate=True,
+        has_class_token=False,
+    ),
+    "siglip2_vision_model": VisionFamily(
+        "SigLIP2 NaFlex",
+        "encoder.layers",
+        final_norm="post_layernorm",
+        tower_of="siglip2",
+        has_class_token=False,
+        note="pictures are brought to a square, and not to patches that keep their shape",
+    ),
+}
+
+BACKBONE_FAMILIES = {
+    "resnet": BackboneFamily("ResNet"),
+    "regnet": BackboneFamily("RegNet"),
+    "convnext": BackboneFamily("ConvNeXt", has_batch_norm=False),
+    "convnextv2": BackboneFamily("ConvNeXt V2", has_batch_norm=False),
+    "efficientnet": BackboneFamily("EfficientNet"),
+    "timm_backbone": BackboneFamily("timm, as a backbone", note="needs `bga-mner[timm]`"),
+    "timm_wrapper": BackboneFamily("timm, from the Hub", note="needs `bga-mner[timm]`; convolutional ones only"),
+}
+
+
+__all__ = [
+    "BACKBONE_FAMILIES",
+    "TEXT_FAMILIES",
+    "VISION_FAMILIES",
+    "BackboneFamily",
+    "EncoderFamily",
+    "TextFamily",
+    "VisionFamily",
+]

@@ -1,0 +1,90 @@
+"""Print docs/encoders.md, made of the entries of configuration/encoder_families.py.
+
+python docs/encoder_table.py > docs/encoders.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bga_mner.configuration.encoder_families import (
+    BACKBONE_FAMILIES,
+    TEXT_FAMILIES,
+    VISION_FAMILIES,
+    BackboneFamily,
+    EncoderFamily,
+)
+
+
+HEAD = """# Encoders
+
+Any text encoder below goes with any vision encoder: `text_config` and `vision_config` of `BgaMnerConfig`, or two
+checkpoints for `from_text_vision_pretrained`. Depths, widths and picture sizes may differ. Printed by
+`python docs/encoder_table.py`.
+
+How an encoder reads generated features:
+
+- **layer-wise**: hybrid attention in the encoder's own layers, with their own key and value projections, through
+  transformers' attention interface.
+- **layer-wise, own attention class**: the same, but the encoder's attention doesn't use the interface, so a class of
+  this package with the same weights and the same results takes its place.
+- **new layers**: a convolutional encoder has no layers for stages to stand before. Its last feature map becomes
+  tokens, one a cell, which new transformer layers (ViT's, untrained) read; these attend layer-wise.
+
+Every gate starts nearly closed, so that a model begins as the plain encoder that it was made of.
+"""
+
+TAIL = """## Settings
+
+- **New layers**: `vision_config={"model_type": "resnet", ...}` gets four of width 384;
+  `ConvStagesConfig(backbone_config=..., num_hidden_layers=2, hidden_size=256, num_attention_heads=4)` as
+  `vision_config` chooses others.
+- **Batch normalisation** keeps the statistics that it was loaded with, in training too. Its scale and shift are
+  trained unless they are frozen.
+- **Freezing**: `model.freeze_vision_encoder()` stops training the vision encoder (of a convolutional one all but the
+  new layers). A frozen encoder stays in evaluation mode under `model.train()`, and no graph is built through it.
+- **Learning rates**: `layerwise_parameter_groups(model, 2e-5, decay=0.9)` makes groups for any torch optimizer, which
+  a `Trainer` takes as `optimizers=(torch.optim.AdamW(groups), None)`. What is new has ten times the rate, or
+  `new_learning_rate`.
+- **Gradient checkpointing**: `model.activation_checkpointing_enable()`, or `gradient_checkpointing=True` for
+  `Trainer`, in the layers of every encoder, MPNet included. Convolutions are not computed again.
+- **Attention** runs on PyTorch's `scaled_dot_product_attention`, which chooses its kernel. Generated keys come with a
+  bias (the gate), and MPNet's and DeBERTa's positions are one too: these go to a kernel that takes biases. Layers
+  that no stage stands before have none, and where nothing is padding PyTorch may take its flash kernel. The
+  `flash_attn` package, whose kernels take no bias, is refused, as every other implementation is.
+- **SigLIP2**: checkpoints of a fixed size are of the type `siglip`. NaFlex ones read pictures of any shape in
+  patches; here they read squares, and `BgaMnerProcessor` replaces their image processor by one that makes these.
+- **timm** needs torchvision, of the build (CPU or CUDA) that torch has: with a CPU build, a plain `pip install timm`
+  may bring a torchvision that can't be imported, or another torch. A saved model needs timm again, unless it was
+  saved with `text_only=True`.
+- **Not supported**: `dinov3_convnext`, whose model gives tokens and not a map; timm's vision transformers; all
+  others, which `BgaMnerConfig` refuses by name.
+"""
+
+
+def table(families: Iterable[tuple[str, EncoderFamily | BackboneFamily]]) -> str:
+    """Return the Markdown table of some families."""
+    rows = ["| `model_type` | encoders | generated features | notes | tested in |", "|---|---|---|---|---|"]
+    for model_type, family in families:
+        if isinstance(family, BackboneFamily):
+            how = "new layers"
+            statistics = "batch normalisation stays as it is" if family.has_batch_norm else ""
+            notes = "; ".join(part for part in (family.note, statistics) if part)
+        else:
+            how = "layer-wise, own attention class" if family.own_attention else "layer-wise"
+            notes = family.note
+        tested = "test_timm.py" if model_type.startswith("timm") else "test_encoder_families.py"
+        rows.append(f"| `{model_type}` | {family.name} | {how} | {notes} | `{tested}` |")
+    return "\n".join(rows) + "\n"
+
+
+def page() -> str:
+    """Return the text of docs/encoders.md."""
+    tested = "Tests are in `tests/modeling_bga/`, with tiny random models.\n"
+    sections = [HEAD, "## Text\n", table(TEXT_FAMILIES.items()), "## Vision transformers\n"]
+    sections += [table(VISION_FAMILIES.items()), "## Convolutional vision encoders\n"]
+    return "\n".join([*sections, table(BACKBONE_FAMILIES.items()), tested, TAIL])
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,96 @@
+"""A convolutional encoder, and new transformer layers that read its last feature map, so that stages have a place."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from transformers import AutoModel
+from transformers.models.vit.modeling_vit import ViTLayer, ViTPreTrainedModel
+
+from ..configuration.configuration_conv_stages import ConvStagesConfig, last_feature_map
+
+
+class ConvStages(ViTPreTrainedModel):
+    """Vision encoder of a convolutional backbone and new transformer layers.
+
+    Batch normalisation always runs on the statistics that it was loaded with, and never changes them: pictures of
+    tweets come in small batches, and half of a batch may be blanks for missing ones. Its scale and shift are trained
+    unless they are frozen.
+
+    Parameters
+    ----------
+    config : ConvStagesConfig
+        Configuration.
+    """
+
+    config_class = ConvStagesConfig
+    config: ConvStagesConfig
+    base_model_prefix = "conv_stages"
+    _no_split_modules = ["ViTLayer"]  # noqa: RUF012 - transformers' convention
+
+    def __init__(self, config: ConvStagesConfig) -> None:
+        config.fit_pictures(config.image_size)
+        super().__init__(config)
+        self.backbone = AutoModel.from_config(config.backbone_config, dtype=torch.get_default_dtype())
+        self.projection_norm = nn.LayerNorm(config.feature_channels, eps=config.layer_norm_eps)
+        self.projection = nn.Linear(config.feature_channels, config.hidden_size)
+        self.layers = nn.ModuleList(ViTLayer(config) for _ in range(config.num_hidden_layers))
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def train(self, mode: bool = True) -> ConvStages:
+        """Set training mode, but for batch normalisation, and for a backbone of which no parameter is trained."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
+            self.backbone.eval()
+        for module in self.backbone.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the module that makes tokens of the feature map."""
+        return self.projection
+
+    def embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Make tokens of pictures.
+
+        Parameters
+        ----------
+        pixel_values : torch.FloatTensor of shape (batch, channels, side, side)
+            Pictures.
+
+        Returns
+        -------
+        torch.FloatTensor of shape (batch, cells, hidden size)
+            One token for each cell of the last feature map, row by row, with its position added.
+        """
+        cells = last_feature_map(self.backbone, pixel_values)
+        side = cells.shape[-1]
+        # (batch, channels, side, side) -> (batch, side * side, channels)
+        tokens = self.projection(self.projection_norm(cells.flatten(2).transpose(1, 2)))
+        return tokens + _positions(side, self.config.hidden_size, tokens)
+
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """Encode pictures: (batch, channels, side, side) to (batch, cells, hidden size)."""
+        states = self.embed(pixel_values)
+        for layer in self.layers:
+            states = layer(states)
+        return self.layernorm(states)
+
+
+def _positions(side: int, width: int, like: torch.Tensor) -> torch.Tensor:
+    """Make sines and cosines of rows and columns: (1, side * side, width). They fit any size, and need no training."""
+    rates = torch.arange(width // 4, device=like.device) / max(width // 4, 1)
+    angles = torch.arange(side, device=like.device)[:, None] * torch.exp(-math.log(10_000) * rates)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
+    rows = waves[:, None].expand(-1, side, -1)
+    columns = waves[None].expand(side, -1, -1)
+    return torch.cat([rows, columns], dim=2).flatten(0, 1)[None].to(like.dtype)
+
+
+__all__ = ["ConvStages"]

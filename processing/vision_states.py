@@ -1,0 +1,61 @@
+"""What a frozen vision encoder made of a picture, as bytes in a dataset's column."""
+
+from io import BytesIO
+
+import numpy as np
+
+
+VISION_STATES = "vision_states"
+"""Name of the column, of the collator's key and of the model's argument."""
+
+
+def write_vision_states(states: np.ndarray) -> bytes:
+    """Return the states of one picture, float32 (stages + 1, vision tokens, vision width), in numpy's file format.
+
+    Arrow's own nested lists would be read back as Python numbers, a hundred thousand a picture.
+    """
+    file = BytesIO()
+    np.save(file, states.astype(np.float32), allow_pickle=False)
+    return file.getvalue()
+
+
+def read_vision_states(data: bytes) -> np.ndarray:
+    """Read what `write_vision_states` wrote.
+
+    Parameters
+    ----------
+    data : bytes
+        A ``.npy`` file.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (stages + 1, vision tokens, vision width).
+
+    Raises
+    ------
+    ValueError
+        If these are not bytes of such an array; nothing in them is ever executed.
+
+    Examples
+    --------
+    >>> read_vision_states(write_vision_states(np.zeros((2, 1, 3)))).shape
+    (2, 1, 3)
+    """
+    try:
+        states = np.load(BytesIO(data), allow_pickle=False)
+    except (TypeError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"Expected the column {VISION_STATES!r} as cache_vision_states writes it, got a "
+            f"{type(data).__name__} that is no array: {error}. Drop the column, and cache anew."
+        ) from error
+    if getattr(states, "ndim", 0) != 3 or states.dtype != np.float32:
+        raise ValueError(
+            f"Expected float32 (stages + 1, vision tokens, vision width) in {VISION_STATES!r}, got "
+            f"{getattr(states, 'dtype', type(states).__name__)} {getattr(states, 'shape', '')}. Drop the column, and "
+            "cache anew."
+        )
+    return states
+
+
+__all__ = ["VISION_STATES", "read_vision_states", "write_vision_states"]

@@ -1,0 +1,38 @@
+"""The memory benchmark, on sizes where only its machinery is tested."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "memory.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = spec_from_file_location("memory_benchmark", SCRIPT)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_prints_the_ratios_last(benchmark, capfd):
+    found = benchmark.main(["--size", "tiny", "--json"])
+    assert json.loads(capfd.readouterr().out.strip().splitlines()[-1]) == {"memory": found}
+    assert found.keys() == {"12", "default", "cached_vision"}
+    assert min(found.values()) > 0
+
+
+def test_counts_weights_and_gradients(benchmark):
+    found = {name: benchmark.measure(name, "tiny")["weights_and_gradients"] for name in ("baseline", "default")}
+    assert found["baseline"] == 2 * sum(weight.nbytes for weight in benchmark.make_baseline("tiny").parameters())
+    whole = benchmark.make_model("tiny")
+    assert found["default"] <= 2 * sum(weight.nbytes for weight in whole.parameters())
+    # without the vision encoder's own
+    encoder = sum(weight.nbytes for weight in whole.bga_mner.vision_encoder.parameters())
+    without = benchmark.measure("cached_vision", "tiny")["weights_and_gradients"]
+    assert found["default"] - 2 * encoder <= without <= found["default"] - encoder

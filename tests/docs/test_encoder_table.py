@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from bga_mner import TEXT_ENCODERS, VISION_ENCODERS
+
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def test_the_committed_page_is_what_the_script_prints():
+    printed = subprocess.run([sys.executable, DOCS / "encoder_table.py"], capture_output=True, text=True, check=True)
+    page = (DOCS / "encoders.md").read_text(encoding="utf-8")
+    assert printed.stdout == page, "run: python docs/encoder_table.py > docs/encoders.md"
+    rows = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `") and "model_type" not in line}
+    assert rows == {*TEXT_ENCODERS, *VISION_ENCODERS}
+
+
+def test_the_tests_it_names_exist():
+    page = (DOCS / "encoders.md").read_text(encoding="utf-8")
+    for name in ("test_timm.py", "test_encoder_families.py"):
+        assert f"`{name}`" in page
+        assert (DOCS.parent / "tests" / "modeling_bga" / name).is_file()
