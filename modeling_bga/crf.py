@@ -244,7 +244,7 @@ class ConditionalRandomField(nn.Module):
         named = inside == tags
         known = mask & named
         if not (_is_cheap_to_read(tags) and torch.equal(known, mask)):
-            self._refuse(tags, mask & ~named)
+            self._refuse_other_tags(tags, mask & ~named)
             tags = torch.where(named, tags, self.num_tags + 1)
         boundary = tags.new_full((len(tags), 1), self.num_tags)
         # The tag before each position and before the end: (B, L) and (B, 1) -> (B, L + 1).
@@ -256,7 +256,7 @@ class ConditionalRandomField(nn.Module):
         moves = before.mul_(self.num_tags + 1).add_(torch.cat([inside, boundary], 1))
         return _Labels(inside, known & self.allowed.flatten()[moves[:, :-1]], moves)
 
-    def _refuse(self, tags: Tensor, unnamed: Tensor) -> None:
+    def _refuse_other_tags(self, tags: Tensor, unnamed: Tensor) -> None:
         """Raise if a tag where unnamed (B, L) is True is not `UNKNOWN_TAG`, on devices where looking costs little."""
         if not _is_cheap_to_read(tags) or not (wrong := unnamed & (tags != UNKNOWN_TAG)).any():
             return
@@ -295,14 +295,15 @@ class _Labels(NamedTuple):
 
 
 class _LogLikelihood(torch.autograd.Function):
-    """``log Z - log Z'`` (``log Z`` where tags is None), with the difference of the marginals as its gradient."""
+    """``log Z - log Z'`` (``log Z`` where labels is None), with the difference of the marginals as its gradient."""
 
     @staticmethod
     def forward(ctx: Any, emissions: Tensor, *inputs: Any) -> Tensor:
         """Take emissions, transitions, starts, ends, what is allowed, mask, labels or None; return (B,)."""
         allowed, mask, labels = inputs[3:]
         scores = _bordered_scores(*inputs[:4])
-        batch, some, complete, uninformed = len(emissions), (), None, None
+        batch, complete, uninformed = len(emissions), None, None
+        some: Any = ()  # sentences of which a part is known
         if labels is not None and not (_is_cheap_to_read(mask) and torch.equal(labels.known, mask)):
             tags, known, _ = labels
             count = known.sum(1)
@@ -421,6 +422,7 @@ def _posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> 
     shift = factors.amax(2, keepdim=True)
     factors = torch.sub(factors, shift).exp_()
     whole = _keeps_all(mask)
+    gaps = [None] * length if whole else _gaps(mask)
     if not whole:
         factors.masked_fill_(masked.unsqueeze(2), 0)  # whatever masked positions hold, NaN included
     # The boundary, and all positions from their emission alone into what follows them: (L + 1, 2, N, T + 1).
@@ -437,7 +439,7 @@ def _posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> 
     both = torch.stack([matrix, matrix.T])
     scale = state.new_empty(length // _RESCALE_EVERY, 2, batch, 1)
     states, priors, scales = state.unbind(0), prior.unbind(0), scale.unbind(0)
-    for t, kept in enumerate([None] * length if whole else _gaps(mask), 1):
+    for t, kept in enumerate(gaps, 1):
         now, before = states[t], states[t - 1]
         now.mul_(torch.bmm(before, both, out=priors[t - 1]))
         if kept is not None:
@@ -459,7 +461,8 @@ def _posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> 
         sound *= scale.amin((0, 1)).squeeze(1)
     sound = sound > torch.finfo(state.dtype).tiny ** 0.65  # 1e-200 in float64
     weight = mass.reciprocal_()
-    weight[:-1].masked_fill_(masked.T, 0)
+    if any(gap is not None for gap in gaps):
+        weight[:-1].masked_fill_(masked.T, 0)  # what is carried there has its weight elsewhere
     weight.unsqueeze_(2)
     # (L, N, T) -> (N, L, T)
     unary = joint.mul_(weight)[:-1, :, :tags].transpose(0, 1)
