@@ -462,6 +462,44 @@ def test_batch_equals_single_and_cut_out_sentences() -> None:
             assert torch.equal(crf.decode(emissions[one, kept], everything)[0], decoded[row, kept])
 
 
+@pytest.mark.parametrize("names", [["full"], ["full", "left padding", "first kept", "right padding", "nothing kept"]])
+def test_masks_without_holes(names: list[str]) -> None:
+    """Batches in which no state has to be carried over a hole go another way."""
+    crf = make_crf(True)
+    mask = torch.tensor([MASKS[name] for name in names]).bool()
+    emissions, tags = torch.randn(*mask.shape, 4, dtype=torch.float64) * 2, torch.randint(0, 4, mask.shape)
+    emissions.masked_fill_(~mask.unsqueeze(2), math.nan)
+    tags[:2, 1] = UNKNOWN_TAG
+    loss, partition = crf(emissions, tags, mask), crf.log_partition(emissions, mask)
+    close(loss, torch.stack([oracle_loss(crf, *sentence) for sentence in zip(emissions, tags, mask, strict=True)]))
+    decoded, marginals = crf.decode(emissions, mask), crf.log_marginals(emissions, mask)
+    assert (decoded[~mask] == UNKNOWN_TAG).all()
+    for row, kept in enumerate(mask):
+        _, labellings, scores = paths(crf, emissions[row], kept)
+        close(partition[row], torch.logsumexp(scores, 0))
+        assert torch.equal(decoded[row][kept], labellings[scores.argmax()])
+        ones = nn.functional.one_hot(labellings, 4).double()
+        expected = torch.einsum("p,pnt->nt", torch.softmax(scores, 0), ones)
+        close(marginals[row][kept].exp(), expected)
+    # The same sentences beside one with a hole, and so with all masked positions carried over.
+    hole = torch.tensor([MASKS["holes"]]).bool()
+    parameters = list(crf.parameters())
+    beside = crf(torch.cat([emissions, emissions[:1]]), torch.cat([tags, tags[:1]]), torch.cat([mask, hole]))[:-1]
+    gradients = torch.autograd.grad(loss.sum(), parameters), torch.autograd.grad(beside.sum(), parameters)
+    for gradient, expected in zip(*gradients, strict=True):
+        close(gradient, expected)
+
+
+def test_nothing_kept_is_exactly_zero() -> None:
+    crf = make_crf(spread=5)
+    emissions, mask = torch.randn(3, 40, 4), torch.zeros(3, 40).bool()
+    mask[1] = True
+    assert crf.log_partition(emissions, mask)[[0, 2]].tolist() == [0, 0]
+    mask[1, ::2] = False
+    assert crf.log_partition(emissions, mask)[[0, 2]].tolist() == [0, 0]
+    assert crf(emissions, torch.zeros(3, 40).long(), mask)[[0, 2]].tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("junk", [math.nan, math.inf, -math.inf, 1e30])
 def test_masked_positions_do_not_matter(junk: float) -> None:
     crf = make_crf(True)
