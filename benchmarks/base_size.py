@@ -1,12 +1,10 @@
-"""Models of base size with random weights, a batch for them, and functions timed in turn; for the scripts beside.
+"""Models of base size with random weights, and a batch for them; for the scripts beside.
 
 Random weights take as long as trained ones. The baseline is `BertForTokenClassification` with the same text encoder.
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +16,9 @@ from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, labels_from_t
 
 # Layers, width and vocabulary. The vision encoder is as deep and wide; base: BERT-base and CLIP ViT-B/32.
 SIZES = {"tiny": (3, 64, 100), "base": (12, 768, 30522)}
+# Trained on pairs: options by name. The vision encoder is trained too, but for the last, where it is frozen and was run
+# before.
+PAIR_MODELS: dict[str, dict[str, Any]] = {"12": {"num_bga_layers": 12}, "default": {}, "cached_vision": {}}
 LABELS = labels_from_tags([["B-LOC", "B-MISC", "B-ORG", "B-PER"]])
 BATCH, LENGTH = 8, 64
 # Sentences of the batch are of these lengths in turn.
@@ -87,26 +88,3 @@ def make_batch(size: str) -> dict[str, torch.Tensor]:
 def make_pictures() -> torch.Tensor:
     """Return float32 (8, 3, 224, 224)."""
     return torch.randn(BATCH, 3, 224, 224)
-
-
-def time_in_turn(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Call all functions once to warm up, then in turn, so that whatever slows the machine down slows all of them.
-
-    Returns
-    -------
-    dict of str to list of float
-        Seconds, a value a round.
-    """
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for number in range(repeats + 1):
-        for name, function in functions.items():
-            begin = time.perf_counter()
-            function()
-            if number > 0:
-                times[name].append(time.perf_counter() - begin)
-    return times
-
-
-def median_ratio(times: Sequence[float], base: Sequence[float]) -> float:
-    """Return the median over rounds of a time over the baseline's of the same round."""
-    return statistics.median(ours / theirs for ours, theirs in zip(times, base, strict=True))

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 from rich.table import Table
+from timing import median_ratio, time_in_turn
 from torch import Tensor, nn
 from torchcrf import CRF
 
@@ -178,17 +179,8 @@ def _clock() -> float:
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
-def time_in_turn(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each call, as the mean of `CALLS` in a row, `repeats` times in turn; a round before is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for round_number in range(repeats + 1):
-        for name, call in calls.items():
-            start = _clock()
-            for _ in range(CALLS):
-                call()
-            if round_number:
-                seconds[name].append((_clock() - start) / CALLS)
-    return seconds
+def _time(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    return time_in_turn(functions, repeats, calls=CALLS, clock=_clock)
 
 
 def _our_calls(crf: ConditionalRandomField, batch: Batch) -> dict[str, Callable[[], Any]]:
@@ -223,14 +215,13 @@ def compare(batch: int, length: int, tags: int, repeats: int) -> dict[str, float
         drawn = make_batch(batch, length, tags, ragged)
         mine, others = _our_calls(ours, drawn), _their_calls(theirs, drawn)
         for name, other in others.items():
-            seconds = time_in_turn({"other": other, "mine": mine[name]}, repeats)
-            ratios = [a / b for a, b in zip(seconds["other"], seconds["mine"], strict=True)]
-            found[f"{prefix}{name}_speedup"] = statistics.median(ratios)
+            seconds = _time({"other": other, "mine": mine[name]}, repeats)
+            found[f"{prefix}{name}_speedup"] = median_ratio(seconds["other"], seconds["mine"])
             found[f"{prefix}{name}_ms"] = 1e3 * statistics.median(seconds["mine"])
-        seconds = time_in_turn({name: mine[name] for name in ("nll_backward", "log_marginals")}, repeats)
-        ratios = [a / b for a, b in zip(seconds["log_marginals"], seconds["nll_backward"], strict=True)]
+        seconds = _time({name: mine[name] for name in ("nll_backward", "log_marginals")}, repeats)
+        ratio = median_ratio(seconds["log_marginals"], seconds["nll_backward"])
         found[f"{prefix}log_marginals_ms"] = 1e3 * statistics.median(seconds["log_marginals"])
-        found[f"{prefix}log_marginals_to_nll_backward"] = statistics.median(ratios)
+        found[f"{prefix}log_marginals_to_nll_backward"] = ratio
     return found
 
 
@@ -250,7 +241,7 @@ def grow(repeats: int, growth: dict[str, list[int]]) -> dict[str, Any]:
         per_size = [_our_calls(ConditionalRandomField(shape["tags"]), make_batch(**shape)) for shape in shapes]
         found[axis] = {"sizes": sizes, "ms": {}, "exponents": {}, "last_exponents": {}}
         for name in per_size[0]:
-            seconds = time_in_turn({str(i): calls[name] for i, calls in enumerate(per_size)}, repeats)
+            seconds = _time({str(i): calls[name] for i, calls in enumerate(per_size)}, repeats)
             medians = [1e3 * statistics.median(of_size) for of_size in seconds.values()]
             found[axis]["ms"][name] = medians
             found[axis]["exponents"][name] = exponent(sizes, medians)

@@ -18,12 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from base_size import make_baseline, make_batch, make_model, make_pictures, parser, start
+from base_size import PAIR_MODELS, make_baseline, make_batch, make_model, make_pictures, parser, start
 from rich.console import Console
 from rich.table import Table
-
-
-MODELS: dict[str, dict[str, Any]] = {"12": {"num_bga_layers": 12}, "default": {}, "cached_vision": {}}
 
 
 def _resident() -> int:
@@ -38,7 +35,7 @@ def measure(name: str, size: str) -> dict[str, int]:
     if name == "baseline":
         model: Any = make_baseline(size)
     else:
-        model = make_model(size, **MODELS[name])
+        model = make_model(size, **PAIR_MODELS[name])
         if name == "cached_vision":
             model.freeze_vision_encoder()
             shape = (len(pictures), model.config.num_stages + 1, model.config.num_vision_tokens)
@@ -66,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     dict of str to float
         Ratio to the baseline's peak, by model.
     """
-    made = parser(__doc__, list(MODELS))
+    made = parser(__doc__, list(PAIR_MODELS))
     made.add_argument("--measure", help="take one step with this model in this process, and print its bytes")
     options = made.parse_args(argv)
     names = start(options)

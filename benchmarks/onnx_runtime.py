@@ -15,8 +15,6 @@ trained on ``train.txt`` first, or of one that is there already::
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,16 +23,16 @@ from typing import Any
 import numpy as np
 import real_text
 import torch
+from base_size import SIZES, make_model
+from timing import median_ratio, time_in_turn
 from transformers import set_seed
 from transformers.utils import logging
 
 from bga_mner import (
-    BgaMnerConfig,
     BgaMnerForTokenClassification,
     BgaMnerProcessor,
     OnnxPredictor,
     export_onnx,
-    labels_from_tags,
     predict_tags,
     read_conll,
     score_tags,
@@ -42,29 +40,7 @@ from bga_mner import (
 from bga_mner.processing.generated_corpus import build_tokenizer
 
 
-# Layers and width of the text encoder; the vision encoder, whose 50 patches (as of ViT-B/32) are generated, is as wide.
-SIZES = {"tiny": (2, 128), "base": (12, 768)}
-BERT_VOCABULARY = 30522
 TOLERANCE = 1e-4
-
-
-def build_model(size: str) -> tuple[BgaMnerForTokenClassification, BgaMnerProcessor]:
-    """Build a text branch with random weights, and a processor."""
-    layers, width = SIZES[size]
-    shape = {
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": width // 64,
-        "intermediate_size": 4 * width,
-    }
-    config = BgaMnerConfig(
-        text_config={"model_type": "bert", "vocab_size": BERT_VOCABULARY, **shape},
-        vision_config={"model_type": "clip_vision_model", "image_size": 224, "patch_size": 32, **shape},
-        id2label=dict(enumerate(labels_from_tags([["B-LOC", "B-MISC", "B-ORG", "B-PER"]]))),
-        text_only=True,
-    )
-    processor = BgaMnerProcessor(None, build_tokenizer([["a"]]), label2id=config.label2id)
-    return BgaMnerForTokenClassification(config).eval(), processor
 
 
 def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -89,8 +65,10 @@ def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     RuntimeError
         If the exact graph's emissions differ by more than 1e-4, or its tags aren't the CRF's best path.
     """
-    model, processor = build_model(options.size)
-    input_ids = torch.randint(5, BERT_VOCABULARY, (options.batch_size, options.length))
+    model = make_model(options.size, text_only=True).eval()
+    processor = BgaMnerProcessor(None, build_tokenizer([["a"]]), label2id=model.config.label2id)
+    vocabulary = model.config.text_config.vocab_size
+    input_ids = torch.randint(5, vocabulary, (options.batch_size, options.length))
     inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
     inputs["token_type_ids"] = torch.zeros_like(input_ids)
     arrays = inputs["input_ids"].numpy(), inputs["attention_mask"].numpy()
@@ -118,17 +96,9 @@ def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             f"{(tags[1] != best).sum()} other tags."
         )
     same_tags, int8_same_tags = (float((other == tags[0]).mean()) for other in tags[1:])
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(options.repeats):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
+    seconds = time_in_turn(runs, options.repeats, warm_up=False)
     found: dict[str, Any] = {
-        f"{name}_speedup": statistics.median(
-            one / other for one, other in zip(seconds["eager"], seconds[name], strict=True)
-        )
-        for name in ("fp32", "int8")
+        f"{name}_speedup": median_ratio(seconds["eager"], seconds[name]) for name in ("fp32", "int8")
     }
     found |= {"max_abs_difference": difference, "int8_max_abs_difference": int8_difference}
     found |= {"same_tags": same_tags, "int8_same_tags": int8_same_tags, "seconds": seconds}

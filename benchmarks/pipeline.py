@@ -12,11 +12,11 @@ import argparse
 import json
 import random
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from timing import ratios, time_in_turn
 from transformers import CLIPImageProcessorPil, Pipeline, pipeline, set_seed
 from transformers.utils import logging
 
@@ -78,12 +78,6 @@ def check_same(one: list[list[dict[str, Any]]], other: list[list[dict[str, Any]]
     return difference
 
 
-def _seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="tiny", help="of the BERT-like text encoder")
@@ -131,15 +125,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         return [annotate(sentence) for sentence in sentences]
 
     difference = check_same(batched(), one_by_one())
-    one_by_one_seconds, batched_seconds = [], []
-    for _ in range(options.repeats):
-        one_by_one_seconds.append(_seconds(one_by_one))
-        batched_seconds.append(_seconds(batched))
-    ratios = [one / many for one, many in zip(one_by_one_seconds, batched_seconds, strict=True)]
+    seconds = time_in_turn({"one by one": one_by_one, "batched": batched}, options.repeats, warm_up=False)
+    one_by_one_seconds, batched_seconds = seconds["one by one"], seconds["batched"]
+    of_rounds = ratios(one_by_one_seconds, batched_seconds)
     layers, width = SIZES[options.size]
     found = {
-        "ratio": statistics.median(ratios),
-        "ratios": ratios,
+        "ratio": statistics.median(of_rounds),
+        "ratios": of_rounds,
         "one_by_one_seconds": one_by_one_seconds,
         "batched_seconds": batched_seconds,
         "score_difference": difference,
@@ -157,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         f"same entities; scores differ by at most {difference:.1e}\n"
         f"one by one {statistics.median(one_by_one_seconds):.2f} s, in batches of {options.batch_size} "
         f"{statistics.median(batched_seconds):.2f} s (medians of {options.repeats})\n"
-        f"batched is {found['ratio']:.2f} times as fast (from {min(ratios):.2f} to {max(ratios):.2f})"
+        f"batched is {found['ratio']:.2f} times as fast (from {min(of_rounds):.2f} to {max(of_rounds):.2f})"
     )
     if options.json:
         print(json.dumps({"pipeline": found}))

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from base_size import make_baseline, make_batch, make_model, make_pictures, median_ratio, parser, start, time_in_turn
+from base_size import PAIR_MODELS, make_baseline, make_batch, make_model, make_pictures, parser, start
 from rich.console import Console
 from rich.table import Table
+from timing import median_ratio, time_in_turn
 
 
-MODELS: dict[str, dict[str, Any]] = {"12": {"num_bga_layers": 12}, "default": {}, "cached_vision": {}}
 TOLERANCE = 1e-4
 
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     dict of str to float
         Ratio to the baseline's time, by model.
     """
-    options = parser(__doc__, list(MODELS)).parse_args(argv)
+    options = parser(__doc__, list(PAIR_MODELS)).parse_args(argv)
     console, names = Console(width=110), start(options)
     text = make_batch(options.size)
     batch = text | {"pixel_values": make_pictures()}
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         table.add_column(column)
     # one at a time: all of them with their gradients would fill the memory
     for name in names:
-        model = make_model(options.size, **MODELS[name]).train()
+        model = make_model(options.size, **PAIR_MODELS[name]).train()
         with torch.no_grad():
             cached = text | {"vision_states": model.bga_mner.encode_pictures(batch["pixel_values"])}
         console.print(f"{name}: losses within {check(model, batch, cached):.1e}, one by one and from the cache")

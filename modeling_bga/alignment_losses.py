@@ -78,6 +78,26 @@ def reconstruction_target(states: torch.Tensor, normalize: bool) -> torch.Tensor
     return F.layer_norm(target, target.shape[-1:]) if normalize else target
 
 
+def visual_targets(config: BgaMnerConfig, vision: BranchTrace) -> list[torch.Tensor]:
+    """Return what the text generates at each stage, as losses and pair matches compare it.
+
+    Parameters
+    ----------
+    config : BgaMnerConfig
+        Its `visual_target` and `normalize_targets`.
+    vision : BranchTrace
+        Of the pictures.
+
+    Returns
+    -------
+    list of torch.FloatTensor of shape (batch, vision tokens, width)
+        One entry per stage; with `visual_target="last"` the same tensor every time.
+    """
+    if config.visual_target == "last":
+        return [reconstruction_target(vision.last, config.normalize_targets)] * len(vision.states)
+    return [reconstruction_target(states, config.normalize_targets) for states in vision.states]
+
+
 def mean_over_batch(per_sentence: list[torch.Tensor], counted: torch.Tensor) -> torch.Tensor:
     """Average a loss over stages and over the batch.
 
@@ -133,6 +153,7 @@ def alignment_losses(
     config: BgaMnerConfig,
     text: BranchTrace,
     vision: BranchTrace,
+    to_generate: list[torch.Tensor],
     to_vision: CrossModalGenerator | None,
     to_text: CrossModalGenerator | None,
     aligned: torch.Tensor,
@@ -150,6 +171,8 @@ def alignment_losses(
         Its weights, distance and targets.
     text, vision : BranchTrace
         What the branches left behind.
+    to_generate : list of torch.FloatTensor of shape (batch, vision tokens, width)
+        The [`visual_targets`] of `vision`.
     to_vision, to_text : CrossModalGenerator or None
         The generators; None where a direction is switched off.
     aligned : torch.BoolTensor of shape (batch,)
@@ -166,17 +189,11 @@ def alignment_losses(
     def distance(generated: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return feature_distance(generated, target, weight, config.reconstruction_distance)
 
-    def target(states: torch.Tensor) -> torch.Tensor:
-        return reconstruction_target(states, config.normalize_targets)
-
     stages = range(config.num_stages)
     textual_weight = text.last.new_ones(text.last.shape[:2]) if padding_mask is None else padding_mask
     visual_weight = vision.last.new_ones(vision.last.shape[:2])
-    if config.visual_target == "last":
-        visual = [(target(vision.last), visual_weight)] * len(stages)
-    else:
-        visual = [(target(vision.states[stage]), visual_weight) for stage in stages]
-    textual = [(target(text.states[stage]), textual_weight) for stage in stages]
+    visual = [(target, visual_weight) for target in to_generate]
+    textual = [(reconstruction_target(states, config.normalize_targets), textual_weight) for states in text.states]
 
     reconstruction_loss = cycle_loss = None
     if config.reconstruction_weight > 0:
@@ -206,4 +223,5 @@ __all__ = [
     "keep_budget_loss",
     "mean_over_batch",
     "reconstruction_target",
+    "visual_targets",
 ]

@@ -20,7 +20,7 @@ class PreparedQueries(NamedTuple):
     asked : torch.FloatTensor of shape (batch or 1, queries, width)
         The same, projected for the first layer's cross-attention.
     visible : torch.BoolTensor of shape (batch or 1, 1, 1 or queries, queries) or None
-        Which queries each query may read in further layers; None for all.
+        Which queries each query may read in further layers; None for all, and where there are no further layers.
     """
 
     states: torch.Tensor
@@ -203,6 +203,9 @@ class CrossModalGenerator(nn.Module):
             positions = (target_mask.long().cumsum(dim=1) - 1).clamp(min=0)
             # (1, target length, width) -> (batch, target length, width)
             queries, asked = queries[0][positions], asked[0][positions]
+        if len(self.layers) == 1:
+            return PreparedQueries(queries, asked, None)
+        if target_mask is not None:
             own = target_mask[:, None, None, :]
             visible = own if visible is None else visible & own
             # a padding position sees at least itself

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from .alignment_losses import alignment_losses, keep_budget_loss, mean_over_batch, reconstruction_target
+from .alignment_losses import alignment_losses, keep_budget_loss, mean_over_batch, visual_targets
 from .branch import AlignedBranch, BranchTrace, ReadFeatures
 from .context_sampler import ContextSampler
 from .crf import ConditionalRandomField, bio_constraints
@@ -234,10 +234,18 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         reconstruction_loss = cycle_loss = keep_loss = None
         matches: list[torch.Tensor] = []
         if vision is not None:
-            matches = self._sample_pictures(text, vision, aligned)
+            targets = visual_targets(config, vision)
+            matches = self._sample_pictures(text, vision, targets, aligned)
             self.vision_branch.generate(vision, length, padding_mask)
             reconstruction_loss, cycle_loss = alignment_losses(
-                config, text, vision, self.text_branch.generator, self.vision_branch.generator, aligned, padding_mask
+                config,
+                text,
+                vision,
+                targets,
+                self.text_branch.generator,
+                self.vision_branch.generator,
+                aligned,
+                padding_mask,
             )
             if config.keep_budget < 1 and self.training and self.vision_branch.samplers is not None:
                 excess = keep_budget_loss(vision.keep_masks[-1], config.keep_budget)
@@ -375,14 +383,15 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             trace.hidden_states[-1] = trace.last
         return trace
 
-    def _sample_pictures(self, text: BranchTrace, vision: BranchTrace, aligned: torch.Tensor) -> list[torch.Tensor]:
+    def _sample_pictures(
+        self, text: BranchTrace, vision: BranchTrace, targets: list[torch.Tensor], aligned: torch.Tensor
+    ) -> list[torch.Tensor]:
         """Sample the vision branch's stages, if that wasn't done; return how well pictures match, stage by stage."""
-        matches = []
-        for stage, generated in enumerate(text.generated):
-            target = vision.target(stage, self.config.visual_target)
-            match = pair_match(generated, reconstruction_target(target, self.config.normalize_targets))
-            # in doubt a pair belongs together
-            matches.append(torch.where(aligned, match, 1.0))
+        # in doubt a pair belongs together
+        matches = [
+            torch.where(aligned, pair_match(generated, target), 1.0)
+            for generated, target in zip(text.generated, targets, strict=False)  # nothing may be generated
+        ]
         for stage in range(len(vision.keep_masks), self.config.num_stages):
             self.vision_branch.sample(vision, matches[stage] if matches else None)
         return matches

@@ -1,0 +1,55 @@
+"""Functions timed in turn, and their ratios; for the scripts beside."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def time_in_turn(
+    functions: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    *,
+    calls: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+    warm_up: bool = True,
+) -> dict[str, list[float]]:
+    """Time functions in turn, so that whatever slows the machine down slows all of them.
+
+    Parameters
+    ----------
+    functions : mapping of str to callable
+        What to time.
+    repeats : int
+        Rounds.
+    calls : int
+        Calls in a row that a time is the mean of.
+    clock : callable
+        Gives seconds.
+    warm_up : bool
+        Whether a round that isn't counted goes before; no need where the functions have just run.
+
+    Returns
+    -------
+    dict of str to list of float
+        Seconds of a call, a value a round.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for number in range(-int(warm_up), repeats):
+        for name, function in functions.items():
+            begin = clock()
+            for _ in range(calls):
+                function()
+            if number >= 0:
+                seconds[name].append((clock() - begin) / calls)
+    return seconds
+
+
+def ratios(times: Sequence[float], base: Sequence[float]) -> list[float]:
+    """Return each time over that of the same round."""
+    return [one / other for one, other in zip(times, base, strict=True)]
+
+
+def median_ratio(times: Sequence[float], base: Sequence[float]) -> float:
+    """Return the median of `ratios`."""
+    return statistics.median(ratios(times, base))
