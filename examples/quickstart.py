@@ -143,13 +143,17 @@ RECIPE = {"entity_replacement_probability": 0.5, "gate_initial_bias": 0.0}
 
 
 def build_model(
-    tokenizer: PreTrainedTokenizerBase, vision: PreTrainedModel, labels: list[str], **options: Any
+    tokenizer: PreTrainedTokenizerBase,
+    vision: PreTrainedModel,
+    labels: list[str],
+    text_layers: int = 2,
+    **options: Any,
 ) -> BgaMnerForTokenClassification:
     """Join a tiny text encoder and the vision encoder; tags, alignment and CRF are new."""
     text_config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=text_layers,
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=64,
