@@ -199,6 +199,9 @@ class Benchmark:
         self.vision, image_processor, self.vision_accuracy = self._vision_encoder(own, photos)
         self.tokenizer = build_tokenizer(self.corpus.sentences())
         label2id = {label: number for number, label in enumerate(self.corpus.labels)}
+        if "image_size" in options.config:
+            # the vision encoder has learnt from whole ones
+            image_processor.size = {"height": options.config["image_size"], "width": options.config["image_size"]}
         self.processor = BgaMnerProcessor(image_processor, self.tokenizer, label2id=label2id)
         self.rows = self._encode(self.corpus.train)
         self.new_pairs = self._encode(self.corpus.test_unseen_labels)
