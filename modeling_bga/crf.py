@@ -163,6 +163,7 @@ class ConditionalRandomField(nn.Module):
 
         return super()._apply(at_least_single, recurse)
 
+    @torch.compiler.disable  # which way it goes depends on the scores
     def forward(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
         """Negative log-likelihood of what is known about the tags of each sentence.
 
@@ -192,6 +193,7 @@ class ConditionalRandomField(nn.Module):
         mask = self._check(emissions, mask, tags)
         return self._log_likelihood(emissions, mask, self._labels(tags, mask))
 
+    @torch.compiler.disable  # which way it goes depends on the scores
     def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """``log Z``, the log of the summed exponential scores of all labellings; arguments and errors as in `forward`.
 
@@ -200,6 +202,7 @@ class ConditionalRandomField(nn.Module):
         return self._log_likelihood(emissions, self._check(emissions, mask), None)
 
     @torch.no_grad()
+    @torch.compiler.disable  # which way it goes depends on the scores
     def log_marginals(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """Log posterior probabilities ``log p(y_t)``; arguments and errors as in `forward`.
 
@@ -213,6 +216,7 @@ class ConditionalRandomField(nn.Module):
         return log_unary.to(torch.promote_types(emissions.dtype, torch.float32)).contiguous()
 
     @torch.no_grad()
+    @torch.compiler.disable  # which way it goes depends on the scores
     def decode(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """Labelling of the highest score (Viterbi, 1967); arguments and errors as in `forward`.
 
