@@ -3,10 +3,11 @@
 from .collapse_alarm import CollapseAlarmCallback
 from .crf import ConditionalRandomField, bio_constraints
 from .loss_logging import LossPartsCallback
-from .modeling_bga_mner import BgaMnerForTokenClassification, BgaMnerModel
+from .modeling_bga_mner import BgaMnerModel
 from .outputs import BgaMnerModelOutput, BgaMnerTokenClassifierOutput
 from .parameter_groups import layerwise_parameter_groups
 from .pretrained_model import BgaMnerPreTrainedModel
+from .token_classifier import BgaMnerForTokenClassification
 
 
 __all__ = [
