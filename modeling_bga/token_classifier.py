@@ -40,14 +40,6 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         self.crf = ConditionalRandomField(config.num_labels, *constraints)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the text encoder's token embeddings."""
-        return self.bga_mner.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the text encoder's token embeddings."""
-        self.bga_mner.set_input_embeddings(value)
-
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -89,8 +81,9 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         """
         replaced = None
         if self.training and labels is not None and self.config.entity_replacement_probability > 0:
+            entity = (labels != -100) & (labels != self.config.label2id.get("O", -100))
             has_pictures = pixel_values is not None or vision_states is not None
-            replaced = replace_entities(self.config, input_ids, labels, has_pictures, picture_mask)
+            replaced = replace_entities(self.config, input_ids, entity, has_pictures, picture_mask)
         outputs = self.bga_mner(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -116,7 +116,7 @@ def export_onnx(model: Any, processor: Any, folder: str | os.PathLike[str], *, i
     Raises
     ------
     ValueError
-        If the packages of the extra "onnx" are missing, or a model reads real pictures.
+        If the packages of the extra "onnx" are missing, or a model is no tagger or reads real pictures.
     """
     _check(model)
     folder = Path(folder)
@@ -139,6 +139,11 @@ def _check(model: Any) -> None:
         raise ValueError(
             f"Expected the packages of the extra 'onnx', but {', '.join(missing)} can't be imported. "
             'Install them: pip install "bga-mner[onnx]".'
+        )
+    if not hasattr(model, "crf"):
+        raise ValueError(
+            f"Expected a BgaMnerForTokenClassification, whose tags and CRF are exported, got {type(model).__name__}. "
+            "Give a tagger."
         )
     if model.config.visual_source == "real":
         raise ValueError(
