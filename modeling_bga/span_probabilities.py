@@ -110,15 +110,15 @@ def span_log_probabilities(
     steps = np.where(mask[:, :, None], emissions, 0.0).astype(np.float64)
     steps = np.pad(steps, ((0, 0), (0, 0), (0, 1)), constant_values=-np.inf)
     matrix = _bordered(scores)
-    before, after = _forward(steps, mask, matrix), _backward(steps, mask, matrix)
-    log_partition = _log_sum_exp(before[:, -1] + matrix[:, -1], 1)  # (batch,)
+    states = _recursions(steps, mask, matrix)
+    log_partition = _log_sum_exp(states[-1, 0] + matrix[:, -1], 1)  # (batch,)
     rows = np.array([span.sentence for span in spans])
     firsts, behinds = np.array([(span.first, span.behind) for span in spans]).T
     start, last = np.array([_deciding_positions(span, read[span.sentence]) for span in spans]).T
-    tables = {span.label: _tag_tables(span.label, labels) for span in spans}
+    tables = {label: _tag_tables(label, labels) for label in {span.label for span in spans}}
     of_spans = np.stack([tables[span.label] for span in spans])  # (spans, roles, 2, tags + 1)
     # Two ways to begin, with "B-" and with "I-", which exclude each other: (2, spans, tags + 1).
-    state = np.stack([before[rows, start]] * 2)
+    state = np.stack([states[start, 0, rows]] * 2)
     for offset in range(int((last - start).max()) + 1):
         places = np.minimum(start + offset, mask.shape[1] - 1)
         conditions = [~read[rows, places], places < firsts, places == firsts, places < behinds]
@@ -127,8 +127,10 @@ def span_log_probabilities(
         moved = _log_sum_exp(state[..., :, None] + matrix, 2) + steps[rows, places]
         runs = mask[rows, places] & (start + offset <= last)
         state = np.where(runs[:, None], np.where(lets_through, moved, -np.inf), state)
+    # (spans, tags + 1, 1) + (tags + 1, tags + 1) [next, previous] -> (spans, tags + 1)
+    rest = _log_sum_exp(states[mask.shape[1] - 1 - last, 1, rows][:, :, None] + matrix.T, 1)
     # (2, spans, tags + 1) -> (spans, 2, tags + 1) -> (spans,)
-    joint = (state + after[rows, last + 1]).transpose(1, 0, 2).reshape(len(spans), -1)
+    joint = (state + rest).transpose(1, 0, 2).reshape(len(spans), -1)
     return np.minimum(_log_sum_exp(joint, 1) - log_partition[rows], 0.0)
 
 
@@ -159,27 +161,21 @@ def _bordered(scores: CrfScores) -> np.ndarray:
     return matrix
 
 
-def _forward(steps: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Log of the summed scores of all beginnings, by their last tag: before each position and behind the last one."""
-    batch, length, tags = steps.shape
-    states = np.full((batch, length + 1, tags), -np.inf)
-    states[:, 0, -1] = 0
-    for t in range(length):
-        # (batch, previous, 1) + (previous, next) -> (batch, next)
-        moved = _log_sum_exp(states[:, t, :, None] + matrix, 1) + steps[:, t]
-        states[:, t + 1] = np.where(mask[:, t, None], moved, states[:, t])
-    return states
+def _recursions(steps: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Log of the summed scores of all beginnings by their last tag, and of all endings by their first, in one loop.
 
-
-def _backward(steps: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Log of the summed scores of all that can follow, by the tag that it follows, in the same places."""
-    batch, length, tags = steps.shape
-    states = np.empty((batch, length + 1, tags))
-    states[:, length] = matrix[:, -1]
-    for t in reversed(range(length)):
-        # (batch, 1, next) + (previous, next) -> (batch, previous)
-        moved = _log_sum_exp((states[:, t + 1] + steps[:, t])[:, None] + matrix, 2)
-        states[:, t] = np.where(mask[:, t, None], moved, states[:, t + 1])
+    From steps (batch, length, T + 1) to states (length + 1, 2, batch, T + 1): behind so many positions from the start,
+    and before so many from the end.
+    """
+    # (batch, length, T + 1) -> (length, 2, batch, T + 1)
+    both_steps = np.stack([steps, steps[:, ::-1]]).transpose(2, 0, 1, 3)
+    kept = np.stack([mask, mask[:, ::-1]]).transpose(2, 0, 1)[..., None]
+    moves = np.stack([matrix, matrix.T])[:, None]  # (2, 1, T + 1, T + 1)
+    states = np.full((len(both_steps) + 1, *both_steps.shape[1:]), -np.inf)
+    states[0, ..., -1] = 0
+    for t, step in enumerate(both_steps):
+        moved = _log_sum_exp(states[t][..., None] + moves, 2) + step
+        states[t + 1] = np.where(kept[t], moved, states[t])
     return states
 
 

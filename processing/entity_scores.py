@@ -26,8 +26,8 @@ class _Read(NamedTuple):
 class EntityScorer:
     """Fills in the `scores` of texts: how probable it is that exactly these words are an entity of this type.
 
-    In a text that is read in several windows, an entity's probability is that in the window that holds most of it, and
-    among those the most words on either side. Where none holds it whole, it is that of the part that the window holds.
+    In a text that is read in several windows, an entity's probability is that in the window where it has the most context.
+    Where none holds it whole, it is that of the part that the window holds.
 
     Parameters
     ----------
@@ -77,13 +77,13 @@ class EntityScorer:
         self._parts.clear()
 
     def _score(self, parts: list[_Read], words: int, label: str, first: int, behind: int) -> float:
-        def worth(part: _Read) -> tuple[int, float]:
-            start, end = part.window.start, part.window.end
-            before = float("inf") if start == 0 else first - start
-            after = float("inf") if end == words else end - behind
-            return min(behind, end) - max(first, start), min(before, after)
+        def context(part: _Read) -> float:
+            # The ends of the text are no loss of context; what isn't in the window is less than none.
+            before = float("inf") if part.window.start == 0 else first - part.window.start
+            after = float("inf") if part.window.end == words else part.window.end - behind
+            return min(before, after)
 
-        window, emissions, first_tokens = max(parts, key=worth)
+        window, emissions, first_tokens = max(parts, key=context)
         first, behind = max(first, window.start) - window.start, min(behind, window.end) - window.start
         read = np.zeros((1, len(emissions)), dtype=bool)
         read[0, first_tokens] = True
