@@ -26,7 +26,7 @@ class _Read(NamedTuple):
 class EntityScorer:
     """Fills in the `scores` of texts: how probable it is that exactly these words are an entity of this type.
 
-    In a text that is read in several windows, an entity's probability is that in the window where it has the most context.
+    In a text that is read in several windows, an entity has its probability in the window where it has most context.
     Where none holds it whole, it is that of the part that the window holds.
 
     Parameters
