@@ -106,7 +106,7 @@ class Benchmark:
             self.tokenizer,
             self.vision,
             list(SENTIMENTS),
-            BgaMnerForSequenceClassification,
+            model_class=BgaMnerForSequenceClassification,
             **(options.config | VARIANTS[name]),
         )
         rows = self.rows

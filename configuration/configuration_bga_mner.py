@@ -83,6 +83,11 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         alpha in L = L_crf + alpha L_rec + beta L_cyc.
     cycle_weight : float, default 1.0
         beta in the same sum.
+    loss_stages : {"all", "drawn"}, default "all"
+        Stages whose text is generated from pictures, reconstructed and sent through the cycles in training: all, as in
+        the paper, or one that is drawn for each pair in each step, which has the same mean and costs less. What text
+        generates is needed and reconstructed at all stages. No difference in evaluation, nor with
+        `hybrid_attention="both"`, where pictures generate text for their own layers.
     reconstruction_distance : {"mse", "smooth_l1", "cosine"}, default "mse"
         Distance of generated and real features, averaged over dimensions ("cosine": one minus the similarity).
     normalize_targets : bool, default True
@@ -183,6 +188,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     gate_initial_bias: int | float = -4.0
     reconstruction_weight: int | float = 1.0
     cycle_weight: int | float = 1.0
+    loss_stages: Literal["all", "drawn"] = "all"
     reconstruction_distance: Literal["mse", "smooth_l1", "cosine"] = "mse"
     normalize_targets: bool = True
     visual_target: Literal["last", "layer"] = "last"

@@ -147,6 +147,7 @@ def build_model(
     tokenizer: PreTrainedTokenizerBase,
     vision: PreTrainedModel,
     labels: list[str],
+    text_layers: int = 2,
     model_class: type[BgaMnerPreTrainedModel] = BgaMnerForTokenClassification,
     **options: Any,
 ) -> Any:
@@ -154,7 +155,7 @@ def build_model(
     text_config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=text_layers,
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=64,

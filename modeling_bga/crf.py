@@ -32,6 +32,7 @@ __all__ = ["FORBIDDEN_SCORE", "LOG_PROBABILITY_FLOOR", "UNKNOWN_TAG", "Condition
 UNKNOWN_TAG = -100  # of a position whose label is not known, and in the paths of masked positions
 FORBIDDEN_SCORE = -1.0e4  # of a forbidden transition or start; finite, so that no loss or gradient is ever infinite
 LOG_PROBABILITY_FLOOR = -200.0  # nats; the least that `log_marginals` reports
+_SUMS_AT_ONCE = 32768  # numbers for one operation of `_viterbi`; PyTorch spreads more than these over threads
 _RESCALE_EVERY = 4  # steps; fewer cost time, more send more sentences through log space
 
 
@@ -554,12 +555,18 @@ def _viterbi(emissions: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
         gaps[-1] = is_first if gaps[-1] is None else is_first & gaps[-1]
     # Maxima over the first of four dimensions are far faster than over the last: (T + 1, 2, 1, T + 1) [from, , , into].
     moves = torch.stack([scores, scores.T], 1).unsqueeze(2)
-    sums, most = best.new_empty(tags + 1, 2, batch, tags + 1), torch.empty_like(best[0])
-    # (H + 1, 2, N, T + 1) -> H + 1 tensors (T + 1, 2, N, 1)
-    columns, steps = best.permute(0, 3, 1, 2).unsqueeze(4).unbind(0), best.unbind(0)
-    for t, kept in enumerate(gaps, 1):
-        torch.add(columns[t - 1], moves, out=sums)
-        steps[t].add_(torch.amax(sums, 0, out=most))
+    # The sums of S sentences at a time are too few to be spread over threads, which may cost more than it saves:
+    # (T + 1, 2, S, T + 1) and (2, S, T + 1).
+    size = max(1, _SUMS_AT_ONCE // moves.numel())
+    sums, most = best.new_empty(tags + 1, 2, min(size, batch), tags + 1), torch.empty_like(best[0])
+    blocks = [(sums[:, :, : block.shape[1]], block) for block in most.split(size, 1)]
+    # (H + 1, 2, N, T + 1) -> H + 1 lists of tensors (T + 1, 2, S, 1)
+    columns = zip(*(x.unbind(0) for x in best.permute(0, 3, 1, 2).unsqueeze(4).split(size, 3)), strict=True)
+    steps = best.unbind(0)
+    for t, (kept, column) in enumerate(zip(gaps, columns, strict=False), 1):
+        for before, (block, into) in zip(column, blocks, strict=True):
+            torch.amax(torch.add(before, moves, out=block), 0, out=into)
+        steps[t].add_(most)
         if kept is not None:
             torch.where(kept, steps[t], steps[t - 1], out=steps[t])
     # (N, T + 1) -> (N, T + 1, T + 1) -> (N,)
