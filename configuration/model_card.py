@@ -138,7 +138,7 @@ def build_model_card(
     measured_reading = summary.get("reads", reads)
     if measured_reading != reads:
         summary = {name: value for name, value in summary.items() if name != "scores"}
-    saved_class = next(iter(config.architectures or []), "BgaMnerForTokenClassification")
+    saved_class = next((name for name in config.architectures or [] if name in _HEADS), "BgaMnerForTokenClassification")
     tagger, classifier = (saved_class == f"BgaMnerFor{kind}Classification" for kind in ("Token", "Sequence"))
     repository = repository or summary.get("repository") or _PLACEHOLDER
     texts = summary.get("widget_texts") or [_EXAMPLE]
