@@ -132,6 +132,12 @@ def _read_row(feature: Mapping[str, Any], index: int) -> dict[str, list[int]]:
 
 def _stack_labels(labels: Sequence[Any]) -> torch.Tensor | None:
     """Stack labels of whole texts; None if no row has any."""
+    words = [label for label in labels if isinstance(label, str)]
+    if words:
+        raise ValueError(
+            f"Expected a 'label' that is a number, got {words[0]!r}. Number them as the model's label2id does: "
+            "dataset.map(lambda row: {'label': label2id[row['label']]})."
+        )
     known = [torch.as_tensor(label) for label in labels if label is not None]
     if not known:
         return None

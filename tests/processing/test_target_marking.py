@@ -89,6 +89,8 @@ def test_labels_of_every_kind(bert_processor):
     assert batch(None, None) is None
     with pytest.raises(ValueError, match=r"of one shape in all examples, got \[\(\), \(2,\)\]"):
         batch(1, [0, 1])
+    with pytest.raises(ValueError, match="is a number, got 'positive'"):
+        batch(None, "positive")
     with pytest.raises(ValueError, match="got both"):
         DataCollatorForMner(bert_processor)([{"input_ids": [2, 3], "label": 1, "labels": [0, 0]}])
 
