@@ -6,15 +6,23 @@ Importing this package registers its classes with transformers' Auto classes and
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoProcessor,
+)
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration import TEXT_ENCODERS, VISION_ENCODERS, BgaMnerConfig, ConvStagesConfig
 from .modeling_bga import (
+    BgaMnerForSequenceClassification,
     BgaMnerForTokenClassification,
     BgaMnerModel,
     BgaMnerModelOutput,
     BgaMnerPreTrainedModel,
+    BgaMnerSequenceClassifierOutput,
     BgaMnerTokenClassifierOutput,
     CollapseAlarmCallback,
     ConditionalRandomField,
@@ -28,6 +36,7 @@ from .processing import (
     DataCollatorForMner,
     labels_from_tags,
     load_picture,
+    mark_target,
     predict,
     repair_bio,
     spans_from_tags,
@@ -66,12 +75,14 @@ __all__ = [
     "VISION_ENCODERS",
     "BadPictureError",
     "BgaMnerConfig",
+    "BgaMnerForSequenceClassification",
     "BgaMnerForTokenClassification",
     "BgaMnerModel",
     "BgaMnerModelOutput",
     "BgaMnerPipeline",
     "BgaMnerPreTrainedModel",
     "BgaMnerProcessor",
+    "BgaMnerSequenceClassifierOutput",
     "BgaMnerTokenClassifierOutput",
     "CardKeepingTrainer",
     "CollapseAlarmCallback",
@@ -91,6 +102,7 @@ __all__ = [
     "layerwise_parameter_groups",
     "load_picture",
     "map_labels",
+    "mark_target",
     "mismatch_pictures",
     "paired_bootstrap",
     "predict",
@@ -109,6 +121,7 @@ __all__ = [
 
 AutoConfig.register(BgaMnerConfig.model_type, BgaMnerConfig)
 AutoModel.register(BgaMnerConfig, BgaMnerModel)
+AutoModelForSequenceClassification.register(BgaMnerConfig, BgaMnerForSequenceClassification)
 AutoModelForTokenClassification.register(BgaMnerConfig, BgaMnerForTokenClassification)
 AutoProcessor.register(BgaMnerConfig, BgaMnerProcessor)
 PIPELINE_REGISTRY.register_pipeline("multimodal-ner", BgaMnerPipeline, pt_model=AutoModelForTokenClassification)

@@ -41,6 +41,7 @@ from transformers.utils import logging
 
 from bga_mner import (
     BgaMnerForTokenClassification,
+    BgaMnerPreTrainedModel,
     BgaMnerProcessor,
     DataCollatorForMner,
     LossPartsCallback,
@@ -147,9 +148,10 @@ def build_model(
     vision: PreTrainedModel,
     labels: list[str],
     text_layers: int = 2,
+    model_class: type[BgaMnerPreTrainedModel] = BgaMnerForTokenClassification,
     **options: Any,
-) -> BgaMnerForTokenClassification:
-    """Join a tiny text encoder and the vision encoder; tags, alignment and CRF are new."""
+) -> Any:
+    """Join a tiny text encoder and the vision encoder; alignment and head (here tags and CRF) are new."""
     text_config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -158,11 +160,11 @@ def build_model(
         intermediate_size=64,
         max_position_embeddings=64,
     )
-    model = BgaMnerForTokenClassification.from_text_vision_pretrained(
+    model = model_class.from_text_vision_pretrained(
         BertModel(text_config, add_pooling_layer=False), vision, labels=labels, **(RECIPE | options)
     )
     # What the pictures' features mean was learned before, and is to stay.
-    model.bga_mner.vision_encoder.requires_grad_(False)
+    model.freeze_vision_encoder()
     return model
 
 

@@ -1,4 +1,4 @@
-"""Reconstruction and cycle losses: generated features against the real ones of the other modality."""
+"""Reconstruction and cycle losses: generated features against the real ones of the other modality; and their sum."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..configuration.configuration_bga_mner import BgaMnerConfig
 from .branch import BranchTrace, at_drawn_stage
 from .cross_modal_generator import CrossModalGenerator
 from .keep_mask import padding_bias
+from .outputs import BgaMnerModelOutput
 
 
 def feature_distance(
@@ -221,11 +222,42 @@ def alignment_losses(
     return reconstruction_loss, cycle_loss
 
 
+def total_loss(
+    config: BgaMnerConfig, head_loss: torch.Tensor | None, outputs: BgaMnerModelOutput
+) -> torch.Tensor | None:
+    """Add up a head's loss and the weighted alignment losses: L_head + alpha L_rec + beta L_cyc.
+
+    Parameters
+    ----------
+    config : BgaMnerConfig
+        Its weights.
+    head_loss : torch.FloatTensor of shape () or None
+        Loss of what is labelled.
+    outputs : BgaMnerModelOutput
+        Of the base model.
+
+    Returns
+    -------
+    torch.FloatTensor of shape () or None
+        Sum of what there is; None where there is neither labels nor pictures.
+    """
+    loss = head_loss
+    for part, weight in (
+        (outputs.reconstruction_loss, config.reconstruction_weight),
+        (outputs.cycle_loss, config.cycle_weight),
+        (outputs.keep_loss, config.keep_budget_weight),
+    ):
+        if part is not None:
+            loss = weight * part if loss is None else loss + weight * part
+    return loss
+
+
 __all__ = [
     "alignment_losses",
     "feature_distance",
     "keep_budget_loss",
     "mean_over_batch",
     "reconstruction_target",
+    "total_loss",
     "visual_targets",
 ]

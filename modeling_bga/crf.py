@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .span_probabilities import CrfScores
+
 
 __all__ = ["FORBIDDEN_SCORE", "LOG_PROBABILITY_FLOOR", "UNKNOWN_TAG", "ConditionalRandomField", "bio_constraints"]
 
@@ -223,6 +225,12 @@ class ConditionalRandomField(nn.Module):
         Tensor of int64, shape (B, L): tags, `UNKNOWN_TAG` where the mask is False.
         """
         return _viterbi(emissions, self._check(emissions, mask), self._scores())
+
+    @torch.no_grad()
+    def numpy_scores(self) -> CrfScores:
+        """Copy the scores, those of what is forbidden included, for what computes without torch."""
+        bordered = self._scores().double().cpu().numpy()  # (T + 1, T + 1)
+        return CrfScores(bordered[:-1, :-1].copy(), bordered[-1, :-1].copy(), bordered[:-1, -1].copy())
 
     @torch.no_grad()
     def contradictory(self, tags: Tensor, mask: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from .pipeline_bga_mner import BgaMnerPipeline
 from .prediction import predict
 from .processing_bga_mner import BgaMnerProcessor
 from .tag_scheme import labels_from_tags, repair_bio, spans_from_tags
+from .target_marking import mark_target
 from .word_splitting import split_words
 
 
@@ -68,6 +69,7 @@ __all__ = [
     "labels_from_tags",
     "load_picture",
     "map_labels",
+    "mark_target",
     "mismatch_pictures",
     "paired_bootstrap",
     "predict",

@@ -148,7 +148,7 @@ def test_entity_replacement_hides_entities_and_shows_the_picture(make_model, mak
     model = without_dropout(open_gates(make_model(entity_replacement_probability=1.0, **noiseless)).train())
     batch = make_batch()
     batch["labels"][2] = -100
-    arguments = (batch["input_ids"], batch["labels"], True, torch.tensor([True, False, True]))
+    arguments = (batch["input_ids"], batch["labels"] > 0, True, torch.tensor([True, False, True]))
     drawn = [replace_entities(model.config, *arguments) for _ in range(20)]
     assert all(replaced.chosen.tolist() == [True, False, False] for replaced in drawn)
     ids = torch.stack([replaced.input_ids for replaced in drawn])

@@ -21,6 +21,7 @@ from transformers import (
 
 from bga_mner import write_conll
 from bga_mner.processing.generated_corpus import build_tokenizer, concept_pictures, generate_corpus
+from bga_mner.processing.generated_sentiment import generate_sentiment_corpus
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +56,18 @@ def workplace(tmp_path_factory) -> Path:
             path = folder / "pictures" / f"{row['id']}.png"
             path.write_bytes(row["image"]["bytes"])
             file.write(json.dumps({"text": " ".join(row["tokens"]), "image": f"pictures/{path.name}"}) + "\n")
+    opinions = generate_sentiment_corpus(
+        names_per_sentiment=2, train_labelled=12, train_unlabelled=12, test_sentences=3
+    )
+    with (folder / "opinions.jsonl").open("w") as file:
+        for row in opinions.train:
+            path = folder / "pictures" / f"{row['id']}.png"
+            path.write_bytes(row["image"]["bytes"])
+            first, behind = row["target"]
+            start = len(" ".join([*row["tokens"][:first], ""]))
+            target = [start, start + len(" ".join(row["tokens"][first:behind]))]
+            values = {"text": " ".join(row["tokens"]), "target": target, "label": row["label"]}
+            file.write(json.dumps(values | {"image": f"pictures/{path.name}"}) + "\n")
     return folder
 
 
@@ -67,9 +80,10 @@ def run(workplace: Path, command: list[str]) -> str:
 
 def test_the_python_examples_run_in_order(workplace):
     examples = [example for example in blocks("python") if "trust_remote_code" not in example]
-    assert len(examples) == 5
+    assert len(examples) == 6
     run(workplace, [sys.executable, "-c", "\n".join(examples)])
     assert (workplace / "outputs" / "mner" / "model.safetensors").exists()
+    assert "text-classification" in (workplace / "outputs" / "sentiment" / "README.md").read_text(encoding="utf-8")
     card = (workplace / "outputs" / "mner" / "README.md").read_text(encoding="utf-8")
     assert "## Evaluation" in card
     assert "| train | `train.txt` |" in card
