@@ -432,8 +432,9 @@ def test_what_trainer_pushes_is_a_whole_repository(
     given = {**QUICK, **texts, **encoders, "image_dir": files / "pictures", "output_dir": tmp_path / "out"}
     given |= {"push_to_hub": True, "hub_model_id": "org/mner", "hub_strategy": strategy}
     (tmp_path / "arguments.json").write_text(json.dumps(given, default=str))
-    code = f"import runpy; runpy.run_path({str(SCRIPT)!r})['main'](['arguments.json'])"
-    run_python(code, environment=loopback_hub.environment(tmp_path / "home"))
+    code = "from run_mner import main; main(['arguments.json'])"
+    environment = loopback_hub.environment(tmp_path / "home") | {"PYTHONPATH": str(SCRIPT.parent)}
+    run_python(code, environment=environment)
 
     assert (tmp_path / "out" / "training_args.bin").is_file()
     needed = {*code_files(), "config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
