@@ -31,7 +31,7 @@ import datasets
 import numpy as np
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs, DistributedType
-from accelerate.tracking import GeneralTracker, is_tensorboard_available
+from accelerate.tracking import GeneralTracker, is_tensorboard_available, on_main_process
 from accelerate.utils import set_seed
 from fine_tuning_data import (
     DataArguments,
@@ -111,31 +111,28 @@ class Progress:
 
 
 class JsonLinesTracker(GeneralTracker):
-    """Write what is logged to ``log.jsonl``; lines of steps that are taken again are dropped.
-
-    Parameters
-    ----------
-    output_dir : str
-        Where.
-    step : int
-        Where the run goes on from.
-    """
+    """Write what is logged to ``log.jsonl`` in a folder."""
 
     name = "jsonl"
     requires_logging_directory = False
 
-    def __init__(self, output_dir: str, step: int) -> None:
+    def __init__(self, output_dir: str) -> None:
         super().__init__()
         self.path = Path(output_dir, "log.jsonl")
-        before = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if step and self.path.exists() else []
-        kept = [line for line in before if line.endswith("\n") and json.loads(line)["step"] <= step]
-        self.path.write_text("".join(kept), encoding="utf-8")
 
     @property
     def tracker(self) -> Path:
         """The file."""
         return self.path
 
+    @on_main_process
+    def go_on(self, step: int) -> None:
+        """Drop the lines of steps after `step`, which will be taken again, and what was being written at the end."""
+        before = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if step and self.path.exists() else []
+        kept = [line for line in before if line.endswith("\n") and json.loads(line)["step"] <= step]
+        self.path.write_text("".join(kept), encoding="utf-8")
+
+    @on_main_process
     def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
         """Add a line."""
         with self.path.open("a", encoding="utf-8") as file:
@@ -188,17 +185,19 @@ def evaluate(
     for batch in batches:
         with torch.no_grad():
             output = model(**batch)
-        pair = accelerator.pad_across_processes((output.predictions, batch["labels"]), dim=1, pad_index=-100)
+        known = batch.get("labels", torch.full_like(output.predictions, -100))
+        pair = accelerator.pad_across_processes((output.predictions, known), dim=1, pad_index=-100)
         for gathered, kept in zip(accelerator.gather_for_metrics(pair), (predictions, labels), strict=True):
             kept.append(gathered.cpu().numpy())
-        losses.append(accelerator.gather_for_metrics(output.loss.repeat(len(batch["input_ids"]))).cpu())
+        loss = known.new_full((), float("nan"), dtype=torch.float32) if output.loss is None else output.loss
+        losses.append(accelerator.gather_for_metrics(loss.repeat(len(known))).cpu())
     longest = max(array.shape[1] for array in labels)
     tags, known = (
         np.concatenate([np.pad(a, ((0, 0), (0, longest - a.shape[1])), constant_values=-100) for a in arrays])
         for arrays in (predictions, labels)
     )
     scores = build_compute_metrics(id2label)(EvalPrediction(tags, known))
-    return {f"eval_{name}": value for name, value in scores.items()} | {"eval_loss": float(torch.cat(losses).mean())}
+    return {f"eval_{name}": value for name, value in scores.items()} | {"eval_loss": float(torch.cat(losses).nanmean())}
 
 
 def make_optimizer(model: Any, arguments: LoopArguments) -> torch.optim.Optimizer:
@@ -209,6 +208,18 @@ def make_optimizer(model: Any, arguments: LoopArguments) -> torch.optim.Optimize
         {"params": [weight for weight in trained if weight.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=arguments.learning_rate)
+
+
+def _loader(rows: Any, batch_size: int, processor: Any, workers: int, shuffle: bool = False) -> DataLoader:
+    """Make a data loader whose draws (seeds of workers, that is) don't move the noise of a run that goes on."""
+    return DataLoader(
+        rows,
+        batch_size,
+        shuffle=shuffle,
+        collate_fn=DataCollatorForMner(processor),
+        num_workers=workers,
+        generator=torch.Generator().manual_seed(0),
+    )
 
 
 def windows(batches: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
@@ -250,19 +261,17 @@ class Loop:
         self.accelerator, self.arguments, self.settings = accelerator, arguments, settings
         self.id2label = model.config.id2label
         self.progress = Progress()
-        collator, workers = DataCollatorForMner(processor), arguments.dataloader_num_workers
-
-        def load(part: str, batch_size: int) -> DataLoader:
-            shuffle = part == "train" and isinstance(encoded[part], datasets.Dataset)
-            return DataLoader(encoded[part], batch_size, shuffle=shuffle, collate_fn=collator, num_workers=workers)
-
-        loader = load("train", arguments.per_device_train_batch_size)
+        self.streams = not isinstance(encoded["train"], datasets.Dataset)
+        workers = arguments.dataloader_num_workers
+        loader = _loader(
+            encoded["train"], arguments.per_device_train_batch_size, processor, workers, shuffle=not self.streams
+        )
         model, optimizer, loader = accelerator.prepare(model, make_optimizer(model, arguments), loader)
         self.model, self.optimizer, self.loader = model, optimizer, loader
         self.validation = None
         if "validation" in encoded:
-            self.validation = accelerator.prepare(load("validation", arguments.per_device_eval_batch_size))
-        self.streams = not isinstance(encoded["train"], datasets.Dataset)
+            batches = _loader(encoded["validation"], arguments.per_device_eval_batch_size, processor, workers)
+            self.validation = accelerator.prepare(batches)
         if self.streams and arguments.max_steps <= 0:
             raise ValueError("Expected --max_steps beside --streaming, since a stream has no length. Give it.")
         # of an epoch, and of the run; a stream is read until there are enough
@@ -335,8 +344,7 @@ class Loop:
                     self.save()
             if progress.step == before and not progress.batches:
                 raise ValueError("Expected at least one sentence to train on, got none. Check the training set.")
-            if self.epoch_steps == 0 or progress.step % self.epoch_steps == 0 or progress.step == self.steps:
-                progress.epoch, progress.batches = progress.epoch + 1, 0
+            progress.epoch, progress.batches = progress.epoch + 1, 0
             if self.validation is not None:
                 self.score()
             self.save()
@@ -418,12 +426,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         If arguments, data and model do not fit together.
     """
     arguments, data, loop, given = _read_arguments(list(sys.argv[1:] if argv is None else argv))
+    log = JsonLinesTracker(loop.output_dir)
     accelerator = Accelerator(
         cpu=loop.use_cpu,
         mixed_precision=loop.mixed_precision,
         gradient_accumulation_steps=loop.gradient_accumulation_steps,
         # the schedule counts steps, not batches of all processes
         step_scheduler_with_optimizer=False,
+        log_with=[log, *(["tensorboard"] if is_tensorboard_available() else [])],
+        project_dir=loop.output_dir,
         dataloader_config=DataLoaderConfiguration(
             use_seedable_sampler=True, data_seed=loop.seed, dispatch_batches=False
         ),
@@ -462,19 +473,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         set_seed(loop.seed, device_specific=True)
         if checkpoint is not None:
             training.resume(checkpoint)
-        trackers: list[Any] = []
-        if accelerator.is_main_process:
-            trackers = [JsonLinesTracker(loop.output_dir, training.progress.step)]
-        _start_trackers(accelerator, trackers, loop)
+        log.go_on(training.progress.step)
+        accelerator.init_trackers("runs", {key: value for key, value in asdict(loop).items() if value is not None})
         results |= training.train()
     else:
         model = accelerator.prepare(model)
     if "do_eval" in wanted:
-        batches = accelerator.prepare(
-            DataLoader(
-                encoded["validation"], loop.per_device_eval_batch_size, collate_fn=DataCollatorForMner(processor)
-            )
-        )
+        batches = accelerator.prepare(_loader(encoded["validation"], loop.per_device_eval_batch_size, processor, 0))
         scores["validation"] = evaluate(accelerator, model, batches, accelerator.unwrap_model(model).config.id2label)
         results |= scores["validation"]
     if "do_predict" in wanted:
@@ -510,14 +515,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
                 Path(loop.output_dir, f"{prefix}_results.json").write_text(text, encoding="utf-8")
     accelerator.end_training()
     return results
-
-
-def _start_trackers(accelerator: Accelerator, trackers: list[Any], arguments: LoopArguments) -> None:
-    """Log to a file, and to tensorboard if it is there."""
-    accelerator.log_with = [*trackers, *(["tensorboard"] if is_tensorboard_available() else [])]
-    if accelerator.log_with:
-        accelerator.project_configuration.logging_dir = arguments.output_dir
-        accelerator.init_trackers("runs", {key: value for key, value in asdict(arguments).items() if value is not None})
 
 
 if __name__ == "__main__":
