@@ -106,6 +106,27 @@ def build_model(
     return model, processor
 
 
+def picture_shape(model: Any, cached: bool) -> tuple[int, int, int] | None:
+    """Return the shape of a picture, or of what is cached of it, for a model whose weights are spread over processes.
+
+    Raises
+    ------
+    ValueError
+        If processes would run different layers, and wait for each other for ever.
+    """
+    config = model.config
+    if config.entity_replacement_probability > 0 and config.replaced_entities_read == "generated":
+        raise ValueError(
+            "Expected --replaced_entities_read real with FSDP or DeepSpeed, got 'generated', for which texts with "
+            "replaced entities are read twice, in some processes more often than in others. Use DDP, or 'real'."
+        )
+    if config.text_only:
+        return None
+    if cached:
+        return config.num_stages + 1, config.num_vision_tokens, config.vision_config.hidden_size
+    return 3, config.image_size, config.image_size
+
+
 def _options(arguments: ModelArguments) -> dict[str, Any]:
     """Collect the options of BgaMnerConfig that were given."""
     names = ("image_size", "num_bga_layers", "reconstruction_weight", "cycle_weight", "entity_replacement_probability")

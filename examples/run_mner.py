@@ -40,7 +40,7 @@ from fine_tuning_data import (
     write_predictions,
     write_report,
 )
-from fine_tuning_model import ModelArguments, build_model
+from fine_tuning_model import ModelArguments, build_model, picture_shape
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
@@ -152,10 +152,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     # old checkpoints are deleted when the new one is whole, which the Trainer can't know
     keep_whole = WholeCheckpointCallback(settings, training.save_total_limit)
     training.save_total_limit = None
+    training.data_seed = training.seed if training.data_seed is None else training.data_seed
+    collator = DataCollatorForMner(processor)
     trainer = CardKeepingTrainer(
         model=model,
         args=training,
-        data_collator=DataCollatorForMner(processor),
+        data_collator=collator,
         train_dataset=encoded.get("train"),
         eval_dataset=encoded.get("validation"),
         processing_class=processor,
@@ -164,8 +166,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         preprocess_logits_for_metrics=lambda outputs, labels: outputs[1],
         callbacks=[LossPartsCallback(), keep_whole],
     )
+    spread = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if spread:
+        collator.picture_shape = picture_shape(model, cache)
     if is_main:
         write_report(training.output_dir, list(model.config.label2id), parts)
+    # weights were drawn alike in all processes, and so is the order; dropout and the samplers' noise are each one's own
+    set_seed(training.seed + training.process_index)
     trainer.accelerator.wait_for_everyone()  # the output folder is there for all
     results: dict[str, float] = {}
     scores: dict[str, dict[str, Any]] = {}
@@ -194,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             batch_size=training.per_device_eval_batch_size,
             max_length=data.max_length,
             show_progress=not training.disable_tqdm,
-            split=not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled),
+            split=not spread,
         )
         if part == "test" and found:
             scores["test"] = found

@@ -45,7 +45,7 @@ from fine_tuning_data import (
     write_predictions,
     write_report,
 )
-from fine_tuning_model import ModelArguments, build_model, flag
+from fine_tuning_model import ModelArguments, build_model, flag, picture_shape
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, HfArgumentParser, get_scheduler
 from transformers.utils import logging as transformers_logging
@@ -210,13 +210,15 @@ def make_optimizer(model: Any, arguments: LoopArguments) -> torch.optim.Optimize
     return torch.optim.AdamW(groups, lr=arguments.learning_rate)
 
 
-def _loader(rows: Any, batch_size: int, processor: Any, workers: int, shuffle: bool = False) -> DataLoader:
+def _loader(
+    rows: Any, batch_size: int, collator: DataCollatorForMner, workers: int = 0, shuffle: bool = False
+) -> DataLoader:
     """Make a data loader whose draws (seeds of workers, that is) don't move the noise of a run that goes on."""
     return DataLoader(
         rows,
         batch_size,
         shuffle=shuffle,
-        collate_fn=DataCollatorForMner(processor),
+        collate_fn=collator,
         num_workers=workers,
         generator=torch.Generator().manual_seed(0),
     )
@@ -239,7 +241,7 @@ class Loop:
 
     Parameters
     ----------
-    accelerator, model, processor
+    accelerator, model, collator
         The model not prepared yet.
     arguments : LoopArguments
         How to train.
@@ -253,7 +255,7 @@ class Loop:
         self,
         accelerator: Accelerator,
         model: Any,
-        processor: Any,
+        collator: DataCollatorForMner,
         arguments: LoopArguments,
         encoded: dict[str, Any],
         settings: dict[str, Any],
@@ -264,13 +266,13 @@ class Loop:
         self.streams = not isinstance(encoded["train"], datasets.Dataset)
         workers = arguments.dataloader_num_workers
         loader = _loader(
-            encoded["train"], arguments.per_device_train_batch_size, processor, workers, shuffle=not self.streams
+            encoded["train"], arguments.per_device_train_batch_size, collator, workers, shuffle=not self.streams
         )
         model, optimizer, loader = accelerator.prepare(model, make_optimizer(model, arguments), loader)
         self.model, self.optimizer, self.loader = model, optimizer, loader
         self.validation = None
         if "validation" in encoded:
-            batches = _loader(encoded["validation"], arguments.per_device_eval_batch_size, processor, workers)
+            batches = _loader(encoded["validation"], arguments.per_device_eval_batch_size, collator, workers)
             self.validation = accelerator.prepare(batches)
         if self.streams and arguments.max_steps <= 0:
             raise ValueError("Expected --max_steps beside --streaming, since a stream has no length. Give it.")
@@ -461,11 +463,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     names = ("per_device_train_batch_size", "gradient_accumulation_steps", "seed", "max_grad_norm", "weight_decay")
     settings = {name: getattr(loop, name) for name in names} | data_settings(parts, model, data.max_length)
     settings |= {"processes": accelerator.num_processes, "mixed_precision": accelerator.mixed_precision}
+    shape = picture_shape(model, cache) if sharded(accelerator) else None
+    collator = DataCollatorForMner(processor, picture_shape=shape)
     results: dict[str, float] = {}
     scores: dict[str, dict[str, Any]] = {}
     training, checkpoint = None, None
     if "do_train" in wanted:
-        training = Loop(accelerator, model, processor, loop, encoded, settings)
+        training = Loop(accelerator, model, collator, loop, encoded, settings)
         model = training.model
         checkpoint = _find_checkpoint(accelerator, data, loop)
         # The weights were drawn alike in all processes. What is drawn from here on, dropout and the samplers' noise, is
@@ -479,7 +483,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     else:
         model = accelerator.prepare(model)
     if "do_eval" in wanted:
-        batches = accelerator.prepare(_loader(encoded["validation"], loop.per_device_eval_batch_size, processor, 0))
+        batches = accelerator.prepare(_loader(encoded["validation"], loop.per_device_eval_batch_size, collator))
         scores["validation"] = evaluate(accelerator, model, batches, accelerator.unwrap_model(model).config.id2label)
         results |= scores["validation"]
     if "do_predict" in wanted:

@@ -4,8 +4,9 @@ Its globals are set by `runpy`: SCRIPT and LOG (paths), ARGUMENTS (a list) and K
 how many-th time is the last. The process gets SIGKILL at ("step", None, n), the n-th training step; at ("evaluation",
 None, n), the n-th batch that is scored; at ("write", name, n), when a file of that name is opened; at ("half", name,
 n), when torch.save has written half of it; at ("rename", name, n), before a file or folder gets that name.
-ENVIRONMENT is added to the environment. At the end ``<LOG>.json`` says how many processes there were, and of what
-classes the modules were that ran in training.
+ENVIRONMENT is added to the environment. accelerate shards models on accelerators only, and on CPU falls back to DDP
+without a word; so with ACCELERATE_USE_FSDP it is told that it may. At the end ``<LOG>.json`` says how many processes
+there were, and of what classes the modules were that ran in training.
 """
 
 import json
@@ -16,6 +17,8 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
+from accelerate import DistributedType, PartialState
+from accelerate.state import AcceleratorState
 
 
 NAMES = ("SCRIPT", "ARGUMENTS", "LOG", "KILL", "ENVIRONMENT")
@@ -40,7 +43,8 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def forward(self, module, arguments):
-        if type(module).__name__ == "BgaMnerForTokenClassification":
+        # FSDP puts its name before it
+        if type(module).__name__.endswith("BgaMnerForTokenClassification"):
             self.die_at("step" if module.training else "evaluation", None)
 
     def audit(self, event, arguments):
@@ -56,22 +60,40 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def shard_on_cpu():
+    initialize = AcceleratorState.__init__
+
+    def told(self, *arguments, fsdp_plugin=None, **options):
+        initialize(self, *arguments, fsdp_plugin=fsdp_plugin, **options)
+        if self.distributed_type == DistributedType.MULTI_CPU and fsdp_plugin is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    AcceleratorState.__init__ = told
+
+
 descriptor = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 os.dup2(descriptor, 1)
 os.dup2(descriptor, 2)
 os.environ.update(ENVIRONMENT)
 torch.set_num_threads(1)
+if ENVIRONMENT.get("ACCELERATE_USE_FSDP") == "true":
+    shard_on_cpu()
 if KILL is not None:
     Killer(*KILL)
-ran = set()
-torch.nn.modules.module.register_module_forward_pre_hook(
-    lambda module, arguments: ran.add(type(module).__name__) if module.training else None
-)
+seen = {"world_size": 0, "modules": set()}
+
+
+def note(module, arguments):
+    if module.training:
+        seen["world_size"] = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        seen["modules"].add(type(module).__name__)
+
+
+torch.nn.modules.module.register_module_forward_pre_hook(note)
 sys.path.insert(0, str(Path(SCRIPT).parent))
 import_module(Path(SCRIPT).stem).main(ARGUMENTS)
-distributed = torch.distributed.is_initialized()
-world_size = torch.distributed.get_world_size() if distributed else 1
-Path(f"{LOG}.json").write_text(json.dumps({"world_size": world_size, "modules": sorted(ran)}), encoding="utf-8")
-if distributed:
+Path(f"{LOG}.json").write_text(json.dumps(seen, default=sorted), encoding="utf-8")
+if torch.distributed.is_initialized():
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
