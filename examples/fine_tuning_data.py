@@ -65,7 +65,7 @@ class DataArguments:
     overwrite_output_dir: bool = flag(False, "Delete the checkpoints in output_dir instead of continuing from them.")
 
 
-def read_data(data: DataArguments, seed: int) -> tuple[Parts, list[str]]:
+def read_data(data: DataArguments, seed: int, endless: bool = False) -> tuple[Parts, list[str]]:
     """Read what is given of the three sets.
 
     Parameters
@@ -74,6 +74,8 @@ def read_data(data: DataArguments, seed: int) -> tuple[Parts, list[str]]:
         Where they are.
     seed : int
         For the shuffle buffer of a stream.
+    endless : bool
+        Whether a stream begins again at its end.
 
     Returns
     -------
@@ -112,7 +114,7 @@ def read_data(data: DataArguments, seed: int) -> tuple[Parts, list[str]]:
         if name not in splits:
             continue
         if data.streaming and part == "train":
-            stream, named = open_stream(splits[name], name, data, seed)
+            stream, named = open_stream(splits[name], name, data, seed, endless)
             parts[part] = stream, None
         else:
             parts[part] = _read_split(read_whole(splits[name]) if data.streaming else splits[name], name, data, check)

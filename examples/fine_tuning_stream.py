@@ -11,7 +11,7 @@ from bga_mner.processing.conll import PLACEHOLDER
 
 
 def open_stream(
-    stream: datasets.IterableDataset, split: str, data: Any, seed: int
+    stream: datasets.IterableDataset, split: str, data: Any, seed: int, endless: bool = False
 ) -> tuple[datasets.IterableDataset, list[str]]:
     """Bring a stream to the columns of `read_conll`, in an order that `seed` and the epoch's number shuffle.
 
@@ -25,6 +25,8 @@ def open_stream(
         Names of columns, and the size of the shuffle buffer.
     seed : int
         Of the shuffle.
+    endless : bool
+        Whether to begin again at the end, in another order, for readers that cannot tell one epoch from the next.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def open_stream(
             "ner_tags": name_tags(row.get(data.tags_column), names),
         }
         if found["ner_tags"] is not None:
-            found["ner_tags"] = repair_bio(found["ner_tags"])
+            found["ner_tags"] = repair_bio(found["ner_tags"])[0]
         picture = row.get(data.image_column)
         if picture is not None and not stored:
             picture = {"bytes": None, "path": str(Path(data.image_dir or "", picture))}
@@ -61,9 +63,10 @@ def open_stream(
     strings = datasets.List(datasets.Value("string"))
     made = {"id": datasets.Value("string"), "tokens": strings, "ner_tags": strings}
     made["image"] = datasets.Image(decode=False)
-    rows = stream.map(
-        read_row, with_indices=True, remove_columns=list(features), features=datasets.Features(made)
-    ).shuffle(seed=seed, buffer_size=data.shuffle_buffer)
+    rows = stream.map(read_row, with_indices=True, remove_columns=list(features), features=datasets.Features(made))
+    if endless:
+        rows = rows.repeat(None)
+    rows = rows.shuffle(seed=seed, buffer_size=data.shuffle_buffer)
     return rows, [tag.strip() for tag in data.labels.split(",")] if data.labels else list(names.values())
 
 

@@ -75,8 +75,9 @@ def _read_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Tra
         raise ValueError("Expected --output_dir, got none. Name the folder that the model and the results go to.")
 
     # Evaluate and save each epoch and keep the best, as far as the user does not say otherwise.
+    default = "steps" if given.get("streaming") else "epoch"  # an endless stream has no epochs
     evaluation, saving = given.get("eval_strategy"), given.get("save_strategy")
-    evaluation = evaluation or (saving if saving in ("steps", "epoch") else "epoch")
+    evaluation = evaluation or (saving if saving in ("steps", "epoch") else default)
     saving = saving or (evaluation if evaluation in ("steps", "epoch") else "epoch")
     defaults: dict[str, Any] = {"eval_strategy": evaluation, "save_strategy": saving, "save_total_limit": 2}
     if evaluation == saving == "steps":
@@ -138,7 +139,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         datasets.disable_progress_bars()
     set_seed(training.seed)
 
-    parts, labels = read_data(data, training.seed)
+    # of a stream a Trainer that goes on doesn't know how many times it was read to its end
+    parts, labels = read_data(data, training.seed, endless=True)
     log_reports(parts)
     wanted = wanted_verbs(given, parts, bool(arguments.model_name_or_path))
     pictures = has_pictures(parts)
@@ -148,6 +150,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     if "validation" not in parts or "do_train" not in wanted:
         training.eval_strategy, training.load_best_model_at_end = IntervalStrategy.NO, False
         training.save_strategy = SaveStrategy.EPOCH if training.save_strategy == "best" else training.save_strategy
+    if data.streaming:
+        if training.max_steps <= 0:
+            raise ValueError("Expected --max_steps beside --streaming, since a stream has no length. Give it.")
+        # each process reads for itself: texts of different lengths can't be put together and handed out
+        training.accelerator_config.dispatch_batches = False
     settings = _settings(training) | data_settings(parts, model, data.max_length)
     # old checkpoints are deleted when the new one is whole, which the Trainer can't know
     keep_whole = WholeCheckpointCallback(settings, training.save_total_limit)

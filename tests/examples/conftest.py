@@ -70,11 +70,6 @@ def mner_arguments(mner_files: Path) -> dict[str, Any]:
     }
 
 
-def as_argv(arguments: dict[str, Any]) -> list[str]:
-    pairs = [(f"--{name}", str(value)) for name, value in arguments.items() if value is not None]
-    return [word for pair in pairs for word in pair]
-
-
 class ScriptRuns:
     """Runs of a script in processes that are forked from one that has imported what takes time to import."""
 
@@ -82,6 +77,12 @@ class ScriptRuns:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["bga_mner", "datasets", "transformers.trainer", "seqeval.metrics"])
         self._program = str(Path(__file__).parents[1] / "script_run.py")
+
+    @staticmethod
+    def argv(arguments: dict[str, Any]) -> list[str]:
+        """Return a command line."""
+        pairs = [(f"--{name}", str(value)) for name, value in arguments.items() if value is not None]
+        return [word for pair in pairs for word in pair]
 
     def start(
         self,
@@ -91,7 +92,7 @@ class ScriptRuns:
         kill: tuple[str, str | None, int] | None = None,
         environment: dict[str, str] | None = None,
     ) -> Any:
-        names = {"SCRIPT": str(script), "ARGUMENTS": as_argv(arguments), "LOG": str(log), "KILL": kill}
+        names = {"SCRIPT": str(script), "ARGUMENTS": self.argv(arguments), "LOG": str(log), "KILL": kill}
         names["ENVIRONMENT"] = {"TOKENIZERS_PARALLELISM": "false"} | (environment or {})
         process = self._context.Process(target=runpy.run_path, args=(self._program, names))
         process.start()
