@@ -45,6 +45,7 @@ from transformers import HfArgumentParser, TrainingArguments, set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from bga_mner import (
+    BgaMnerConfig,
     CardKeepingTrainer,
     DataCollatorForMner,
     LossPartsCallback,
@@ -59,7 +60,7 @@ from bga_mner import (
 logger = logging.getLogger("run_mner")
 
 
-def _read_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, TrainingArguments, dict[str, Any]]:
+def read_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, TrainingArguments, dict[str, Any]]:
     """Read the command line, or the JSON file it names; the dict holds what the user gave, without defaults."""
     parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments), allow_abbrev=False)
     if len(argv) == 1 and argv[0].endswith(".json"):
@@ -108,6 +109,12 @@ def _find_checkpoint(data: DataArguments, training: TrainingArguments, settings:
     checkpoint = last_whole_checkpoint(training.output_dir) if given in (None, "auto") else given
     if checkpoint is not None:
         check_settings(checkpoint, settings)
+        old = list(BgaMnerConfig.from_pretrained(checkpoint).label2id)  # of a stock Trainer's, which has no settings
+        if old != settings["labels"]:
+            raise ValueError(
+                f"Expected the labels {settings['labels']} in {checkpoint!r}, which belongs to other data, got {old}. "
+                "Choose another --output_dir, or start over with --overwrite_output_dir."
+            )
         logger.info("Continuing from %s; --overwrite_output_dir starts over.", checkpoint)
     return checkpoint
 
@@ -130,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     ValueError
         If arguments, data and model do not fit together.
     """
-    arguments, data, training, given = _read_arguments(list(sys.argv[1:] if argv is None else argv))
+    arguments, data, training, given = read_arguments(list(sys.argv[1:] if argv is None else argv))
     is_main = training.process_index == 0
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logger.setLevel(logging.INFO if is_main else logging.ERROR)

@@ -3,7 +3,8 @@
 Its globals are set by `runpy`: SCRIPT and LOG (paths), ARGUMENTS (a list) and KILL: a kind, what to look for, and the
 how many-th time is the last. The process gets SIGKILL at ("step", None, n), the n-th training step; at ("evaluation",
 None, n), the n-th batch that is scored; at ("write", name, n), when a file of that name is opened; at ("half", name,
-n), when torch.save has written half of it; at ("rename", name, n), before a file or folder gets that name.
+n), when torch.save has written half of it; at ("rename", name, n), before a file or folder gets that name. With
+("full", None, n) it lives on, but from the n-th step can't write more than some kilobytes to a file.
 ENVIRONMENT is added to the environment. accelerate shards models on accelerators only, and on CPU falls back to DDP
 without a word; so with ACCELERATE_USE_FSDP it is told that it may. At the end ``<LOG>.json`` says how many processes
 there were, and of what classes the modules were that ran in training.
@@ -11,6 +12,7 @@ there were, and of what classes the modules were that ran in training.
 
 import json
 import os
+import resource
 import signal
 import sys
 from importlib import import_module
@@ -46,6 +48,8 @@ class Killer:
         # FSDP puts its name before it
         if type(module).__name__.endswith("BgaMnerForTokenClassification"):
             self.die_at("step" if module.training else "evaluation", None)
+            if module.training and self.meet("full", None):
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 
     def audit(self, event, arguments):
         if event == "open" and "w" in str(arguments[1]):

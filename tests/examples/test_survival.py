@@ -125,9 +125,29 @@ def test_the_log_has_each_step_once(arguments, run_script, tmp_path, kind):
     assert [entry["step"] for entry in entries if "loss" in entry] == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "emptied", "deleted"])
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer", "scheduler"])
-def test_a_damaged_checkpoint_is_passed_over(damage, name, arguments, kind, whole, run_script, tmp_path):
+def test_a_full_disk_stops_it_and_costs_no_checkpoint(arguments, kind, whole, run_script, tmp_path):
+    arguments = arguments | {"output_dir": tmp_path / "cut"}
+    # the limit of a file's size is a real one, and what is written of the checkpoint stays half a file
+    code, log = run_script(SCRIPTS[kind], arguments, ("full", None, 4))
+    assert code == 1
+    assert "Error" in log
+    assert "checkpoint-2" in checkpoints(tmp_path / "cut")
+    code, log = run_script(SCRIPTS[kind], arguments)
+    assert code == 0, log
+    assert "checkpoint-2; --overwrite_output_dir" in log
+    assert_same(whole, tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model.safetensors", "truncated"),
+        ("model.safetensors", "deleted"),
+        ("optimizer", "truncated"),
+        ("scheduler", "emptied"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over(name, damage, arguments, kind, whole, run_script, tmp_path):
     arguments = arguments | {"output_dir": tmp_path / "cut"}
     run_script(SCRIPTS[kind], arguments, ("step", None, 6))
     (file,) = (tmp_path / "cut" / "checkpoint-4").glob(f"{name}*")
