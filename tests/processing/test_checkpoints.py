@@ -91,9 +91,12 @@ def test_without_a_list_the_last_file_of_the_trainer_has_to_be_there(written):
 
 
 def test_what_breaks_off_leaves_the_checkpoint_before(written):
-    with pytest.raises(OSError, match="disk"), write_checkpoint(written, 12) as folder:
+    def break_off(folder):
         fill(folder)
         raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"), write_checkpoint(written, 12) as folder:
+        break_off(folder)
     assert last_whole_checkpoint(written) == str(written / "checkpoint-10")
     assert (written / ".unfinished-checkpoint-12").is_dir()
     with write_checkpoint(written, 10) as folder:  # in the place of the one that is there
