@@ -89,6 +89,14 @@ def test_small_batches_add_up_to_the_large_one(quiet, kind, whole_batch, run_scr
     compare(whole_batch, tmp_path / "out")
 
 
+def test_the_loop_takes_the_trainer_s_steps(quiet, whole_batch, kind, run_script, tmp_path):
+    other = "loop" if kind == "trainer" else "trainer"
+    arguments = quiet | SAVING[other] | {"per_device_train_batch_size": 8, "output_dir": tmp_path / "out"}
+    code, log = run_script(SCRIPTS[other], arguments)
+    assert code == 0, log
+    compare(whole_batch, tmp_path / "out")
+
+
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("wrapper", ["DDP", "FSDP2"])
 def test_two_processes_train_as_one(quiet, kind, whole_batch, run_script, tmp_path, wrapper, accumulation):
