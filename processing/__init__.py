@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from .alignment_measures import alignment_report
     from .bootstrap import bootstrap_interval, paired_bootstrap
     from .card_keeping_trainer import CardKeepingTrainer
+    from .checkpoints import (
+        WholeCheckpointCallback,
+        check_checkpoint,
+        check_settings,
+        last_whole_checkpoint,
+        write_checkpoint,
+    )
     from .conll import ConllReport, read_conll, write_conll
     from .evaluation import predict_tags, robustness_report
     from .label_map import map_labels
@@ -41,6 +48,11 @@ _LAZY = {
     "predict_tags": "evaluation",
     "robustness_report": "evaluation",
     "cache_vision_states": "vision_cache",
+    "WholeCheckpointCallback": "checkpoints",
+    "check_checkpoint": "checkpoints",
+    "check_settings": "checkpoints",
+    "last_whole_checkpoint": "checkpoints",
+    "write_checkpoint": "checkpoints",
     "CardKeepingTrainer": "card_keeping_trainer",
     "ConllReport": "conll",
     "read_conll": "conll",
@@ -61,12 +73,16 @@ __all__ = [
     "DataCollatorForMner",
     "MnerMetric",
     "OnnxPredictor",
+    "WholeCheckpointCallback",
     "alignment_report",
     "bootstrap_interval",
     "build_compute_metrics",
     "cache_vision_states",
+    "check_checkpoint",
+    "check_settings",
     "export_onnx",
     "labels_from_tags",
+    "last_whole_checkpoint",
     "load_picture",
     "map_labels",
     "mark_target",
@@ -83,6 +99,7 @@ __all__ = [
     "spans_from_tags",
     "split_words",
     "summarize_training",
+    "write_checkpoint",
     "write_conll",
 ]
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from .padding import column_padding, pad_rows, padded_length
@@ -28,6 +29,10 @@ class DataCollatorForMner:
     max_length : int or None
         Pad every batch to this many tokens instead of its longest text, for shapes that never change. Longer
         texts are refused.
+    picture_shape : tuple of three int or None
+        Shape of a picture, (3, H, W), or of what is cached of it. With it a batch without any picture holds zeros and a
+        mask of False, and one without labels holds -100. Losses are the same, and all processes run the same layers:
+        they have to where a model's weights are spread over them (FSDP, ZeRO-3).
 
     Examples
     --------
@@ -38,6 +43,7 @@ class DataCollatorForMner:
     processor: Any
     pad_to_multiple_of: int | None = None
     max_length: int | None = None
+    picture_shape: tuple[int, int, int] | None = None
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Make a batch.
@@ -98,10 +104,15 @@ class DataCollatorForMner:
             if "labels" in batch:
                 raise ValueError("Expected 'labels' of tokens or a 'label' of each text, got both. Drop one column.")
             batch["labels"] = labels
+        if self.picture_shape is not None:
+            batch.setdefault("labels", torch.full_like(batch["input_ids"], -100))
         for name in ("pixel_values", VISION_STATES):
             pictures = stack_pictures([feature.get(name) for feature in features], name)
             if name not in pictures:
-                continue
+                if self.picture_shape is not None and any(name in feature for feature in features):
+                    pictures[name] = np.zeros((len(rows), *self.picture_shape), dtype=np.float32)
+                else:
+                    continue
             if "picture_mask" in batch:
                 raise ValueError(
                     f"Expected 'pixel_values' or {VISION_STATES!r} in a batch, got rows with either. Cache the vision "

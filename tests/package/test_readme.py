@@ -105,6 +105,14 @@ def test_the_fine_tuning_command_runs(fine_tuned):
     assert (fine_tuned / "predictions.conll").exists()
 
 
+def test_the_loop_s_command_runs(workplace):
+    (command,) = [block for block in blocks("bash") if "run_mner_no_trainer.py" in block]
+    words = shlex.split(command.replace("\\\n", " "))
+    words[:2] = [sys.executable, str(ROOT / words[1])]
+    run(workplace, [*words, "--max_steps", "3", "--use_cpu", "true"])
+    assert (workplace / "outputs" / "loop" / "model.safetensors").exists()
+
+
 def test_the_hub_section_runs(workplace, fine_tuned, loopback_hub, bare_python, run_python, tmp_path):
     (commands,) = [block for block in blocks("bash") if "push_to_hub.py" in block]
     login, *pushes = commands.splitlines()
