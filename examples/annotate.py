@@ -6,12 +6,13 @@ Plain text, no pictures. The same command goes on where a run was cut off, whate
     python examples/annotate.py --model outputs/mner --dataset_name org/texts --split train --output outputs/annotated
     python examples/annotate.py --model outputs/mner --input texts.parquet --output outputs/annotated --engine ray
 
-Written to the output folder: ``entities/part-*.parquet`` (any reader of Parquet folders takes it), with ``row`` (counted
-from 0 over all files), ``id`` and ``entities`` (``type``, ``text``, ``start``, ``end``, ``score``); ``bad_rows/part-*.jsonl``
-with the rows that can't be annotated, and why; ``summary.json``. Each row is in exactly one of the first two.
+Written to the output folder: ``entities/part-*.parquet``, which any reader of Parquet folders takes, with ``row``
+(counted from 0 over all files), ``id`` and ``entities`` (``type``, ``text``, ``start``, ``end``, ``score``);
+``bad_rows/part-*.jsonl`` with the rows that can't be annotated, and why; ``summary.json``. Each row is in exactly one
+of the first two.
 
-On a Ray cluster run it on one of its machines, with ``--engine ray --ray_address auto``, the package installed on all of
-them, and a model that all of them reach.
+On a Ray cluster run it on one of its machines, with ``--engine ray --ray_address auto``, the package installed on all
+of them, and a model that all of them reach.
 
 Exit codes: 0 all is annotated; 2 wrong arguments or unreadable input; 3 all is annotated, but more rows than
 ``--max_bad_fraction`` are bad; 4 the output can't be written, for instance on a full disk.

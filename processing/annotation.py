@@ -83,7 +83,7 @@ class TextAnnotator:
             ) from error
         self.fingerprint = model_fingerprint(model, self.processor)
         self.model = model.eval().to(options.device)
-        self._tagging = {
+        self._tagging: dict[str, Any] = {
             "batch_size": options.batch_size,
             "max_length": options.max_length,
             "stride": options.stride,

@@ -111,7 +111,8 @@ class AnnotationInput:
         with tqdm(total=size, desc="Checksums", unit="B", unit_scale=True, disable=not show_progress) as bar:
             checked = [_check_file(path, bar) for path in self.files]
         facts["files"] = [
-            {"name": Path(path).name, "sha256": checksum} for path, (checksum, _) in zip(self.files, checked)
+            {"name": Path(path).name, "sha256": checksum}
+            for path, (checksum, _) in zip(self.files, checked, strict=True)
         ]
         if self.format == "parquet":
             with _explained("one of them can't be read"):
@@ -365,8 +366,8 @@ def _as_id(value: Any) -> str | None:
 
 def _no_column(missing: Sequence[str], there: Sequence[str], where: str) -> ValueError:
     return ValueError(
-        f"Expected the column {missing[0]!r} in {where!r}, which has {', '.join(map(repr, there))}. Name the columns of "
-        "texts (or words) and ids."
+        f"Expected the column {missing[0]!r} in {where!r}, which has {', '.join(map(repr, there))}. Name the columns "
+        "of texts (or words) and ids."
     )
 
 

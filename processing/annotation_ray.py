@@ -53,8 +53,8 @@ def on_ray(
 ) -> Callable[[Callable[[], Iterator[TextChunk]]], Iterable[AnnotatedChunk]]:
     """Annotate chunks on Ray, which `start_ray` started; see `annotate_in_parts`.
 
-    Input is read, and output written, where this process runs. Chunks are read as they are annotated. Those of an actor or machine that fails are
-    annotated again by another one, and counted once.
+    Input is read, and output written, where this process runs. Chunks are read as they are annotated. Those of an actor
+    or machine that fails are annotated again by another one, and counted once.
 
     Parameters
     ----------
