@@ -77,7 +77,6 @@ def on_ray(
     from ray.data import ActorPoolStrategy, DataContext
     from ray.data.block import BlockMetadata
     from ray.data.datasource import Datasource, ReadTask
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     class ChunkSource(Datasource):
         """One task that reads chunk after chunk: Ray waits with the next where the actors fall behind."""
@@ -111,11 +110,11 @@ def on_ray(
 
     def annotate(chunks: Callable[[], Iterator[TextChunk]]) -> Iterator[AnnotatedChunk]:
         context = DataContext.get_current()
-        context.enable_progress_bars = False
+        context.enable_progress_bars = context.print_on_execution_start = False
         context.target_max_block_size = 1  # a chunk goes on as soon as it is there
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        here = {f"node:{ray.util.get_node_ip_address()}": 0.001}  # where the files are
         dataset = ray.data.read_datasource(
-            ChunkSource(chunks), ray_remote_args={"num_cpus": 0, "scheduling_strategy": here}, override_num_blocks=1
+            ChunkSource(chunks), num_cpus=0, resources=here, override_num_blocks=1
         ).map_batches(
             Actor,
             batch_size=None,
