@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import datasets
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.utils import tqdm
@@ -17,9 +19,9 @@ from datasets.utils import tqdm
 from .annotation_chunks import EMPTY, MALFORMED, MISSING, SURROGATES, UNDECODABLE, WRONG_TYPE, InputRow
 
 
-# Endings of the files of each format; each of the lines' formats may also be compressed.
+# Endings of the files of each format. Those of lines may also be compressed.
 FORMATS = {"jsonl": (".jsonl", ".ndjson", ".json"), "csv": (".csv", ".tsv"), "parquet": (".parquet",)}
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_COMPRESSED = (".gz", ".bz2", ".xz")
 _ROWS_AT_ONCE = 1000
 _UNDECODED = object()
 
@@ -75,8 +77,8 @@ class AnnotationInput:
         if len(found) != 1 or None in found:
             endings = ", ".join(ending for group in FORMATS.values() for ending in group)
             raise ValueError(
-                f"Expected files of one format, that end in {endings} (all but Parquet also compressed, such as "
-                f".jsonl.gz), got {', '.join(map(repr, self.files[:5]))}. Convert or rename them."
+                f"Expected files of one format, that end in {endings} (all but Parquet also with "
+                f"{', '.join(_COMPRESSED)}), got {', '.join(map(repr, self.files[:5]))}. Convert or rename them."
             )
         return str(found.pop())
 
@@ -148,9 +150,9 @@ class AnnotationInput:
             else:
                 yield from self._from_tables(skip)
 
-    def _from_json(self, line: str) -> InputRow:
+    def _from_json(self, line: bytes) -> InputRow:
         try:
-            text = line.encode("latin-1").decode("utf-8")
+            text = line.decode("utf-8")
         except UnicodeDecodeError as error:
             return InputRow(None, None, UNDECODABLE, str(error))
         try:
@@ -170,33 +172,31 @@ class AnnotationInput:
         number = 0
         for path in self.files:
             delimiter = "\t" if ".tsv" in Path(path).suffixes else ","
-            records = csv.reader(_lines([path], keep_ends=True), delimiter=delimiter)
-            header = [_decode(name.removeprefix("\xef\xbb\xbf")) for name in next(records, [])]
-            missing = [name for name in self.columns if name not in header]
-            if missing:
-                raise _no_column(missing, header, path)
-            places = [header.index(name) for name in self.columns]
-            while True:
-                try:
-                    fields = next(records)
-                except StopIteration:
-                    break
-                except csv.Error as error:
-                    row = InputRow(None, None, MALFORMED, str(error))
-                else:
-                    row = self._from_fields(fields, places, len(header)) if number >= skip else InputRow(None, None)
-                number += 1
-                if number > skip:
-                    yield row
+            # bytes that aren't UTF-8 become lone surrogates, which are found later: one bad row, not a bad file
+            with TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+                records = csv.reader(file, delimiter=delimiter)
+                header = next(records, [])
+                missing = [name for name in self.columns if name not in header]
+                if missing:
+                    raise _no_column(missing, header, path)
+                places = [header.index(name) for name in self.columns]
+                for record in _records(records):
+                    number += 1
+                    if number > skip:
+                        yield self._from_record(record, places, len(header))
 
-    def _from_fields(self, fields: list[str], places: list[int], width: int) -> InputRow:
-        if len(fields) != width:
-            return InputRow(None, None, MALFORMED, f"expected {width} fields, got {len(fields)}")
-        return self._make_row([_decode(fields[place]) for place in places])
+    def _from_record(self, record: list[str] | csv.Error, places: list[int], width: int) -> InputRow:
+        if isinstance(record, csv.Error):
+            return InputRow(None, None, MALFORMED, str(record))
+        if len(record) != width:
+            return InputRow(None, None, MALFORMED, f"expected {width} fields, got {len(record)}")
+        return self._make_row([record[place] for place in places])
 
     def _from_tables(self, skip: int) -> Iterator[InputRow]:
         if self.files:
-            dataset = _stream("parquet", self.files, batch_size=_ROWS_AT_ONCE)
+            dataset = datasets.load_dataset(
+                "parquet", data_files=[*self.files], split="train", streaming=True, batch_size=_ROWS_AT_ONCE
+            )
         else:
             dataset = datasets.load_dataset(
                 self.dataset_name, self.dataset_config_name, split=self.split, streaming=True
@@ -307,17 +307,18 @@ def _format_of(path: str) -> str | None:
     return None
 
 
-def _stream(kind: str, files: Sequence[str], **options: Any) -> Any:
-    return datasets.load_dataset(kind, data_files=[*files], split="train", streaming=True, **options)
+def _open(path: str) -> Any:
+    return fsspec.open(path, "rb", compression="infer").open()
 
 
-def _lines(files: Sequence[str], skip: int = 0, keep_ends: bool = False) -> Iterator[str]:
-    # Latin-1 takes any byte, so that one bad line is one bad row: each is decoded by itself.
-    dataset = _stream("text", files, encoding="latin-1", keep_linebreaks=keep_ends)
-    if skip:
-        dataset = dataset.skip(skip)
-    for table in dataset.with_format("arrow").iter(batch_size=_ROWS_AT_ONCE):
-        yield from table.column(0).to_pylist()
+def _lines(files: Sequence[str], skip: int) -> Iterator[bytes]:
+    for path in files:
+        with _open(path) as file:
+            for line in file:
+                if skip:
+                    skip -= 1
+                else:
+                    yield line
 
 
 def _check_file(path: str, bar: Any) -> tuple[str, int]:
@@ -332,9 +333,15 @@ def _check_file(path: str, bar: Any) -> tuple[str, int]:
     return checksum.hexdigest(), lines + (not last.endswith(b"\n"))
 
 
-def _decode(text: str) -> str:
-    """Decode what was read as Latin-1; bytes that aren't UTF-8 become lone surrogates, which are found later."""
-    return text if text.isascii() else text.encode("latin-1").decode("utf-8", "surrogateescape")
+def _records(reader: Any) -> Iterator[list[str] | csv.Error]:
+    """Go on behind records that can't be read, such as of a quote that is never closed."""
+    while True:
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield error
 
 
 def _decode_bytes(data: bytes) -> Any:
