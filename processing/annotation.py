@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from .annotation_chunks import ENTITY_SCHEMA, NOT_ENCODABLE, AnnotatedChunk, InputRow, TextChunk, make_chunks
+from .annotation_chunks import ENTITY_SCHEMA, AnnotatedChunk, InputRow, TextChunk, make_chunks
 from .annotation_input import AnnotationInput
 from .annotation_parts import AnnotationParts
 from .text_tagging import TaggedText, tag_texts
@@ -107,23 +107,15 @@ class TextAnnotator:
         AnnotatedChunk
             The same rows, those that can't be annotated with the reason.
         """
-        texts: dict[int, TaggedText] = {}
-        bad = {number: (row.reason, row.detail) for number, row in enumerate(chunk.rows) if row.content is None}
-        for number, row in enumerate(chunk.rows):
-            if isinstance(row.content, str):
-                texts[number] = TaggedText.from_text(row.content)
-            elif row.content is not None:
-                texts[number] = TaggedText.from_words(row.content)
-        try:
-            self._tag([*texts.values()])
-        except ValueError:  # which one text, of which the tokenizer makes nothing, is enough for
-            for number, text in [*texts.items()]:
-                try:
-                    self._tag([text])
-                except ValueError as error:
-                    bad[number] = (NOT_ENCODABLE, str(error))
-                    del texts[number]
-        return _make_annotated(chunk, texts, bad)
+        texts = {
+            number: TaggedText.from_text(row.content)
+            if isinstance(row.content, str)
+            else TaggedText.from_words(row.content)
+            for number, row in enumerate(chunk.rows)
+            if row.content is not None
+        }
+        self._tag([*texts.values()])
+        return _make_annotated(chunk, texts)
 
     def _tag(self, texts: list[TaggedText]) -> None:
         if texts:
@@ -279,7 +271,7 @@ def in_this_process(
     return lambda chunks: map(annotator, chunks())
 
 
-def _make_annotated(chunk: TextChunk, texts: dict[int, TaggedText], bad: dict[int, tuple[str, str]]) -> AnnotatedChunk:
+def _make_annotated(chunk: TextChunk, texts: dict[int, TaggedText]) -> AnnotatedChunk:
     found, counts = [], Counter[str]()
     for text in texts.values():
         entities = text.entities()
@@ -297,8 +289,9 @@ def _make_annotated(chunk: TextChunk, texts: dict[int, TaggedText], bad: dict[in
         "entities": found,
     }
     faults = [
-        {"row": chunk.first_row + number, "id": chunk.rows[number].id, "reason": reason, "detail": detail}
-        for number, (reason, detail) in sorted(bad.items())
+        {"row": chunk.first_row + number, "id": row.id, "reason": row.reason, "detail": row.detail}
+        for number, row in enumerate(chunk.rows)
+        if row.content is None
     ]
     table = pa.table(columns, schema=ENTITY_SCHEMA)
     return AnnotatedChunk(chunk.first_row, len(chunk.rows), table, faults, dict(counts), chunk.ends_input)

@@ -11,7 +11,6 @@ import pyarrow as pa
 # Why a row can't be annotated.
 MISSING, WRONG_TYPE, EMPTY = "missing text", "wrong type", "empty text"
 UNDECODABLE, SURROGATES, MALFORMED = "undecodable bytes", "lone surrogates", "malformed line"
-NOT_ENCODABLE = "no tokens"
 
 ENTITY_SCHEMA = pa.schema(
     {

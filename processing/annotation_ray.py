@@ -1,6 +1,7 @@
 """Bulk annotation on Ray Data: the same chunks, annotated by actors on one machine or many."""
 
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -41,8 +42,11 @@ def start_ray(address: str | None = None, num_cpus: int | None = None) -> None:
     else:
         options["address"] = address
     try:
+        if address and ":" in address:
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for minutes
         ray.init(**options)
-    except ConnectionError as error:
+    except (ConnectionError, TimeoutError) as error:
         raise ValueError(
             f"Expected a Ray cluster at {address!r}, but there is none: {error}. Start one with `ray start --head`."
         ) from error

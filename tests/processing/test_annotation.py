@@ -106,15 +106,15 @@ def test_a_run_goes_on_where_it_stopped(options, source, tmp_path):
         annotate_in_parts(source, parts, in_this_process(annotator))
 
     def stops(chunk, calls=count()):  # noqa: B008
-        if next(calls) == 5:
+        if next(calls) == 7:
             raise KeyboardInterrupt
         return annotator(chunk)
 
     with open_parts(tmp_path / "out") as parts, pytest.raises(KeyboardInterrupt):
         annotate_in_parts(source, parts, lambda chunks: map(stops, chunks()), buffer_rows=16)
-    os.unlink(next((tmp_path / "out" / "records").iterdir()))  # and a part of it is lost
+    os.unlink(tmp_path / "out" / "records" / "part-00000000.json")  # and a part of it is lost
     with open_parts(tmp_path / "out") as parts:
-        assert 0 < len(parts.done) < 5
+        assert parts.done == {1: 40}
         done = sum(parts.done.values())
         summary = annotate_in_parts(source, parts, in_this_process(annotator), buffer_rows=16)
         assert summary["rows_this_run"] == len(TEXTS) - done
@@ -132,18 +132,6 @@ def without_scores(row):
     return row | {
         "entities": [{key: value for key, value in entity.items() if key != "score"} for entity in row["entities"]]
     }
-
-
-def test_a_text_without_tokens_is_a_bad_row(options):
-    annotator = TextAnnotator(options)
-    annotator.processor.tokenizer.unk_token = annotator.processor.tokenizer.mask_token = None
-    annotator.processor.tokenizer.pad_token = None
-    rows = [InputRow("a", "Kawhi wins"), InputRow("b", "Kawhi \x01 wins"), InputRow("c", "wins")]
-    padding = annotator.processor.tokenizer.pad_token_id
-    assert padding is None
-    chunk = annotator(TextChunk(7, rows))
-    assert chunk.table["id"].to_pylist() == ["a", "c"]
-    assert [(row["row"], row["id"], row["reason"]) for row in chunk.bad] == [(8, "b", "no tokens")]
 
 
 @pytest.mark.parametrize(("option", "value"), [("stride", 1000), ("max_length", 1), ("batch_size", 0)])
@@ -230,7 +218,7 @@ def test_ray_goes_on_and_finds_the_same(options, source, tmp_path, monkeypatch):
     for number in (1, 2, 4, 5):
         os.unlink(tmp_path / "ray" / "records" / f"part-{number:08d}.json")
     monkeypatch.setenv("RAY_worker_niceness", "0")
-    with pytest.raises(ValueError, match="Ray cluster at '127.0.0.1:9'"):
+    with pytest.raises(ValueError, match=r"Ray cluster at '127\.0\.0\.1:9'"):
         start_ray("127.0.0.1:9")
     start_ray(num_cpus=2)
     try:

@@ -24,9 +24,8 @@ def write(path, texts=TEXTS):
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "wt", encoding="utf-8", newline="") as file:
         if ".jsonl" in path.name:
-            file.writelines(
-                json.dumps({"key": name, "text": text}) + "\n" for name, text in zip(names, texts, strict=True)
-            )
+            for name, text in zip(names, texts, strict=True):
+                file.write(json.dumps({"key": name, "text": text}, ensure_ascii=False) + "\n")
         else:
             writer = csv.writer(file, delimiter="\t" if "tsv" in path.name else ",")
             writer.writerow(["other", "text", "key"])
@@ -184,7 +183,7 @@ def test_what_to_read_has_to_be_clear(tmp_path):
         AnnotationInput(("a.jsonl",), dataset_name="b", split="train")
     with pytest.raises(ValueError, match="files of one format"):
         AnnotationInput(find_files([str(tmp_path)]))
-    for name in ("a.parquet.gz", "a.jsonl.bz2", "a.txt"):
+    for name in ("a.parquet.gz", "a.jsonl.zip", "a.txt"):
         with pytest.raises(ValueError, match="files of one format"):
             AnnotationInput((name,))
     for nothing in ("nowhere.jsonl", "*.jsonlines"):

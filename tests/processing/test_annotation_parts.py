@@ -6,7 +6,6 @@ import os
 import resource
 import shutil
 import subprocess
-import sys
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -176,48 +175,43 @@ def test_arguments_are_checked(tmp_path):
         open_parts(tmp_path, rows_per_part=0)
 
 
-FILL = """
-import sys
-sys.path.insert(0, {folder!r})
-from test_annotation_parts import chunk, open_parts
-with open_parts({output!r}, rows_per_part=2000) as parts:
-    number = 0
-    while number < 400:
-        parts.commit(number, [chunk(2000 * number, 2000)])
-        number += 1
-"""
-
-
 @pytest.fixture(params=["file size limit", "small file system"])
 def cramped(request, tmp_path):
-    """Give a folder in which room ends, and what a process has to do first that is to meet the end."""
+    """Give a folder in which room ends, and how many bytes a file may have there."""
     if request.param == "file size limit":
-        # records and run.json stay below it, a part of 2,000 rows doesn't
-        yield tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+        yield tmp_path, 1024  # records and run.json stay below it, a part of 2,000 rows doesn't
         return
     folder = tmp_path / "small"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
         pytest.skip("may not mount a file system here")
-    yield folder, None
+    yield folder, resource.RLIM_INFINITY
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_a_full_disk_says_so_and_nothing_is_lost(cramped):
     folder, limit = cramped
-    output = str(folder / "out")
-    code = FILL.format(folder=os.path.dirname(__file__), output=output)
-    done = subprocess.run([sys.executable, "-c", code], preexec_fn=limit, capture_output=True, text=True)
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert "the disk is full or a limit is reached" in last
-    assert "Make room and run the same again" in last
-    with open_parts(output, rows_per_part=2000) as parts:
-        assert f"{sum(parts.done.values()):,} rows are done and kept" in last
-        assert (len(parts.done) > 0) == (limit is None)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(parts):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            for number in range(50):
+                parts.commit(number, [chunk(2000 * number, 2000)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    message = r"disk is full or a limit is reached.*Make room and run the same"
+    with open_parts(folder / "out", rows_per_part=2000) as parts, pytest.raises(OSError, match=message) as error:
+        fill(parts)
+    assert error.value.errno in (errno.ENOSPC, errno.EFBIG)
+    with open_parts(folder / "out", rows_per_part=2000) as parts:
+        assert f"{sum(parts.done.values()):,} rows are done and kept" in str(error.value)
+        assert (len(parts.done) > 0) == (limit == resource.RLIM_INFINITY)
         assert not list(folder.rglob("*.tmp"))
+        assert len(list((folder / "out" / "entities").iterdir())) == len(parts.done)
         if parts.done:
-            assert ds.dataset(f"{output}/entities", format="parquet").count_rows() == sum(parts.done.values())
+            assert ds.dataset(folder / "out" / "entities", format="parquet").count_rows() == sum(parts.done.values())
 
 
 def test_other_errors_are_not_called_a_full_disk(finished):
