@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from .annotation_chunks import AnnotatedChunk, TextChunk
 
 # Chunks on their way are held in shared memory, beyond which Ray writes them to the disk.
 _OBJECT_STORE_BYTES = 256 * 1024**2
+# Of 127.0.0.1 Ray makes the machine's address that others reach.
+_LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 
 
 def start_ray(address: str | None = None, num_cpus: int | None = None) -> None:
@@ -37,7 +40,7 @@ def start_ray(address: str | None = None, num_cpus: int | None = None) -> None:
         raise ValueError('Expected Ray to be installed, but it isn\'t. Try: pip install "bga-mner[ray]".') from error
     options: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
     if address is None:
-        options |= {"num_cpus": num_cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        options |= {"num_cpus": num_cpus, "include_dashboard": False, "_node_ip_address": _LOOPBACK}
         options |= {"object_store_memory": _OBJECT_STORE_BYTES, "address": "local"}
     else:
         options["address"] = address
