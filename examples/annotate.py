@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _on_ray(options: argparse.Namespace, annotator_options: AnnotatorOptions, fingerprint: str) -> Any:
-    from dataclasses import replace
-
     from bga_mner.processing.annotation_ray import on_ray, start_ray
 
     start_ray(options.ray_address, options.ray_cpus)
