@@ -87,7 +87,7 @@ class Run:
             try:
                 while process.poll() is None:
                     rows = self.rows_written()
-                    seen.append((rows - begun, _memory(watched)))
+                    seen.append((rows - begun, *_usage(watched)))
                     if kill_at is not None and rows >= kill_at:
                         time.sleep(rng.uniform(0, 1))
                         process.send_signal(signal.SIGKILL)
@@ -101,13 +101,14 @@ class Run:
                 log.seek(0)
                 raise RuntimeError(f"Expected exit code 0, got {process.returncode}: {log.read().decode()[-3000:]}")
         rows = self.rows_written() - begun
-        early = max((memory for done, memory in seen if done <= max(rows // 10, self.rows_per_part)), default=0)
+        early = max((memory for done, memory, _ in seen if done <= max(rows // 10, self.rows_per_part)), default=0)
         return {
             "killed": killed,
             "rows": rows,
             "seconds": round(time.perf_counter() - started, 1),
+            "processor_seconds": round(max(seconds for _, _, seconds in seen), 1),
             "peak_megabytes_after_a_tenth": round(early / 1e6, 1),
-            "peak_megabytes": round(max(memory for _, memory in seen) / 1e6, 1),
+            "peak_megabytes": round(max(memory for _, memory, _ in seen) / 1e6, 1),
         }
 
 
@@ -152,16 +153,17 @@ def same_output(one: Path, other: Path) -> bool:
     return tables[0] == tables[1] and bad[0] == bad[1] and close
 
 
-def _memory(process: psutil.Process) -> int:
-    """Return the bytes that a process and those that it started hold alone."""
-    total = 0
+def _usage(process: psutil.Process) -> tuple[int, float]:
+    """Return the bytes that a process and those that it started hold alone, and their processor seconds."""
+    total, seconds = 0, 0.0
     for one in [process, *_children(process)]:
         try:
-            memory = one.memory_info()
+            memory, times = one.memory_info(), one.cpu_times()
             total += memory.rss - memory.shared
+            seconds += times.user + times.system
         except psutil.Error:  # it has ended since
             pass
-    return total
+    return total, seconds
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
@@ -197,7 +199,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     Returns
     -------
     dict
-        "processes": for each "killed", "rows", "seconds", and its peak of memory, early and at the end; "rate", rows a
+        "processes": for each "killed", "rows", "seconds", those of processors, start included, and its peak
+        of memory, early and at the end; "rate", rows a
         second of the script's last process without its start; "lost", "doubled", "annotated", "bad" and "entities";
         "same" as without kills, with ``--compare``; and what was measured.
 
@@ -241,7 +244,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             found["same"] = same_output(output, undisturbed)
     for number, process in enumerate(processes):
         print(
-            f"process {number + 1}: {process['rows']:,} rows in {process['seconds']:.0f} s, "
+            f"process {number + 1}: {process['rows']:,} rows in {process['seconds']:.0f} s "
+            f"({process['processor_seconds']:.0f} of processors), "
             f"{'killed' if process['killed'] else 'to the end'}; peak "
             f"{process['peak_megabytes_after_a_tenth']:.0f} MB after a tenth, {process['peak_megabytes']:.0f} at last"
         )

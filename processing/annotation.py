@@ -55,6 +55,8 @@ class TextAnnotator:
     ----------
     options : AnnotatorOptions
         Model and options.
+    fingerprint : str, optional
+        What the model's fingerprint has to be.
 
     Attributes
     ----------
@@ -64,10 +66,10 @@ class TextAnnotator:
     Raises
     ------
     ValueError
-        If the model can't be loaded, or options don't fit together.
+        If the model can't be loaded or is another one, or options don't fit together.
     """
 
-    def __init__(self, options: AnnotatorOptions):
+    def __init__(self, options: AnnotatorOptions, fingerprint: str | None = None):
         from ..modeling_bga import BgaMnerForTokenClassification
         from .processing_bga_mner import BgaMnerProcessor
 
@@ -82,6 +84,10 @@ class TextAnnotator:
                 f"can't be loaded: {error}. Check the model."
             ) from error
         self.fingerprint = model_fingerprint(model, self.processor)
+        if fingerprint not in (None, self.fingerprint):
+            raise ValueError(
+                f"Expected the same model {options.model!r} on every machine, got another one. Copy it anew."
+            )
         self.model = model.eval().to(options.device)
         self._tagging: dict[str, Any] = {
             "batch_size": options.batch_size,

@@ -106,9 +106,7 @@ def on_ray(
 
     class Actor:
         def __init__(self) -> None:
-            self.annotate = TextAnnotator(options)
-            if self.annotate.fingerprint != fingerprint:
-                raise ValueError(f"Expected the same model {options.model!r} on every machine, got another one.")
+            self.annotate = TextAnnotator(options, fingerprint)
 
         def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
             for data in table.column("chunk"):
