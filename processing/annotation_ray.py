@@ -128,9 +128,14 @@ def on_ray(
             num_cpus=0 if gpus_per_actor else 1,
             num_gpus=gpus_per_actor,
         )
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for data in batch.column("chunk"):
-                yield AnnotatedChunk.from_bytes(data.as_py())
+        try:
+            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for data in batch.column("chunk"):
+                    yield AnnotatedChunk.from_bytes(data.as_py())
+        except ray.exceptions.ActorDiedError as error:  # one that is killed is started again, so this one can't start
+            raise ValueError(
+                f"Expected each actor to load the model, but one can't: {str(error).strip().splitlines()[-1]}"
+            ) from error
 
     return annotate
 

@@ -239,6 +239,8 @@ def test_ray_goes_on_and_finds_the_same(options, source, tmp_path, monkeypatch):
             summary = annotate_in_parts(source, parts, watched, buffer_rows=8)
         assert killed
         assert summary["rows_this_run"] == 150
+        with pytest.raises(ValueError, match="Expected the same model"), open_parts(tmp_path / "other") as parts:
+            annotate_in_parts(source, parts, on_ray(options, "another", actors=1))
         missing = replace(source, text_column="content")
         with pytest.raises(ValueError, match="the column 'content'"), open_parts(tmp_path / "other") as parts:
             annotate_in_parts(missing, parts, annotate)
