@@ -140,6 +140,17 @@ def test_the_commands_that_serve_without_torch_run(workplace, fine_tuned):
     assert json.loads(run(workplace, annotate))["text"] == annotate[-1]
 
 
+def test_the_annotation_command_runs(workplace, fine_tuned):
+    (command,) = [block for block in blocks("bash") if "annotate.py" in block]
+    words = shlex.split(command)
+    words[:2] = [sys.executable, str(ROOT / words[1])]
+    words[words.index("outputs/mner")] = str(fine_tuned)
+    (workplace / "texts").mkdir()
+    (workplace / "texts" / "a.jsonl").write_text('{"id": "x", "text": "Kawhi wins"}\n')
+    assert "1  rows" in run(workplace, words)
+    assert (workplace / "outputs" / "annotated" / "entities" / "part-00000000.parquet").exists()
+
+
 def test_the_robustness_command_runs(workplace, fine_tuned):
     (command,) = [block for block in blocks("bash") if "evaluate_robustness.py" in block]
     words = shlex.split(command)
