@@ -54,6 +54,13 @@ TAIL = """## Settings
   `flash_attn` package, whose kernels take no bias, is refused, as every other implementation is.
 - **SigLIP2**: checkpoints of a fixed size are of the type `siglip`. NaFlex ones read pictures of any shape in
   patches; here they read squares, and `BgaMnerProcessor` replaces their image processor by one that makes these.
+- **open_clip**: `open_clip:ViT-B-32/laion2b_s34b_b79k` (model and tag) or `open_clip:ViT-B-32/weights.safetensors`
+  (model and file) stands for a vision encoder in `from_text_vision_pretrained`, `load_image_processor` and
+  `run_mner.py --vision_model`. It needs `bga-mner[openclip]` and torchvision once: what is built is a
+  `clip_vision_model` with open_clip's weights, activation and picture preparation, and is saved as one. Its states are
+  open_clip's to 1e-4 (`test_open_clip.py`). Where weights were trained with quick GELU, as `openai`'s, it is used,
+  though the model's name may lack `-quickgelu`. Refused with the reason: ModifiedResNets, timm's towers (SigLIP's
+  among them: take transformers' checkpoints), CoCa and CLIPA.
 - **timm** needs torchvision, of the build (CPU or CUDA) that torch has: with a CPU build, a plain `pip install timm`
   may bring a torchvision that can't be imported, or another torch. A saved model needs timm again, unless it was
   saved with `text_only=True`.

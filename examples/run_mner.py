@@ -33,7 +33,6 @@ from accelerate.utils import gather_object
 from PIL import Image
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoTokenizer,
     HfArgumentParser,
     Trainer,
@@ -57,6 +56,7 @@ from bga_mner import (
     build_compute_metrics,
     cache_vision_states,
     labels_from_tags,
+    load_image_processor,
     load_picture,
     predict,
     read_conll,
@@ -98,8 +98,8 @@ class ModelArguments:
     text_model: str | None = _flag(None, "Text encoder and tokenizer: folder or Hub name.")
     vision_model: str | None = _flag(
         None,
-        "Vision encoder and image processor: folder or Hub name. Needed with pictures only; without, a small random "
-        "one stands in, which is never run.",
+        "Vision encoder and image processor: folder, Hub name, or open_clip:<model>/<tag>. Needed with pictures only; "
+        "without, a small random one stands in, which is never run.",
     )
     model_name_or_path: str | None = _flag(None, "Saved bga_mner model to continue from, in place of two encoders.")
     image_size: int | None = _flag(None, "Side of the pictures in pixels. Default: what the image processor makes.")
@@ -342,7 +342,7 @@ def _combine(
 def _image_processor(name: str, image_size: int | None) -> Any:
     """Load an image processor, and change the size of its pictures if asked to."""
     try:
-        image_processor = AutoImageProcessor.from_pretrained(name)
+        image_processor = load_image_processor(name)
     except OSError as error:
         raise ValueError(
             f"Expected an image processor in the vision model {name!r}, got none ({error}). Save one there: "
@@ -361,7 +361,7 @@ def _image_processor(name: str, image_size: int | None) -> Any:
             "crop_size": square,
             "do_center_crop": True,
         }
-    image_processor = AutoImageProcessor.from_pretrained(name, **options)
+    image_processor = load_image_processor(name, **options)
     if _side(image_processor) != image_size:
         raise ValueError(
             f"Expected pictures of --image_size {image_size} pixels, but the image processor of {name!r} makes "

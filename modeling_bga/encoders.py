@@ -21,6 +21,7 @@ from ..configuration.configuration_conv_stages import CONV_STAGES
 from ..configuration.encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
 from .conv_stages import ConvStages
 from .hybrid_attention import HYBRID_ATTENTION, HybridStates, register_hybrid_attention
+from .open_clip_encoders import is_open_clip_name, load_open_clip_encoder
 from .relative_attention import make_attention_hybrid
 
 
@@ -76,12 +77,12 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def load_encoder(checkpoint: str, config: PreTrainedConfig) -> PreTrainedModel:
-    """Load a pretrained encoder of a supported family from a folder or the Hub.
+    """Load a pretrained encoder of a supported family from a folder, the Hub or open_clip.
 
     Parameters
     ----------
     checkpoint : str
-        Folder or Hub name.
+        Folder, Hub name, or `open_clip:<model>/<tag>`.
     config : PreTrainedConfig
         The encoder's configuration (of its vision tower, for CLIP and SigLIP).
 
@@ -90,6 +91,8 @@ def load_encoder(checkpoint: str, config: PreTrainedConfig) -> PreTrainedModel:
     PreTrainedModel
         The encoder, without a pooler.
     """
+    if is_open_clip_name(checkpoint):
+        return load_open_clip_encoder(checkpoint, config)
     if config.model_type in BACKBONE_FAMILIES:
         return AutoModel.from_pretrained(checkpoint, config=config)
     if config.model_type == CONV_STAGES:

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .data_collator import DataCollatorForMner
+from .image_processors import load_image_processor
 from .pictures import BadPictureError, load_picture
 from .pipeline_bga_mner import BgaMnerPipeline
 from .prediction import predict
@@ -66,6 +67,7 @@ __all__ = [
     "cache_vision_states",
     "export_onnx",
     "labels_from_tags",
+    "load_image_processor",
     "load_picture",
     "map_labels",
     "mismatch_pictures",
