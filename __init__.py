@@ -20,6 +20,7 @@ from .modeling_bga import (
     ConditionalRandomField,
     LossPartsCallback,
     layerwise_parameter_groups,
+    lora_config,
 )
 from .processing import (
     BadPictureError,
@@ -92,6 +93,7 @@ __all__ = [
     "layerwise_parameter_groups",
     "load_image_processor",
     "load_picture",
+    "lora_config",
     "map_labels",
     "mismatch_pictures",
     "paired_bootstrap",
