@@ -158,7 +158,7 @@ def build_model(
         BertModel(text_config, add_pooling_layer=False), vision, labels=labels, **(RECIPE | options)
     )
     # What the pictures' features mean was learned before, and is to stay.
-    model.bga_mner.vision_encoder.requires_grad_(False)
+    model.freeze_vision_encoder()
     return model
 
 

@@ -58,6 +58,7 @@ from bga_mner import (
     labels_from_tags,
     load_image_processor,
     load_picture,
+    lora_config,
     predict,
     read_conll,
     score_with_interval,
@@ -116,6 +117,9 @@ class ModelArguments:
     freeze_vision_encoder: bool = _flag(False, "Keep the vision encoder's weights.")
     cache_vision_states: bool = _flag(
         False, "With --freeze_vision_encoder: run it once over all pictures; they take space beside the training data."
+    )
+    lora_rank: int | None = _flag(
+        None, "Train adapters of this rank on the encoders (not on a frozen one) and what is new; needs peft."
     )
     language: str | None = _flag(None, "For the model card: language of the texts, such as 'en'.")
     license: str | None = _flag(None, "For the model card: license of the weights, such as 'cc-by-4.0'.")
@@ -378,7 +382,9 @@ def _side(image_processor: Any) -> int:
     return int(height)
 
 
-def _find_checkpoint(data: DataArguments, training: TrainingArguments, config: BgaMnerConfig) -> str | None:
+def _find_checkpoint(
+    data: DataArguments, training: TrainingArguments, config: BgaMnerConfig, adapters: bool
+) -> str | None:
     """Find the checkpoint to continue from, or make room for a new start."""
     found = get_last_checkpoint(training.output_dir)
     checkpoint = training.resume_from_checkpoint or found
@@ -388,7 +394,13 @@ def _find_checkpoint(data: DataArguments, training: TrainingArguments, config: B
             shutil.rmtree(folder)
         return None
     if checkpoint is not None:
-        old = BgaMnerConfig.from_pretrained(checkpoint).label2id
+        if Path(checkpoint, "adapter_config.json").is_file() != adapters:
+            raise ValueError(
+                f"Expected a checkpoint {'of' if adapters else 'without'} adapters in {checkpoint!r}, got the "
+                "opposite. Give --lora_rank as before, or start over with --overwrite_output_dir."
+            )
+        # adapters are saved without the model's configuration
+        old = config.label2id if adapters else BgaMnerConfig.from_pretrained(checkpoint).label2id
         if old != config.label2id:
             raise ValueError(
                 f"Expected the labels {list(config.label2id)} in {checkpoint!r}, which belongs to other data, got "
@@ -504,6 +516,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         train, report = parts["train"]
         with training.main_process_first(desc="vision states"):
             parts["train"] = cache_vision_states(train, model.to(training.device), processor), report
+    if arguments.lora_rank and "do_train" in wanted:
+        from peft import get_peft_model
+
+        seen = any(report.pictures_found for _, report in parts.values()) and not arguments.freeze_vision_encoder
+        encoders = ("text", "vision") if seen else ("text",)
+        model = get_peft_model(model, lora_config(model, arguments.lora_rank, encoders))
     longest = longest_text(model.config.text_config)
     processor.tokenizer.model_max_length = min(default_max_length(processor.tokenizer), longest)
     if data.max_length is not None and data.max_length > longest:
@@ -545,8 +563,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         results.update(metrics)
 
     if "do_train" in wanted:
-        checkpoint = _find_checkpoint(data, training, model.config)
+        checkpoint = _find_checkpoint(data, training, model.config, bool(arguments.lora_rank))
         outcome = trainer.train(checkpoint)
+        if arguments.lora_rank:
+            # from here on a plain model: adapters are part of its weights
+            trainer.model = trainer.model_wrapped = model = trainer.model.merge_and_unload()
         trainer.save_model()
         trainer.save_state()
         keep("train", outcome.metrics)
