@@ -122,6 +122,20 @@ def encoder_layers(encoder: PreTrainedModel) -> nn.ModuleList:
     return attrgetter(_FAMILIES[encoder.config.model_type].layers)(encoder)
 
 
+def refuse_other_attention(encoder: PreTrainedModel) -> None:
+    """Raise ValueError if an encoder was given another attention function since it was built.
+
+    Most fail by themselves at generated features, but with what to make of it left to guess; transformers' eager
+    function even takes the masks of layers without such features, and gets them wrong.
+    """
+    found = encoder.config._attn_implementation
+    if found != HYBRID_ATTENTION:
+        raise ValueError(
+            f"Expected hybrid attention ({HYBRID_ATTENTION!r}) in {type(encoder).__name__}, which no other function "
+            f"replaces, but it was set to {found!r}. Run: encoder.set_attn_implementation({HYBRID_ATTENTION!r})."
+        )
+
+
 def final_norm_module(encoder: PreTrainedModel) -> nn.Module | None:
     """Return the encoder's norm of the last hidden states, or None where it has none."""
     path = _FAMILIES[encoder.config.model_type].final_norm
@@ -156,4 +170,5 @@ __all__ = [
     "load_encoder",
     "longest_text",
     "pretrained_part",
+    "refuse_other_attention",
 ]
