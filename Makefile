@@ -6,13 +6,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 SPACE_INSTALLED := $(VENV)/installed_space
 
-.PHONY: help install demo test space-test timm-test lint package clean
+.PHONY: help install demo test space-test torchvision-test lint package clean
 
 help:
 	@echo "make demo     install, then run the quickstart: a few minutes on two cores"
 	@echo "make test     install, then run all tests"
 	@echo "make space-test  install gradio too, and test examples/space; in a browser if there is a chromium"
-	@echo "make timm-test   put timm and torchvision into build/timm, and test the encoders of timm"
+	@echo "make torchvision-test  test the encoders of timm and open_clip alone, which make test runs too"
 	@echo "make lint     install, then ruff and mypy"
 	@echo "make package  build the wheel and the source distribution, and look inside"
 
@@ -26,7 +26,7 @@ install: $(INSTALLED)
 demo: install
 	$(BIN)/python examples/quickstart.py
 
-test: install
+test: install build/torchvision
 	$(BIN)/python -m pytest -n 2
 
 # gradio pulls in dozens of packages that nothing else needs, so they are installed here alone; without them `make test`
@@ -38,13 +38,15 @@ $(SPACE_INSTALLED): $(INSTALLED)
 space-test: $(SPACE_INSTALLED)
 	$(BIN)/python -m pytest tests/examples/test_space.py -rs
 
-# Not into the environment: where transformers finds torchvision, it uses other image processors.
-build/timm: constraints.txt setup.cfg | $(INSTALLED)
-	$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt --upgrade --target $@ timm torchvision
+# Not into the environment: where transformers finds torchvision, it uses other image processors. Without dependencies,
+# since those of open_clip would bring another build of torch.
+build/torchvision: constraints.txt setup.cfg | $(INSTALLED)
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt --upgrade --target $@ \
+		torchvision timm open_clip_torch ftfy wcwidth
 	touch $@
 
-timm-test: install build/timm
-	PYTHONPATH=build/timm:tests $(BIN)/python -m pytest -p torchvision_operators tests/modeling_bga/test_timm.py -rs
+torchvision-test: install build/torchvision
+	$(BIN)/python -m pytest tests/package/test_beside_torchvision.py -rs
 
 lint: install
 	$(BIN)/ruff check .

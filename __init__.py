@@ -28,6 +28,7 @@ from .modeling_bga import (
     ConditionalRandomField,
     LossPartsCallback,
     layerwise_parameter_groups,
+    lora_config,
 )
 from .processing import (
     BadPictureError,
@@ -35,6 +36,7 @@ from .processing import (
     BgaMnerProcessor,
     DataCollatorForMner,
     labels_from_tags,
+    load_image_processor,
     load_picture,
     mark_target,
     predict,
@@ -109,7 +111,9 @@ __all__ = [
     "labels_from_tags",
     "last_whole_checkpoint",
     "layerwise_parameter_groups",
+    "load_image_processor",
     "load_picture",
+    "lora_config",
     "map_labels",
     "mark_target",
     "mismatch_pictures",

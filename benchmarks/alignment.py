@@ -16,7 +16,7 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -28,7 +28,7 @@ from datasets import Dataset
 from PIL import Image, ImageEnhance, ImageOps
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoImageProcessor, AutoModel, Trainer, ViTImageProcessorPil, set_seed
+from transformers import Trainer, ViTImageProcessorPil, set_seed
 from transformers.utils import logging
 
 from bga_mner import (
@@ -36,6 +36,7 @@ from bga_mner import (
     DataCollatorForMner,
     LossPartsCallback,
     alignment_report,
+    load_image_processor,
     load_picture,
     predict_tags,
     score_tags,
@@ -171,11 +172,17 @@ class Benchmark:
         Of corpus, pictures and weights.
     output_dir : Path
         For Trainer's files.
+    pretrain : callable, optional
+        Makes the vision encoder where `--vision_model` names none, as the quickstart's `pretrain_vision_encoder` does,
+        which is the default.
     """
 
-    def __init__(self, options: argparse.Namespace, seed: int, output_dir: Path) -> None:
+    def __init__(
+        self, options: argparse.Namespace, seed: int, output_dir: Path, pretrain: Callable[..., Any] | None = None
+    ) -> None:
         self.options, self.seed, self.output_dir = options, seed, output_dir
         self.quickstart = load_quickstart()
+        self.pretrain = pretrain or self.quickstart.pretrain_vision_encoder
         set_seed(seed)
         photos = None if options.pictures is None else read_photos(options.pictures)
         own = None
@@ -212,8 +219,7 @@ class Benchmark:
         """Return the encoder, its image processor, and its accuracy on held-out pictures if it was trained here."""
         options, quickstart = self.options, self.quickstart
         if options.vision_model is not None:
-            vision = AutoModel.from_pretrained(options.vision_model)
-            return vision, AutoImageProcessor.from_pretrained(options.vision_model), None
+            return options.vision_model, load_image_processor(options.vision_model), None
         side = quickstart.PICTURE_SIZE
         image_processor = ViTImageProcessorPil(size={"height": side, "width": side})
         arguments = quickstart.training_arguments(self.output_dir, options.vision_steps, 64, 3e-3, self.seed)
@@ -224,7 +230,7 @@ class Benchmark:
         else:
             train, held_out = _photo_pictures(own, copies=8, seed=self.seed), _photo_pictures(photos)
         width = options.vision_width
-        vision, accuracy = quickstart.pretrain_vision_encoder(
+        vision, accuracy = self.pretrain(
             image_processor,
             train,
             held_out,
@@ -388,7 +394,8 @@ _DRAWN = {"steps": 450, "vision_steps": 700, "vision_width": 32}
 _PHOTOGRAPHED = {"steps": 1200, "vision_steps": 1000, "vision_width": 64}
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; None for the program's own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0", help="comma-separated")
     parser.add_argument("--variants", default="full,text_only", help=f"comma-separated, of {', '.join(VARIANTS)}")
@@ -405,7 +412,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--clutter", type=float, default=0.3)
     parser.add_argument("--clauses", action="store_true", help="irrelevant clauses in every sentence")
     parser.add_argument("--pictures", type=Path, help="photographs, one folder a concept, instead of drawings")
-    parser.add_argument("--vision_model", help="folder or checkpoint of a vision encoder, instead of a tiny one")
+    parser.add_argument("--vision_model", help="name of a vision encoder, instead of a tiny one")
     parser.add_argument(
         "--vision_steps", type=int, help="of the tiny vision encoder's own training; default: 700, 1000"
     )
@@ -439,7 +446,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
     dict
         By variant f1, span_recall, type_accuracy and labelled_f1, each with one value a seed.
     """
-    options = _parse(argv)
+    options = parse(argv)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     logging.set_verbosity_error()

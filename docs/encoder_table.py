@@ -48,12 +48,29 @@ TAIL = """## Settings
   `new_learning_rate`.
 - **Gradient checkpointing**: `model.activation_checkpointing_enable()`, or `gradient_checkpointing=True` for
   `Trainer`, in the layers of every encoder, MPNet included. Convolutions are not computed again.
-- **Attention** runs on PyTorch's `scaled_dot_product_attention`, which chooses its kernel. Generated keys come with a
-  bias (the gate), and MPNet's and DeBERTa's positions are one too: these go to a kernel that takes biases. Layers
-  that no stage stands before have none, and where nothing is padding PyTorch may take its flash kernel. The
-  `flash_attn` package, whose kernels take no bias, is refused, as every other implementation is.
+- **Attention** runs on PyTorch's `scaled_dot_product_attention`, which chooses its kernel, and on nothing else: any
+  `attn_implementation` but "sdpa" is refused, for the model as for an encoder inside it.
+- **Flash attention**: of the encoders above, all but MPNet, DeBERTa and SigLIP2 NaFlex run on the `flash_attn` package
+  in transformers. Here none does: its kernels take no bias, and generated keys come with one (the gate, and the keep
+  mask), so features would be read with gates wide open or not at all. PyTorch's own flash kernel is used where it can
+  be: layers that no stage stands before, in batches without padding, hand over no mask and no bias. The layers of a
+  stage, padded batches, and MPNet and DeBERTa, whose positions are biases, go to a kernel that takes them (on CUDA the
+  memory-efficient one; which kernel runs there was not measured). `test_encoder_families.py` counts the calls.
 - **SigLIP2**: checkpoints of a fixed size are of the type `siglip`. NaFlex ones read pictures of any shape in
   patches; here they read squares, and `BgaMnerProcessor` replaces their image processor by one that makes these.
+- **open_clip**: `open_clip:ViT-B-32/laion2b_s34b_b79k` (model and tag) or `open_clip:ViT-B-32/weights.safetensors`
+  (model and file) stands for a vision encoder in `from_text_vision_pretrained`, `load_image_processor` and
+  `run_mner.py --vision_model`. It needs `bga-mner[openclip]` and torchvision once: what is built is a
+  `clip_vision_model` with open_clip's weights, activation and picture preparation, and is saved as one. Its states are
+  open_clip's to 1e-4 (`test_open_clip.py`). Where weights were trained with quick GELU, as `openai`'s, it is used,
+  though the model's name may lack `-quickgelu`. Refused with the reason: ModifiedResNets, timm's towers (SigLIP's
+  among them: take transformers' checkpoints), CoCa and CLIPA.
+- **Adapters**: `peft.get_peft_model(model, lora_config(model, r=8, encoders=("text", "vision")))` puts LoRA on the
+  query, key and value projections of every transformer above (ModernBERT's fused one included), and trains whole what
+  is new: samplers, generators, projections, gates, head, CRF, and the new layers on a convolutional encoder, which gets
+  no adapters itself. Generated features are read through the adapters too. `merge_and_unload()` makes a plain model of it
+  again; `run_mner.py --lora_rank 8` does all of this. It needs `bga-mner[peft]`; transformers' own
+  `model.add_adapter(lora_config(model))` needs the version of peft that transformers asks for.
 - **timm** needs torchvision, of the build (CPU or CUDA) that torch has: with a CPU build, a plain `pip install timm`
   may bring a torchvision that can't be imported, or another torch. A saved model needs timm again, unless it was
   saved with `text_only=True`.

@@ -6,9 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, ViTConfig, ViTImageProcessorPil, ViTModel
+from transformers import AutoConfig, AutoTokenizer, ViTConfig, ViTImageProcessorPil, ViTModel
 
-from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerProcessor
+from bga_mner import (
+    BgaMnerConfig,
+    BgaMnerForTokenClassification,
+    BgaMnerProcessor,
+    load_image_processor,
+    lora_config,
+)
 from bga_mner.modeling_bga.encoders import longest_text
 from bga_mner.processing.word_encoding import default_max_length
 
@@ -41,8 +47,8 @@ class ModelArguments:
     text_model: str | None = flag(None, "Text encoder and tokenizer: folder or Hub name.")
     vision_model: str | None = flag(
         None,
-        "Vision encoder and image processor: folder or Hub name. Needed with pictures only; without, a small random "
-        "one stands in, which is never run.",
+        "Vision encoder and image processor: folder, Hub name, or open_clip:<model>/<tag>. Needed with pictures only; "
+        "without, a small random one stands in, which is never run.",
     )
     model_name_or_path: str | None = flag(None, "Saved bga_mner model to continue from, in place of two encoders.")
     image_size: int | None = flag(None, "Side of the pictures in pixels. Default: what the image processor makes.")
@@ -59,6 +65,9 @@ class ModelArguments:
     freeze_vision_encoder: bool = flag(False, "Keep the vision encoder's weights.")
     cache_vision_states: bool = flag(
         False, "With --freeze_vision_encoder: run it once over all pictures; they take space beside the training data."
+    )
+    lora_rank: int | None = flag(
+        None, "Train adapters of this rank on the encoders (not on a frozen one) and what is new; needs peft."
     )
     language: str | None = flag(None, "For the model card: language of the texts, such as 'en'.")
     license: str | None = flag(None, "For the model card: license of the weights, such as 'cc-by-4.0'.")
@@ -104,6 +113,29 @@ def build_model(
     if max_length is not None and max_length > longest:
         raise ValueError(f"Expected --max_length of at most {longest}, which the model reads, got {max_length}.")
     return model, processor
+
+
+def add_adapters(model: Any, arguments: ModelArguments, pictures: bool) -> Any:
+    """Wrap a model so that adapters of `--lora_rank` are trained in place of its encoders' weights.
+
+    Parameters
+    ----------
+    model : BgaMnerForTokenClassification
+        The model, which is changed.
+    arguments : ModelArguments
+        The rank, and whether the vision encoder is frozen; then it gets none.
+    pictures : bool
+        Whether there are any; without, the vision encoder gets none.
+
+    Returns
+    -------
+    peft.PeftModel
+        The wrapped model.
+    """
+    from peft import get_peft_model
+
+    encoders = ("text", "vision") if pictures and not arguments.freeze_vision_encoder else ("text",)
+    return get_peft_model(model, lora_config(model, arguments.lora_rank, encoders))
 
 
 def picture_shape(model: Any, cached: bool) -> tuple[int, int, int] | None:
@@ -202,7 +234,7 @@ def _combine(
 def _image_processor(name: str, image_size: int | None) -> Any:
     """Load an image processor, and change the size of its pictures if asked to."""
     try:
-        image_processor = AutoImageProcessor.from_pretrained(name)
+        image_processor = load_image_processor(name)
     except OSError as error:
         raise ValueError(
             f"Expected an image processor in the vision model {name!r}, got none ({error}). Save one there: "
@@ -221,7 +253,7 @@ def _image_processor(name: str, image_size: int | None) -> Any:
             "crop_size": square,
             "do_center_crop": True,
         }
-    image_processor = AutoImageProcessor.from_pretrained(name, **options)
+    image_processor = load_image_processor(name, **options)
     if _side(image_processor) != image_size:
         raise ValueError(
             f"Expected pictures of --image_size {image_size} pixels, but the image processor of {name!r} makes "

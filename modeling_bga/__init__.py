@@ -2,6 +2,7 @@
 
 from .collapse_alarm import CollapseAlarmCallback
 from .crf import ConditionalRandomField, bio_constraints
+from .lora import lora_config
 from .loss_logging import LossPartsCallback
 from .modeling_bga_mner import BgaMnerModel
 from .outputs import BgaMnerModelOutput, BgaMnerSequenceClassifierOutput, BgaMnerTokenClassifierOutput
@@ -24,4 +25,5 @@ __all__ = [
     "LossPartsCallback",
     "bio_constraints",
     "layerwise_parameter_groups",
+    "lora_config",
 ]

@@ -21,6 +21,7 @@ from ..configuration.configuration_conv_stages import CONV_STAGES
 from ..configuration.encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
 from .conv_stages import ConvStages
 from .hybrid_attention import HYBRID_ATTENTION, HybridStates, register_hybrid_attention
+from .open_clip_encoders import is_open_clip_name, load_open_clip_encoder
 from .relative_attention import make_attention_hybrid
 
 
@@ -76,12 +77,12 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def load_encoder(checkpoint: str, config: PreTrainedConfig) -> PreTrainedModel:
-    """Load a pretrained encoder of a supported family from a folder or the Hub.
+    """Load a pretrained encoder of a supported family from a folder, the Hub or open_clip.
 
     Parameters
     ----------
     checkpoint : str
-        Folder or Hub name.
+        Folder, Hub name, or `open_clip:<model>/<tag>`.
     config : PreTrainedConfig
         The encoder's configuration (of its vision tower, for CLIP and SigLIP).
 
@@ -90,6 +91,8 @@ def load_encoder(checkpoint: str, config: PreTrainedConfig) -> PreTrainedModel:
     PreTrainedModel
         The encoder, without a pooler.
     """
+    if is_open_clip_name(checkpoint):
+        return load_open_clip_encoder(checkpoint, config)
     if config.model_type in BACKBONE_FAMILIES:
         return AutoModel.from_pretrained(checkpoint, config=config)
     if config.model_type == CONV_STAGES:
@@ -117,6 +120,20 @@ def is_frozen(encoder: PreTrainedModel) -> bool:
 def encoder_layers(encoder: PreTrainedModel) -> nn.ModuleList:
     """Return the list of layers of a supported encoder."""
     return attrgetter(_FAMILIES[encoder.config.model_type].layers)(encoder)
+
+
+def refuse_other_attention(encoder: PreTrainedModel) -> None:
+    """Raise ValueError if an encoder was given another attention function since it was built.
+
+    Most fail by themselves at generated features, but with what to make of it left to guess; transformers' eager
+    function even takes the masks of layers without such features, and gets them wrong.
+    """
+    found = encoder.config._attn_implementation
+    if found != HYBRID_ATTENTION:
+        raise ValueError(
+            f"Expected hybrid attention ({HYBRID_ATTENTION!r}) in {type(encoder).__name__}, which no other function "
+            f"replaces, but it was set to {found!r}. Run: encoder.set_attn_implementation({HYBRID_ATTENTION!r})."
+        )
 
 
 def final_norm_module(encoder: PreTrainedModel) -> nn.Module | None:
@@ -153,4 +170,5 @@ __all__ = [
     "load_encoder",
     "longest_text",
     "pretrained_part",
+    "refuse_other_attention",
 ]

@@ -21,7 +21,15 @@ HYBRID_ATTENTION = f"bga_hybrid_{__name__}"
 """Name under which the attention function is registered. Each copy of this code, as every saved model brings one along,
 has its own: one process may load several, and a copy knows its own [`HybridStates`] only."""
 
-_KEY_VALUE_NAMES = (("key", "value"), ("k_lin", "v_lin"), ("k_proj", "v_proj"), ("k", "v"), ("key_proj", "value_proj"))
+# Of queries, keys and values. ModernBERT's are one module.
+_PROJECTION_NAMES = (
+    ("query", "key", "value"),
+    ("q_lin", "k_lin", "v_lin"),
+    ("q_proj", "k_proj", "v_proj"),
+    ("q", "k", "v"),
+    ("query_proj", "key_proj", "value_proj"),
+    ("Wqkv",),
+)
 
 
 class HybridStates(NamedTuple):
@@ -153,20 +161,28 @@ def _as_bias(own_mask: torch.Tensor | None, query: torch.Tensor, length: int) ->
     return query.new_zeros(own_mask.shape).masked_fill(~own_mask, torch.finfo(query.dtype).min)
 
 
+def projection_names(module: nn.Module) -> tuple[str, ...] | None:
+    """Return what an attention module calls its projections to queries, keys and values; None if it isn't one."""
+    # the keys and values tell: where these are, there are queries
+    return next((names for names in _PROJECTION_NAMES if all(hasattr(module, name) for name in names[-2:])), None)
+
+
 def _project(module: nn.Module, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Make keys and values of states with the projections of an attention module."""
-    for key_name, value_name in _KEY_VALUE_NAMES:
-        if hasattr(module, key_name) and hasattr(module, value_name):
-            return getattr(module, key_name)(states), getattr(module, value_name)(states)
-    if hasattr(module, "Wqkv"):
-        # ModernBERT's projections are one module, which adapters may wrap: it is called as a whole
-        _, key, value = module.Wqkv(states).chunk(3, dim=-1)
+    """Make keys and values of states with the projections of an attention module, which adapters may wrap."""
+    names = projection_names(module)
+    if names is None:
+        raise ValueError(
+            "Hybrid attention expects an attention module with key and value projections named like one of "
+            f"{_PROJECTION_NAMES}, but {type(module).__name__} has none of them. Use an encoder that BgaMnerConfig "
+            "accepts."
+        )
+    # called, and never read: an adapter is in what a projection computes, and not in its weights
+    parts = [getattr(module, name)(states) for name in names[-2:]]
+    if len(parts) == 1:  # fused
+        _, key, value = parts[0].chunk(3, dim=-1)
         return key, value
-    raise ValueError(
-        f"Hybrid attention expects an attention module with key and value projections named like one of "
-        f"{_KEY_VALUE_NAMES}, or with Wqkv, but {type(module).__name__} has none of them. Use an encoder that "
-        "BgaMnerConfig accepts."
-    )
+    key, value = parts
+    return key, value
 
 
 def register_hybrid_attention() -> None:
@@ -183,5 +199,6 @@ __all__ = [
     "HybridProjection",
     "HybridStates",
     "hybrid_attention_forward",
+    "projection_names",
     "register_hybrid_attention",
 ]

@@ -24,7 +24,7 @@ def layerwise_parameter_groups(
 
     The top layer of either encoder has `learning_rate`, each layer below `decay` times the rate of the one above, and
     embeddings once more. What doesn't come from a pretrained encoder has `new_learning_rate`: samplers, generators,
-    projections, classifier, CRF, and the new layers on a convolutional encoder, whose own weights all have
+    projections, classifier, CRF, adapters, and the new layers on a convolutional encoder, whose own weights all have
     `learning_rate`.
 
     Parameters
@@ -71,7 +71,9 @@ def layerwise_parameter_groups(
         encoder = getattr(base, encoder_name)
         if encoder is not None:
             for part, module, depth in _parts(encoder):
-                for parameter in module.parameters():
+                for name, parameter in module.named_parameters():
+                    if "lora_" in name:  # an adapter is new, though it is inside
+                        continue
                     placed.setdefault(parameter, (f"{encoder_name}.{part}", learning_rate * decay**depth))
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for parameter in model.parameters():

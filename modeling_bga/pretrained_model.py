@@ -20,6 +20,7 @@ from .cross_modal_generator import CrossModalGenerator
 from .encoders import load_encoder, pretrained_part
 from .hybrid_attention import HybridProjection
 from .model_card_mixin import ModelCardMixin
+from .open_clip_encoders import is_open_clip_name, open_clip_config
 
 
 logger = logging.get_logger(__name__)
@@ -168,7 +169,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         ----------
         text, vision : str or PreTrainedModel
             Folder, Hub name, or encoder in memory (whose weights are copied). A CLIP or SigLIP checkpoint gives its
-            vision tower.
+            vision tower, and so does a model of open_clip, named `open_clip:ViT-B-32/laion2b_s34b_b79k`.
         labels : list of str, optional
             Tags, for example ["O", "B-PER", "I-PER"]; their order gives the ids.
         **options
@@ -183,7 +184,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         Raises
         ------
         ValueError
-            If an encoder isn't of a supported family, or a model in memory holds none.
+            If an encoder isn't of a supported family, a model in memory holds none, or open_clip has no such model.
         """
         if labels is not None:
             options["id2label"] = dict(enumerate(labels))
@@ -224,6 +225,8 @@ def _encoder_in(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _config_of(source: str | PreTrainedModel) -> PreTrainedConfig:
+    if is_open_clip_name(source):
+        return open_clip_config(str(source))
     return source.config if isinstance(source, PreTrainedModel) else AutoConfig.from_pretrained(source)
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_sliding_window_mask
 
 from ..configuration.encoder_families import TEXT_FAMILIES
-from .encoders import LayerCall, encoder_layers, first_position
+from .encoders import LayerCall, encoder_layers, first_position, refuse_other_attention
 from .hybrid_attention import HybridStates
 
 
@@ -66,7 +66,13 @@ def embed_text(encoder: PreTrainedModel, inputs: TextInputs) -> tuple[torch.Tens
         States that enter the first layer.
     layers : list of LayerCall
         The encoder's layers, ready for this batch.
+
+    Raises
+    ------
+    ValueError
+        If the encoder's attention was set to another than hybrid attention.
     """
+    refuse_other_attention(encoder)
     family = TEXT_FAMILIES[encoder.config.model_type]
     positions = inputs.position_ids
     if positions is None:

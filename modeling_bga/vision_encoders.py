@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from ..configuration.configuration_conv_stages import CONV_STAGES
 from ..configuration.encoder_families import VISION_FAMILIES
-from .encoders import LayerCall, encoder_layers
+from .encoders import LayerCall, encoder_layers, refuse_other_attention
 
 
 def embed_pictures(encoder: PreTrainedModel, pixel_values: torch.Tensor) -> tuple[torch.Tensor, list[LayerCall]]:
@@ -28,7 +28,13 @@ def embed_pictures(encoder: PreTrainedModel, pixel_values: torch.Tensor) -> tupl
         States that enter the first layer.
     layers : list of LayerCall
         The encoder's layers, ready for this batch.
+
+    Raises
+    ------
+    ValueError
+        If the encoder's attention was set to another than hybrid attention.
     """
+    refuse_other_attention(encoder)
     pixel_values = pixel_values.to(encoder.dtype)
     layers = encoder_layers(encoder)
     kind = encoder.config.model_type

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .data_collator import DataCollatorForMner
+from .image_processors import load_image_processor
 from .pictures import BadPictureError, load_picture
 from .pipeline_bga_mner import BgaMnerPipeline
 from .prediction import predict
@@ -83,6 +84,7 @@ __all__ = [
     "export_onnx",
     "labels_from_tags",
     "last_whole_checkpoint",
+    "load_image_processor",
     "load_picture",
     "map_labels",
     "mark_target",

@@ -232,6 +232,34 @@ def test_the_model_card_s_examples_run(trained):
         assert done.returncode == 0, done.stderr
 
 
+def test_adapters_are_trained_resumed_and_merged(texts, encoders, files, tmp_path):
+    options = {**texts, **encoders, "image_dir": files / "pictures", "num_bga_layers": 1, "lora_rank": 2}
+    found = run(**options, output_dir=tmp_path)
+    assert {"train_loss", "eval_f1", "test_f1"} <= set(found)
+    checkpoints = list(tmp_path.glob("checkpoint-*"))
+    assert checkpoints
+    for checkpoint in checkpoints:
+        assert (checkpoint / "adapter_model.safetensors").is_file()
+        assert not (checkpoint / "model.safetensors").exists()
+    weights = load_file(tmp_path / "model.safetensors")
+    assert not [name for name in weights if "lora" in name]
+    before = load_file(files / "bert" / "model.safetensors")
+    moved = {
+        name
+        for name, tensor in before.items()
+        if not torch.equal(weights.get(f"bga_mner.text_encoder.{name}", tensor), tensor)
+    }
+    assert moved
+    assert all(name.endswith(("query.weight", "key.weight", "value.weight")) for name in moved)
+    check_predictions(tmp_path, texts["test_file"])
+    assert BgaMnerForTokenClassification.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="Give --lora_rank as before"):
+        run(**options | {"lora_rank": None}, output_dir=tmp_path)
+    run(**options | {"num_train_epochs": 2}, output_dir=tmp_path)
+    history = results(tmp_path, "trainer_state.json")["log_history"]
+    assert [entry["step"] for entry in history if "loss" in entry] == list(range(1, 7))
+
+
 def test_refuses_a_checkpoint_of_other_labels(trained, texts, encoders, tmp_path):
     (checkpoint := tmp_path / "out" / "checkpoint-3").mkdir(parents=True)
     config = json.loads((trained[0] / "config.json").read_text())

@@ -195,6 +195,63 @@ def test_another_attention_function_fails_instead_of_ignoring_the_states(make_en
         layers[0].run(own, hybrid)
 
 
+@pytest.mark.parametrize("family", ["bert", "modernbert", "mpnet", "vit", "siglip2_vision_model", "resnet"])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_an_encoder_whose_attention_was_changed_is_refused(make_model, make_batch, family, implementation):
+    is_text = family in TEXT_FAMILIES
+    model = make_model(family) if is_text else make_model(vision=family)
+    encoder = getattr(model.bga_mner, "text_encoder" if is_text else "vision_encoder")
+    batch = make_batch(pad_token_id=model.config.text_config.pad_token_id)
+    expected = model(**batch).loss
+    encoder.config._attn_implementation = implementation
+    with pytest.raises(ValueError, match=f"but it was set to '{implementation}'"):
+        model(**batch)
+    encoder.config._attn_implementation = "bga_hybrid"
+    assert torch.equal(model(**batch).loss, expected)
+
+
+@pytest.mark.parametrize("family", [*TEXT_FAMILIES, *VISION_FAMILIES])
+def test_which_layers_a_flash_kernel_may_run(make_model, make_batch, monkeypatch, family):
+    """Those without mask and bias: all that no stage stands before, unless something is padded."""
+    is_text = family in TEXT_FAMILIES
+    model = make_model(family) if is_text else make_model(vision=family, hybrid_attention="both")
+    encoder = getattr(model.bga_mner, "text_encoder" if is_text else "vision_encoder")
+    masked = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(query, key, value, attn_mask=None, **kwargs):
+        masked.append(attn_mask is not None)
+        return attend(query, key, value, attn_mask=attn_mask, **kwargs)
+
+    def masks(arguments):
+        """Return, layer by layer of one encoder, whether attention was given a mask or a bias."""
+        found = []
+        hooks = []
+        for layer in encoder_layers(encoder):
+            hooks.append(layer.register_forward_pre_hook(lambda *_: masked.clear()))
+            hooks.append(layer.register_forward_hook(lambda *_: found.append(list(masked))))
+        with torch.no_grad():
+            model(**arguments)
+        for hook in hooks:
+            hook.remove()
+        return found
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    batch = make_batch(lengths=(8, 8), pad_token_id=model.config.text_config.pad_token_id)
+    batch["pixel_values"] = batch["pixel_values"][:2]
+    full = {name: tensor for name, tensor in batch.items() if name in ("input_ids", "pixel_values")}
+    depth, stages = len(encoder_layers(encoder)), model.config.num_stages
+    has_bias = family in ("mpnet", "deberta-v2")
+    local = family == "modernbert"  # its local layers have a mask of their own
+    for number, calls in enumerate(masks(full)):
+        assert len(calls) == 1
+        if not local:
+            assert calls == [has_bias or number >= depth - stages], number
+    if is_text:
+        padded = make_batch(lengths=(8, 5), pictures=False, pad_token_id=model.config.text_config.pad_token_id)
+        assert masks(padded) == [[True]] * depth
+
+
 V2_OPTIONS = [
     {},
     {"conv_kernel_size": 3},

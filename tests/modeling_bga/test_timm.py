@@ -1,4 +1,4 @@
-"""Convolutional encoders of timm. `make timm-test` installs what these need in a folder of its own."""
+"""Convolutional encoders of timm; run by tests/package/test_beside_torchvision.py, where timm is installed."""
 
 from __future__ import annotations
 

@@ -1,0 +1,227 @@
+r"""Which vision encoder teaches most? Transformers and convolutional ones on the same pairs, beside no pictures at all.
+
+Each encoder learns to tell drawings of four visual concepts apart (a stand-in for what pretraining brings), is frozen,
+and then aligned as in benchmarks/alignment.py: half of the names only occur in pairs whose tags are hidden, and the
+test sentences have no pictures. Of a convolutional encoder the new transformer layers are trained with the rest::
+
+    python examples/compare_encoders.py --seeds 0,1 --threads 1 --quiet --json
+
+``--quick`` takes fewer pairs and steps. All other options of benchmarks/alignment.py hold too, such as ``--pictures
+FOLDER`` for photographs. What is no name of ``--encoders`` is taken for a folder or a checkpoint, whose encoder is
+used as it is: ``--encoders facebook/dinov2-small,microsoft/resnet-18``.
+
+At full scale, with encoders of the Hub, tweets and a GPU, it is one command an encoder, and the scores of all stand in
+``outputs/*/eval_results.json``::
+
+    for name in openai/clip-vit-base-patch32 facebook/dinov2-base microsoft/resnet-50 google/efficientnet-b0 \
+        facebook/convnext-tiny-224; do
+      python examples/run_mner.py --train_file train.txt --validation_file valid.txt --image_dir pictures \
+        --text_model bert-base-cased --vision_model $name --freeze_vision_encoder true \
+        --entity_replacement_probability 0.5 --output_dir outputs/${name##*/}
+    done
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel, Trainer
+from transformers.utils import logging
+
+from bga_mner import ConvStagesConfig
+from bga_mner.configuration.configuration_conv_stages import last_feature_map
+from bga_mner.configuration.encoder_families import BACKBONE_FAMILIES, VISION_FAMILIES
+from bga_mner.modeling_bga.conv_stages import ConvStages
+
+
+# All make 8 x 8 tokens of 64 pixels, of width 32, in two transformer layers.
+LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+PATCHES = {"image_size": 64, "patch_size": 8}
+MAPS = {"hidden_sizes": [16, 32], "depths": [1, 1]}
+ENCODERS: dict[str, dict[str, Any]] = {
+    "clip": {"model_type": "clip_vision_model", **LAYERS, **PATCHES},
+    "vit": {"model_type": "vit", **LAYERS, **PATCHES, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+    "dinov2": {"model_type": "dinov2", **LAYERS, **PATCHES, "mlp_ratio": 2},
+    "resnet": {"model_type": "resnet", **MAPS, "embedding_size": 16, "layer_type": "basic"},
+    "convnext": {"model_type": "convnext", **MAPS, "num_stages": 2},
+    # a quarter of EfficientNet's widths
+    "efficientnet": {
+        **{"model_type": "efficientnet", "width_coefficient": 0.25, "depth_coefficient": 1.0, "depth_divisor": 4},
+        **{"in_channels": [32, 32, 64], "out_channels": [32, 64, 128], "kernel_sizes": [3, 3, 3], "strides": [1, 2, 2]},
+        **{"num_block_repeats": [1, 1, 1], "expand_ratios": [1, 2, 2], "depthwise_padding": [], "hidden_dim": 320},
+    },
+}
+SCORES = ("f1", "type_accuracy", "seconds_a_step")
+QUICK = ["--steps", "250", "--vision_steps", "300", "--drawings", "4000", "--pairs", "1600", "--test_sentences", "200"]
+
+
+class ConceptClassifier(nn.Module):
+    """A vision encoder and a linear head on the mean of its patches or cells, so that each learns what it is part of.
+
+    Parameters
+    ----------
+    encoder : PreTrainedModel
+        The encoder.
+    width : int
+        Of its patches' states.
+    concepts : int
+        How many there are to tell apart.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, width: int, concepts: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(width, concepts)
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Classify pictures (batch, 3, side, side); return loss and logits (batch, concepts)."""
+        kind = self.encoder.config.model_type
+        if kind in BACKBONE_FAMILIES:
+            patches = last_feature_map(self.encoder, pixel_values).flatten(2).transpose(1, 2)
+        else:
+            first = int(VISION_FAMILIES[kind].has_class_token)
+            patches = self.encoder(pixel_values=pixel_values).last_hidden_state[:, first:]
+        logits = self.head(patches.mean(dim=1))  # (batch, patches, width) -> (batch, concepts)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def pretrain(
+    config: dict[str, Any],
+    concepts: int,
+    image_processor: Any,
+    train_pictures: tuple[list[Any], list[int]],
+    test_pictures: tuple[list[Any], list[int]],
+    arguments: Any,
+    **_: Any,
+) -> tuple[PreTrainedModel, float]:
+    """Teach an encoder the visual concepts; return it, new layers on a convolutional one, and its held-out accuracy."""
+    encoder_config = AutoConfig.for_model(**config)
+    stages = None
+    if encoder_config.model_type in BACKBONE_FAMILIES:
+        stages = ConvStages(ConvStagesConfig(backbone_config=encoder_config, image_size=64, **LAYERS))
+        encoder, width = stages.backbone, stages.config.feature_channels or 0
+    else:
+        encoder, width = AutoModel.from_config(encoder_config), encoder_config.hidden_size
+
+    def encoded(images: list[Any], labels: list[int]) -> list[dict[str, Any]]:
+        pixels = image_processor(images, return_tensors="pt")["pixel_values"]
+        return [{"pixel_values": picture, "labels": label} for picture, label in zip(pixels, labels, strict=True)]
+
+    trainer = Trainer(
+        model=ConceptClassifier(encoder, width, concepts),
+        args=arguments,
+        train_dataset=encoded(*train_pictures),
+        compute_metrics=lambda result: {"accuracy": (result.predictions.argmax(-1) == result.label_ids).mean()},
+    )
+    trainer.train()
+    accuracy = trainer.evaluate(encoded(*test_pictures))["eval_accuracy"]
+    return (encoder if stages is None else stages).eval(), float(accuracy)
+
+
+def load_benchmark() -> Any:
+    """Import benchmarks/alignment.py, whose corpus, training and scores are used here."""
+    path = Path(__file__).resolve().parents[1] / "benchmarks" / "alignment.py"
+    spec = spec_from_file_location("alignment", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ValueError(f"Expected the script {str(path)!r} beside the examples, but it is not there.")
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+def compare(script: Any, options: argparse.Namespace, names: list[str], console: Console) -> dict[str, dict[str, Any]]:
+    """Train and score every encoder for every seed, and once a seed without pictures; return what was found by name."""
+    found: dict[str, dict[str, Any]] = {}
+    concepts = len(script.ENTITY_TYPES)
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in map(int, options.seeds.split(",")):
+            for name in names:
+                options.vision_model = None if name in ENCODERS else name
+                make = partial(pretrain, ENCODERS.get(name, {}), concepts)
+                benchmark = script.Benchmark(options, seed, Path(folder), make)
+                # what is learned without pictures doesn't depend on what would encode them
+                variants = {name: "full"} | ({"text only": "text_only"} if name == names[0] else {})
+                for row, variant in variants.items():
+                    start = time.process_time()
+                    model = benchmark.train(script.VARIANTS[variant]).model
+                    values = benchmark.scores(model, script.VARIANTS[variant])
+                    values["seconds_a_step"] = (time.process_time() - start) / options.steps
+                    kept = found.setdefault(row, {"kind": "", "parameters": 0, **{key: [] for key in SCORES}})
+                    if row == name:
+                        _describe(kept, model, benchmark.vision_accuracy)
+                    for key in SCORES:
+                        kept[key].append(values[key])
+                    console.print(f"Seed {seed}, {row}: " + ", ".join(f"{key} {values[key]:.3f}" for key in SCORES))
+    return found
+
+
+def _describe(row: dict[str, Any], model: Any, accuracy: float | None) -> None:
+    encoder = model.bga_mner.vision_encoder
+    convolutional = isinstance(encoder, ConvStages)
+    row["kind"] = "convolutional" if convolutional else "transformer"
+    row["parameters"] = sum(parameter.numel() for parameter in encoder.parameters())
+    if accuracy is not None:
+        row.setdefault("accuracy", []).append(accuracy)
+
+
+def print_table(console: Console, found: dict[str, dict[str, Any]]) -> None:
+    """Print a row an encoder: mean (worst) over seeds."""
+    table = Table(
+        title="Never-labelled names, sentences without pictures; mean (worst) over seeds", title_justify="left"
+    )
+    for column in ("encoder", "kind", "parameters", "concepts told apart", "F1", "type accuracy", "CPU s a step"):
+        table.add_column(column)
+    for name, row in found.items():
+        scores = [f"{np.mean(row[key]):.3f} ({min(row[key]):.3f})" for key in ("f1", "type_accuracy")]
+        accuracy = f"{np.mean(row['accuracy']):.3f}" if "accuracy" in row else ""
+        seconds = f"{np.mean(row['seconds_a_step']):.3f}"
+        table.add_row(name, row["kind"], f"{row['parameters']:,}" if row["kind"] else "", accuracy, *scores, seconds)
+    console.print(table)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Run the comparison, and print a table.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    dict
+        By encoder, and for "text only": kind, parameters, and by seed accuracy (on single concepts), f1, type_accuracy
+        and seconds_a_step, which are processor time.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoders", default=",".join(ENCODERS), help="comma-separated; default: %(default)s")
+    parser.add_argument("--quick", action="store_true", help=f"{' '.join(QUICK)}, unless they are given")
+    chosen, others = parser.parse_known_args(argv)
+    script = load_benchmark()
+    options = script.parse([*(QUICK if chosen.quick else []), *others])
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    console = Console(width=120)
+    found = compare(script, options, chosen.encoders.split(","), console)
+    print_table(console, found)
+    if options.json:
+        print(json.dumps({"encoders": found}))
+    return found
+
+
+if __name__ == "__main__":
+    main()

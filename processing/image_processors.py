@@ -1,0 +1,45 @@
+"""The image processor that goes with a vision encoder's name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoImageProcessor
+
+from ..modeling_bga.open_clip_encoders import is_open_clip_name, open_clip_image_processor
+
+
+def load_image_processor(name: str, **options: Any) -> Any:
+    """Load the image processor of a vision encoder.
+
+    Parameters
+    ----------
+    name : str
+        What `from_text_vision_pretrained` takes for `vision`: folder, Hub name, or `open_clip:<model>/<tag>`.
+    **options
+        What to change of it, such as `size`.
+
+    Returns
+    -------
+    transformers image processor
+        For [`BgaMnerProcessor`].
+
+    Raises
+    ------
+    OSError
+        If a folder or a repository has none.
+    ValueError
+        If an open_clip model isn't known, or can't be used.
+
+    Examples
+    --------
+    >>> load_image_processor("open_clip:ViT-B-32/laion2b_s34b_b79k").crop_size["height"]  # doctest: +SKIP
+    224
+    """
+    if not is_open_clip_name(name):
+        return AutoImageProcessor.from_pretrained(name, **options)
+    image_processor = open_clip_image_processor(name)
+    return type(image_processor).from_dict({**image_processor.to_dict(), **options}) if options else image_processor
+
+
+__all__ = ["load_image_processor"]
