@@ -66,10 +66,10 @@ TAIL = """## Settings
   though the model's name may lack `-quickgelu`. Refused with the reason: ModifiedResNets, timm's towers (SigLIP's
   among them: take transformers' checkpoints), CoCa and CLIPA.
 - **Adapters**: `peft.get_peft_model(model, lora_config(model, r=8, encoders=("text", "vision")))` puts LoRA on the
-  query, key and value projections of every transformer above (ModernBERT's fused one included), and trains whole what
-  is new: samplers, generators, projections, gates, head, CRF, and the new layers on a convolutional encoder, which gets no
-  adapters itself. Generated features are read through the adapters too. `merge_and_unload()` makes a plain model of it
-  again; `run_mner.py --lora_rank 8` does all of this. It needs `bga-mner[peft]`; transformers' own
+  query, key and value projections of every transformer above (ModernBERT's fused one included). What is new is trained
+  whole: samplers, generators, projections, gates, head, CRF, and the new layers on a convolutional encoder, which gets
+  no adapters itself. Generated features are read through the adapters too. `merge_and_unload()` makes a plain model of
+  it again; `run_mner.py --lora_rank 8` does all of this. It needs `bga-mner[peft]`; transformers' own
   `model.add_adapter(lora_config(model))` needs the version of peft that transformers asks for.
 - **timm** needs torchvision, of the build (CPU or CUDA) that torch has: with a CPU build, a plain `pip install timm`
   may bring a torchvision that can't be imported, or another torch. A saved model needs timm again, unless it was
