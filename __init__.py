@@ -6,15 +6,23 @@ Importing this package registers its classes with transformers' Auto classes and
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoProcessor,
+)
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration import TEXT_ENCODERS, VISION_ENCODERS, BgaMnerConfig, ConvStagesConfig
 from .modeling_bga import (
+    BgaMnerForSequenceClassification,
     BgaMnerForTokenClassification,
     BgaMnerModel,
     BgaMnerModelOutput,
     BgaMnerPreTrainedModel,
+    BgaMnerSequenceClassifierOutput,
     BgaMnerTokenClassifierOutput,
     CollapseAlarmCallback,
     ConditionalRandomField,
@@ -30,6 +38,7 @@ from .processing import (
     labels_from_tags,
     load_image_processor,
     load_picture,
+    mark_target,
     predict,
     repair_bio,
     spans_from_tags,
@@ -43,11 +52,15 @@ if TYPE_CHECKING:
         ConllReport,
         MnerMetric,
         OnnxPredictor,
+        WholeCheckpointCallback,
         alignment_report,
         bootstrap_interval,
         build_compute_metrics,
         cache_vision_states,
+        check_checkpoint,
+        check_settings,
         export_onnx,
+        last_whole_checkpoint,
         map_labels,
         mismatch_pictures,
         paired_bootstrap,
@@ -58,6 +71,7 @@ if TYPE_CHECKING:
         score_tags,
         score_with_interval,
         summarize_training,
+        write_checkpoint,
         write_conll,
     )
 
@@ -68,12 +82,14 @@ __all__ = [
     "VISION_ENCODERS",
     "BadPictureError",
     "BgaMnerConfig",
+    "BgaMnerForSequenceClassification",
     "BgaMnerForTokenClassification",
     "BgaMnerModel",
     "BgaMnerModelOutput",
     "BgaMnerPipeline",
     "BgaMnerPreTrainedModel",
     "BgaMnerProcessor",
+    "BgaMnerSequenceClassifierOutput",
     "BgaMnerTokenClassifierOutput",
     "CardKeepingTrainer",
     "CollapseAlarmCallback",
@@ -84,17 +100,22 @@ __all__ = [
     "LossPartsCallback",
     "MnerMetric",
     "OnnxPredictor",
+    "WholeCheckpointCallback",
     "alignment_report",
     "bootstrap_interval",
     "build_compute_metrics",
     "cache_vision_states",
+    "check_checkpoint",
+    "check_settings",
     "export_onnx",
     "labels_from_tags",
+    "last_whole_checkpoint",
     "layerwise_parameter_groups",
     "load_image_processor",
     "load_picture",
     "lora_config",
     "map_labels",
+    "mark_target",
     "mismatch_pictures",
     "paired_bootstrap",
     "predict",
@@ -108,11 +129,13 @@ __all__ = [
     "spans_from_tags",
     "split_words",
     "summarize_training",
+    "write_checkpoint",
     "write_conll",
 ]
 
 AutoConfig.register(BgaMnerConfig.model_type, BgaMnerConfig)
 AutoModel.register(BgaMnerConfig, BgaMnerModel)
+AutoModelForSequenceClassification.register(BgaMnerConfig, BgaMnerForSequenceClassification)
 AutoModelForTokenClassification.register(BgaMnerConfig, BgaMnerForTokenClassification)
 AutoProcessor.register(BgaMnerConfig, BgaMnerProcessor)
 PIPELINE_REGISTRY.register_pipeline("multimodal-ner", BgaMnerPipeline, pt_model=AutoModelForTokenClassification)

@@ -206,6 +206,9 @@ class Benchmark:
         self.vision, image_processor, self.vision_accuracy = self._vision_encoder(own, photos)
         self.tokenizer = build_tokenizer(self.corpus.sentences())
         label2id = {label: number for number, label in enumerate(self.corpus.labels)}
+        if "image_size" in options.config:
+            # the vision encoder has learnt from whole ones
+            image_processor.size = {"height": options.config["image_size"], "width": options.config["image_size"]}
         self.processor = BgaMnerProcessor(image_processor, self.tokenizer, label2id=label2id)
         self.rows = self._encode(self.corpus.train)
         self.new_pairs = self._encode(self.corpus.test_unseen_labels)
@@ -228,7 +231,13 @@ class Benchmark:
             train, held_out = _photo_pictures(own, copies=8, seed=self.seed), _photo_pictures(photos)
         width = options.vision_width
         vision, accuracy = self.pretrain(
-            image_processor, train, held_out, arguments, hidden_size=width, intermediate_size=2 * width
+            image_processor,
+            train,
+            held_out,
+            arguments,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=options.layers,
         )
         return vision, image_processor, accuracy
 
@@ -264,7 +273,11 @@ class Benchmark:
         set_seed(self.seed)
         recipe = {name: getattr(options, name) for name in _RECIPE_FLAGS if getattr(options, name) is not None}
         model = quickstart.build_model(
-            self.tokenizer, self.vision, list(self.corpus.labels), **(recipe | options.config | variant.options)
+            self.tokenizer,
+            self.vision,
+            list(self.corpus.labels),
+            options.layers,
+            **(recipe | options.config | variant.options),
         )
         arguments = quickstart.training_arguments(
             self.output_dir, options.steps, options.batch_size, options.learning_rate, self.seed
@@ -404,6 +417,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--vision_steps", type=int, help="of the tiny vision encoder's own training; default: 700, 1000"
     )
     parser.add_argument("--vision_width", type=int, help="of the tiny vision encoder; default: 32, 64")
+    parser.add_argument("--layers", type=int, default=2, help="of the tiny encoders, both")
     parser.add_argument("--drawings", type=int, default=8000, help="for the tiny vision encoder's own training")
     parser.add_argument("--report", action="store_true", help="print cycle, reconstruction and retrieval figures too")
     parser.add_argument("--threads", type=int, help="threads of torch; default: leave them")

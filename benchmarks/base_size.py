@@ -55,10 +55,15 @@ def _shape(size: str) -> dict[str, int]:
     }
 
 
-def make_baseline(size: str) -> BertForTokenClassification:
-    """Build the baseline."""
+def make_baseline(size: str, id2label: dict[int, str] | None = None) -> BertForTokenClassification:
+    """Build the baseline, with the tags of `LABELS` by default."""
     return BertForTokenClassification(
-        BertConfig(vocab_size=SIZES[size][2], num_labels=len(LABELS), **_shape(size), attn_implementation="sdpa")
+        BertConfig(
+            vocab_size=SIZES[size][2],
+            id2label=id2label or dict(enumerate(LABELS)),
+            **_shape(size),
+            attn_implementation="sdpa",
+        )
     )
 
 
@@ -70,8 +75,7 @@ def make_model(size: str, **options: Any) -> BgaMnerForTokenClassification:
     config = BgaMnerConfig(
         text_config={"model_type": "bert", "vocab_size": vocabulary, **_shape(size)},
         vision_config={"model_type": "clip_vision_model", "image_size": 224, "patch_size": 32, **_shape(size)},
-        id2label=dict(enumerate(LABELS)),
-        **options,
+        **({"id2label": dict(enumerate(LABELS))} | options),
     )
     return BgaMnerForTokenClassification(config)
 
@@ -85,6 +89,6 @@ def make_batch(size: str) -> dict[str, torch.Tensor]:
     return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
 
 
-def make_pictures() -> torch.Tensor:
-    """Return float32 (8, 3, 224, 224)."""
-    return torch.randn(BATCH, 3, 224, 224)
+def make_pictures(batch: int = BATCH) -> torch.Tensor:
+    """Return float32 (batch, 3, 224, 224)."""
+    return torch.randn(batch, 3, 224, 224)

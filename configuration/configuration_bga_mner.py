@@ -28,7 +28,7 @@ _DEFAULT_ALIGNED_LAYERS = 4
 @strict
 class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     r"""
-    Configuration of [`BgaMnerModel`] and [`BgaMnerForTokenClassification`].
+    Configuration of [`BgaMnerModel`], [`BgaMnerForTokenClassification`] and [`BgaMnerForSequenceClassification`].
 
     "Paper" below is arXiv 2308.02570; where a default is not the paper's, the reason is given.
 
@@ -83,6 +83,11 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         alpha in L = L_crf + alpha L_rec + beta L_cyc.
     cycle_weight : float, default 1.0
         beta in the same sum.
+    loss_stages : {"all", "drawn"}, default "all"
+        Stages whose text is generated from pictures, reconstructed and sent through the cycles in training: all, as in
+        the paper, or one that is drawn for each pair in each step, which has the same mean and costs less. What text
+        generates is needed and reconstructed at all stages. No difference in evaluation, nor with
+        `hybrid_attention="both"`, where pictures generate text for their own layers.
     reconstruction_distance : {"mse", "smooth_l1", "cosine"}, default "mse"
         Distance of generated and real features, averaged over dimensions ("cosine": one minus the similarity).
     normalize_targets : bool, default True
@@ -93,7 +98,8 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         the paired layer. The last ones name objects best.
     entity_replacement_probability : float, default 0.0
         In training, the share of labelled sentences whose entity tokens are replaced by random ones: context says
-        where the entity is, only what is read beside the words says of what type (not in the paper).
+        where the entity is, only what is read beside the words says of what type (not in the paper). Of a sequence
+        classifier, the tokens of the target.
     replaced_entities_read : {"real", "generated"}, default "real"
         What these read. "real" ("visual teaching"): the picture; of labelled pairs the step from visual concept to type
         is learned, from all others the step from name to visual concept (the alignment losses leave these out, and
@@ -106,7 +112,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     constrain_transitions : bool, default True
         Forbid tag transitions that BIO forbids in the CRF.
     classifier_dropout : float, default 0.1
-        Dropout before the tag scores, as in BERT.
+        Dropout before the tag or label scores, as in BERT.
     text_only : bool, default False
         Build the text branch alone: no vision encoder, no generator of text features, and no pictures. It tags texts
         exactly as the whole model does; [`BgaMnerPreTrainedModel.save_pretrained`] makes such a model of a trained one.
@@ -116,7 +122,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     initializer_range : float, default 0.02
         Standard deviation of the tag classifier's initial weights, as in BERT.
     id2label, label2id : dict, optional
-        Tags and their ids; either is enough, the other is made from it.
+        Tags (or labels, of a sequence classifier) and their ids; either is enough, the other is made from it.
     training_summary : dict, optional
         What is known of the training that the weights come from: data, hyperparameters, scores, as
         [`summarize_training`] collects them. Values are JSON's; the model card is filled with them on each save. None
@@ -149,6 +155,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     keys_to_ignore_at_inference = [  # noqa: RUF012 - transformers' convention
         "emissions",
         "crf_loss",
+        "classification_loss",
         "reconstruction_loss",
         "cycle_loss",
         "keep_loss",
@@ -181,6 +188,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     gate_initial_bias: int | float = -4.0
     reconstruction_weight: int | float = 1.0
     cycle_weight: int | float = 1.0
+    loss_stages: Literal["all", "drawn"] = "all"
     reconstruction_distance: Literal["mse", "smooth_l1", "cosine"] = "mse"
     normalize_targets: bool = True
     visual_target: Literal["last", "layer"] = "last"

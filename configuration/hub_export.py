@@ -55,7 +55,9 @@ def entry_points() -> tuple[dict[str, type], dict[str, type]]:
     by_task : dict of str to type
         From the task of a pipeline to its class.
     """
-    from ..modeling_bga.modeling_bga_mner import BgaMnerForTokenClassification, BgaMnerModel
+    from ..modeling_bga.modeling_bga_mner import BgaMnerModel
+    from ..modeling_bga.sequence_classifier import BgaMnerForSequenceClassification
+    from ..modeling_bga.token_classifier import BgaMnerForTokenClassification
     from ..processing.pipeline_bga_mner import BgaMnerPipeline
     from ..processing.processing_bga_mner import BgaMnerProcessor
     from .configuration_bga_mner import BgaMnerConfig
@@ -63,6 +65,7 @@ def entry_points() -> tuple[dict[str, type], dict[str, type]]:
     by_auto_class = {
         "AutoConfig": BgaMnerConfig,
         "AutoModel": BgaMnerModel,
+        "AutoModelForSequenceClassification": BgaMnerForSequenceClassification,
         "AutoModelForTokenClassification": BgaMnerForTokenClassification,
         "AutoProcessor": BgaMnerProcessor,
     }

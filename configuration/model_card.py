@@ -23,7 +23,20 @@ from .model_card_template import TEMPLATE
 logger = logging.get_logger(__name__)
 
 CARD_NAME = "README.md"
-_TAGS = ("named-entity-recognition", "multimodal", "bga-mner")
+# By the class that the weights are of: the Auto class that loads it, the task on the Hub, and the task's name.
+_HEADS = {
+    "BgaMnerModel": ("AutoModel", "feature-extraction", "Feature extraction"),
+    "BgaMnerForSequenceClassification": (
+        "AutoModelForSequenceClassification",
+        "text-classification",
+        "Sentiment analysis",
+    ),
+    "BgaMnerForTokenClassification": (
+        "AutoModelForTokenClassification",
+        "token-classification",
+        "Named entity recognition",
+    ),
+}
 _EXAMPLE = "Kawhi Leonard wins the fan vote in Toronto"
 _PLACEHOLDER = "FOLDER_OR_HUB_NAME"
 _MARK = "<!-- Written by bga_mner when the model was saved. Edit it freely: an edited card is kept. Checksum: {} -->"
@@ -125,7 +138,8 @@ def build_model_card(
     measured_reading = summary.get("reads", reads)
     if measured_reading != reads:
         summary = {name: value for name, value in summary.items() if name != "scores"}
-    tagger = "BgaMnerModel" not in (config.architectures or [])
+    saved_class = next((name for name in config.architectures or [] if name in _HEADS), "BgaMnerForTokenClassification")
+    tagger, classifier = (saved_class == f"BgaMnerFor{kind}Classification" for kind in ("Token", "Sequence"))
     repository = repository or summary.get("repository") or _PLACEHOLDER
     texts = summary.get("widget_texts") or [_EXAMPLE]
     scores = summary.get("scores", {})
@@ -134,6 +148,9 @@ def build_model_card(
         "recorded": bool({"data", "hyperparameters", "progress", "scores"} & set(summary)),
         "outdated": outdated,
         "tagger": tagger,
+        "classifier": classifier,
+        "auto_class": _HEADS[saved_class][0],
+        "labels": list(config.id2label.values()),
         "types": sorted({label[2:] for label in config.label2id if label[1:2] == "-"}),
         "trained_with_pictures": summary.get("trained_with_pictures"),
         "reads": reads,
@@ -151,7 +168,8 @@ def build_model_card(
     }
     if "seed" in summary.get("hyperparameters", {}) and scores:
         facts["seed"] = summary["hyperparameters"]["seed"]
-    metadata = _metadata(summary, tagger, texts, [*_TAGS, *summary.get("tags", []), *(tags or ())])
+    own_tags = ["multimodal", "bga-mner"] if classifier else ["named-entity-recognition", "multimodal", "bga-mner"]
+    metadata = _metadata(summary, saved_class, texts, [*own_tags, *summary.get("tags", []), *(tags or ())])
     card = ModelCard.from_template(metadata, template_str=TEMPLATE, mark=_MARK.format(_UNKNOWN_CHECKSUM), **facts)
     # the template's switches leave empty lines behind
     content = re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
@@ -182,29 +200,31 @@ def _checksum(content: str) -> str:
     return hashlib.sha256(json.dumps([metadata, text], sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _metadata(summary: Mapping[str, Any], tagger: bool, texts: Sequence[str], tags: list[str]) -> ModelCardData:
+def _metadata(summary: Mapping[str, Any], saved_class: str, texts: Sequence[str], tags: list[str]) -> ModelCardData:
     """Make the front matter."""
+    _, task, task_name = _HEADS[saved_class]
+    has_head = saved_class != "BgaMnerModel"
     base_models = [model["name"] for model in summary.get("base_models", {}).values() if model.get("on_hub")]
-    results = _eval_results(summary) if tagger else []
+    results = _eval_results(summary, task, task_name) if has_head else []
     in_its_language = "widget_texts" in summary or "en" in summary.get("language", ["en"])
     metadata = ModelCardData(
         language=summary.get("language"),
         license=summary.get("license"),
         library_name="transformers",
-        pipeline_tag="token-classification" if tagger else "feature-extraction",
+        pipeline_tag=task,
         tags=tags,
         base_model=list(filter(is_hub_name, base_models)) or None,
         datasets=list(filter(is_hub_name, summary.get("datasets", []))) or None,
-        metrics=list(_METRICS) if results else None,
+        metrics=[metric for metric in _METRICS if any(r.metric_type == metric for r in results)] or None,
         model_name=(summary.get("name") or "BGA-MNER") if results else None,
         eval_results=results or None,
     )
-    if tagger and in_its_language:
+    if has_head and in_its_language:
         metadata["widget"] = [{"text": text} for text in texts]
     return metadata
 
 
-def _eval_results(summary: Mapping[str, Any]) -> list[EvalResult]:
+def _eval_results(summary: Mapping[str, Any], task: str, task_name: str) -> list[EvalResult]:
     """List the overall scores of each set, to the last digit."""
     results = []
     for part, scores in summary.get("scores", {}).items():
@@ -213,8 +233,8 @@ def _eval_results(summary: Mapping[str, Any]) -> list[EvalResult]:
         for metric, label in _METRICS.items():
             if metric in scores:
                 result = EvalResult(
-                    task_type="token-classification",
-                    task_name="Named entity recognition",
+                    task_type=task,
+                    task_name=task_name,
                     # as other libraries do for data that aren't on the Hub
                     dataset_type=dataset or "unknown",
                     dataset_name=dataset or source or part,

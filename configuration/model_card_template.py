@@ -13,10 +13,13 @@ TEMPLATE = r"""---
 
 {% if tagger %}
 This model finds named entities{% if types %} ({{ types | join(", ") }}){% endif %} in text. It is a BGA-MNER model
+{%- elif classifier %}
+This model classifies text ({{ labels | join(", ") }}). It is a BGA-MNER model
 {%- else %}
 This is the encoder of a BGA-MNER model, without tag scores
 {%- endif %} (bidirectional generative alignment, [arXiv 2308.02570](https://arxiv.org/abs/2308.02570)). Such models
-learn from texts with pictures to generate a picture's features from the words, and read these features when they tag.
+learn from texts with pictures to generate a picture's features from the words, and read these features when they
+{{ "classify" if classifier else "tag" }}.
 
 {% if trained_with_pictures %}
 **Pictures.** It was trained on texts with pictures.
@@ -33,8 +36,12 @@ learn from texts with pictures to generate a picture's features from the words, 
 {%- endif %}
 
 {% for score in headline %}
+{%- if classifier %}
+**Accuracy {{ score.accuracy }}** on {{ score.set }}{% if score.source %} ({{ score.source }}){% endif %}.
+{%- else %}
 **F1 {{ score.f1 }}**{% if score.interval %} ({{ score.confidence }} interval: {{ score.interval }}){% endif %} on
 {{ score.set }}{% if score.source %} ({{ score.source }}){% endif %}, strict and by entity.
+{%- endif %}
 {% endfor %}
 
 {% if outdated %}
@@ -49,15 +56,17 @@ Nothing is recorded about the training of this model: neither what it was traine
 With the package `bga-mner` installed:
 
 ```python
-from transformers import {{ "AutoModelForTokenClassification" if tagger else "AutoModel" }}, AutoProcessor
+from transformers import {{ auto_class }}, AutoProcessor
 
 import bga_mner  # registers the Auto classes
 
-model = {{ "AutoModelForTokenClassification" if tagger else "AutoModel" }}.from_pretrained("{{ repository }}")
+model = {{ auto_class }}.from_pretrained("{{ repository }}")
 processor = AutoProcessor.from_pretrained("{{ repository }}")
 {%- if tagger %}
 for entity in bga_mner.predict(model, processor, {{ example }}):
     print(entity["label"], entity["word"], round(entity["score"], 2))
+{%- elif classifier %}
+logits = model(**processor({{ example }}, return_tensors="pt")).logits  # (1, labels)
 {%- else %}
 states = model(**processor({{ example }}, return_tensors="pt")).last_hidden_state  # (1, tokens, width)
 {%- endif %}
@@ -67,9 +76,9 @@ states = model(**processor({{ example }}, return_tensors="pt")).last_hidden_stat
 Without the package, with the code that lies beside the weights (read it before you trust it):
 
 ```python
-from transformers import {{ "AutoModelForTokenClassification" if tagger else "AutoModel" }}, AutoProcessor
+from transformers import {{ auto_class }}, AutoProcessor
 
-model = {{ "AutoModelForTokenClassification" if tagger else "AutoModel" }}.from_pretrained(
+model = {{ auto_class }}.from_pretrained(
     "{{ repository }}", trust_remote_code=True
 )
 processor = AutoProcessor.from_pretrained("{{ repository }}", trust_remote_code=True)
@@ -85,11 +94,23 @@ tagger = pipeline("{{ task }}", model="{{ repository }}", trust_remote_code=True
 print(tagger({{ example }}))
 ```
 {% endif %}
+{% if classifier %}
+As a pipeline, the stock one{% if remote_code %}, likewise without the package{% endif %}:
+
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="{{ repository }}"{{ ", trust_remote_code=True" if remote_code }})
+print(classify({{ example }}))
+```
+
+If it was trained with marked targets, mark what you ask about: `bga_mner.mark_target`.
+{% endif %}
 
 {% if repository == placeholder %}
 `{{ placeholder }}` stands for the folder that this file is in, or its name on the Hub.
 {%- endif %}
-{%- if tagger %}
+{%- if tagger or classifier %}
 The Hub's hosted widget runs no custom code, so it can't show this model.
 {%- endif %}
 
@@ -148,6 +169,13 @@ Options of `config.json` that aren't the defaults: {{ options | join(", ") }}.
 {% if scores %}
 ## Evaluation
 
+{% if classifier %}
+| set | accuracy |
+|---|---|
+{%- for row in scores %}
+| {{ row.set }} | {{ row.accuracy }} |
+{%- endfor %}
+{% else %}
 An entity counts as found if its type and both its ends are right (strict, IOB2, as seqeval counts).
 {%- if interval_note %} {{ interval_note }}{% endif %}
 
@@ -160,6 +188,7 @@ An entity counts as found if its type and both its ends are right (strict, IOB2,
 {%- if any_interval %} {{ row.interval }} |{% endif %}
 {%- if any_accuracy %} {{ row.accuracy }} |{% endif %}
 {%- endfor %}
+{% endif %}
 
 {% for row in scores if row.types %}
 By type, on {{ row.set }}:
@@ -190,14 +219,19 @@ By type, on {{ row.set }}:
 {%- if seed is defined %}
 - One run with one seed ({{ seed }}): another seed gives other scores, and an interval says nothing about that.
 {%- endif %}
-- Tags are as good as the annotation that they were learned from; names and what they stand for change with time.
+- {{ "Labels" if classifier else "Tags" }} are as good as the annotation that they were learned from; names and what
+they stand for change with time.
 {%- if trained_with_pictures %}
-- What it knows of a name's type it has from the texts and pictures that it saw in training.
+- What it knows of a name{% if not classifier %}'s type{% endif %} it has from the texts and pictures that it saw in
+training.
 {%- endif %}
 {%- if longest %}
-- It reads {{ longest }} tokens at once; `bga_mner.predict` reads longer texts in overlapping windows.
+- It reads {{ longest }} tokens at once
+{%- if tagger %}; `bga_mner.predict` reads longer texts in overlapping windows{% endif %}.
 {%- endif %}
+{%- if not classifier %}
 - It finds names of people, and has no notion of whose must not be collected: mind their rights.
+{%- endif %}
 """
 
 __all__ = ["TEMPLATE"]

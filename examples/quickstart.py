@@ -41,6 +41,7 @@ from transformers.utils import logging
 
 from bga_mner import (
     BgaMnerForTokenClassification,
+    BgaMnerPreTrainedModel,
     BgaMnerProcessor,
     DataCollatorForMner,
     LossPartsCallback,
@@ -143,18 +144,23 @@ RECIPE = {"entity_replacement_probability": 0.5, "gate_initial_bias": 0.0}
 
 
 def build_model(
-    tokenizer: PreTrainedTokenizerBase, vision: PreTrainedModel, labels: list[str], **options: Any
-) -> BgaMnerForTokenClassification:
-    """Join a tiny text encoder and the vision encoder; tags, alignment and CRF are new."""
+    tokenizer: PreTrainedTokenizerBase,
+    vision: PreTrainedModel,
+    labels: list[str],
+    text_layers: int = 2,
+    model_class: type[BgaMnerPreTrainedModel] = BgaMnerForTokenClassification,
+    **options: Any,
+) -> Any:
+    """Join a tiny text encoder and the vision encoder; alignment and head (here tags and CRF) are new."""
     text_config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=text_layers,
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=64,
     )
-    model = BgaMnerForTokenClassification.from_text_vision_pretrained(
+    model = model_class.from_text_vision_pretrained(
         BertModel(text_config, add_pooling_layer=False), vision, labels=labels, **(RECIPE | options)
     )
     # What the pictures' features mean was learned before, and is to stay.

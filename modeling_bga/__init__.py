@@ -4,17 +4,21 @@ from .collapse_alarm import CollapseAlarmCallback
 from .crf import ConditionalRandomField, bio_constraints
 from .lora import lora_config
 from .loss_logging import LossPartsCallback
-from .modeling_bga_mner import BgaMnerForTokenClassification, BgaMnerModel
-from .outputs import BgaMnerModelOutput, BgaMnerTokenClassifierOutput
+from .modeling_bga_mner import BgaMnerModel
+from .outputs import BgaMnerModelOutput, BgaMnerSequenceClassifierOutput, BgaMnerTokenClassifierOutput
 from .parameter_groups import layerwise_parameter_groups
 from .pretrained_model import BgaMnerPreTrainedModel
+from .sequence_classifier import BgaMnerForSequenceClassification
+from .token_classifier import BgaMnerForTokenClassification
 
 
 __all__ = [
+    "BgaMnerForSequenceClassification",
     "BgaMnerForTokenClassification",
     "BgaMnerModel",
     "BgaMnerModelOutput",
     "BgaMnerPreTrainedModel",
+    "BgaMnerSequenceClassifierOutput",
     "BgaMnerTokenClassifierOutput",
     "CollapseAlarmCallback",
     "ConditionalRandomField",

@@ -1,14 +1,17 @@
-"""Reconstruction and cycle losses: generated features against the real ones of the other modality."""
+"""Reconstruction and cycle losses: generated features against the real ones of the other modality; and their sum."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from .branch import BranchTrace
+from .branch import BranchTrace, at_drawn_stage
 from .cross_modal_generator import CrossModalGenerator
 from .keep_mask import padding_bias
+from .outputs import BgaMnerModelOutput
 
 
 def feature_distance(
@@ -163,7 +166,8 @@ def alignment_losses(
 
     Everything that exists is to be generated, kept or not: keep masks say what the generators read. (The paper weights
     targets by their keep mask. Then fewer positions teach, and those dropped are generated untaught but read all the
-    same.)
+    same.) Where stages were drawn for the pictures, reconstruction of the texts and both cycles are those of a pair's
+    drawn stage.
 
     Parameters
     ----------
@@ -185,36 +189,67 @@ def alignment_losses(
     tuple of torch.FloatTensor of shape () or None
         Reconstruction and cycle loss; None for what is switched off.
     """
-
-    def distance(generated: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return feature_distance(generated, target, weight, config.reconstruction_distance)
-
-    stages = range(config.num_stages)
     textual_weight = text.last.new_ones(text.last.shape[:2]) if padding_mask is None else padding_mask
     visual_weight = vision.last.new_ones(vision.last.shape[:2])
-    visual = [(target, visual_weight) for target in to_generate]
-    textual = [(reconstruction_target(states, config.normalize_targets), textual_weight) for states in text.states]
+    drawn = vision.drawn
+    textual = [reconstruction_target(states, config.normalize_targets) for states in at_drawn_stage(text.states, drawn)]
+
+    def loss(generated: Sequence[torch.Tensor], targets: list[torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
+        of_stages = [
+            feature_distance(made, target, weight, config.reconstruction_distance)
+            for made, target in zip(generated, targets, strict=True)
+        ]
+        return mean_over_batch(of_stages, aligned)
 
     reconstruction_loss = cycle_loss = None
     if config.reconstruction_weight > 0:
-        parts = [
-            mean_over_batch([distance(trace.generated[s], *targets[s]) for s in stages], aligned)
-            for trace, targets in ((text, visual), (vision, textual))
-            if trace.generated
-        ]
+        parts = []
+        if text.generated:
+            parts.append(loss(text.generated, to_generate, visual_weight))
+        if vision.generated:
+            parts.append(loss(vision.generated, textual, textual_weight))
         reconstruction_loss = torch.stack(parts).sum() if parts else None
     if config.cycle_weight > 0 and to_vision is not None and to_text is not None:
+        from_text, from_vision = at_drawn_stage(text.generated, drawn), vision.generated
         text_bias = padding_bias(padding_mask, text.states[0].dtype)
         # all stages in one pass each: (stages * batch, length, width)
-        stacked_bias = None if text_bias is None else text_bias.repeat(len(stages), 1)
-        to_text_states = to_text(torch.cat(text.generated), None, vision.queries)
-        to_vision_states = to_vision(torch.cat(vision.generated), stacked_bias, text.queries)
-        back_to_text, back_to_vision = to_text_states.chunk(len(stages)), to_vision_states.chunk(len(stages))
-        returned = ((back_to_text, textual), (back_to_vision, visual))
-        cycle_loss = torch.stack(
-            [mean_over_batch([distance(back[s], *targets[s]) for s in stages], aligned) for back, targets in returned]
-        ).sum()
+        stacked_bias = None if text_bias is None else text_bias.repeat(len(from_vision), 1)
+        back_to_text = to_text(torch.cat(from_text), None, vision.queries).chunk(len(from_text))
+        back_to_vision = to_vision(torch.cat(from_vision), stacked_bias, text.queries).chunk(len(from_vision))
+        cycle_loss = loss(back_to_text, textual, textual_weight) + loss(
+            back_to_vision, at_drawn_stage(to_generate, drawn), visual_weight
+        )
     return reconstruction_loss, cycle_loss
+
+
+def total_loss(
+    config: BgaMnerConfig, head_loss: torch.Tensor | None, outputs: BgaMnerModelOutput
+) -> torch.Tensor | None:
+    """Add up a head's loss and the weighted alignment losses: L_head + alpha L_rec + beta L_cyc.
+
+    Parameters
+    ----------
+    config : BgaMnerConfig
+        Its weights.
+    head_loss : torch.FloatTensor of shape () or None
+        Loss of what is labelled.
+    outputs : BgaMnerModelOutput
+        Of the base model.
+
+    Returns
+    -------
+    torch.FloatTensor of shape () or None
+        Sum of what there is; None where there is neither labels nor pictures.
+    """
+    loss = head_loss
+    for part, weight in (
+        (outputs.reconstruction_loss, config.reconstruction_weight),
+        (outputs.cycle_loss, config.cycle_weight),
+        (outputs.keep_loss, config.keep_budget_weight),
+    ):
+        if part is not None:
+            loss = weight * part if loss is None else loss + weight * part
+    return loss
 
 
 __all__ = [
@@ -223,5 +258,6 @@ __all__ = [
     "keep_budget_loss",
     "mean_over_batch",
     "reconstruction_target",
+    "total_loss",
     "visual_targets",
 ]

@@ -36,7 +36,7 @@ class BranchTrace:
     keep_biases : list of torch.FloatTensor of shape (batch, length)
         The same, as attention scores.
     generated : list of torch.FloatTensor of shape (batch, target length, target width)
-        Features generated for the other modality; empty if there is no generator.
+        Features generated for the other modality; empty if there is no generator, one entry if stages were drawn.
     hidden_states : list of torch.FloatTensor of shape (batch, length, width)
         If asked for, the input of every layer of the encoder, stage or not, and the output of the last.
     last : torch.FloatTensor of shape (batch, length, width)
@@ -47,6 +47,8 @@ class BranchTrace:
         True at the class token; None where there is none.
     queries : PreparedQueries or None
         Modality queries of what is generated, the same for all stages; None before the first generation.
+    drawn : torch.LongTensor of shape (batch,) or None
+        The one stage that each row's `generated` is of, if it was generated for a drawn stage alone.
     """
 
     last: torch.Tensor
@@ -58,6 +60,7 @@ class BranchTrace:
     generated: list[torch.Tensor] = field(default_factory=list)
     hidden_states: list[torch.Tensor] = field(default_factory=list)
     queries: PreparedQueries | None = None
+    drawn: torch.Tensor | None = None
 
     def target(self, stage: int, which: str) -> torch.Tensor:
         """Return what a stage's generator aims at: the "last" states, or those that enter the stage's "layer"."""
@@ -168,7 +171,13 @@ class AlignedBranch(nn.Module):
         trace.keep_masks.append(keep)
         trace.keep_biases.append(keep_mask_bias(keep, trace.padding_mask, self.training))
 
-    def generate(self, trace: BranchTrace, target_length: int, target_mask: torch.Tensor | None) -> None:
+    def generate(
+        self,
+        trace: BranchTrace,
+        target_length: int,
+        target_mask: torch.Tensor | None,
+        drawn: torch.Tensor | None = None,
+    ) -> None:
         """Generate the other modality's features for all stages that were sampled since the last call.
 
         Parameters
@@ -179,18 +188,49 @@ class AlignedBranch(nn.Module):
             Number of positions to generate.
         target_mask : torch.BoolTensor of shape (batch, target_length) or None
             False at the other modality's padding; None where there is none.
+        drawn : torch.LongTensor of shape (batch,), optional
+            Generate for one stage a row, this one, instead of for all of them.
         """
         stages = range(len(trace.generated), len(trace.keep_masks))
         if self.generator is None or len(stages) == 0:
             return
         if trace.queries is None:
             trace.queries = self.generator.prepare(target_length, target_mask)
+        trace.drawn = drawn
+        states = at_drawn_stage([trace.states[stage] for stage in stages], drawn)
+        biases = at_drawn_stage([trace.keep_biases[stage] for stage in stages], drawn)
         # all in one pass: (stages * batch, length, width)
-        states = _stack([trace.states[stage] for stage in stages])
-        bias = _stack([trace.keep_biases[stage] for stage in stages])
-        generated = self.generator(states, bias, trace.queries)
+        generated = self.generator(_stack(states), _stack(biases), trace.queries)
         # not `chunk`, which fixes the batch size when the model is exported
-        trace.generated.extend(generated.unflatten(0, (len(stages), -1)).unbind())
+        trace.generated.extend(generated.unflatten(0, (len(states), -1)).unbind())
+
+
+def at_drawn_stage(stages: list[torch.Tensor], drawn: torch.Tensor | None) -> list[torch.Tensor]:
+    """Reduce what there is of all stages to a stage a row.
+
+    Parameters
+    ----------
+    stages : list of torch.Tensor of shape (batch, ...)
+        One entry per stage.
+    drawn : torch.LongTensor of shape (batch,) or None
+        Stage of each row; with None the list stays as it is.
+
+    Returns
+    -------
+    list of torch.Tensor of shape (batch, ...)
+        With `drawn`: a single entry.
+
+    Examples
+    --------
+    >>> at_drawn_stage([torch.tensor([1, 2, 3]), torch.tensor([10, 20, 30])], torch.tensor([0, 1, 0]))
+    [tensor([ 1, 20,  3])]
+    """
+    if drawn is None:
+        return stages
+    if all(stage is stages[0] for stage in stages):
+        return stages[:1]
+    # (stages, batch, ...) -> (batch, ...)
+    return [torch.stack(stages)[drawn, torch.arange(len(drawn), device=drawn.device)]]
 
 
 def _stack(stages: list[torch.Tensor]) -> torch.Tensor:
@@ -198,4 +238,4 @@ def _stack(stages: list[torch.Tensor]) -> torch.Tensor:
     return stages[0] if len(stages) == 1 else torch.cat(stages)
 
 
-__all__ = ["AlignedBranch", "BranchTrace", "ReadFeatures"]
+__all__ = ["AlignedBranch", "BranchTrace", "ReadFeatures", "at_drawn_stage"]

@@ -54,7 +54,8 @@ class ContextSampler(nn.Module):
         self.decision = nn.Linear(width // 2, 2, bias=False)
         # A parameter of this module itself: transformers initialises a module anew only if one of its own is missing.
         self.decision_bias = nn.Parameter(torch.tensor([self.initial_logit, 0.0]))
-        self.match_weight = nn.Parameter(torch.tensor(INITIAL_MATCH_WEIGHT)) if reads_match else None
+        # FSDP can't split a scalar
+        self.match_weight = nn.Parameter(torch.tensor([INITIAL_MATCH_WEIGHT])) if reads_match else None
 
     def logits(self, states: torch.Tensor, previous_keep: torch.Tensor) -> torch.Tensor:
         """Score each position.

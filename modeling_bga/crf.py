@@ -24,12 +24,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .span_probabilities import CrfScores
+
 
 __all__ = ["FORBIDDEN_SCORE", "LOG_PROBABILITY_FLOOR", "UNKNOWN_TAG", "ConditionalRandomField", "bio_constraints"]
 
 UNKNOWN_TAG = -100  # of a position whose label is not known, and in the paths of masked positions
 FORBIDDEN_SCORE = -1.0e4  # of a forbidden transition or start; finite, so that no loss or gradient is ever infinite
 LOG_PROBABILITY_FLOOR = -200.0  # nats; the least that `log_marginals` reports
+_SUMS_AT_ONCE = 32768  # numbers for one operation of `_viterbi`; PyTorch spreads more than these over threads
 _RESCALE_EVERY = 4  # steps; fewer cost time, more send more sentences through log space
 
 
@@ -162,6 +165,7 @@ class ConditionalRandomField(nn.Module):
 
         return super()._apply(at_least_single, recurse)
 
+    @torch.compiler.disable  # which way it goes depends on the scores
     def forward(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
         """Negative log-likelihood of what is known about the tags of each sentence.
 
@@ -191,6 +195,7 @@ class ConditionalRandomField(nn.Module):
         mask = self._check(emissions, mask, tags)
         return self._log_likelihood(emissions, mask, self._labels(tags, mask))
 
+    @torch.compiler.disable  # which way it goes depends on the scores
     def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """``log Z``, the log of the summed exponential scores of all labellings; arguments and errors as in `forward`.
 
@@ -199,6 +204,7 @@ class ConditionalRandomField(nn.Module):
         return self._log_likelihood(emissions, self._check(emissions, mask), None)
 
     @torch.no_grad()
+    @torch.compiler.disable  # which way it goes depends on the scores
     def log_marginals(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """Log posterior probabilities ``log p(y_t)``; arguments and errors as in `forward`.
 
@@ -212,12 +218,19 @@ class ConditionalRandomField(nn.Module):
         return log_unary.to(torch.promote_types(emissions.dtype, torch.float32)).contiguous()
 
     @torch.no_grad()
+    @torch.compiler.disable  # which way it goes depends on the scores
     def decode(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """Labelling of the highest score (Viterbi, 1967); arguments and errors as in `forward`.
 
         Tensor of int64, shape (B, L): tags, `UNKNOWN_TAG` where the mask is False.
         """
         return _viterbi(emissions, self._check(emissions, mask), self._scores())
+
+    @torch.no_grad()
+    def numpy_scores(self) -> CrfScores:
+        """Copy the scores, those of what is forbidden included, for what computes without torch."""
+        bordered = self._scores().double().cpu().numpy()  # (T + 1, T + 1)
+        return CrfScores(bordered[:-1, :-1].copy(), bordered[-1, :-1].copy(), bordered[:-1, -1].copy())
 
     @torch.no_grad()
     def contradictory(self, tags: Tensor, mask: Tensor) -> Tensor:
@@ -546,12 +559,18 @@ def _viterbi(emissions: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
         gaps[-1] = is_first if gaps[-1] is None else is_first & gaps[-1]
     # Maxima over the first of four dimensions are far faster than over the last: (T + 1, 2, 1, T + 1) [from, , , into].
     moves = torch.stack([scores, scores.T], 1).unsqueeze(2)
-    sums, most = best.new_empty(tags + 1, 2, batch, tags + 1), torch.empty_like(best[0])
-    # (H + 1, 2, N, T + 1) -> H + 1 tensors (T + 1, 2, N, 1)
-    columns, steps = best.permute(0, 3, 1, 2).unsqueeze(4).unbind(0), best.unbind(0)
-    for t, kept in enumerate(gaps, 1):
-        torch.add(columns[t - 1], moves, out=sums)
-        steps[t].add_(torch.amax(sums, 0, out=most))
+    # The sums of S sentences at a time are too few to be spread over threads, which may cost more than it saves:
+    # (T + 1, 2, S, T + 1) and (2, S, T + 1).
+    size = max(1, _SUMS_AT_ONCE // moves.numel())
+    sums, most = best.new_empty(tags + 1, 2, min(size, batch), tags + 1), torch.empty_like(best[0])
+    blocks = [(sums[:, :, : block.shape[1]], block) for block in most.split(size, 1)]
+    # (H + 1, 2, N, T + 1) -> H + 1 lists of tensors (T + 1, 2, S, 1)
+    columns = zip(*(x.unbind(0) for x in best.permute(0, 3, 1, 2).unsqueeze(4).split(size, 3)), strict=True)
+    steps = best.unbind(0)
+    for t, (kept, column) in enumerate(zip(gaps, columns, strict=False), 1):
+        for before, (block, into) in zip(column, blocks, strict=True):
+            torch.amax(torch.add(before, moves, out=block), 0, out=into)
+        steps[t].add_(most)
         if kept is not None:
             torch.where(kept, steps[t], steps[t - 1], out=steps[t])
     # (N, T + 1) -> (N, T + 1, T + 1) -> (N,)

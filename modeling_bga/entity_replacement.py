@@ -27,7 +27,7 @@ class ReplacedEntities(NamedTuple):
 def replace_entities(
     config: BgaMnerConfig,
     input_ids: torch.Tensor | None,
-    labels: torch.Tensor,
+    entity: torch.Tensor,
     has_pictures: bool,
     picture_mask: torch.Tensor | None,
 ) -> ReplacedEntities | None:
@@ -40,8 +40,10 @@ def replace_entities(
     ----------
     config : BgaMnerConfig
         Its `entity_replacement_probability`, and `replaced_entities_read`: if that is "real", only pairs are drawn.
-    input_ids, labels : torch.LongTensor of shape (batch, length)
-        Token ids and tags; -100 where the tag is unknown.
+    input_ids : torch.LongTensor of shape (batch, length) or None
+        Token ids.
+    entity : torch.BoolTensor of shape (batch, length)
+        True at the tokens of what may be replaced: the entities of labelled sentences.
     has_pictures : bool
         Whether the batch has pictures.
     picture_mask : torch.BoolTensor of shape (batch,) or None
@@ -62,9 +64,7 @@ def replace_entities(
             "Entity replacement changes token ids, but the batch has inputs_embeds. "
             "Pass input_ids, or set config.entity_replacement_probability=0."
         )
-    outside = config.label2id.get("O", -100)
-    entity = (labels != -100) & (labels != outside)  # (batch, length)
-    chosen = torch.rand(len(labels), device=labels.device) < config.entity_replacement_probability
+    chosen = torch.rand(len(entity), device=entity.device) < config.entity_replacement_probability
     chosen = chosen & entity.any(dim=1)
     if config.replaced_entities_read == "real":
         if not has_pictures:

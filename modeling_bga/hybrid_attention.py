@@ -17,8 +17,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 
-HYBRID_ATTENTION = "bga_hybrid"
-"""Name under which the attention function is registered."""
+HYBRID_ATTENTION = f"bga_hybrid_{__name__}"
+"""Name under which the attention function is registered. Each copy of this code, as every saved model brings one along,
+has its own: one process may load several, and a copy knows its own [`HybridStates`] only."""
 
 # Of queries, keys and values. ModernBERT's are one module.
 _PROJECTION_NAMES = (

@@ -11,11 +11,11 @@ from transformers import TrainerState
 from .output_watching import OutputWatchingCallback
 
 
-LOSS_PARTS = ("crf_loss", "reconstruction_loss", "cycle_loss", "keep_loss")
+LOSS_PARTS = ("crf_loss", "classification_loss", "reconstruction_loss", "cycle_loss", "keep_loss")
 
 
 class LossPartsCallback(OutputWatchingCallback):
-    """Add `crf_loss`, `reconstruction_loss`, `cycle_loss` and `keep_loss` to what a stock `Trainer` logs in training.
+    """Add `crf_loss` or `classification_loss`, `reconstruction_loss`, `cycle_loss` and `keep_loss` to `Trainer`'s logs.
 
     Each is the mean, unweighted, over the batches since the last log, where a batch without labels or pictures counts
     as 0; of several processes, this process's batches. Console and `trainer_state.json` show them. `Trainer` calls

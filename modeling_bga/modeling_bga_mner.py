@@ -1,4 +1,4 @@
-"""The BGA-MNER models: bidirectional generative alignment of a text and a vision encoder, and a CRF on top."""
+"""The BGA-MNER model: bidirectional generative alignment of a text and a vision encoder."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from ..configuration.configuration_bga_mner import BgaMnerConfig
 from .alignment_losses import alignment_losses, keep_budget_loss, mean_over_batch, visual_targets
 from .branch import AlignedBranch, BranchTrace, ReadFeatures
 from .context_sampler import ContextSampler
-from .crf import ConditionalRandomField, bio_constraints
 from .cross_modal_generator import CrossModalGenerator
 from .encoders import build_encoder, final_norm, is_frozen, longest_text
-from .entity_replacement import ReplacedEntities, replace_entities
+from .entity_replacement import ReplacedEntities
 from .hybrid_attention import HybridProjection
 from .keep_mask import padding_bias
-from .outputs import BgaMnerModelOutput, BgaMnerTokenClassifierOutput
+from .outputs import BgaMnerModelOutput
 from .pair_match import pair_match
 from .pretrained_model import BgaMnerPreTrainedModel
 from .text_encoders import TextInputs, embed_text
@@ -27,7 +26,7 @@ from .vision_encoders import embed_pictures
 
 
 class BgaMnerModel(BgaMnerPreTrainedModel):
-    """Text and vision encoder with bidirectional generative alignment (arXiv 2308.02570), without a tag head.
+    """Text and vision encoder with bidirectional generative alignment (arXiv 2308.02570), without a head.
 
     A stage stands before each of the last `config.num_bga_layers` layers of both encoders. There a context sampler
     chooses which positions are read, a cross-modal generator makes the other modality's features from them, and the
@@ -236,7 +235,10 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         if vision is not None:
             targets = visual_targets(config, vision)
             matches = self._sample_pictures(text, vision, targets, aligned)
-            self.vision_branch.generate(vision, length, padding_mask)
+            drawn = None
+            if self.training and config.loss_stages == "drawn" and self.vision_branch.projections is None:
+                drawn = torch.randint(config.num_stages, (batch,), device=given.device)
+            self.vision_branch.generate(vision, length, padding_mask, drawn)
             reconstruction_loss, cycle_loss = alignment_losses(
                 config,
                 text,
@@ -428,136 +430,4 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         return ReadFeatures(torch.where(use_real[:, None, None], real, generated), None)
 
 
-class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
-    """BGA-MNER with tag scores and a CRF: named entities of texts, learned with or without pictures.
-
-    Parameters
-    ----------
-    config : BgaMnerConfig
-        Configuration; `id2label` names the tags.
-    """
-
-    # The CRF's scores add up over a sentence: half precision would lose its rare transitions.
-    _keep_in_fp32_modules_strict = ["crf"]  # noqa: RUF012 - transformers' convention
-
-    def __init__(self, config: BgaMnerConfig) -> None:
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.bga_mner = BgaMnerModel(config)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.text_config.hidden_size, config.num_labels)
-        constraints = bio_constraints(config.id2label) if config.constrain_transitions else (None, None)
-        self.crf = ConditionalRandomField(config.num_labels, *constraints)
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the text encoder's token embeddings."""
-        return self.bga_mner.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the text encoder's token embeddings."""
-        self.bga_mner.set_input_embeddings(value)
-
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        pixel_values: torch.FloatTensor | None = None,
-        picture_mask: torch.BoolTensor | None = None,
-        vision_states: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | None = None,
-        word_start_mask: torch.BoolTensor | None = None,
-        visual_source: str | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> BgaMnerTokenClassifierOutput | tuple[torch.Tensor, ...]:
-        """Tag texts, and compute the loss of what there are labels and pictures for.
-
-        Parameters
-        ----------
-        input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, pixel_values, picture_mask,
-        vision_states, visual_source, output_hidden_states, return_dict
-            As in [`BgaMnerModel.forward`].
-        labels : torch.LongTensor of shape (batch, length), optional
-            Tag ids; -100 where the tag is unknown, and at padding. A sentence without any known tag adds nothing to
-            the CRF loss; a partly known one is trained on what is known.
-        word_start_mask : torch.BoolTensor of shape (batch, length), optional
-            True at the first subword of each word; elsewhere `predictions` are -100, for scores by word.
-
-        Returns
-        -------
-        BgaMnerTokenClassifierOutput
-            Loss and its parts, tag scores, and in evaluation the most probable tag path.
-
-        Raises
-        ------
-        ValueError
-            As in [`BgaMnerModel.forward`], and if labels don't fit the texts or lie outside the tags.
-        """
-        replaced = None
-        if self.training and labels is not None and self.config.entity_replacement_probability > 0:
-            has_pictures = pixel_values is not None or vision_states is not None
-            replaced = replace_entities(self.config, input_ids, labels, has_pictures, picture_mask)
-        outputs = self.bga_mner(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            pixel_values=pixel_values,
-            picture_mask=picture_mask,
-            vision_states=vision_states,
-            replaced=replaced,
-            visual_source=visual_source,
-            output_hidden_states=output_hidden_states,
-        )
-        emissions = self.classifier(self.dropout(outputs.last_hidden_state))  # (batch, length, tags)
-        shape = emissions.shape[:2]
-        if attention_mask is None:
-            mask = torch.ones(shape, dtype=torch.bool, device=emissions.device)
-        else:
-            mask = attention_mask.to(torch.bool)
-
-        crf_loss = loss = None
-        if labels is not None:
-            crf_loss = self.crf(emissions, labels, mask).mean()
-        for part, weight in (
-            (crf_loss, 1.0),
-            (outputs.reconstruction_loss, self.config.reconstruction_weight),
-            (outputs.cycle_loss, self.config.cycle_weight),
-            (outputs.keep_loss, self.config.keep_budget_weight),
-        ):
-            if part is not None:
-                loss = weight * part if loss is None else loss + weight * part
-
-        logits, predictions = emissions, None
-        if not self.training:
-            logits = self.crf.log_marginals(emissions, mask)
-            predictions = self.crf.decode(emissions, mask)
-            if word_start_mask is not None:
-                predictions = predictions.masked_fill(~word_start_mask.to(torch.bool), -100)
-
-        output = BgaMnerTokenClassifierOutput(
-            loss=loss,
-            logits=logits,
-            predictions=predictions,
-            emissions=emissions,
-            crf_loss=crf_loss,
-            reconstruction_loss=outputs.reconstruction_loss,
-            cycle_loss=outputs.cycle_loss,
-            keep_loss=outputs.keep_loss,
-            pair_match=outputs.pair_match,
-            vision_last_hidden_state=outputs.vision_last_hidden_state,
-            generated_vision=outputs.generated_vision,
-            generated_text=outputs.generated_text,
-            text_keep_masks=outputs.text_keep_masks,
-            vision_keep_masks=outputs.vision_keep_masks,
-            hidden_states=outputs.hidden_states,
-        )
-        return output if return_dict is not False else output.to_tuple()
-
-
-__all__ = ["BgaMnerForTokenClassification", "BgaMnerModel"]
+__all__ = ["BgaMnerModel"]

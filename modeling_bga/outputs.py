@@ -34,7 +34,8 @@ class BgaMnerModelOutput(ModelOutput):
     generated_vision : tuple of torch.FloatTensor of shape (batch, vision length, vision hidden size), optional
         Visual features that each stage generated from the text.
     generated_text : tuple of torch.FloatTensor of shape (batch, length, text hidden size), optional
-        Text features that each stage generated from the picture.
+        Text features that each stage generated from the picture; with `loss_stages="drawn"`, in training, a single
+        tensor, whose rows are of the stages that were drawn.
     text_keep_masks : tuple of torch.FloatTensor of shape (batch, length)
         Keep mask of each stage over tokens.
     vision_keep_masks : tuple of torch.FloatTensor of shape (batch, vision length), optional
@@ -95,4 +96,36 @@ class BgaMnerTokenClassifierOutput(ModelOutput):
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
 
 
-__all__ = ["BgaMnerModelOutput", "BgaMnerTokenClassifierOutput"]
+@dataclass
+class BgaMnerSequenceClassifierOutput(ModelOutput):
+    """Output of [`BgaMnerForSequenceClassification`].
+
+    Attributes
+    ----------
+    loss : torch.FloatTensor of shape (), optional
+        L_classification + alpha L_rec + beta L_cyc; of these, what the batch has labels and pictures for.
+    logits : torch.FloatTensor of shape (batch, labels)
+        Scores of the labels; for regression, the values.
+    classification_loss, reconstruction_loss, cycle_loss, keep_loss : torch.FloatTensor of shape (), optional
+        The parts of the loss, unweighted.
+    pair_match, generated_vision, generated_text, text_keep_masks, vision_keep_masks, vision_last_hidden_state,
+    hidden_states
+        As in [`BgaMnerModelOutput`].
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    classification_loss: torch.FloatTensor | None = None
+    reconstruction_loss: torch.FloatTensor | None = None
+    cycle_loss: torch.FloatTensor | None = None
+    keep_loss: torch.FloatTensor | None = None
+    vision_last_hidden_state: torch.FloatTensor | None = None
+    pair_match: torch.FloatTensor | None = None
+    generated_vision: tuple[torch.FloatTensor, ...] | None = None
+    generated_text: tuple[torch.FloatTensor, ...] | None = None
+    text_keep_masks: tuple[torch.FloatTensor, ...] | None = None
+    vision_keep_masks: tuple[torch.FloatTensor, ...] | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+
+
+__all__ = ["BgaMnerModelOutput", "BgaMnerSequenceClassifierOutput", "BgaMnerTokenClassifierOutput"]

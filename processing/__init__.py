@@ -10,6 +10,7 @@ from .pipeline_bga_mner import BgaMnerPipeline
 from .prediction import predict
 from .processing_bga_mner import BgaMnerProcessor
 from .tag_scheme import labels_from_tags, repair_bio, spans_from_tags
+from .target_marking import mark_target
 from .word_splitting import split_words
 
 
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from .alignment_measures import alignment_report
     from .bootstrap import bootstrap_interval, paired_bootstrap
     from .card_keeping_trainer import CardKeepingTrainer
+    from .checkpoints import (
+        WholeCheckpointCallback,
+        check_checkpoint,
+        check_settings,
+        last_whole_checkpoint,
+        write_checkpoint,
+    )
     from .conll import ConllReport, read_conll, write_conll
     from .evaluation import predict_tags, robustness_report
     from .label_map import map_labels
@@ -41,6 +49,11 @@ _LAZY = {
     "predict_tags": "evaluation",
     "robustness_report": "evaluation",
     "cache_vision_states": "vision_cache",
+    "WholeCheckpointCallback": "checkpoints",
+    "check_checkpoint": "checkpoints",
+    "check_settings": "checkpoints",
+    "last_whole_checkpoint": "checkpoints",
+    "write_checkpoint": "checkpoints",
     "CardKeepingTrainer": "card_keeping_trainer",
     "ConllReport": "conll",
     "read_conll": "conll",
@@ -61,15 +74,20 @@ __all__ = [
     "DataCollatorForMner",
     "MnerMetric",
     "OnnxPredictor",
+    "WholeCheckpointCallback",
     "alignment_report",
     "bootstrap_interval",
     "build_compute_metrics",
     "cache_vision_states",
+    "check_checkpoint",
+    "check_settings",
     "export_onnx",
     "labels_from_tags",
+    "last_whole_checkpoint",
     "load_image_processor",
     "load_picture",
     "map_labels",
+    "mark_target",
     "mismatch_pictures",
     "paired_bootstrap",
     "predict",
@@ -83,6 +101,7 @@ __all__ = [
     "spans_from_tags",
     "split_words",
     "summarize_training",
+    "write_checkpoint",
     "write_conll",
 ]
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from .padding import column_padding, pad_rows, padded_length
@@ -11,7 +12,8 @@ from .pictures import stack_pictures
 from .vision_states import VISION_STATES
 
 
-_TEXT_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels", "word_start_mask")
+_TEXT_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels", "word_start_mask", "target_mask")
+_MASKS = ("word_start_mask", "target_mask")
 
 
 @dataclass
@@ -27,6 +29,10 @@ class DataCollatorForMner:
     max_length : int or None
         Pad every batch to this many tokens instead of its longest text, for shapes that never change. Longer
         texts are refused.
+    picture_shape : tuple of three int or None
+        Shape of a picture, (3, H, W), or of what is cached of it. With it a batch without any picture holds zeros and a
+        mask of False, and one without labels holds -100. Losses are the same, and all processes run the same layers:
+        they have to where a model's weights are spread over them (FSDP, ZeRO-3).
 
     Examples
     --------
@@ -37,6 +43,7 @@ class DataCollatorForMner:
     processor: Any
     pad_to_multiple_of: int | None = None
     max_length: int | None = None
+    picture_shape: tuple[int, int, int] | None = None
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Make a batch.
@@ -45,15 +52,18 @@ class DataCollatorForMner:
         ----------
         features : sequence of mappings
             What `BgaMnerProcessor.encode_examples` gives, row by row: ``input_ids`` and optionally
-            ``attention_mask``, ``token_type_ids``, ``labels``, ``word_start_mask``, ``pixel_values`` (array or tensor
-            (3, H, W), or None) or ``vision_states`` in its place. Other keys are ignored.
+            ``attention_mask``, ``token_type_ids``, ``labels``, ``word_start_mask``, ``target_mask``, ``pixel_values``
+            (array or tensor (3, H, W), or None) or ``vision_states`` in its place; for sequence classification
+            ``label``, a number, a list of numbers, or None. Other keys are ignored.
 
         Returns
         -------
         dict of str to torch.Tensor
             input_ids, attention_mask : int64, (B, L); also token_type_ids if any row has them.
             labels : int64, (B, L), if any row has them; -100 on padding and in rows without.
+            Of rows with ``label``: int64 (B,), -100 where unknown, or float32 (B,) or (B, labels), NaN where unknown.
             word_start_mask : bool, (B, L), if all rows have it: which tokens begin a word.
+            target_mask : bool, (B, L), if any row has it: which tokens the label is about.
             pixel_values, picture_mask : float32 (B, 3, H, W) and bool (B,), if any row has a picture; zeros and False
             in rows without.
             vision_states : float32 (B, stages + 1, vision tokens, vision width) in place of pixel_values, if any row
@@ -63,7 +73,7 @@ class DataCollatorForMner:
         ------
         ValueError
             If there are no rows, ``input_ids`` are missing, columns differ in length, or pictures in shape; or if some
-            rows have pictures and others states of them.
+            rows have pictures and others states of them, or some labels of tokens and others of texts.
         """
         if not features:
             raise ValueError("Expected at least one example, got none. Check that the dataset is not empty.")
@@ -86,13 +96,23 @@ class DataCollatorForMner:
             if not having or (name == "word_start_mask" and len(having) < len(rows)):
                 continue
             filled = [row[name] if name in row else [padding[name]] * len(row["input_ids"]) for row in rows]
-            kind = torch.bool if name == "word_start_mask" else torch.int64
+            kind = torch.bool if name in _MASKS else torch.int64
             # B lists of different lengths -> (B, L)
             batch[name] = torch.tensor(pad_rows(filled, length, padding[name], tokenizer.padding_side), dtype=kind)
+        labels = _stack_labels([feature.get("label") for feature in features])
+        if labels is not None:
+            if "labels" in batch:
+                raise ValueError("Expected 'labels' of tokens or a 'label' of each text, got both. Drop one column.")
+            batch["labels"] = labels
+        if self.picture_shape is not None:
+            batch.setdefault("labels", torch.full_like(batch["input_ids"], -100))
         for name in ("pixel_values", VISION_STATES):
             pictures = stack_pictures([feature.get(name) for feature in features], name)
             if name not in pictures:
-                continue
+                if self.picture_shape is not None and any(name in feature for feature in features):
+                    pictures[name] = np.zeros((len(rows), *self.picture_shape), dtype=np.float32)
+                else:
+                    continue
             if "picture_mask" in batch:
                 raise ValueError(
                     f"Expected 'pixel_values' or {VISION_STATES!r} in a batch, got rows with either. Cache the vision "
@@ -119,6 +139,29 @@ def _read_row(feature: Mapping[str, Any], index: int) -> dict[str, list[int]]:
                 "Labels are one a token here; processor.encode_examples makes them from labels of words."
             )
     return row
+
+
+def _stack_labels(labels: Sequence[Any]) -> torch.Tensor | None:
+    """Stack labels of whole texts; None if no row has any."""
+    words = [label for label in labels if isinstance(label, str)]
+    if words:
+        raise ValueError(
+            f"Expected a 'label' that is a number, got {words[0]!r}. Number them as the model's label2id does: "
+            "dataset.map(lambda row: {'label': label2id[row['label']]})."
+        )
+    known = [torch.as_tensor(label) for label in labels if label is not None]
+    if not known:
+        return None
+    if len({label.shape for label in known}) > 1:
+        shapes = sorted({tuple(label.shape) for label in known})
+        raise ValueError(
+            f"Expected a 'label' of one shape in all examples, got {shapes}. Give one value for each label."
+        )
+    # many labels at once are a float each, as in transformers
+    is_float = known[0].ndim > 0 or any(label.is_floating_point() for label in known)
+    unknown = torch.full_like(known[0], float("nan"), dtype=torch.float32) if is_float else torch.tensor(-100)
+    rows = [unknown if label is None else torch.as_tensor(label) for label in labels]
+    return torch.stack([row.to(torch.float32 if is_float else torch.int64) for row in rows])
 
 
 def _as_list(values: Any) -> list[int]:

@@ -20,9 +20,10 @@ from transformers import PreTrainedTokenizerFast
 
 
 __all__ = ["ENTITY_TYPES", "LABELS", "GeneratedCorpus", "build_tokenizer", "concept_pictures", "draw_concept"]
-__all__ += ["generate_corpus"]
+__all__ += ["SENTIMENTS", "Row", "add_pictures", "generate_corpus", "invent_names", "text_rows"]
 
 ENTITY_TYPES = ("LOC", "MISC", "ORG", "PER")
+SENTIMENTS = ("negative", "neutral", "positive")
 LABELS = ("O", *(f"{prefix}-{kind}" for kind in ENTITY_TYPES for prefix in "BI"))
 
 Colour = tuple[int, int, int]
@@ -57,12 +58,14 @@ def _name_word(rng: random.Random, case: str, used: set[str]) -> str:
     return {"T": word.capitalize(), "U": word.upper(), "l": word}[case]
 
 
-def _invent_names(seed: int, names_per_type: int) -> tuple[dict[str, str], dict[str, str]]:
+def invent_names(
+    seed: int, names_per_type: int, kinds: Sequence[str] = ENTITY_TYPES
+) -> tuple[dict[str, str], dict[str, str]]:
     """Return name -> type for the labelled and for the never labelled names; the types alternate in both."""
     rng, used = random.Random(f"names-{seed}"), set[str]()
     halves: tuple[dict[str, str], dict[str, str]] = ({}, {})
     for half, count in zip(halves, (names_per_type - names_per_type // 2, names_per_type // 2), strict=True):
-        for i, kind in itertools.product(range(count), ENTITY_TYPES):
+        for i, kind in itertools.product(range(count), kinds):
             form = _NAME_FORMS[i % len(_NAME_FORMS)]
             half[" ".join(_name_word(rng, case, used) for case in form)] = kind
     return halves
@@ -167,6 +170,8 @@ def _concept_shapes(concept: str, rng: random.Random) -> list[Shape]:
         panes = [(0.14 + wide * (i + 0.2), 0.18 + high * j) for i in range(columns) for j in range(rows)]
         holes = [_block(x, y, x + 0.6 * wide, y + 0.65 * high) for x, y in panes] + [_block(0.4, 0.8, 0.6, 1.0)]
         return [(0, 0, _block(0.1, 0.1, 0.9, 1)), (0, 0, _block(0, 0, 1, 0.1)), *((0, 1, hole) for hole in holes)]
+    if concept in SENTIMENTS:
+        return _sentiment_shapes(concept, rng)
     stem = rng.uniform(0.05, 0.08)
     solid = [_block(0.17, 0.0, 0.83, 0.08), _block(0.5 - stem, 0.58, 0.5 + stem, 0.84), _block(0.26, 0.82, 0.74, 1.0)]
     solid += [_round(0.5, 0.05, 0.3, 0.57, turns=0.52)]  # the cup
@@ -175,19 +180,38 @@ def _concept_shapes(concept: str, rng: random.Random) -> list[Shape]:
     return [*handles, *((0, 0, part) for part in solid), (0, 1, star)]
 
 
+def _sentiment_shapes(concept: str, rng: random.Random) -> list[Shape]:
+    if concept == "positive":
+        dip = rng.uniform(0.2, 0.32)
+        halves: list[Shape] = [(0, 0, _round(x, 0.28, 0.26, 0.26)) for x in (0.26, 0.74)]
+        return [*halves, (0, 0, [(0.04, 0.42), (0.5, dip), (0.96, 0.42), (0.5, 1.0)])]
+    if concept == "negative":
+        puffs = [_round(0.25, 0.35, 0.24, 0.2), _round(0.55, 0.25, 0.28, 0.25), _round(0.8, 0.38, 0.2, 0.18)]
+        tip = rng.uniform(0.3, 0.6)
+        bolt = [(0.5, 0.4), (0.3, 0.72), (0.47, 0.7), (tip, 1.0), (0.7, 0.6), (0.53, 0.62), (0.66, 0.4)]
+        return [*((0, 0, puff) for puff in puffs), (0, 0, _block(0.2, 0.35, 0.85, 0.54)), (0, 1, bolt)]
+    hours = rng.uniform(0, 1)
+    hands: list[Shape] = [
+        (2, 1, [(0.5, 0.5), _round(0.5, 0.5, r, r, n=1, start=t)[0]]) for r, t in ((0.24, hours), (0.36, 12 * hours))
+    ]
+    marks: list[Shape] = [(0, 1, _round(x, y, 0.05, 0.05)) for x, y in _round(0.5, 0.5, 0.41, 0.41, n=4)]
+    return [(0, 0, _round(0.5, 0.5, 0.5, 0.5)), *marks, *hands]
+
+
 _OVERSAMPLING = 3  # pictures are drawn larger and reduced: Pillow draws without anti-aliasing
 
 
 def draw_concept(concept: str, rng: random.Random, size: int = 64, clutter: float = 0.3) -> Drawing:
-    """Draw the visual concept of an entity type.
+    """Draw the visual concept of an entity type, or of a sentiment.
 
-    The concepts are a figure (``PER``), mountains under a sun (``LOC``), a building (``ORG``) and a trophy (``MISC``).
-    Colours, position, scale and proportions are random, so that only the shape tells them apart.
+    The concepts are a figure (``PER``), mountains under a sun (``LOC``), a building (``ORG``) and a trophy (``MISC``);
+    a thundercloud (``negative``), a clock (``neutral``) and a heart (``positive``). Colours, position, scale and
+    proportions are random, so that only the shape tells them apart.
 
     Parameters
     ----------
     concept : str
-        One of ``ENTITY_TYPES``.
+        One of ``ENTITY_TYPES`` or ``SENTIMENTS``.
     rng : random.Random
         The source of every random choice; its state moves on.
     size : int, default 64
@@ -211,8 +235,8 @@ def draw_concept(concept: str, rng: random.Random, size: int = 64, clutter: floa
     >>> image.size, len(box)
     ((32, 32), 4)
     """
-    if concept not in ENTITY_TYPES:
-        raise ValueError(f"expected a concept out of {ENTITY_TYPES}, got {concept!r}; pass one of these type names")
+    if concept not in (known := (*ENTITY_TYPES, *SENTIMENTS)):
+        raise ValueError(f"expected a concept out of {known}, got {concept!r}; pass one of these names")
     if size < 16:
         raise ValueError(f"expected a picture size of at least 16 pixels, got {size}; ask for a larger picture")
     if not 0.0 <= clutter <= 1.0:
@@ -248,9 +272,9 @@ def draw_concept(concept: str, rng: random.Random, size: int = 64, clutter: floa
 
 
 def concept_pictures(
-    n: int, seed: int = 0, picture_size: int = 64, clutter: float = 0.3
+    n: int, seed: int = 0, picture_size: int = 64, clutter: float = 0.3, kinds: Sequence[str] = ENTITY_TYPES
 ) -> tuple[list[Image.Image], list[int]]:
-    """Draw ``n`` pictures of the concepts in turn, to pre-train a small vision encoder on.
+    """Draw ``n`` pictures of the concepts of ``kinds`` in turn, to pre-train a small vision encoder on.
 
     Pictures of two seeds differ, and differ from those of ``generate_corpus``. The other arguments are those of
     ``draw_concept``, and so are the errors.
@@ -258,16 +282,16 @@ def concept_pictures(
     Returns
     -------
     tuple of (list of PIL.Image.Image, list of int)
-        Pictures (RGB, ``picture_size`` pixels wide and high), and indices into ``ENTITY_TYPES``.
+        Pictures (RGB, ``picture_size`` pixels wide and high), and indices into ``kinds``.
 
     Examples
     --------
     >>> concept_pictures(5, picture_size=16)[1]
     [0, 1, 2, 3, 0]
     """
-    labels = [i % len(ENTITY_TYPES) for i in range(n)]
+    labels = [i % len(kinds) for i in range(n)]
     rngs = [random.Random(f"concept-{seed}-{i}") for i in range(n)]
-    return [draw_concept(ENTITY_TYPES[labels[i]], rngs[i], picture_size, clutter)[0] for i in range(n)], labels
+    return [draw_concept(kinds[labels[i]], rngs[i], picture_size, clutter)[0] for i in range(n)], labels
 
 
 @dataclass(frozen=True)
@@ -311,7 +335,7 @@ _FEATURES = datasets.Features({"id": _STRING, "tokens": _STRINGS, "ner_tags": _S
 _FEATURES |= {"image": datasets.Image(decode=False), "object_box": datasets.Sequence(datasets.Value("int32"))}
 
 
-def _text_rows(part: str, seed: int, names: dict[str, str], n: int, clauses: bool, seen: set[str]) -> list[Row]:
+def text_rows(part: str, seed: int, names: dict[str, str], n: int, clauses: bool, seen: set[str]) -> list[Row]:
     """Write ``n`` sentences that are not in ``seen``, every name as often as the others (up to one)."""
     rng = random.Random(f"texts-{seed}-{part}")
     rows: list[Row] = []
@@ -324,21 +348,24 @@ def _text_rows(part: str, seed: int, names: dict[str, str], n: int, clauses: boo
     return rows
 
 
-def _add_pictures(
+def add_pictures(
     rows: list[Row],
     seed: int,
     size: int,
     clutter: float,
     mismatch_rate: float,
-    pictures: Mapping[str, Sequence[bytes]] | None,
+    pictures: Mapping[str, Sequence[bytes]] | None = None,
+    kinds: Sequence[str] = ENTITY_TYPES,
 ) -> None:
     """Draw or choose a picture for each row, of another type's concept for exactly the rounded share of the rows."""
+    if not 0.0 <= mismatch_rate <= 1.0:
+        raise ValueError(f"expected mismatch_rate between 0 and 1, got {mismatch_rate}; pass a share of the pictures")
     rng = random.Random(f"mismatch-{seed}-{rows[0]['id'] if rows else ''}")
     mismatched = set(rng.sample(range(len(rows)), round(mismatch_rate * len(rows))))
     for i, row in enumerate(rows):
         concept = str(row["kind"])
         if i in mismatched:
-            concept = rng.choice([kind for kind in ENTITY_TYPES if kind != concept])
+            concept = rng.choice([kind for kind in kinds if kind != concept])
         own_rng, box = random.Random(f"picture-{seed}-{row['id']}"), None
         if pictures is not None:
             encoded = own_rng.choice(pictures[concept])
@@ -411,24 +438,22 @@ def generate_corpus(
         raise ValueError(f"expected names_per_type >= 2 (one labelled, one not), got {names_per_type}; ask for more")
     if min(sizes := (train_labelled, train_unlabelled, test_sentences, validation_sentences)) < 0:
         raise ValueError(f"expected numbers of sentences >= 0, got {sizes}; pass 0 to leave a part out")
-    if not 0.0 <= mismatch_rate <= 1.0:
-        raise ValueError(f"expected mismatch_rate between 0 and 1, got {mismatch_rate}; pass a share of the pictures")
     if pictures is not None and not all(pictures.get(kind) for kind in ENTITY_TYPES):
         raise ValueError(
             f"expected pictures for each of {ENTITY_TYPES}, got them for {sorted(pictures)}; add the others"
         )
-    labelled, unlabelled = _invent_names(seed, names_per_type)
+    labelled, unlabelled = invent_names(seed, names_per_type)
     seen: set[str] = set()
-    unseen = _text_rows("test-unseen", seed, unlabelled, test_sentences, clauses, seen)
-    test_labelled = _text_rows("test-labelled", seed, labelled, test_sentences, clauses, seen)
-    validation = _text_rows("validation", seed, labelled, validation_sentences, clauses, seen)
-    known = _text_rows("train-labelled", seed, labelled, train_labelled, clauses, seen)
-    hidden = _text_rows("train-unlabelled", seed, unlabelled, train_unlabelled, clauses, seen)
+    unseen = text_rows("test-unseen", seed, unlabelled, test_sentences, clauses, seen)
+    test_labelled = text_rows("test-labelled", seed, labelled, test_sentences, clauses, seen)
+    validation = text_rows("validation", seed, labelled, validation_sentences, clauses, seen)
+    known = text_rows("train-labelled", seed, labelled, train_labelled, clauses, seen)
+    hidden = text_rows("train-unlabelled", seed, unlabelled, train_unlabelled, clauses, seen)
     of_pictures = seed if picture_seed is None else picture_seed
     for rows in (validation, known, hidden):
-        _add_pictures(rows, of_pictures, picture_size, clutter, mismatch_rate, pictures)
+        add_pictures(rows, of_pictures, picture_size, clutter, mismatch_rate, pictures)
     for rows in (unseen, test_labelled) if test_pictures else ():
-        _add_pictures(rows, of_pictures, picture_size, clutter, 0.0, pictures)
+        add_pictures(rows, of_pictures, picture_size, clutter, 0.0, pictures)
     train = known + [row | {"ner_tags": None} for row in hidden]
     random.Random(f"order-{seed}").shuffle(train)
     columns = [

@@ -13,15 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ..configuration.hub_export import flatten
-from ..modeling_bga.crf import FORBIDDEN_SCORE, ConditionalRandomField
 from ..modeling_bga.encoders import longest_text
+from ..modeling_bga.span_probabilities import CrfScores
 from .evaluation_mode import evaluating
 from .onnx_graph import add_best_path, merge_linears, widen_inner_layers
 from .onnx_predictor import MODEL_FILE, TAGGER_FILE, TOKENIZER_FILE
@@ -117,28 +116,16 @@ def export_onnx(model: Any, processor: Any, folder: str | os.PathLike[str], *, i
     Raises
     ------
     ValueError
-        If the packages of the extra "onnx" are missing, or a model reads real pictures.
+        If the packages of the extra "onnx" are missing, or a model is no tagger or reads real pictures.
     """
     _check(model)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     token_types = "token_type_ids" in processor.tokenizer.model_input_names
-    scores = _crf_scores(model.crf)
+    scores = model.crf.numpy_scores()
     _write_graph(model, folder / MODEL_FILE, token_types, int8, scores)
     _write_tagger(model, processor, folder, scores)
     return folder / MODEL_FILE
-
-
-@torch.no_grad()
-def _crf_scores(crf: ConditionalRandomField) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return transitions, starts and ends in float64, with what is forbidden."""
-    scores = (
-        crf.transitions.double().masked_fill(~crf.allowed_transitions, FORBIDDEN_SCORE),
-        crf.start_transitions.double().masked_fill(~crf.allowed_starts, FORBIDDEN_SCORE),
-        crf.end_transitions.double(),
-    )
-    transitions, starts, ends = (score.cpu().numpy() for score in scores)
-    return transitions, starts, ends
 
 
 def _check(model: Any) -> None:
@@ -153,6 +140,11 @@ def _check(model: Any) -> None:
             f"Expected the packages of the extra 'onnx', but {', '.join(missing)} can't be imported. "
             'Install them: pip install "bga-mner[onnx]".'
         )
+    if not hasattr(model, "crf"):
+        raise ValueError(
+            f"Expected a BgaMnerForTokenClassification, whose tags and CRF are exported, got {type(model).__name__}. "
+            "Give a tagger."
+        )
     if model.config.visual_source == "real":
         raise ValueError(
             'Expected a model whose texts read generated features or none, got visual_source="real", which needs '
@@ -160,9 +152,7 @@ def _check(model: Any) -> None:
         )
 
 
-def _write_graph(
-    model: Any, path: Path, token_types: bool, int8: bool, scores: tuple[np.ndarray, np.ndarray, np.ndarray]
-) -> None:
+def _write_graph(model: Any, path: Path, token_types: bool, int8: bool, scores: CrfScores) -> None:
     import onnx
 
     with TemporaryDirectory(dir=path.parent) as scratch:
@@ -256,14 +246,13 @@ def _quantise(exact: Any, scratch: Path) -> Any:
     return onnx.load(target)
 
 
-def _write_tagger(model: Any, processor: Any, folder: Path, scores: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def _write_tagger(model: Any, processor: Any, folder: Path, scores: CrfScores) -> None:
     """Write the tokenizer, the settings and the code of the predictor."""
     tokenizer = processor.tokenizer
     backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_padding()
     backend.no_truncation()
     backend.save(str(folder / TOKENIZER_FILE))
-    transitions, starts, ends = scores
     before, behind = special_tokens(tokenizer)
     settings = {
         "id2label": {str(number): str(label) for number, label in model.config.id2label.items()},
@@ -274,7 +263,7 @@ def _write_tagger(model: Any, processor: Any, folder: Path, scores: tuple[np.nda
         "substitute_token": substitute_token(tokenizer),
         "word_prefix": word_prefix(tokenizer),
         # nats; of [previous, next], of the first and of the last tag, with what BIO forbids
-        "crf": {"transitions": transitions.tolist(), "starts": starts.tolist(), "ends": ends.tolist()},
+        "crf": {name: values.tolist() for name, values in scores._asdict().items()},
     }
     (folder / TAGGER_FILE).write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for name, text in flatten(Path(__file__).with_name("onnx_predictor.py")).items():

@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from ..modeling_bga.span_probabilities import CrfScores, Span, span_log_probabilities
+from .entity_scores import EntityScorer
 from .text_windows import TaggedText, collect_tags, make_batches, make_windows
 from .word_encoding import group_by_word, readable
 from .word_splitting import as_sentences
@@ -113,9 +115,10 @@ class OnnxPredictor:
         Returns
         -------
         list of dict, or list of list of dict
-            For each text its entities in order: "entity_group", "score" (mean over the words of the probability of
-            their tag), "word", "start" and "end", where ``text[start:end] == word``; and "start_word" and "end_word" if
-            words were given, whose text is ``" ".join(words)``. A list of entities for a single text.
+            For each text its entities in order: "entity_group", "score" (probability that exactly these words are an
+            entity of this type, as the pipeline's), "word", "start" and "end", where ``text[start:end] == word``; and
+            "start_word" and "end_word" if words were given, whose text is ``" ".join(words)``. A list of entities for a
+            single text.
 
         Raises
         ------
@@ -153,45 +156,13 @@ class OnnxPredictor:
         emissions, predictions = self.session.run(["emissions", "predictions"], feed)
         return emissions, predictions
 
-    def marginals(self, emissions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Compute the CRF's posterior probabilities of tags.
-
-        Parameters
-        ----------
-        emissions : numpy.ndarray of shape (batch, length, tags)
-            Emissions of texts that are padded on the right.
-        lengths : numpy.ndarray of shape (batch,)
-            Tokens that aren't padding, at least one a text.
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (batch, length, tags)
-            ``P(tag of token i | text)``; what stands at padding means nothing.
-        """
-        transitions, starts, ends = (
-            np.asarray(self.settings["crf"][name], dtype=np.float64) for name in ("transitions", "starts", "ends")
-        )
-        emissions = emissions.astype(np.float64)
-        forward, backward = np.empty_like(emissions), np.empty_like(emissions)
-        length = emissions.shape[1]
-        forward[:, 0] = starts + emissions[:, 0]
-        for t in range(1, length):
-            # (batch, previous, 1) + (previous, next) -> (batch, next)
-            forward[:, t] = _log_sum_exp(forward[:, t - 1, :, None] + transitions, 1) + emissions[:, t]
-        backward[:, -1] = ends
-        for t in range(length - 2, -1, -1):
-            # (batch, 1, next) + (previous, next) -> (batch, previous)
-            after = _log_sum_exp((backward[:, t + 1] + emissions[:, t + 1])[:, None] + transitions, 2)
-            backward[:, t] = np.where((t + 1 < lengths)[:, None], after, ends)
-        joint = forward + backward
-        return np.exp(joint - _log_sum_exp(joint, 2)[:, :, None])
-
     def _tag(self, texts: list[TaggedText], batch_size: int, max_length: int | None, stride: int | None) -> None:
         settings = self.settings
         limit = settings["max_length"]
         if max_length is not None and max_length > limit:
             raise ValueError(f"Expected max_length of at most {limit}, which the text encoder takes, got {max_length}.")
         special = settings["special_tokens"]["before"], settings["special_tokens"]["behind"]
+        scorer = EntityScorer(texts, self._span_probabilities)
         windows = make_windows(texts, self._encode(texts), special, max_length or limit, stride)
         for batch in make_batches(windows, batch_size):
             lengths = np.array([len(window.ids) for window in batch])
@@ -201,9 +172,16 @@ class OnnxPredictor:
                 input_ids[row, : len(window.ids)] = window.ids
             emissions, predictions = self.run(input_ids, attention_mask)
             chosen = predictions.clip(min=0)  # -100 at padding, which is never read
-            scores = np.take_along_axis(self.marginals(emissions, lengths), chosen[:, :, None], axis=2)[:, :, 0]
             tags = [[self._labels[tag] for tag in row] for row in chosen.tolist()]
-            collect_tags(batch, texts, tags, scores.tolist(), [0] * len(batch))
+            collect_tags(batch, texts, tags, [0] * len(batch))
+            scorer.add(batch, emissions, attention_mask.astype(bool))
+        scorer.finish()
+
+    def _span_probabilities(
+        self, emissions: np.ndarray, mask: np.ndarray, read: np.ndarray, spans: list[Span]
+    ) -> np.ndarray:
+        scores = CrfScores(**{name: np.asarray(values) for name, values in self.settings["crf"].items()})
+        return np.exp(span_log_probabilities(emissions, mask, read, spans, self._labels, scores))
 
     def _encode(self, texts: Sequence[TaggedText]) -> list[list[list[int]]]:
         """Encode each word of each text, without special tokens."""
@@ -217,11 +195,6 @@ class OnnxPredictor:
             group_by_word(text.words, encoding.ids, encoding.word_ids, substitute)
             for text, encoding in zip(texts, encodings, strict=True)
         ]
-
-
-def _log_sum_exp(scores: np.ndarray, axis: int) -> np.ndarray:
-    most = scores.max(axis=axis, keepdims=True)
-    return np.log(np.exp(scores - most).sum(axis=axis)) + most.squeeze(axis)
 
 
 def _as_dict(entity: Any, words_given: bool) -> dict[str, Any]:

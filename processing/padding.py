@@ -5,7 +5,7 @@ from typing import Any
 
 
 # What fills a row behind its end, by column. `input_ids` and `token_type_ids` depend on the tokenizer.
-PADDING_VALUES: dict[str, int] = {"attention_mask": 0, "labels": -100, "word_start_mask": 0}
+PADDING_VALUES: dict[str, int] = {"attention_mask": 0, "labels": -100, "word_start_mask": 0, "target_mask": 0}
 
 
 def padded_length(longest: int, multiple: int | None = None) -> int:

@@ -118,9 +118,10 @@ class BgaMnerPipeline(Pipeline):
             The entities of a text in order, each a dict:
 
             - ``entity_group``: its type.
-            - ``score``: ``(p_1 + ... + p_n) / n`` over its n words, ``p_i`` being the CRF's posterior marginal of the
-              tag of word i (of its first token), in [0, 1]. The best path decides on the tags, the marginals say how
-              sure they are; the whole span is right with at most the least ``p_i``.
+            - ``score``: probability, under the CRF, that exactly these words are an entity of this type, in [0, 1]:
+              it begins here, holds all of them and goes no further. (The stock ``token-classification`` pipeline's is
+              the mean of its words' tag probabilities, as a rule a higher number: a tag is more easily right than an
+              entity.)
             - ``word``, ``start``, ``end``: ``text[start:end] == word``. If words were given, the text is
               ``" ".join(words)``.
             - ``start_word``, ``end_word``, if words were given: ``words[start_word:end_word]`` are its words.

@@ -32,7 +32,8 @@ def predict(
         Called with ``input_ids``, ``attention_mask``, ``token_type_ids`` where the tokenizer has them, and
         ``pixel_values`` and ``picture_mask`` where it reads pictures. Its output has ``predictions``, int64 (B, L),
         and ``logits``, (B, L, T), whose softmax gives the probabilities of the tags; its ``config.id2label`` names
-        them. It runs in eval mode without gradients; afterwards every part is back in the mode it was in.
+        them. Its ``span_probabilities`` score entities; without such a method tags count as independent of each other.
+        It runs in eval mode without gradients; afterwards every part is back in the mode it was in.
     processor : BgaMnerProcessor
         The model's processor.
     text : str, sequence of str or sequence of sequences of str
@@ -58,9 +59,9 @@ def predict(
     Returns
     -------
     list of dict, or list of list of dict
-        For each text its entities in order: "label", "score" (mean over the words of the probability of their tag),
-        "word", "start" and "end", where ``text[start:end] == word``. If words were given, places are those in
-        ``" ".join(words)``. A list of entities for a single text, a list of such lists otherwise.
+        For each text its entities in order: "label", "score" (probability that exactly these words are an entity of
+        this type), "word", "start" and "end", where ``text[start:end] == word``. If words were given, places are those
+        in ``" ".join(words)``. A list of entities for a single text, a list of such lists otherwise.
 
     Raises
     ------

@@ -15,6 +15,7 @@ from .padding import column_padding, pad_rows, padded_length
 from .pictures import BadPictureError, as_picture_list, limit_aspect_ratio, load_picture, stack_pictures
 from .square_pictures import squaring_processor
 from .tag_scheme import check_label2id, spans_from_tags
+from .target_marking import mark_targets, marked_words
 from .vision_states import VISION_STATES, read_vision_states
 from .word_encoding import check_tokenizer, default_max_length, encode_words, special_tokens
 from .word_splitting import as_sentences
@@ -117,6 +118,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         images: Any = None,
         word_labels: Sequence[Any] | None = None,
         *,
+        targets: Sequence[Sequence[int] | None] | None = None,
         is_split_into_words: bool | None = None,
         on_bad_image: str = "missing",
         on_long_text: str = "truncate",
@@ -140,6 +142,9 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             One item a text; whatever `pictures.load_picture` takes.
         word_labels : sequence or None
             One item a text: None, or a list with one label a word: a tag, an id, or None or -100 for unknown.
+        targets : sequence of ((int, int) or None) or None
+            One item a text: what it is asked about, as places of the first and behind the last character, or of words
+            if words are given; see `mark_target`. For sequence classification.
         is_split_into_words : bool or None
             True says that a list of strings holds the words of one text. None looks at the type.
         on_bad_image : {"missing", "raise"}
@@ -169,6 +174,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             input_ids, attention_mask and, with some tokenizers, token_type_ids : int64, (B, L).
             labels : int64, (B, L), if `word_labels` is given; -100 where unknown and on padding.
             word_start_mask : bool, (B, L), if asked for.
+            target_mask : bool, (B, L), if `targets` is given: which tokens are the target's.
             picture_mask : bool, (B,), if `images` is given: which texts have a picture.
             pixel_values : float32, (B, 3, H, W), if any text has a picture; zeros where there is none.
 
@@ -191,6 +197,12 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             )
             return BatchFeature(stack_pictures(pictures), tensor_type=return_tensors)
 
+        if targets is not None:
+            if word_labels is not None:
+                raise ValueError(
+                    "Expected either `word_labels` or `targets`, got both. Labels of a target are one a text."
+                )
+            text = mark_targets(text, targets, is_split_into_words)
         sentences, single, are_words = as_sentences(text, is_split_into_words)
         if word_labels is not None:
             if not are_words:
@@ -205,7 +217,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
                     "for a text without a picture."
                 )
 
-        columns = self._encode_text(sentences, word_labels, max_length, on_long_text, truncation)
+        columns = self._encode_text(sentences, word_labels, max_length, on_long_text, truncation, targets)
         data: dict[str, Any] = dict(self._pad(columns, padding, max_length, pad_to_multiple_of, return_tensors))
         if not return_word_ids:
             data.pop("word_ids")
@@ -240,7 +252,9 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         ----------
         batch : mapping of str to sequence
             Columns ``tokens`` (lists of words) or ``text`` (strings); optionally ``ner_tags`` (lists of tags, None
-            allowed for a row or a word) and ``image``. Other columns are ignored, and so is ``image`` if the
+            allowed for a row or a word) and ``image``. For sequence classification, without ``ner_tags``: ``label`` (a
+            number or a list of numbers, None where unknown) and ``target`` (pairs of places, as `targets` of a call, or
+            None). Other columns are ignored, and so is ``image`` if the
             processor has no image processor, or if there are ``vision_states``, as `cache_vision_states` adds them.
         max_length, on_bad_image, on_long_text
             As for a call of the processor.
@@ -249,7 +263,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         -------
         dict of str to list
             Unpadded input_ids, attention_mask, word_start_mask, and token_type_ids where the tokenizer gives them;
-            labels if there are tags; pixel_values, each a float32 array (3, H, W) or None, if there are pictures, or
+            labels if there are tags; label and target_mask, and no word_start_mask, if there are labels or targets of
+            whole texts; pixel_values, each a float32 array (3, H, W) or None, if there are pictures, or
             vision_states, each a float32 array (stages + 1, vision tokens, vision width) or None.
 
         Raises
@@ -265,9 +280,17 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             )
         if name == "text" and batch.get("ner_tags") is not None:
             raise ValueError("Expected a column 'tokens' with lists of words, since 'ner_tags' is there, got 'text'.")
-        sentences, _, _ = as_sentences(list(batch[name]), True if name == "tokens" else None, batched=True)
-        encoded = self._encode_text(sentences, batch.get("ner_tags"), max_length, on_long_text, True)
+        texts, targets = list(batch[name]), None
+        if batch.get("ner_tags") is None and batch.get("target") is not None:
+            targets = list(batch["target"])
+            texts = mark_targets(texts, targets, None)
+        sentences, _, _ = as_sentences(texts, True if name == "tokens" else None, batched=True)
+        encoded = self._encode_text(sentences, batch.get("ner_tags"), max_length, on_long_text, True, targets)
         encoded.pop("word_ids")
+        if batch.get("ner_tags") is None and batch.get("label") is not None:
+            encoded["label"] = list(batch["label"])
+        if {"label", "target_mask"} & encoded.keys():
+            encoded.pop("word_start_mask")  # which only a tagger reads
         if batch.get(VISION_STATES) is not None:
             encoded[VISION_STATES] = [None if row is None else read_vision_states(row) for row in batch[VISION_STATES]]
         elif batch.get("image") is not None and self.image_processor is not None:
@@ -343,8 +366,9 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         max_length: int | None,
         on_long_text: str,
         truncation: bool,
+        targets: Sequence[Any] | None = None,
     ) -> dict[str, list[Any]]:
-        """Encode texts without padding: one list a column, one list a text in it."""
+        """Encode texts without padding: one list a column, one list a text in it. Targets are marked already."""
         if on_long_text not in ("truncate", "raise"):
             raise ValueError(f"Expected on_long_text 'truncate' or 'raise', got {on_long_text!r}.")
         tags = None if word_labels is None else read_word_labels(word_labels, sentences, self.label2id)
@@ -359,12 +383,23 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         pieces = self.encode_words(sentences)
         if truncation:
             pieces = self._shorten(pieces, tags, room, on_long_text)
+        asked = (
+            None
+            if targets is None
+            else [
+                range(0) if target is None else marked_words(words)
+                for words, target in zip(sentences, targets, strict=True)
+            ]
+        )
+        if asked is not None:
+            _warn_of_lost_targets(asked, pieces)
         columns: dict[str, list[Any]] = {
             name: [] for name in ("input_ids", "attention_mask", "word_ids", "word_start_mask")
         }
         with_types = "token_type_ids" in self.tokenizer.model_input_names
         columns.update({"token_type_ids": []} if with_types else {})
         columns.update({} if tags is None else {"labels": []})
+        columns.update({} if asked is None else {"target_mask": []})
         for index, words in enumerate(pieces):
             ids = before + [token for word in words for token in word] + behind
             owners = [number for number, word in enumerate(words) for _ in word]
@@ -375,6 +410,9 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             columns["word_start_mask"].append([False] * len(before) + starts + [False] * len(behind))
             if with_types:
                 columns["token_type_ids"].append([0] * len(ids))
+            if asked is not None:
+                hit = [owner in asked[index] for owner in owners]
+                columns["target_mask"].append([False] * len(before) + hit + [False] * len(behind))
             if tags is not None:
                 columns["labels"].append(
                     align_tags(
@@ -447,6 +485,17 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         else:
             raise ValueError(f"Expected padding True, False, 'longest', 'max_length' or 'do_not_pad', got {padding!r}.")
         length = padded_length(length, multiple)
-        values: dict[str, Any] = {**column_padding(self.tokenizer), "word_ids": None, "word_start_mask": False}
+        values: dict[str, Any] = {**column_padding(self.tokenizer), "word_ids": None}
+        values |= {"word_start_mask": False, "target_mask": False}
         side = self.tokenizer.padding_side
         return {name: pad_rows(rows, length, values[name], side) for name, rows in columns.items()}
+
+
+def _warn_of_lost_targets(asked: Sequence[range], pieces: Sequence[Sequence[Any]]) -> None:
+    lost = sum(target.stop > len(words) for target, words in zip(asked, pieces, strict=True))
+    if lost:
+        warnings.warn(
+            f"{lost} of {len(pieces)} texts were cut before the end of their target, so that the model doesn't see "
+            "what it is asked about. Raise max_length, or shorten the texts around their targets.",
+            stacklevel=4,
+        )

@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers.utils.logging import tqdm
 
 from ..modeling_bga.encoders import longest_text
+from ..modeling_bga.span_probabilities import CrfScores, Span, span_log_probabilities
+from .entity_scores import EntityScorer, SpanProbabilities
 from .evaluation_mode import evaluating
 from .padding import column_padding, pad_rows
 from .pictures import stack_pictures
@@ -45,7 +48,7 @@ def tag_texts(
     visual_source: str | None = None,
     show_progress: bool = False,
 ) -> None:
-    """Tag texts: fill in their `tags` and `scores`.
+    """Tag texts: fill in their `tags`, and the `scores` of the entities in them.
 
     Parameters
     ----------
@@ -82,6 +85,7 @@ def tag_texts(
     id2label = {int(number): str(label) for number, label in model.config.id2label.items()}
     options = {} if visual_source is None else {"visual_source": visual_source}
     with_pictures = reads_pictures(model, visual_source)
+    scorer = EntityScorer(texts, _span_probabilities(model, [id2label[number] for number in sorted(id2label)]))
     with evaluating(model):
         device = _device_of(model)
         for batch in _with_progress(batches, show_progress):
@@ -90,6 +94,8 @@ def tag_texts(
                 inputs |= _encode_pictures(processor, texts, batch, on_bad_image)
             output = model(**{name: tensor.to(device) for name, tensor in inputs.items()}, **options)
             _collect(output, batch, texts, inputs["attention_mask"], id2label)
+            scorer.add(batch, _tag_scores(output), inputs["attention_mask"].numpy().astype(bool))
+        scorer.finish()
 
 
 def _make_inputs(processor: Any, batch: list[Window]) -> dict[str, torch.Tensor]:
@@ -133,16 +139,32 @@ def _collect(
     id2label: Mapping[int, str],
 ) -> None:
     """Take each word's tag from the window where it has the most context."""
-    # (W, L, T): probabilities of the tags
-    probabilities = output.logits.float().softmax(dim=-1).cpu()
     predictions = getattr(output, "predictions", None)
     # (W, L, T) -> (W, L), for models without a best path
-    predictions = probabilities.argmax(dim=-1) if predictions is None else predictions.cpu()
-    # (W, L): probability of the predicted tag; what is predicted for padding, -100, is never read
-    scores = probabilities.gather(-1, predictions.clamp(min=0)[..., None]).squeeze(-1).tolist()
+    predictions = output.logits.argmax(dim=-1) if predictions is None else predictions
     tags = [[id2label.get(tag, "") for tag in row] for row in predictions.tolist()]
     # (W, L) -> (W,): tokens of padding in front
-    collect_tags(batch, texts, tags, scores, attention_mask.argmax(dim=-1).tolist())
+    collect_tags(batch, texts, tags, attention_mask.argmax(dim=-1).tolist())
+
+
+def _tag_scores(output: Any) -> np.ndarray:
+    """Return what the CRF adds its scores to, or log probabilities where there is no CRF: (W, L, T)."""
+    scores = getattr(output, "emissions", None)
+    return (output.logits if scores is None else scores).float().cpu().numpy()
+
+
+def _span_probabilities(model: Any, labels: list[str]) -> SpanProbabilities:
+    """Return the model's own probabilities of spans, or, without a CRF, those of tags that are independent."""
+    own: Any = getattr(model, "span_probabilities", None)
+
+    def with_crf(emissions: np.ndarray, mask: np.ndarray, read: np.ndarray, spans: list[Span]) -> np.ndarray:
+        return own(torch.from_numpy(emissions), torch.from_numpy(mask), spans, torch.from_numpy(read)).numpy()
+
+    def without(emissions: np.ndarray, mask: np.ndarray, read: np.ndarray, spans: list[Span]) -> np.ndarray:
+        scores = CrfScores.independent(len(labels))
+        return np.exp(span_log_probabilities(emissions, mask, read, spans, labels, scores))
+
+    return without if own is None else with_crf
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -19,9 +19,7 @@ class Entity(NamedTuple):
     label : str
         Its type.
     score : float
-        Mean over its words of the probability of their tag. These are the CRF's posterior marginals where the model
-        has a CRF: ``score = (p_1 + ... + p_n) / n``, ``p_i = P(tag of word i | text)``, and a word's tag is that of
-        its first token. It isn't the probability that the whole span is right, which is at most the least ``p_i``.
+        Probability that exactly these words are an entity of this type; see `span_probabilities`.
     word : str
         What stands in the text: ``text[start:end]``.
     start, end : int
@@ -41,7 +39,7 @@ class Entity(NamedTuple):
 
 @dataclass
 class TaggedText:
-    """A text, its words with their places, and what `tag_texts` found: a tag and its probability for each word."""
+    """A text, its words with their places, and what was found: a tag for each word, a score for each entity."""
 
     content: str
     words: list[str]
@@ -76,9 +74,8 @@ class TaggedText:
     def entities(self) -> list[Entity]:
         """Read the entities off the tags, in order."""
         found = []
-        for label, first, behind in spans_from_tags(self.tags):
+        for (label, first, behind), score in zip(spans_from_tags(self.tags), self.scores, strict=True):
             start, end = self.places[first][0], self.places[behind - 1][1]
-            score = sum(self.scores[first:behind]) / (behind - first)
             found.append(Entity(label, score, self.content[start:end], start, end, first, behind))
         return found
 
@@ -101,7 +98,7 @@ def make_windows(
     max_length: int,
     stride: int | None = None,
 ) -> list[Window]:
-    """Cut texts into windows, and clear their tags.
+    """Cut texts into windows, and clear their tags and scores.
 
     Parameters
     ----------
@@ -137,7 +134,7 @@ def make_windows(
     for number, words in enumerate(pieces):
         count = len(words)
         texts[number].tags = ["O"] * count
-        texts[number].scores = [0.0] * count
+        texts[number].scores = []
         texts[number].context = [-1.0] * count
         # The first token of a word holds its tag, so a word longer than a window loses nothing that is read.
         words = [piece[:room] for piece in words]
@@ -209,7 +206,6 @@ def collect_tags(
     batch: Sequence[Window],
     texts: Sequence[TaggedText],
     tags: Sequence[Sequence[str]],
-    scores: Sequence[Sequence[float]],
     offsets: Sequence[int],
 ) -> None:
     """Give each word the tag that its first token has in the window where it has the most context.
@@ -219,9 +215,9 @@ def collect_tags(
     batch : sequence of Window
         Windows.
     texts : sequence of TaggedText
-        All texts; their `tags` and `scores` are filled in.
-    tags, scores : sequence of sequences of str, of float
-        Tag of each token of each window, and its probability.
+        All texts; their `tags` are filled in.
+    tags : sequence of sequences of str
+        Tag of each token of each window.
     offsets : sequence of int
         Tokens of padding in front of each window.
     """
@@ -238,7 +234,6 @@ def collect_tags(
             token = offsets[row] + first
             text.context[word] = context
             text.tags[word] = tags[row][token]
-            text.scores[word] = scores[row][token]
 
 
 __all__ = ["Entity", "TaggedText", "Window", "collect_tags", "make_batches", "make_windows"]

@@ -116,7 +116,7 @@ def build_page(annotate: Pipeline, name: str) -> gr.Blocks:
         table = gr.Dataframe(
             headers=["entity", "type", "score", "start", "end"],
             datatype=["str", "str", "number", "number", "number"],
-            label="Scores are means of the CRF's marginals; start and end are places of characters",
+            label="A score says how likely exactly this span is such an entity; start and end are places of characters",
             interactive=False,
         )
         note = gr.Markdown(NO_PICTURE)

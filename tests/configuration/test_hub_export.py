@@ -39,7 +39,8 @@ def test_configuration_model_and_processor_each_carry_all_code(make_config, make
         assert python_files(tmp_path / str(number)) == set(code_files())
         name = "processor_config.json" if saved is processor else "config.json"
         auto_map = json.loads((tmp_path / str(number) / name).read_text())["auto_map"]
-        assert set(auto_map) == {"AutoConfig", "AutoModel", "AutoModelForTokenClassification", "AutoProcessor"}
+        heads = {"AutoModelForSequenceClassification", "AutoModelForTokenClassification"}
+        assert set(auto_map) == {"AutoConfig", "AutoModel", "AutoProcessor", *heads}
         for reference in auto_map.values():
             module, loaded = reference.split(".")
             assert f"class {loaded}(" in code_files()[f"{module}.py"]

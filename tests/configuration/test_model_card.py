@@ -224,6 +224,24 @@ def test_a_base_model_has_no_tagger_s_card(make_model, tmp_path):
     assert isinstance(BgaMnerModel.from_pretrained(tmp_path), BgaMnerModel)
 
 
+def test_a_classifier_s_card_tells_labels_and_accuracy(make_config):
+    config = make_config(id2label={0: "negative", 1: "positive"}, architectures=["BgaMnerForSequenceClassification"])
+    card = build_model_card(config)
+    assert "This model classifies text (negative, positive)." in card
+    assert "AutoModelForSequenceClassification.from_pretrained" in card
+    assert "named-entity-recognition" not in card
+    assert "How well it does has not been recorded" in card
+    config.training_summary = {"scores": {"test": {"accuracy": 0.875}}, "trained_with_pictures": True}
+    card = build_model_card(config)
+    assert "**Accuracy 0.875** on test." in card
+    assert "| test | 0.875 |" in card
+    for word in ("F1", "entit", "person"):
+        assert word not in card.replace("bga-mner", "")
+    (result,) = ModelCard(card).data.eval_results
+    assert (result.task_type, result.metric_type, result.metric_value) == ("text-classification", "accuracy", 0.875)
+    assert ModelCard(card).data.metrics == ["accuracy"]
+
+
 def test_loading_and_saving_keeps_the_card(make_model, tmp_path):
     card = save(make_model(), tmp_path / "first", SUMMARY)
     program = (

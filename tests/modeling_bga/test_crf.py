@@ -161,6 +161,16 @@ def test_decode(constrained: bool) -> None:
                 assert found == best.item()
 
 
+def test_decode_of_more_sentences_than_are_added_up_at_once() -> None:
+    # scores of 42 x 2 x 42 a sentence: the 20 sentences come in blocks of 9, 9 and 2
+    crf = make_crf(num_tags=41)
+    emissions, mask = torch.randn(20, 6, 41, dtype=torch.float64), torch.ones(20, 6, dtype=torch.bool)
+    mask[::3, 4:] = False
+    together = crf.decode(emissions, mask)
+    for row in range(20):
+        assert torch.equal(together[row : row + 1], crf.decode(emissions[row : row + 1], mask[row : row + 1]))
+
+
 def test_decode_among_equal_scores_gives_one_of_the_best() -> None:
     crf = make_crf()
     for parameter in crf.parameters():

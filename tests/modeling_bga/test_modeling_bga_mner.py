@@ -148,7 +148,7 @@ def test_entity_replacement_hides_entities_and_shows_the_picture(make_model, mak
     model = without_dropout(open_gates(make_model(entity_replacement_probability=1.0, **noiseless)).train())
     batch = make_batch()
     batch["labels"][2] = -100
-    arguments = (batch["input_ids"], batch["labels"], True, torch.tensor([True, False, True]))
+    arguments = (batch["input_ids"], batch["labels"] > 0, True, torch.tensor([True, False, True]))
     drawn = [replace_entities(model.config, *arguments) for _ in range(20)]
     assert all(replaced.chosen.tolist() == [True, False, False] for replaced in drawn)
     ids = torch.stack([replaced.input_ids for replaced in drawn])
@@ -585,3 +585,31 @@ def test_resized_token_embeddings(make_model, make_batch):
     model.resize_token_embeddings(80)
     assert model.config.text_config.vocab_size == 80
     assert torch.equal(model(**batch).logits, before)
+
+
+def test_drawn_stages_have_the_mean_loss_of_all_stages(make_model, make_batch):
+    # nothing is random but the draw
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    options = {"use_context_sampler": False, "generator_dropout": 0.0, "text_options": still, "vision_options": still}
+    model = make_model(loss_stages="drawn", **options).bga_mner.train()
+    batch = make_batch((9, 6))
+    del batch["labels"]
+    found = {}
+    for _ in range(40):
+        output = model(**batch)
+        assert len(output.generated_text) == 1, "one stage a pair"
+        assert len(output.generated_vision) == 2, "the text reads what each stage generates"
+        found[round(output.cycle_loss.item(), 6)] = torch.stack([output.reconstruction_loss, output.cycle_loss])
+    assert len(found) == 4, "two pairs, each at one of two stages"
+    model.config.loss_stages = "all"
+    whole = model(**batch)
+    assert len(whole.generated_text) == 2
+    expected = torch.stack([whole.reconstruction_loss, whole.cycle_loss])
+    torch.testing.assert_close(torch.stack(list(found.values())).mean(0), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_no_stage_is_drawn_in_evaluation_nor_where_pictures_read_generated_text(make_model, make_batch):
+    batch = make_batch()
+    assert len(make_model(loss_stages="drawn", num_bga_layers=2)(**batch).generated_text) == 2
+    both = make_model(loss_stages="drawn", num_bga_layers=2, hybrid_attention="both").train()
+    assert len(both(**batch).generated_text) == 2

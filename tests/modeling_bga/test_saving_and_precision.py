@@ -230,3 +230,9 @@ def test_defaults_build():
     with torch.device("meta"):
         model = BgaMnerForTokenClassification(config)
     assert sum(parameter.numel() for parameter in model.parameters()) > 190e6
+
+
+@pytest.mark.parametrize("options", [{}, {"hybrid_attention": "both"}, {"sampler_reads_match": True}])
+def test_no_parameter_is_a_scalar(make_model, options):
+    # FSDP can't split those, and refuses the whole model
+    assert all(parameter.ndim > 0 for parameter in make_model(**options).parameters())

@@ -21,6 +21,7 @@ from transformers import (
 
 from bga_mner import write_conll
 from bga_mner.processing.generated_corpus import build_tokenizer, concept_pictures, generate_corpus
+from bga_mner.processing.generated_sentiment import generate_sentiment_corpus
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +56,18 @@ def workplace(tmp_path_factory) -> Path:
             path = folder / "pictures" / f"{row['id']}.png"
             path.write_bytes(row["image"]["bytes"])
             file.write(json.dumps({"text": " ".join(row["tokens"]), "image": f"pictures/{path.name}"}) + "\n")
+    opinions = generate_sentiment_corpus(
+        names_per_sentiment=2, train_labelled=12, train_unlabelled=12, test_sentences=3
+    )
+    with (folder / "opinions.jsonl").open("w") as file:
+        for row in opinions.train:
+            path = folder / "pictures" / f"{row['id']}.png"
+            path.write_bytes(row["image"]["bytes"])
+            first, behind = row["target"]
+            start = len(" ".join([*row["tokens"][:first], ""]))
+            target = [start, start + len(" ".join(row["tokens"][first:behind]))]
+            values = {"text": " ".join(row["tokens"]), "target": target, "label": row["label"]}
+            file.write(json.dumps(values | {"image": f"pictures/{path.name}"}) + "\n")
     return folder
 
 
@@ -67,9 +80,10 @@ def run(workplace: Path, command: list[str]) -> str:
 
 def test_the_python_examples_run_in_order(workplace):
     examples = [example for example in blocks("python") if "trust_remote_code" not in example]
-    assert len(examples) == 5
+    assert len(examples) == 6
     run(workplace, [sys.executable, "-c", "\n".join(examples)])
     assert (workplace / "outputs" / "mner" / "model.safetensors").exists()
+    assert "text-classification" in (workplace / "outputs" / "sentiment" / "README.md").read_text(encoding="utf-8")
     card = (workplace / "outputs" / "mner" / "README.md").read_text(encoding="utf-8")
     assert "## Evaluation" in card
     assert "| train | `train.txt` |" in card
@@ -89,6 +103,14 @@ def fine_tuned(workplace) -> Path:
 
 def test_the_fine_tuning_command_runs(fine_tuned):
     assert (fine_tuned / "predictions.conll").exists()
+
+
+def test_the_loop_s_command_runs(workplace):
+    (command,) = [block for block in blocks("bash") if "run_mner_no_trainer.py" in block]
+    words = shlex.split(command.replace("\\\n", " "))
+    words[:2] = [sys.executable, str(ROOT / words[1])]
+    run(workplace, [*words, "--max_steps", "3", "--use_cpu", "true"])
+    assert (workplace / "outputs" / "loop" / "model.safetensors").exists()
 
 
 def test_the_hub_section_runs(workplace, fine_tuned, loopback_hub, bare_python, run_python, tmp_path):
@@ -116,6 +138,17 @@ def test_the_commands_that_serve_without_torch_run(workplace, fine_tuned):
         run(workplace, words)
     annotate[0] = sys.executable
     assert json.loads(run(workplace, annotate))["text"] == annotate[-1]
+
+
+def test_the_annotation_command_runs(workplace, fine_tuned):
+    (command,) = [block for block in blocks("bash") if "annotate.py" in block]
+    words = shlex.split(command)
+    words[:2] = [sys.executable, str(ROOT / words[1])]
+    words[words.index("outputs/mner")] = str(fine_tuned)
+    (workplace / "texts").mkdir()
+    (workplace / "texts" / "a.jsonl").write_text('{"id": "x", "text": "Kawhi wins"}\n')
+    assert "1  rows" in run(workplace, words)
+    assert (workplace / "outputs" / "annotated" / "entities" / "part-00000000.parquet").exists()
 
 
 def test_the_robustness_command_runs(workplace, fine_tuned):

@@ -86,3 +86,18 @@ def test_tokenizer_without_padding_is_refused(tokenizers):
     tokenizer.pad_token = None
     with pytest.raises(ValueError, match=r"Set tokenizer\.pad_token"):
         DataCollatorForMner(BgaMnerProcessor(None, tokenizer))([{"input_ids": [1]}])
+
+
+def test_every_batch_has_the_same_keys_where_processes_share_a_model(bert_processor):
+    collate = DataCollatorForMner(bert_processor, picture_shape=(3, 4, 4))
+    batch = collate([{"input_ids": [2, 5, 3], "pixel_values": None}, {"input_ids": [2, 3], "pixel_values": None}])
+    assert batch["pixel_values"].shape == (2, 3, 4, 4)
+    assert not batch["pixel_values"].any()
+    assert batch["picture_mask"].tolist() == [False, False]
+    assert batch["labels"].tolist() == [[-100] * 3] * 2
+    # without a column of pictures there are none, and those that are there stay
+    assert "pixel_values" not in collate([{"input_ids": [2, 3]}])
+    one = collate([{"input_ids": [2, 3], "pixel_values": np.ones((3, 4, 4)), "labels": [0, -100]}])
+    assert one["pixel_values"].all()
+    assert one["labels"].tolist() == [[0, -100]]
+    assert "pixel_values" not in DataCollatorForMner(bert_processor)([{"input_ids": [2], "pixel_values": None}])

@@ -9,14 +9,13 @@ import shutil
 import sys
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from transformers import pipeline, set_seed
 
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerProcessor, OnnxPredictor, export_onnx
 from bga_mner.processing import onnx_predictor
-from bga_mner.processing.onnx_export import _crf_scores, _write_tagger
+from bga_mner.processing.onnx_export import _write_tagger
 
 
 TEXTS = [
@@ -77,7 +76,7 @@ def exported(model, tokenizers, tmp_path_factory):
 def folder(exported, model, tokenizer, tmp_path):
     """Return the exported folder with another tokenizer; the graph stays, and so do its inputs."""
     folder = shutil.copytree(exported, tmp_path / "onnx")
-    _write_tagger(model, BgaMnerProcessor(None, tokenizer, model.config.label2id), folder, _crf_scores(model.crf))
+    _write_tagger(model, BgaMnerProcessor(None, tokenizer, model.config.label2id), folder, model.crf.numpy_scores())
     settings = json.loads((folder / "tagger.json").read_text(encoding="utf-8"))
     (folder / "tagger.json").write_text(json.dumps(settings | {"takes_token_type_ids": True}), encoding="utf-8")
     return folder
@@ -112,15 +111,6 @@ def test_one_text_many_texts_and_windows(exported):
     assert annotate("") == []
     windows = annotate(TEXTS[5], max_length=16, stride=3)
     assert all(one["end"] <= two["start"] for one, two in pairwise(windows))
-
-
-def test_marginals_are_those_of_the_crf(exported, model):
-    annotate = OnnxPredictor(exported, threads=1)
-    lengths = np.array([7, 1, 4])
-    emissions = 5 * np.random.default_rng(0).standard_normal((3, 7, 5)).astype(np.float32)
-    attended = np.arange(7) < lengths[:, None]
-    expected = model.crf.log_marginals(torch.from_numpy(emissions), torch.from_numpy(attended)).exp().numpy()
-    assert np.abs(annotate.marginals(emissions, lengths) - expected)[attended].max() < 1e-6
 
 
 def test_says_what_to_mend(exported, tmp_path):

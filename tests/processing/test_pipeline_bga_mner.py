@@ -106,21 +106,37 @@ def test_finds_what_predict_finds(pipe, parts):
     assert pipe([]) == []
 
 
-def test_scores_are_means_of_the_marginals_of_the_best_path(pipe, parts):
+def test_scores_are_the_probabilities_of_exactly_these_entities(pipe, parts):
     model, processor = parts
     words = [word for word, _, _ in split_words(TEXTS[0])]
     batch = processor([words], return_tensors="pt", return_word_start_mask=True)
     starts = batch.pop("word_start_mask")[0]
     with torch.no_grad():
         output = model(**batch)
-        marginals = model.crf.log_marginals(output.emissions, batch["attention_mask"].bool()).exp()[0, starts]
-    path = output.predictions[0, starts]
-    tags = [model.config.id2label[int(tag)] for tag in path]
-    of_words = marginals.gather(1, path[:, None]).squeeze(1).tolist()
-    expected = [sum(of_words[first:behind]) / (behind - first) for _, first, behind in spans_from_tags(tags)]
+    tags = [model.config.id2label[int(tag)] for tag in output.predictions[0, starts]]
+    places = starts.nonzero().flatten().tolist()
+    # behind the last piece of its last word
+    spans = [
+        (0, label, places[first], [*places, len(starts) - 1][behind]) for label, first, behind in spans_from_tags(tags)
+    ]
+    expected = model.span_probabilities(output.emissions, batch["attention_mask"], spans, starts[None]).tolist()
     assert expected
     assert scores([pipe(TEXTS[0])]) == pytest.approx(expected, rel=1e-5)
-    assert all(0 <= score <= 1 for score in expected)
+    # the slow way: all paths that the CRF can take in which the tags of these words are known, and of none other
+    ids, mask = model.config.label2id, batch["attention_mask"].bool()
+    for (_, label, first, behind), score in zip(spans, expected, strict=True):
+        known = torch.full_like(batch["input_ids"], -100)
+        known[0, [place for place in places if first <= place < behind]] = ids[f"I-{label}"]
+        known[0, first] = ids[f"B-{label}"]
+        goes_on = known.clone()
+        after = [place for place in places if place >= behind][:1]
+        goes_on[0, after] = ids[f"I-{label}"]
+        emissions = output.emissions.double()
+        whole = (-model.crf(emissions, known, mask)).exp().item()
+        longer = (-model.crf(emissions, goes_on, mask)).exp().item() if after else 0.0
+        # words that begin with "I-" add a little, behind a piece of the word before that has another tag than it
+        assert whole - longer <= score + 1e-9
+        assert score <= 1
 
 
 @pytest.mark.parametrize("batch_size", [2, 7, 64])

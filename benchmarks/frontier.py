@@ -1,0 +1,201 @@
+"""What quality costs: the configuration's presets, and what they lose or gain in F1 and in time.
+
+Quality is F1 on never-labelled names (benchmarks/alignment.py), with tiny encoders of as many layers as the real ones
+have, 12, so that a number of aligned layers means the same. Time is that of tagging texts and of a training step on
+pairs, at base size, as a ratio to a plain encoder's (benchmarks/inference.py and training.py). A run appends what it
+measures to a file of JSON lines, from which the plot is drawn, so that a long table may be filled by several runs::
+
+    python benchmarks/frontier.py --seeds 0,1,2 --threads 1 --results outputs/frontier.jsonl
+    python benchmarks/frontier.py --time --threads 1 --results outputs/frontier.jsonl
+    python benchmarks/frontier.py --plot docs/frontier.png --results outputs/frontier.jsonl --json
+"""
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import alignment
+import matplotlib as mpl
+import torch
+from base_size import make_baseline, make_batch, make_model, make_pictures
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from timing import median_ratio, time_in_turn
+from transformers import set_seed
+from transformers.utils import logging
+
+from bga_mner import BgaMnerConfig
+
+
+# Options of BgaMnerConfig by name; the first is the paper's choice, which the others are compared with.
+PRESETS: dict[str, dict[str, Any]] = {
+    "12 layers": {"num_bga_layers": 12, "loss_stages": "all"},
+    "6 layers": {"num_bga_layers": 6, "loss_stages": "all"},
+    "4 layers": {"num_bga_layers": 4, "loss_stages": "all"},
+    "2 layers": {"num_bga_layers": 2, "loss_stages": "all"},
+    "1 layer": {"num_bga_layers": 1, "loss_stages": "all"},
+    "12 layers, drawn": {"num_bga_layers": 12, "loss_stages": "drawn"},
+    "4 layers, drawn": {"num_bga_layers": 4, "loss_stages": "drawn"},
+    "4 layers, inner width 4": {"num_bga_layers": 4, "loss_stages": "all", "generator_ffn_ratio": 4},
+    "4 layers, inner width 1/4": {"num_bga_layers": 4, "loss_stages": "all", "generator_ffn_ratio": 0.25},
+    "4 layers, fewer queries": {"num_bga_layers": 4, "loss_stages": "all", "side": 0.5},
+}
+LAYERS = 12
+
+
+def _sized(preset: dict[str, Any], side: int) -> dict[str, Any]:
+    """Turn the share of the pictures' side into pixels."""
+    options = dict(preset)
+    share = options.pop("side", None)
+    return options if share is None else options | {"image_size": round(side * share / 32) * 32}
+
+
+def measure_quality(name: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
+    """Train with one seed; return the scores of benchmarks/alignment.py."""
+    preset = _sized(PRESETS[name], 64)
+    arguments = ["--layers", str(LAYERS), "--seeds", str(seed), "--variants", "full", "--quiet"]
+    arguments += ["--config", json.dumps(preset)]
+    if options.steps is not None:
+        arguments += ["--steps", str(options.steps), "--vision_steps", str(options.steps)]
+    scores = alignment.main(arguments)["full"]
+    return {key: values[0] for key, values in scores.items()}
+
+
+def measure_time(name: str, size: str, repeats: int) -> dict[str, float]:
+    """Time a preset; return its ratios to a plain encoder, "inference" and "training"."""
+    set_seed(0)
+    preset = _sized(PRESETS[name], 224)
+    batch, pictures = make_batch(size), make_pictures()
+    side = preset.get("image_size", pictures.shape[-1])
+    trained, plain = make_model(size, **preset).train(), make_baseline(size).train()
+    pairs = batch | {"pixel_values": pictures[..., :side, :side].contiguous()}
+
+    def step(model: Any, inputs: dict[str, torch.Tensor]) -> None:
+        model.zero_grad(set_to_none=True)
+        model(**inputs).loss.backward()
+
+    times = time_in_turn({"ours": lambda: step(trained, pairs), "plain": lambda: step(plain, batch)}, repeats)
+    found = {"training": median_ratio(times["ours"], times["plain"])}
+    texts = {key: batch[key] for key in ("input_ids", "attention_mask")}
+
+    def tag(model: Any) -> None:
+        with torch.inference_mode():
+            model(**texts)
+
+    trained.eval(), plain.eval()
+    times = time_in_turn({"ours": lambda: tag(trained), "plain": lambda: tag(plain)}, 2 * repeats)
+    return found | {"inference": median_ratio(times["ours"], times["plain"])}
+
+
+def read(results: Path) -> dict[str, dict[str, Any]]:
+    """Read what was measured: for each preset "f1", a list with a value a seed, and "training" and "inference"."""
+    found: dict[str, dict[str, Any]] = defaultdict(lambda: {"f1": {}})
+    for line in results.read_text(encoding="utf-8").splitlines():
+        one = json.loads(line)
+        of_preset = found[one["preset"]]
+        if "seed" in one:
+            of_preset["f1"][one["seed"]] = one["f1"]
+        else:
+            of_preset |= {key: one[key] for key in ("training", "inference")}
+    return {name: {**found[name], "f1": list(found[name]["f1"].values())} for name in PRESETS if name in found}
+
+
+def default_preset() -> str:
+    """Return the name of the preset that is the configuration's default."""
+    config = BgaMnerConfig()
+    for name, preset in PRESETS.items():
+        if "side" not in preset and all(getattr(config, key) == value for key, value in preset.items()):
+            ratio = preset.get("generator_ffn_ratio", 1)
+            if config.generator_ffn_ratio == ratio:
+                return name
+    raise ValueError("Expected the default configuration among PRESETS, but none of them has its options. Add it.")
+
+
+def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draw quality over time: the mean of the seeds, and a line from the worst to the best."""
+    with mpl.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(10, 4.2), layout="constrained")
+        default = default_preset()
+        for axes, cost in zip(figure.subplots(1, 2, sharey=True), ("inference", "training"), strict=True):
+            for name, values in found.items():
+                if cost not in values or not values["f1"]:
+                    continue
+                colour = "tab:red" if name == default else "tab:blue"
+                mean = statistics.mean(values["f1"])
+                axes.plot([values[cost]] * 2, [min(values["f1"]), max(values["f1"])], color=colour, alpha=0.4)
+                axes.plot(values[cost], mean, "o", color=colour)
+                label = f"{name} (default)" if name == default else name
+                axes.annotate(label, (values[cost], mean), xytext=(5, 3), textcoords="offset points", color=colour)
+            axes.set_xlabel(f"time of {cost}, ratio to a plain encoder")
+            axes.margins(x=0.25)
+            axes.grid(alpha=0.2)
+        figure.axes[0].set_ylabel("F1 on never-labelled names")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=130)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Measure quality or time and append it to the results, or plot them.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    dict
+        What the results hold so far, as `read` returns it.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, required=True, help="file of JSON lines")
+    parser.add_argument("--presets", default=";".join(PRESETS), help="with semicolons between them")
+    parser.add_argument("--seeds", help="train with these, commas between them")
+    parser.add_argument("--time", action="store_true", help="time the presets")
+    parser.add_argument("--plot", type=Path, help="PNG file to draw")
+    parser.add_argument("--size", choices=("tiny", "base"), default="base", help="for --time")
+    parser.add_argument("--steps", type=int, help="of the trainings, for a quick try")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="threads of torch; default: leave them")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    options = parser.parse_args(argv)
+    names = options.presets.split(";")
+    if unknown := set(names) - PRESETS.keys():
+        parser.error(f"expected presets of {'; '.join(PRESETS)}, got {'; '.join(sorted(unknown))}")
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+
+    def append(line: dict[str, Any]) -> None:
+        with options.results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    for seed in [] if options.seeds is None else map(int, options.seeds.split(",")):
+        for name in names:
+            append({"preset": name, "seed": seed, **measure_quality(name, seed, options)})
+    for name in names if options.time else []:
+        append({"preset": name, **measure_time(name, options.size, options.repeats)})
+    found = read(options.results)
+    table = Table(title="F1 on never-labelled names, mean (worst); time / plain encoder's", title_justify="left")
+    for column in ("preset", "seeds", "F1", "inference", "training"):
+        table.add_column(column)
+    for name, values in found.items():
+        f1 = f"{statistics.mean(values['f1']):.3f} ({min(values['f1']):.3f})" if values["f1"] else ""
+        times = [f"{values[key]:.2f}" if key in values else "" for key in ("inference", "training")]
+        table.add_row(name, str(len(values["f1"])), f1, *times)
+    Console(width=110).print(table)
+    if options.plot is not None:
+        plot(found, options.plot)
+    if options.json:
+        print(json.dumps({"frontier": found}))
+    return found
+
+
+if __name__ == "__main__":
+    main()

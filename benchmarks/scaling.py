@@ -1,0 +1,222 @@
+"""How time and memory grow with the length of texts, the batch, the number of tags and of aligned layers.
+
+One of them grows at a time, beside a plain encoder with the same inputs; tagging texts, CRF and Viterbi included, and
+with ``--what training`` a step on pairs. Exponents are slopes of straight lines through logarithms, fitted to all sizes
+("exponent") and to the middle and larger ones ("upper"), where fixed costs weigh less. Memory is by how much the
+process grows at most during a call, beyond the model (Linux). ``--plot`` draws the curves::
+
+    MALLOC_MMAP_THRESHOLD_=65536 python benchmarks/scaling.py --plot docs/scaling.png --json
+
+With that variable, tensors that are freed go back to the system at once, and don't hide what comes later.
+"""
+
+import argparse
+import json
+import math
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import torch
+from base_size import SIZES, make_baseline, make_model, make_pictures
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from timing import time_in_turn
+from transformers import set_seed
+from transformers.utils import logging
+
+
+GROWTH = {
+    "length": [16, 32, 64, 128, 256, 512],
+    "batch": [1, 2, 4, 8, 16, 32],
+    "tags": [3, 9, 27, 81],
+    "aligned layers": [1, 2, 4, 8, 12],
+}
+# What does not grow is as large as this.
+BASE = {"length": 64, "batch": 4, "tags": 9, "aligned layers": 4}
+MODELS = ("ours", "plain")
+
+
+class Unit(NamedTuple):
+    """Name of a unit, and what it is in seconds or bytes."""
+
+    name: str
+    size: float
+
+
+QUANTITIES = {"seconds": Unit("ms", 1e-3), "bytes": Unit("MB", 1e6)}
+
+
+def _shapes(axis: str) -> list[dict[str, int]]:
+    return [BASE | {axis: size} for size in GROWTH[axis]]
+
+
+def make(model: str, shape: dict[str, int], size: str, what: str) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Build a model and its inputs, whole sentences without padding.
+
+    Parameters
+    ----------
+    model : {"ours", "plain"}
+        Which.
+    shape : dict of str to int
+        A value for each key of `BASE`.
+    size : {"tiny", "base"}
+        Of the encoders.
+    what : {"inference", "training"}
+        What will run.
+
+    Returns
+    -------
+    tuple of PreTrainedModel and dict
+        Ready to be called.
+    """
+    set_seed(0)
+    batch, length, tags = shape["batch"], shape["length"], shape["tags"]
+    inputs = {"input_ids": torch.randint(SIZES[size][2], (batch, length))}
+    labels = {number: "O" if number == 0 else f"{'IB'[number % 2]}-{(number + 1) // 2}" for number in range(tags)}
+    if model == "plain":
+        made: Any = make_baseline(size, id2label=labels)
+    else:
+        options = {"num_bga_layers": shape["aligned layers"], "id2label": labels}
+        made = make_model(size, text_only=what == "inference", **options)
+    if what == "inference":
+        return made.eval(), inputs
+    inputs["labels"] = torch.zeros(batch, length, dtype=torch.long)
+    if model == "ours":
+        inputs["pixel_values"] = make_pictures(batch)
+    return made.train(), inputs
+
+
+def run(model: Any, inputs: dict[str, torch.Tensor]) -> None:
+    """Tag, or take a training step, as the model's mode says."""
+    if model.training:
+        model.zero_grad(set_to_none=True)
+        model(**inputs).loss.backward()
+    else:
+        with torch.inference_mode():
+            model(**inputs)
+
+
+def measure_bytes(function: Callable[[], None]) -> int:
+    """Return by how much this process grows at most while the function runs (Linux)."""
+
+    def status(name: str) -> int:
+        return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    function()
+    return status("VmHWM") - before
+
+
+def exponents(sizes: Sequence[float], values: Sequence[float]) -> dict[str, float]:
+    """Return the slopes of lines through the logarithms: of all sizes, and of the middle and upper ones."""
+
+    def slope(first: int) -> float:
+        pairs = [(math.log(x), math.log(y)) for x, y in zip(sizes[first:], values[first:], strict=True)]
+        return statistics.linear_regression(*zip(*pairs, strict=True)).slope
+
+    return {"exponent": slope(0), "upper": slope((len(sizes) - 1) // 2)}
+
+
+def measure(axis: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure all sizes of an axis; return "sizes", and by model and quantity the values and their exponents."""
+    found: dict[str, Any] = {"sizes": GROWTH[axis]}
+    seconds: dict[str, list[float]] = {model: [] for model in MODELS}
+    peaks: dict[str, list[float]] = {model: [] for model in MODELS}
+    for shape in _shapes(axis):
+        calls = {}
+        for model in MODELS:
+            made, inputs = make(model, shape, options.size, options.what)
+            calls[model] = lambda made=made, inputs=inputs: run(made, inputs)
+        for model, times in time_in_turn(calls, options.repeats).items():
+            seconds[model].append(statistics.median(times))
+            peaks[model].append(max(1, measure_bytes(calls[model])))
+    for model in MODELS:
+        found[model] = {
+            "seconds": {"values": seconds[model], **exponents(GROWTH[axis], seconds[model])},
+            "bytes": {"values": peaks[model], **exponents(GROWTH[axis], peaks[model])},
+        }
+    return found
+
+
+def plot(found: dict[str, dict[str, Any]], path: Path, what: str) -> None:
+    """Draw time, and memory if it was measured, over each size."""
+    with mpl.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(2.8 * len(found), 2.6 * len(QUANTITIES)), layout="constrained")
+        rows = figure.subplots(len(QUANTITIES), len(found), squeeze=False)
+        for quantity, row in zip(QUANTITIES, rows, strict=True):
+            for (axis, of_axis), axes in zip(found.items(), row, strict=True):
+                for model, colour in zip(MODELS, ("tab:red", "tab:gray"), strict=True):
+                    slope = of_axis[model][quantity]["exponent"]
+                    label = f"{'bga-mner' if model == 'ours' else 'plain encoder'}: power {slope:.2f}"
+                    axes.plot(
+                        of_axis["sizes"], of_axis[model][quantity]["values"], "o-", color=colour, label=label, ms=3
+                    )
+                axes.set(xscale="log", yscale="log", xlabel=axis, xticks=of_axis["sizes"])
+                axes.set_xticklabels(map(str, of_axis["sizes"]))
+                axes.minorticks_off()
+                axes.legend(frameon=False, fontsize=7)
+                axes.grid(alpha=0.2)
+            row[0].set_ylabel(f"{what}: {quantity}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=130)
+
+
+def _print(found: dict[str, dict[str, Any]], what: str) -> None:
+    console = Console(width=130)
+    for axis, of_axis in found.items():
+        fixed = ", ".join(f"{name} {size}" for name, size in BASE.items() if name != axis)
+        table = Table(title=f"{what} as {axis} grows; {fixed}", title_justify="left")
+        for column in (axis, *map(str, of_axis["sizes"]), "exponent", "upper"):
+            table.add_column(column, justify="right")
+        for quantity, unit in QUANTITIES.items():
+            for model in MODELS:
+                cells = of_axis[model][quantity]
+                values = [f"{value / unit.size:.0f}" for value in cells["values"]]
+                table.add_row(f"{model}, {unit.name}", *values, f"{cells['exponent']:.2f}", f"{cells['upper']:.2f}")
+        console.print(table)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Run the benchmark, and print tables.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    dict
+        By axis what `measure` returns.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", choices=("inference", "training"), default="inference")
+    parser.add_argument("--axes", default=",".join(GROWTH), help=f"comma-separated, of {', '.join(GROWTH)}")
+    parser.add_argument("--size", choices=SIZES, default="base")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--plot", type=Path, help="PNG file to draw")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    axes = options.axes.split(",")
+    if unknown := set(axes) - GROWTH.keys():
+        parser.error(f"expected axes of {', '.join(GROWTH)}, got {', '.join(sorted(unknown))}")
+    found = {axis: measure(axis, options) for axis in axes}
+    _print(found, options.what)
+    if options.plot is not None:
+        plot(found, options.plot, options.what)
+    if options.json:
+        print(json.dumps({"scaling": found}))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Measure whether pictures teach the sentiment towards names whose sentences carry no labels.
+
+Trained on the generated corpus (``bga_mner.processing.generated_sentiment``): sentences that don't tell the sentiment
+towards the invented name marked in them, each with a drawing that goes with the sentiment; half of the names only occur
+in pairs whose labels are hidden. Scored on sentences *without* pictures::
+
+    python benchmarks/sentiment.py --seeds 0,1,2 --json
+
+Accuracy on never-labelled names (chance: 0.33), and on labelled ones. The vision encoder is a tiny one that is trained
+here to tell the drawings apart, and kept frozen.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from alignment import load_quickstart
+from datasets import Dataset
+from rich.console import Console
+from rich.table import Table
+from transformers import Trainer, ViTImageProcessorPil, set_seed
+from transformers.utils import logging
+
+from bga_mner import BgaMnerForSequenceClassification, BgaMnerProcessor, DataCollatorForMner, LossPartsCallback
+from bga_mner.processing.generated_corpus import SENTIMENTS, build_tokenizer, concept_pictures
+from bga_mner.processing.generated_sentiment import SentimentCorpus, generate_sentiment_corpus
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "full": {},
+    # the same labels and sentences, without pictures
+    "text_only": {"entity_replacement_probability": 0.0},
+    # the control: all machinery, and targets whose words say what they say
+    "no_replacement": {"entity_replacement_probability": 0.0},
+    "no_hybrid": {"hybrid_attention": "none", "replaced_entities_read": "generated"},
+}
+SCORES = ("accuracy", "labelled_accuracy")
+
+
+class Benchmark:
+    """One seed: a corpus, a vision encoder, and trainings that share both.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Of the command line.
+    seed : int
+        Of corpus, pictures and weights.
+    output_dir : Path
+        For Trainer's files.
+    """
+
+    def __init__(self, options: argparse.Namespace, seed: int, output_dir: Path) -> None:
+        self.options, self.seed, self.output_dir = options, seed, output_dir
+        self.quickstart = load_quickstart()
+        set_seed(seed)
+        self.corpus: SentimentCorpus = generate_sentiment_corpus(
+            seed=seed,
+            names_per_sentiment=options.names_per_sentiment,
+            train_labelled=options.pairs // 2,
+            train_unlabelled=options.pairs // 2,
+            test_sentences=options.test_sentences,
+        )
+        side = self.quickstart.PICTURE_SIZE
+        image_processor = ViTImageProcessorPil(size={"height": side, "width": side})
+        arguments = self.quickstart.training_arguments(output_dir, options.vision_steps, 64, 3e-3, seed)
+        arguments.disable_tqdm = options.quiet
+        self.vision, self.vision_accuracy = self.quickstart.pretrain_vision_encoder(
+            image_processor,
+            concept_pictures(options.drawings, seed, side, kinds=SENTIMENTS),
+            concept_pictures(max(8, options.drawings // 20), seed + 1000, side, kinds=SENTIMENTS),
+            arguments,
+            num_labels=len(SENTIMENTS),
+        )
+        self.tokenizer = build_tokenizer(self.corpus.sentences())
+        self.processor = BgaMnerProcessor(image_processor, self.tokenizer)
+        self.rows = self._encode(self.corpus.train)
+
+    def _encode(self, dataset: Dataset) -> list[dict[str, Any]]:
+        """Encode once what all trainings read."""
+        columns = self.processor.encode_examples(dataset[:])
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def train(self, name: str) -> Trainer:
+        """Train a variant.
+
+        Parameters
+        ----------
+        name : str
+            One of `VARIANTS`.
+
+        Returns
+        -------
+        transformers.Trainer
+            Trained.
+        """
+        options, quickstart = self.options, self.quickstart
+        set_seed(self.seed)
+        model = quickstart.build_model(
+            self.tokenizer,
+            self.vision,
+            list(SENTIMENTS),
+            model_class=BgaMnerForSequenceClassification,
+            **(options.config | VARIANTS[name]),
+        )
+        rows = self.rows
+        if name == "text_only":
+            rows = [{key: value for key, value in row.items() if key != "pixel_values"} for row in rows]
+        arguments = quickstart.training_arguments(
+            self.output_dir, options.steps, options.batch_size, options.learning_rate, self.seed
+        )
+        arguments.disable_tqdm = options.quiet
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=rows,
+            data_collator=DataCollatorForMner(self.processor),
+            compute_metrics=lambda result: {"accuracy": (result.predictions.argmax(-1) == result.label_ids).mean()},
+            callbacks=[LossPartsCallback()],
+        )
+        trainer.train()
+        return trainer
+
+    def scores(self, trainer: Trainer) -> dict[str, float]:
+        """Score a trained model on sentences without pictures, those with labelled names too."""
+        tests = (self.corpus.test_unseen_labels, self.corpus.test_labelled)
+        found = (trainer.evaluate(self._encode(test.remove_columns("image")))["eval_accuracy"] for test in tests)
+        return dict(zip(SCORES, map(float, found), strict=True))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0", help="comma-separated")
+    parser.add_argument("--variants", default="full,text_only", help=f"comma-separated, of {', '.join(VARIANTS)}")
+    parser.add_argument("--steps", type=int, default=450)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--config", type=json.loads, default={}, help="further options of BgaMnerConfig, as JSON")
+    parser.add_argument("--names_per_sentiment", type=int, default=30)
+    parser.add_argument("--pairs", type=int, default=2400, help="half of them labelled")
+    parser.add_argument("--test_sentences", type=int, default=400)
+    parser.add_argument("--vision_steps", type=int, default=700, help="of the vision encoder's own training")
+    parser.add_argument("--drawings", type=int, default=8000, help="for the vision encoder's own training")
+    parser.add_argument("--threads", type=int, help="threads of torch; default: leave them")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    options = parser.parse_args(argv)
+    options.variants = options.variants.split(",")
+    if unknown := set(options.variants) - VARIANTS.keys():
+        parser.error(f"expected variants of {', '.join(VARIANTS)}, got {', '.join(sorted(unknown))}")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]:
+    """Run the benchmark, and print a table.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    dict
+        By variant accuracy and labelled_accuracy, each with one value a seed.
+    """
+    options = _parse(argv)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    console = Console(width=110)
+    found: dict[str, dict[str, list[float]]] = {name: {key: [] for key in SCORES} for name in options.variants}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in map(int, options.seeds.split(",")):
+            start = time.perf_counter()
+            benchmark = Benchmark(options, seed, Path(folder))
+            console.print(f"Seed {seed}: accuracy of the vision encoder {benchmark.vision_accuracy:.3f}")
+            for name in options.variants:
+                values = benchmark.scores(benchmark.train(name))
+                for key in SCORES:
+                    found[name][key].append(values[key])
+                console.print(f"Seed {seed}, {name}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
+            console.print(f"Seed {seed}: {time.perf_counter() - start:.0f} s")
+    table = Table(title="Accuracy on sentences without pictures, mean (worst) over seeds", title_justify="left")
+    for column in ("variant", "never-labelled names", "labelled names"):
+        table.add_column(column)
+    for name, values in found.items():
+        table.add_row(name, *(f"{np.mean(values[key]):.3f} ({min(values[key]):.3f})" for key in SCORES))
+    console.print(table)
+    if options.json:
+        print(json.dumps({"sentiment": found}))
+    return found
+
+
+if __name__ == "__main__":
+    main()

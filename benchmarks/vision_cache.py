@@ -1,0 +1,132 @@
+"""What a training step with a frozen vision encoder costs, with its states from the cache and without.
+
+Batch 8, length 64, BERT-base and ViT-B/32 sizes, random weights, all losses on, every sentence with a picture. The same
+model is given pictures and cached states, in turn; first it is checked that both have the same loss. `with_data` also
+reads the data: eight JPEG files of 640 x 480 pixels, decoded and resized, or eight arrays. The other rows say where the
+time of the cached step goes: a plain text encoder's step, and cached steps of models without some of the parts::
+
+    python benchmarks/vision_cache.py --json
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from base_size import BATCH, make_baseline, make_batch, make_model, make_pictures, parser, start
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from timing import median_ratio, time_in_turn
+from transformers import CLIPImageProcessorPil
+
+from bga_mner import BgaMnerProcessor
+from bga_mner.processing.generated_corpus import build_tokenizer
+from bga_mner.processing.vision_states import read_vision_states, write_vision_states
+
+
+TOLERANCE = 1e-5
+# cached steps of models without some of the parts
+WITHOUT: dict[str, dict[str, Any]] = {
+    "no_cycle": {"cycle_weight": 0.0},
+    "no_cycle_no_image_to_text": {"use_image_to_text": False, "cycle_weight": 0.0},
+    "no_context_sampler": {"use_context_sampler": False},
+}
+
+
+def make_step(model: Any, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
+    """Return a function that runs forward and backward."""
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        model(**batch).loss.backward()
+
+    return step
+
+
+def make_readers(model: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Return functions that read a batch of pictures from JPEG files, and of cached states."""
+    side = model.config.image_size
+    image_processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    processor = BgaMnerProcessor(image_processor, build_tokenizer([["a"]]))
+    file = BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((640, 480)).save(file, "jpeg")
+    shape = (model.config.num_stages + 1, model.config.num_vision_tokens, model.config.vision_config.hidden_size)
+    states = write_vision_states(np.zeros(shape))
+    return (
+        lambda: np.stack(processor.encode_pictures([file.getvalue()] * BATCH)),
+        lambda: np.stack([read_vision_states(states) for _ in range(BATCH)]),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Run the benchmark, and print a table.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    dict of str to float
+        Time of a step over that of the cached step, by what was run; medians.
+
+    Raises
+    ------
+    RuntimeError
+        If the losses differ by more than `TOLERANCE`, relatively.
+    """
+    models = ["frozen_vision", "with_data", "plain_text", *WITHOUT]
+    options = parser(__doc__, models).parse_args(argv)
+    console, names = Console(width=110), start(options)
+    text = make_batch(options.size)
+    pictures = text | {"pixel_values": make_pictures()}
+    model = make_model(options.size)
+    model.freeze_vision_encoder()
+    model.train()
+    with torch.no_grad():
+        cached = text | {"vision_states": model.bga_mner.encode_pictures(pictures["pixel_values"])}
+        losses = []
+        for batch in (pictures, cached):
+            torch.manual_seed(0)  # of dropout and of the samplers' noise
+            losses.append(float(model(**batch).loss))
+    difference = abs(losses[0] - losses[1]) / abs(losses[0])
+    console.print(f"losses: {losses[0]:.6f} of pictures, {losses[1]:.6f} of cached states")
+    if difference > TOLERANCE:
+        raise RuntimeError(f"Expected the same loss of pictures and of cached states, got {losses}.")
+
+    found: dict[str, float] = {}
+    table = Table(title=f"Training step / cached step, threads: {options.threads}", title_justify="left")
+    for column in ("", "ratio", "ms", "cached, ms"):
+        table.add_column(column)
+    for name in names:
+        base: Callable[[], Any] = make_step(model, cached)
+        other: Callable[[], Any]
+        if name == "frozen_vision":
+            other = make_step(model, pictures)
+        elif name == "with_data":
+            pairs = zip(make_readers(model), (make_step(model, pictures), make_step(model, cached)), strict=True)
+            other, base = (lambda read=read, step=step: (read(), step()) for read, step in pairs)
+        elif name == "plain_text":
+            other = make_step(make_baseline(options.size).train(), text)
+        else:
+            less = make_model(options.size, **WITHOUT[name])
+            less.freeze_vision_encoder()
+            other = make_step(less.train(), cached)
+        times = time_in_turn({name: other, "cached": base}, options.repeats)
+        found[name] = median_ratio(times[name], times["cached"])
+        medians = [f"{1000 * statistics.median(times[key]):.0f}" for key in (name, "cached")]
+        table.add_row(name, f"{found[name]:.2f}", *medians)
+    console.print(table)
+    if options.json:
+        print(json.dumps({"vision_cache": found, "loss_difference": difference}))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Annotate many texts with a saved model: JSONL, CSV, Parquet or a dataset of the Hub to folders of Parquet or JSONL.
+
+Plain text, no pictures. The same command goes on where a run was cut off, whatever cut it off::
+
+    python examples/annotate.py --model outputs/mner --input "texts/*.jsonl" --output outputs/annotated
+    python examples/annotate.py --model outputs/mner --dataset_name org/texts --split train --output outputs/annotated
+    python examples/annotate.py --model outputs/mner --input texts.parquet --output outputs/annotated --engine ray
+
+Written to the output folder: ``entities/part-*.parquet``, which any reader of Parquet folders takes, with ``row``
+(counted from 0 over all files), ``id`` and ``entities`` (``type``, ``text``, ``start``, ``end``, ``score``);
+``bad_rows/part-*.jsonl`` with the rows that can't be annotated, and why; ``summary.json``. Each row is in exactly one
+of the first two.
+
+On a Ray cluster run it on one of its machines, with ``--engine ray --ray_address auto``, the package installed on all
+of them, and a model that all of them reach.
+
+Exit codes: 0 all is annotated; 2 wrong arguments or unreadable input; 3 all is annotated, but more rows than
+``--max_bad_fraction`` are bad; 4 the output can't be written, for instance on a full disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets.utils import tqdm
+
+from bga_mner.processing.annotation import AnnotatorOptions, TextAnnotator, annotate_in_parts, in_this_process
+from bga_mner.processing.annotation_input import AnnotationInput, find_files
+from bga_mner.processing.annotation_parts import OUTPUT_FORMATS, AnnotationParts
+
+
+ALL_FINE, WRONG_INPUT, TOO_MANY_BAD, NOT_WRITTEN = 0, 2, 3, 4
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder with a saved model and its processor, or a Hub name")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write, or to go on with")
+    reading = parser.add_argument_group("input")
+    reading.add_argument("--input", nargs="+", default=[], help="files, folders or patterns: JSONL, CSV, TSV, Parquet")
+    reading.add_argument("--dataset_name", help="in place of --input: a dataset that datasets.load_dataset knows")
+    reading.add_argument("--dataset_config_name")
+    reading.add_argument("--split", help="split of that dataset")
+    reading.add_argument("--text_column", default="text", help="column of texts (default: %(default)s)")
+    reading.add_argument("--words_column", help="column of lists of words, in place of texts")
+    reading.add_argument("--id_column", help="column of ids, which are written beside the row's number")
+    writing = parser.add_argument_group("output")
+    writing.add_argument("--output_format", choices=OUTPUT_FORMATS, default="parquet")
+    writing.add_argument("--rows_per_part", type=int, default=10_000, help="rows of a file (default: %(default)s)")
+    writing.add_argument(
+        "--max_bad_fraction", type=float, default=0.01, help="more bad rows give exit code 3 (default: %(default)s)"
+    )
+    running = parser.add_argument_group("model and machine")
+    running.add_argument("--batch_size", type=int, default=64, help="texts at a time (default: %(default)s)")
+    running.add_argument(
+        "--buffer_rows", type=int, default=2048, help="rows that are sorted by length at a time (default: %(default)s)"
+    )
+    running.add_argument("--max_length", type=int, help="most tokens read at once; longer texts are read in windows")
+    running.add_argument("--stride", type=int, help="tokens that neighbouring windows share")
+    running.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    running.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    running.add_argument("--threads", type=int, help="threads of torch; on Ray those of each actor (default: 1)")
+    running.add_argument("--engine", choices=("local", "ray"), default="local")
+    running.add_argument("--ray_address", help='a running cluster, such as "auto"; by default Ray is started here')
+    running.add_argument("--ray_cpus", type=int, help="cores that Ray is started with here (default: all)")
+    running.add_argument("--ray_actors", type=int, help="processes with a model (default: one a GPU, or one a core)")
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Annotate; return the summary."""
+    source = AnnotationInput(
+        find_files(options.input),
+        *(options.dataset_name, options.dataset_config_name, options.split),
+        *(options.text_column, options.words_column, options.id_column),
+    )
+    annotator_options = AnnotatorOptions(
+        *(options.model, options.device, options.dtype, options.batch_size, options.max_length, options.stride),
+        threads=options.threads,
+    )
+    annotator = TextAnnotator(annotator_options)
+    facts, total = source.inspect(show_progress=True)
+    settings = {name: getattr(options, name) for name in ("max_length", "stride", "dtype")}
+    started_with = {"input": facts, "model": annotator.fingerprint, **settings}
+    with AnnotationParts(options.output, started_with, options.output_format, options.rows_per_part) as parts:
+        for message in parts.dropped:
+            print(message, file=sys.stderr)
+        if parts.done:
+            print(f"Goes on: {sum(parts.done.values()):,} rows are done.", file=sys.stderr)
+        annotate = in_this_process(annotator)
+        if options.engine == "ray":
+            annotate = _on_ray(options, annotator_options, annotator.fingerprint)
+            del annotator  # the actors have their own
+        done = sum(parts.done.values())
+        with tqdm(total=total, initial=done, desc="Annotating", unit="row", unit_scale=True) as bar:
+            return annotate_in_parts(source, parts, annotate, buffer_rows=options.buffer_rows, on_progress=bar.update)
+
+
+def _on_ray(options: argparse.Namespace, annotator_options: AnnotatorOptions, fingerprint: str) -> Any:
+    from bga_mner.processing.annotation_ray import on_ray, start_ray
+
+    start_ray(options.ray_address, options.ray_cpus)
+    import ray
+
+    found = ray.cluster_resources()
+    gpus = 1 if options.device.startswith("cuda") else 0
+    actors = options.ray_actors or int(found.get("GPU" if gpus else "CPU", 1))
+    return on_ray(replace(annotator_options, threads=options.threads or 1), fingerprint, actors, gpus)
+
+
+def show(summary: dict[str, Any]) -> None:
+    """Print what was found."""
+    print(f"{summary['rows']:>15,}  rows")
+    for kind, count in summary["entities"].items():
+        print(f"{count:>15,}  {kind}")
+    for reason, count in summary["bad_by_reason"].items():
+        print(f"{count:>15,}  bad rows: {reason}")
+    print(
+        f"{summary['rows_this_run']:>15,}  rows in this run, {summary['seconds']:.1f} s, "
+        f"{summary['rows_per_second']:,.0f} rows/s"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the script.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    int
+        The exit code, see above.
+    """
+    options = parse(arguments)
+    try:
+        summary = run(options)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return NOT_WRITTEN
+    show(summary)
+    fraction = summary["bad_rows"] / max(1, summary["rows"])
+    if fraction > options.max_bad_fraction:
+        where = options.output / "bad_rows"
+        print(f"error: {fraction:.2%} of the rows are bad; see {str(where)!r}", file=sys.stderr)
+        return TOO_MANY_BAD
+    return ALL_FINE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,353 @@
+"""Reading what the fine-tuning scripts learn from, and writing what they predict."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from fine_tuning_model import CHANGEABLE, flag
+from fine_tuning_stream import check_columns, name_tags, open_stream, read_whole, tag_names, writable
+
+from bga_mner import (
+    BadPictureError,
+    BgaMnerProcessor,
+    ConllReport,
+    cache_vision_states,
+    labels_from_tags,
+    load_picture,
+    predict,
+    read_conll,
+    score_with_interval,
+    write_conll,
+)
+
+
+logger = logging.getLogger("run_mner")
+
+PARTS = ("train", "validation", "test")
+# What each step can be done with; of several sets the first there is.
+VERBS = {"do_train": ["train"], "do_eval": ["validation"], "do_predict": ["test", "validation"]}
+# A stream has no report: nobody has read it yet.
+Rows = datasets.Dataset | datasets.IterableDataset
+Parts = dict[str, tuple[Rows, ConllReport | None]]
+
+
+@dataclass
+class DataArguments:
+    """What to read."""
+
+    train_file: str | None = flag(None, "CoNLL file with IMGID lines to train on.")
+    validation_file: str | None = flag(None, "The same, to choose the best epoch by.")
+    test_file: str | None = flag(None, "The same, to predict; tags are not needed.")
+    image_dir: str | None = flag(None, "Folder of pictures: <id>.jpg, .jpeg or .png, or what --image_column names.")
+    dataset_name: str | None = flag(None, "Dataset of the Hub, or a folder that datasets.load_dataset reads.")
+    dataset_config_name: str | None = flag(None, "Configuration of that dataset.")
+    train_split: str | None = flag(None, "Default: train, where there is one.")
+    validation_split: str | None = flag(None, "Default: validation, where there is one.")
+    test_split: str | None = flag(None, "Default: test, where there is one.")
+    tokens_column: str = flag("tokens", "Column of lists of words.")
+    tags_column: str = flag("ner_tags", "Column of lists of tags: strings, or numbers that a ClassLabel names.")
+    image_column: str = flag("image", "Column of pictures, or of file names; 'none' leaves the pictures out.")
+    id_column: str = flag("id", "Column of ids. Without it: the number of the row.")
+    max_length: int | None = flag(None, "Most tokens of a text. Default: what the model reads.")
+    streaming: bool = flag(
+        False, "Read the training set of --dataset_name while training, row by row; give --max_steps."
+    )
+    shuffle_buffer: int = flag(1000, "With --streaming: rows in memory that the next one is drawn from.")
+    labels: str | None = flag(None, "With --streaming: all tags, as O,B-PER,I-PER,..., if no other set has them.")
+    overwrite_output_dir: bool = flag(False, "Delete the checkpoints in output_dir instead of continuing from them.")
+
+
+def read_data(data: DataArguments, seed: int, endless: bool = False) -> tuple[Parts, list[str]]:
+    """Read what is given of the three sets.
+
+    Parameters
+    ----------
+    data : DataArguments
+        Where they are.
+    seed : int
+        For the shuffle buffer of a stream.
+    endless : bool
+        Whether a stream begins again at its end.
+
+    Returns
+    -------
+    tuple of dict of str to tuple and list of str
+        By set the rows, with columns id, tokens, ner_tags (strings) and image, and a report on them, which is None for
+        a stream. And the labels of all sets.
+
+    Raises
+    ------
+    ValueError
+        If arguments and data do not fit together.
+    """
+    files = {part: getattr(data, f"{part}_file") for part in PARTS if getattr(data, f"{part}_file")}
+    if bool(files) == bool(data.dataset_name):
+        raise ValueError(
+            f"Expected CoNLL files or a dataset, got {'both' if files else 'neither'}. Give --train_file, "
+            "--validation_file and --test_file, or --dataset_name."
+        )
+    check = PartialState().is_main_process  # once is enough; the others pass over broken ones when they meet them
+    if files:
+        if data.streaming:
+            raise ValueError("Expected --dataset_name beside --streaming, got files, which are read whole. Drop one.")
+        parts = {part: read_conll(path, data.image_dir, check_pictures=check, return_report=True)
+                 for part, path in files.items()}  # fmt: skip
+        return parts, _labels(parts, [])
+    with PartialState().main_process_first():
+        splits = datasets.load_dataset(data.dataset_name, data.dataset_config_name, streaming=data.streaming)
+    wanted = {part: getattr(data, f"{part}_split") or part for part in PARTS}
+    for part, split in wanted.items():
+        if split not in splits and getattr(data, f"{part}_split"):
+            raise ValueError(
+                f"Expected one of the splits {list(splits)} as --{part}_split, got {split!r}. Name another."
+            )
+    parts, named = {}, []
+    for part, name in wanted.items():
+        if name not in splits:
+            continue
+        if data.streaming and part == "train":
+            stream, named = open_stream(splits[name], name, data, seed, endless)
+            parts[part] = stream, None
+        else:
+            parts[part] = _read_split(read_whole(splits[name]) if data.streaming else splits[name], name, data, check)
+    if not parts:
+        raise ValueError(
+            f"Expected a split named train, validation or test, got {list(splits)}. Name it: --train_split."
+        )
+    return parts, _labels(parts, named)
+
+
+def _labels(parts: Parts, named: list[str]) -> list[str]:
+    """Collect the labels of all sets; of a stream, which isn't read in advance, those that were named."""
+    found = labels_from_tags([named, *(tags for rows, report in parts.values() if report for tags in rows["ner_tags"])])
+    if found == ["O"] and any(report is None for _, report in parts.values()):
+        raise ValueError(
+            "Expected tags that a ClassLabel names, since a stream is not read in advance, got none. Give all of them: "
+            "--labels O,B-PER,I-PER,..."
+        )
+    return found
+
+
+def prepare_rows(
+    parts: Parts, model: Any, processor: BgaMnerProcessor, *, max_length: int | None, cache: bool
+) -> tuple[dict[str, Rows], dict[str, Rows]]:
+    """Make of the sets what a data loader reads.
+
+    Parameters
+    ----------
+    parts : dict of str to tuple
+        As `read_data` gives them.
+    model, processor
+        Of the run.
+    max_length : int or None
+        Most tokens of a text.
+    cache : bool
+        Whether to run the vision encoder over the training pictures now.
+
+    Returns
+    -------
+    tuple of two dicts of str to datasets.Dataset
+        The rows, and the same encoded when they are read: by the workers of a data loader, if it has any.
+    """
+    # the text alone is what gets annotated: pictures would only take time
+    kept = ["id", "tokens", "ner_tags"] + ["image"] * (model.config.visual_source == "real")
+    sets = {part: rows if part == "train" else rows.select_columns(kept) for part, (rows, _) in parts.items()}
+    if cache and "train" in sets and "image" in (sets["train"].column_names or ()):
+        with PartialState().main_process_first():
+            sets["train"] = cache_vision_states(sets["train"], model.to(PartialState().device), processor)
+    encode = partial(processor.encode_examples, max_length=max_length)
+    encoded = {
+        part: rows.with_transform(encode)
+        if isinstance(rows, datasets.Dataset)
+        else rows.map(encode, batched=True, batch_size=1, remove_columns=rows.column_names)
+        for part, rows in sets.items()
+    }
+    return sets, encoded
+
+
+def log_reports(parts: Parts) -> None:
+    """Say what was read."""
+    for part, (_, report) in parts.items():
+        text = "a stream, which is read in training" if report is None else str(report).replace("\n", "\n    ")
+        logger.info("%s set: %s", part.capitalize(), text)
+
+
+def write_report(output_dir: str, labels: list[str], parts: Parts) -> None:
+    """Write what was read to ``data_report.json``."""
+    found = {"labels": labels, **{part: asdict(report) for part, (_, report) in parts.items() if report is not None}}
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+    Path(output_dir, "data_report.json").write_text(text, encoding="utf-8")
+
+
+def has_pictures(parts: Parts) -> bool:
+    """Tell whether there are pictures; of a stream, whether there is a column of them."""
+    return any(
+        "image" in (rows.column_names or ()) if report is None else report.pictures_found > 0
+        for rows, report in parts.values()
+    )
+
+
+def data_settings(parts: Parts, model: Any, max_length: int | None) -> dict[str, Any]:
+    """Say what of data and model has to be the same for a run to go on from a checkpoint."""
+    report = parts["train"][1] if "train" in parts else None
+    return {
+        "labels": list(model.config.label2id),
+        "training data (sha256)": report and report.sha256,
+        "max_length": max_length,
+        "trained parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+        **{name: value for name, value in model.config.to_dict().items() if name in CHANGEABLE},
+    }
+
+
+def wanted_verbs(given: Mapping[str, Any], parts: Parts, saved: bool) -> list[str]:
+    """Choose what to do: what was asked for, or all that there is data for.
+
+    Raises
+    ------
+    ValueError
+        If there is no data for what was asked for, or nothing is trained and no `saved` model is given.
+    """
+    wanted = [verb for verb in VERBS if given.get(verb)] or [verb for verb in VERBS if set(VERBS[verb]) & set(parts)]
+    for verb in wanted:
+        if not set(VERBS[verb]) & set(parts):
+            raise ValueError(
+                f"Expected a {' or '.join(VERBS[verb])} set for --{verb}, got {list(parts)} only. Give one."
+            )
+    if "do_train" not in wanted and not saved:
+        raise ValueError("Expected a trained model, since nothing is trained, got none. Give --model_name_or_path.")
+    return wanted
+
+
+def _read_split(
+    dataset: datasets.Dataset, split: str, data: DataArguments, check: bool
+) -> tuple[datasets.Dataset, ConllReport]:
+    """Bring a split to what `read_conll` gives, by writing it to a file and reading that."""
+    columns = dataset.column_names
+    check_columns(columns, split, data)
+    tokens = [[writable(word) for word in words or ()] for words in dataset[data.tokens_column]]
+    ids = list(map(str, dataset[data.id_column] if data.id_column in columns else range(len(dataset))))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "split.conll")
+        write_conll(file, tokens, _read_tags(dataset, data.tags_column), ids)
+        read, report = read_conll(file, return_report=True)
+    report.path = f"{data.dataset_name}:{split}"
+    if data.image_column not in columns:
+        return read, report
+    report.pictures_checked = check
+    if isinstance(dataset.features[data.image_column], datasets.Image):
+        # kept as they are on disk: a dataset may be larger than memory
+        pictures = dataset.select_columns(data.image_column).rename_column(data.image_column, "image")
+    else:
+        names = [
+            name and {"bytes": None, "path": str(Path(data.image_dir or "", name))}
+            for name in dataset[data.image_column]
+        ]
+        pictures = datasets.Dataset.from_dict({"image": names})
+    pictures = pictures.cast_column("image", datasets.Image(decode=False))
+    for row, item in enumerate(datasets.utils.tqdm(pictures, desc="Checking pictures", disable=not check)):
+        kind = "missing" if item["image"] is None else None
+        try:
+            if check and kind is None:
+                load_picture(item["image"])
+        except BadPictureError as error:
+            kind = error.kind
+        report.pictures_found += kind is None
+        report.pictures_missing += kind == "missing"
+        if kind not in (None, "missing"):
+            report.pictures_broken[kind] = report.pictures_broken.get(kind, 0) + 1
+            report.examples[f"picture {kind}"] = [*report.examples.get(f"picture {kind}", []), ids[row]][:5]
+    return datasets.concatenate_datasets([read.remove_columns("image"), pictures], axis=1), report
+
+
+def _read_tags(dataset: datasets.Dataset, column: str) -> list[list[str | None] | None]:
+    """Read tags given as strings or as numbers that a ClassLabel names; None and -100 are unknown."""
+    if column not in dataset.column_names:
+        return [None] * len(dataset)
+    names = tag_names(dataset.features[column], column)
+    return [name_tags(tags, names) for tags in dataset[column]]
+
+
+def write_predictions(
+    model: Any,
+    processor: BgaMnerProcessor,
+    rows: datasets.Dataset,
+    output_dir: str,
+    *,
+    batch_size: int,
+    max_length: int | None,
+    show_progress: bool,
+    split: bool = True,
+) -> dict[str, Any]:
+    """Predict, write both files, and score words as `build_compute_metrics` does; no scores without tags.
+
+    Parameters
+    ----------
+    model, processor
+        Of the run.
+    rows : datasets.Dataset
+        What to predict.
+    output_dir : str
+        Where ``predictions.conll`` and ``predictions.jsonl`` go.
+    batch_size, max_length, show_progress
+        As `predict` takes them.
+    split : bool
+        Whether each process takes a share. A model whose weights are spread over processes runs in all of them at the
+        same time, so then each has to take everything.
+
+    Returns
+    -------
+    dict
+        What `score_with_interval` gives; empty without tags.
+    """
+    state = PartialState()
+    share = -(-len(rows) // state.num_processes) if split else len(rows)
+    start = share * state.process_index if split else 0
+    part = rows[start : start + share]
+    found = predict(
+        model,
+        processor,
+        part["tokens"],
+        part.get("image"),
+        is_split_into_words=True if part["tokens"] else None,
+        batch_size=batch_size,
+        max_length=max_length,
+        show_progress=state.is_main_process and show_progress,
+    )
+    found = gather_object(found) if split else found
+    ids, tokens, known = list(rows["id"]), list(rows["tokens"]), list(rows["ner_tags"])
+    tags = [_tags(words, entities) for words, entities in zip(tokens, found, strict=True)]
+    if state.is_main_process:
+        write_conll(Path(output_dir, "predictions.conll"), tokens, tags, ids)
+        with Path(output_dir, "predictions.jsonl").open("w", encoding="utf-8") as file:
+            for name, words, entities in zip(ids, tokens, found, strict=True):
+                line = {"id": name, "text": " ".join(words), "entities": entities}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    if all(tag is None for sentence in known for tag in sentence):
+        return {}
+    return score_with_interval(tags, known)
+
+
+def flat_scores(scores: dict[str, Any]) -> dict[str, float]:
+    """Bring scores to the form of a Trainer's metrics."""
+    flat = {name: value for name, value in scores.items() if name not in ("types", "samples", "confidence")}
+    by_type = scores["types"].items()
+    return flat | {f"{name}_{kind}": value for kind, values in by_type for name, value in values.items()}
+
+
+def _tags(words: list[str], entities: list[dict[str, Any]]) -> list[str]:
+    """Turn entities with places in the text into one tag a word."""
+    tags, place = [], 0
+    for word in words:
+        inside = next((entity for entity in entities if entity["start"] <= place < entity["end"]), None)
+        tags.append(f"{'B' if inside['start'] == place else 'I'}-{inside['label']}" if inside else "O")
+        place += len(word) + 1
+    return tags

@@ -1,0 +1,274 @@
+"""The model that the fine-tuning scripts start from, and the arguments that choose it."""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+from transformers import AutoConfig, AutoTokenizer, ViTConfig, ViTImageProcessorPil, ViTModel
+
+from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerProcessor, load_image_processor, lora_config
+from bga_mner.modeling_bga.encoders import longest_text
+from bga_mner.processing.word_encoding import default_max_length
+
+
+logger = logging.getLogger("run_mner")
+
+# What a saved model can be given anew; everything else would change its weights.
+CHANGEABLE: tuple[str, ...] = (
+    "reconstruction_weight",
+    "cycle_weight",
+    "reconstruction_distance",
+    "normalize_targets",
+    "visual_target",
+)
+CHANGEABLE += ("entity_replacement_probability", "replaced_entities_read", "sampler_temperature", "generator_dropout")
+CHANGEABLE += ("classifier_dropout",)
+# Without pictures only the shape of this vision encoder matters: it says what features the text branch generates.
+STAND_IN = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "patch_size": 16}
+
+
+def flag(default: Any, text: str) -> Any:
+    """Declare a command-line flag of a dataclass."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class ModelArguments:
+    """Which model to start from, and its options; those left out are what `BgaMnerConfig` says."""
+
+    text_model: str | None = flag(None, "Text encoder and tokenizer: folder or Hub name.")
+    vision_model: str | None = flag(
+        None,
+        "Vision encoder and image processor: folder, Hub name, or open_clip:<model>/<tag>. Needed with pictures only; "
+        "without, a small random one stands in, which is never run.",
+    )
+    model_name_or_path: str | None = flag(None, "Saved bga_mner model to continue from, in place of two encoders.")
+    image_size: int | None = flag(None, "Side of the pictures in pixels. Default: what the image processor makes.")
+    num_bga_layers: int | None = flag(None, "Number of aligned layers.")
+    reconstruction_weight: float | None = flag(None, "Weight of the reconstruction loss.")
+    cycle_weight: float | None = flag(None, "Weight of the cycle loss.")
+    entity_replacement_probability: float | None = flag(
+        None, "Share of labelled sentences whose entities are replaced by random tokens, in training."
+    )
+    replaced_entities_read: str | None = flag(
+        None, "What these read: 'real' (the picture) or 'generated' (features that the true words generate)."
+    )
+    config_overrides: str | None = flag(None, "Further options of BgaMnerConfig: key=value,key=value.")
+    freeze_vision_encoder: bool = flag(False, "Keep the vision encoder's weights.")
+    cache_vision_states: bool = flag(
+        False, "With --freeze_vision_encoder: run it once over all pictures; they take space beside the training data."
+    )
+    lora_rank: int | None = flag(
+        None,
+        "Of run_mner.py: train adapters of this rank on the encoders (on the text encoder alone if the other is frozen "
+        "or not needed) and what is new, and merge them at the end. Needs peft.",
+    )
+    language: str | None = flag(None, "For the model card: language of the texts, such as 'en'.")
+    license: str | None = flag(None, "For the model card: license of the weights, such as 'cc-by-4.0'.")
+
+
+def build_model(
+    arguments: ModelArguments, labels: list[str], pictures: bool, max_length: int | None
+) -> tuple[Any, BgaMnerProcessor]:
+    """Load the saved model, or build one from two encoders, and make its processor.
+
+    Parameters
+    ----------
+    arguments : ModelArguments
+        Which model.
+    labels : list of str
+        BIO labels of the data.
+    pictures : bool
+        Whether there are any.
+    max_length : int or None
+        Most tokens of a text.
+
+    Returns
+    -------
+    tuple of BgaMnerForTokenClassification and BgaMnerProcessor
+        The vision encoder is frozen if that was asked for.
+
+    Raises
+    ------
+    ValueError
+        If arguments, data and model do not fit together.
+    """
+    options = _options(arguments)
+    if arguments.model_name_or_path and (arguments.text_model or arguments.vision_model):
+        raise ValueError("Expected --model_name_or_path or --text_model and --vision_model, got both. Drop one.")
+    if arguments.model_name_or_path:
+        model, processor = _load(arguments.model_name_or_path, labels, options)
+    else:
+        model, processor = _combine(arguments.text_model, arguments.vision_model, labels, options, pictures)
+    if arguments.freeze_vision_encoder and not model.config.text_only:
+        model.freeze_vision_encoder()
+    longest = longest_text(model.config.text_config)
+    processor.tokenizer.model_max_length = min(default_max_length(processor.tokenizer), longest)
+    if max_length is not None and max_length > longest:
+        raise ValueError(f"Expected --max_length of at most {longest}, which the model reads, got {max_length}.")
+    return model, processor
+
+
+def add_adapters(model: Any, arguments: ModelArguments, pictures: bool) -> Any:
+    """Wrap a model for the training of adapters, if `lora_rank` says so.
+
+    Parameters
+    ----------
+    model : BgaMnerForTokenClassification
+        The model.
+    arguments : ModelArguments
+        With the rank.
+    pictures : bool
+        Whether there are any: otherwise the vision encoder is never run, and its adapters would learn nothing.
+
+    Returns
+    -------
+    peft.PeftModel or BgaMnerForTokenClassification
+        The wrapped model, or the model as it is.
+
+    Raises
+    ------
+    ValueError
+        If peft isn't installed.
+    """
+    if not arguments.lora_rank:
+        return model
+    encoders = ("text", "vision") if pictures and not arguments.freeze_vision_encoder else ("text",)
+    config = lora_config(model, arguments.lora_rank, encoders)
+    from peft import get_peft_model
+
+    return get_peft_model(model, config)
+
+
+def picture_shape(model: Any, cached: bool) -> tuple[int, int, int] | None:
+    """Return the shape of a picture, or of what is cached of it, for a model whose weights are spread over processes.
+
+    Raises
+    ------
+    ValueError
+        If processes would run different layers, and wait for each other for ever.
+    """
+    config = model.config
+    if config.entity_replacement_probability > 0 and config.replaced_entities_read == "generated":
+        raise ValueError(
+            "Expected --replaced_entities_read real with FSDP or DeepSpeed, got 'generated', for which texts with "
+            "replaced entities are read twice, in some processes more often than in others. Use DDP, or 'real'."
+        )
+    if config.text_only:
+        return None
+    if cached:
+        return config.num_stages + 1, config.num_vision_tokens, config.vision_config.hidden_size
+    return 3, config.image_size, config.image_size
+
+
+def _options(arguments: ModelArguments) -> dict[str, Any]:
+    """Collect the options of BgaMnerConfig that were given."""
+    names = ("image_size", "num_bga_layers", "reconstruction_weight", "cycle_weight", "entity_replacement_probability")
+    names += ("replaced_entities_read",)
+    options = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    for item in filter(None, (arguments.config_overrides or "").split(",")):
+        name, equals, value = (text.strip() for text in item.partition("="))
+        if not equals or name not in BgaMnerConfig.__dataclass_fields__ or name.endswith(("_config", "id", "label")):
+            raise ValueError(
+                f"Expected key=value,... with options of BgaMnerConfig as --config_overrides, got {item!r}."
+            )
+        try:
+            options[name] = json.loads(value.lower())
+        except json.JSONDecodeError:
+            options[name] = value
+    return options
+
+
+def _load(name: str, labels: list[str], options: dict[str, Any]) -> tuple[Any, BgaMnerProcessor]:
+    """Load a saved model, which must know the labels."""
+    fixed = sorted(set(options) - set(CHANGEABLE))
+    if fixed:
+        raise ValueError(
+            f"Expected no {', '.join(fixed)} beside --model_name_or_path, whose weights fit one value only. Leave it "
+            f"out, or start from --text_model. These can be changed: {', '.join(CHANGEABLE)}."
+        )
+    config, processor = BgaMnerConfig.from_pretrained(name), BgaMnerProcessor.from_pretrained(name)
+    unknown = sorted(set(labels) - set(config.label2id))
+    if unknown:
+        raise ValueError(
+            f"Expected the labels of the model in {name!r}, {list(config.label2id)}, but the data also have {unknown}. "
+            "Rename them in the data, or start a new model with --text_model and --vision_model."
+        )
+    for key, value in options.items():
+        setattr(config, key, value)
+    config.validate_consistency()
+    processor.label2id = dict(config.label2id)
+    return BgaMnerForTokenClassification.from_pretrained(name, config=config), processor
+
+
+def _combine(
+    text: str | None, vision: str | ViTModel | None, labels: list[str], options: dict[str, Any], pictures: bool
+) -> tuple[Any, BgaMnerProcessor]:
+    """Build a model from a text and a vision encoder."""
+    if text is None:
+        raise ValueError("Expected a model, got none. Give --text_model (and --vision_model), or --model_name_or_path.")
+    if labels == ["O"]:
+        raise ValueError("Expected entities to learn from, got no tag but 'O'. Check the files, or --tags_column.")
+    text_config = AutoConfig.from_pretrained(text)
+    # RoBERTa's tokenizer knows words of running text only with the space in front
+    spaced = {"add_prefix_space": True} if text_config.model_type == "roberta" else {}
+    tokenizer = AutoTokenizer.from_pretrained(text, **spaced)
+    if vision is not None:
+        image_processor = _image_processor(str(vision), options.get("image_size"))
+    elif pictures:
+        raise ValueError(
+            "Expected --vision_model, since there are pictures, got none. Name a checkpoint, such as "
+            "openai/clip-vit-base-patch32, or learn without pictures: leave out --image_dir, or --image_column none."
+        )
+    else:
+        side, depth = options.get("image_size", 32), options.get("num_bga_layers") or text_config.num_hidden_layers
+        vision = ViTModel(ViTConfig(image_size=side, num_hidden_layers=depth, **STAND_IN), add_pooling_layer=False)
+        image_processor = ViTImageProcessorPil(size={"height": side, "width": side})
+        logger.info(
+            "No --vision_model: a random ViT of %d layers and %d pixels stands in; it is never run.", depth, side
+        )
+    # What the processor really makes: DINOv2's crops to 224 pixels, though its config says 518.
+    options = {**options, "image_size": _side(image_processor)}
+    model = BgaMnerForTokenClassification.from_text_vision_pretrained(text, vision, labels=labels, **options)
+    return model, BgaMnerProcessor(image_processor, tokenizer, model.config.label2id)
+
+
+def _image_processor(name: str, image_size: int | None) -> Any:
+    """Load an image processor, and change the size of its pictures if asked to."""
+    try:
+        image_processor = load_image_processor(name)
+    except OSError as error:
+        raise ValueError(
+            f"Expected an image processor in the vision model {name!r}, got none ({error}). Save one there: "
+            "image_processor.save_pretrained."
+        ) from error
+    if image_size is None:
+        return image_processor
+    square = {"height": image_size, "width": image_size}
+    options: dict[str, Any] = {"size": square}
+    edge = image_processor.size.get("shortest_edge")
+    if edge:
+        # the margin that is cropped off keeps its share
+        crop = image_processor.crop_size["height"] if image_processor.crop_size else edge
+        options = {
+            "size": {"shortest_edge": round(image_size * edge / crop)},
+            "crop_size": square,
+            "do_center_crop": True,
+        }
+    image_processor = load_image_processor(name, **options)
+    if _side(image_processor) != image_size:
+        raise ValueError(
+            f"Expected pictures of --image_size {image_size} pixels, but the image processor of {name!r} makes "
+            f"{_side(image_processor)}. Leave --image_size out, or edit its preprocessor_config.json."
+        )
+    return image_processor
+
+
+def _side(image_processor: Any) -> int:
+    """Find out the side of the pictures that an image processor makes."""
+    height, width = image_processor(Image.new("RGB", (300, 200)), return_tensors="np")["pixel_values"].shape[-2:]
+    if height != width:
+        raise ValueError(f"Expected an image processor that makes square pictures, got {width} x {height} pixels.")
+    return int(height)

@@ -1,0 +1,132 @@
+"""The sequence classifier: BGA-MNER with one set of label scores for a text, as for sentiment."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..configuration.configuration_bga_mner import BgaMnerConfig
+from .alignment_losses import total_loss
+from .entity_replacement import replace_entities
+from .modeling_bga_mner import BgaMnerModel
+from .outputs import BgaMnerSequenceClassifierOutput
+from .pretrained_model import BgaMnerPreTrainedModel
+from .sequence_loss import UNKNOWN_LABEL, problem_type, sequence_loss
+
+
+class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
+    """BGA-MNER with label scores for whole texts: sentiment, learned with or without pictures.
+
+    The scores are read off the text's first token. To ask for the sentiment towards one of several things in a text,
+    mark it: see `mark_target`.
+
+    Parameters
+    ----------
+    config : BgaMnerConfig
+        Configuration; `id2label` names the labels, `problem_type` says what they are, as in transformers:
+        "single_label_classification", "multi_label_classification" or "regression". Where it is None, the first labels
+        that the model is given decide.
+    """
+
+    def __init__(self, config: BgaMnerConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.bga_mner = BgaMnerModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.text_config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        picture_mask: torch.BoolTensor | None = None,
+        vision_states: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        target_mask: torch.BoolTensor | None = None,
+        visual_source: str | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BgaMnerSequenceClassifierOutput | tuple[torch.Tensor, ...]:
+        """Classify texts, and compute the loss of what there are labels and pictures for.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, pixel_values, picture_mask,
+        vision_states, visual_source, output_hidden_states, return_dict
+            As in [`BgaMnerModel.forward`].
+        labels : torch.Tensor of shape (batch,) or (batch, labels), optional
+            As `config.problem_type` has them: numbers of labels, a float for each label, or a value. -100 (floats: NaN)
+            is unknown; a sentence without a label adds nothing to the classification loss.
+        target_mask : torch.BoolTensor of shape (batch, length), optional
+            True at the tokens of the target that the label is about. With `config.entity_replacement_probability` the
+            targets of some labelled sentences are replaced in training, so that only what stands beside the words can
+            tell the label.
+
+        Returns
+        -------
+        BgaMnerSequenceClassifierOutput
+            Loss and its parts, and label scores.
+
+        Raises
+        ------
+        ValueError
+            As in [`BgaMnerModel.forward`], and if labels don't fit the problem type.
+        """
+        if labels is not None and self.config.problem_type is None:
+            # the stock pipeline asks for it, and it is to be saved
+            self.config.problem_type = problem_type(self.config, labels)
+        replaced = None
+        replaces = self.training and self.config.entity_replacement_probability > 0
+        if replaces and labels is not None and target_mask is not None:
+            known = ~labels.isnan() if labels.is_floating_point() else labels != UNKNOWN_LABEL
+            # (batch,) or (batch, labels) -> (batch, 1)
+            target = target_mask.to(torch.bool) & known.view(len(labels), -1).any(dim=1, keepdim=True)
+            has_pictures = pixel_values is not None or vision_states is not None
+            replaced = replace_entities(self.config, input_ids, target, has_pictures, picture_mask)
+        outputs = self.bga_mner(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            picture_mask=picture_mask,
+            vision_states=vision_states,
+            replaced=replaced,
+            visual_source=visual_source,
+            output_hidden_states=output_hidden_states,
+        )
+        states = outputs.last_hidden_state
+        if attention_mask is None:
+            first = states[:, 0]
+        else:
+            # the first attended position, wherever padding puts it: (batch, length) -> (batch,)
+            places = attention_mask.to(torch.long).argmax(dim=1)
+            first = states[torch.arange(len(states), device=states.device), places]
+        logits = self.classifier(self.dropout(first))  # (batch, labels)
+        classification_loss = None if labels is None else sequence_loss(self.config, logits, labels)
+
+        output = BgaMnerSequenceClassifierOutput(
+            loss=total_loss(self.config, classification_loss, outputs),
+            logits=logits,
+            classification_loss=classification_loss,
+            reconstruction_loss=outputs.reconstruction_loss,
+            cycle_loss=outputs.cycle_loss,
+            keep_loss=outputs.keep_loss,
+            pair_match=outputs.pair_match,
+            vision_last_hidden_state=outputs.vision_last_hidden_state,
+            generated_vision=outputs.generated_vision,
+            generated_text=outputs.generated_text,
+            text_keep_masks=outputs.text_keep_masks,
+            vision_keep_masks=outputs.vision_keep_masks,
+            hidden_states=outputs.hidden_states,
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+
+__all__ = ["BgaMnerForSequenceClassification"]

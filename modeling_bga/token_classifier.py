@@ -1,0 +1,186 @@
+"""The tagger: BGA-MNER with tag scores and a CRF on top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..configuration.configuration_bga_mner import BgaMnerConfig
+from .alignment_losses import total_loss
+from .crf import ConditionalRandomField, bio_constraints
+from .entity_replacement import replace_entities
+from .modeling_bga_mner import BgaMnerModel
+from .outputs import BgaMnerTokenClassifierOutput
+from .pretrained_model import BgaMnerPreTrainedModel
+from .span_probabilities import Span, span_log_probabilities
+
+
+class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
+    """BGA-MNER with tag scores and a CRF: named entities of texts, learned with or without pictures.
+
+    Parameters
+    ----------
+    config : BgaMnerConfig
+        Configuration; `id2label` names the tags.
+    """
+
+    # The CRF's scores add up over a sentence: half precision would lose its rare transitions.
+    _keep_in_fp32_modules_strict = ["crf"]  # noqa: RUF012 - transformers' convention
+
+    def __init__(self, config: BgaMnerConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.bga_mner = BgaMnerModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.text_config.hidden_size, config.num_labels)
+        constraints = bio_constraints(config.id2label) if config.constrain_transitions else (None, None)
+        self.crf = ConditionalRandomField(config.num_labels, *constraints)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        picture_mask: torch.BoolTensor | None = None,
+        vision_states: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        word_start_mask: torch.BoolTensor | None = None,
+        visual_source: str | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BgaMnerTokenClassifierOutput | tuple[torch.Tensor, ...]:
+        """Tag texts, and compute the loss of what there are labels and pictures for.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, pixel_values, picture_mask,
+        vision_states, visual_source, output_hidden_states, return_dict
+            As in [`BgaMnerModel.forward`].
+        labels : torch.LongTensor of shape (batch, length), optional
+            Tag ids; -100 where the tag is unknown, and at padding. A sentence without any known tag adds nothing to
+            the CRF loss; a partly known one is trained on what is known.
+        word_start_mask : torch.BoolTensor of shape (batch, length), optional
+            True at the first subword of each word; elsewhere `predictions` are -100, for scores by word.
+
+        Returns
+        -------
+        BgaMnerTokenClassifierOutput
+            Loss and its parts, tag scores, and in evaluation the most probable tag path.
+
+        Raises
+        ------
+        ValueError
+            As in [`BgaMnerModel.forward`], and if labels don't fit the texts or lie outside the tags.
+        """
+        replaced = None
+        if self.training and labels is not None and self.config.entity_replacement_probability > 0:
+            entity = (labels != -100) & (labels != self.config.label2id.get("O", -100))
+            has_pictures = pixel_values is not None or vision_states is not None
+            replaced = replace_entities(self.config, input_ids, entity, has_pictures, picture_mask)
+        outputs = self.bga_mner(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            picture_mask=picture_mask,
+            vision_states=vision_states,
+            replaced=replaced,
+            visual_source=visual_source,
+            output_hidden_states=output_hidden_states,
+        )
+        emissions = self.classifier(self.dropout(outputs.last_hidden_state))  # (batch, length, tags)
+        shape = emissions.shape[:2]
+        if attention_mask is None:
+            mask = torch.ones(shape, dtype=torch.bool, device=emissions.device)
+        else:
+            mask = attention_mask.to(torch.bool)
+
+        crf_loss = None if labels is None else self.crf(emissions, labels, mask).mean()
+        loss = total_loss(self.config, crf_loss, outputs)
+        logits, predictions = emissions, None
+        if not self.training:
+            logits = self.crf.log_marginals(emissions, mask)
+            predictions = self.crf.decode(emissions, mask)
+            if word_start_mask is not None:
+                predictions = predictions.masked_fill(~word_start_mask.to(torch.bool), -100)
+
+        output = BgaMnerTokenClassifierOutput(
+            loss=loss,
+            logits=logits,
+            predictions=predictions,
+            emissions=emissions,
+            crf_loss=crf_loss,
+            reconstruction_loss=outputs.reconstruction_loss,
+            cycle_loss=outputs.cycle_loss,
+            keep_loss=outputs.keep_loss,
+            pair_match=outputs.pair_match,
+            vision_last_hidden_state=outputs.vision_last_hidden_state,
+            generated_vision=outputs.generated_vision,
+            generated_text=outputs.generated_text,
+            text_keep_masks=outputs.text_keep_masks,
+            vision_keep_masks=outputs.vision_keep_masks,
+            hidden_states=outputs.hidden_states,
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+    @torch.no_grad()
+    def span_probabilities(
+        self,
+        emissions: torch.Tensor,
+        attention_mask: torch.Tensor,
+        spans: Sequence[Span | tuple[int, str, int, int]],
+        word_start_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Compute how probable entities are: that exactly these tokens are an entity of this type, under the CRF.
+
+        Paths of tags are read as `spans_from_tags` reads them. A span's probability is that of all paths in which the
+        entity begins at its first word, holds all of its words, and ends with them. It is computed exactly (in float64,
+        from the CRF's forward and backward recursions), on the CPU, where no gradient is.
+
+        Parameters
+        ----------
+        emissions : torch.FloatTensor of shape (batch, length, tags)
+            `emissions` of the model's output.
+        attention_mask : torch.BoolTensor or LongTensor of shape (batch, length)
+            0 at padding.
+        spans : sequence of (sentence, type, first, behind)
+            Row of the batch, type such as "PER", first token, and the one behind the last token.
+        word_start_mask : torch.BoolTensor of shape (batch, length), optional
+            True at the first token of each word. Only the tags there are read, and all others summed over. Without it
+            all tokens are read, special ones included.
+
+        Returns
+        -------
+        torch.DoubleTensor of shape (spans,)
+            Probabilities. Those of spans that exclude each other (such as the same one under two types, or two that
+            overlap) add up to at most 1.
+
+        Raises
+        ------
+        ValueError
+            If a type has no tag, or a span doesn't begin with a word.
+        """
+        mask = attention_mask.bool().cpu().numpy()
+        read = np.ones_like(mask) if word_start_mask is None else word_start_mask.bool().cpu().numpy()
+        labels = [str(self.config.id2label[number]) for number in range(self.num_labels)]
+        found = span_log_probabilities(
+            emissions.detach().double().cpu().numpy(),
+            mask,
+            read,
+            [Span(*span) for span in spans],
+            labels,
+            self.crf.numpy_scores(),
+        )
+        return torch.from_numpy(np.exp(found))
+
+
+__all__ = ["BgaMnerForTokenClassification"]

@@ -1,0 +1,313 @@
+"""Bulk annotation: the entities of many texts, written in parts; a run that was cut off goes on where it stopped."""
+
+import gc
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import nn
+
+from .annotation_chunks import ENTITY_SCHEMA, AnnotatedChunk, InputRow, TextChunk, make_chunks
+from .annotation_input import AnnotationInput
+from .annotation_parts import AnnotationParts
+from .text_tagging import TaggedText, tag_texts
+
+
+@dataclass(frozen=True)
+class AnnotatorOptions:
+    """What a process that annotates has to know.
+
+    Attributes
+    ----------
+    model : str
+        Folder with a saved model and its processor, or a name on the Hub.
+    device : str
+        Where the model runs, such as "cpu" or "cuda:0".
+    dtype : str
+        Type of its weights: "float32", "bfloat16" or "float16".
+    batch_size : int
+        Texts (or windows of long ones) at a time.
+    max_length, stride : int or None
+        Most tokens that the model reads at once, and how many neighbouring windows share; see `predict`.
+    threads : int or None
+        Threads of torch; None leaves them.
+    """
+
+    model: str
+    device: str = "cpu"
+    dtype: str = "float32"
+    batch_size: int = 64
+    max_length: int | None = None
+    stride: int | None = None
+    threads: int | None = None
+
+
+class TextAnnotator:
+    """Finds the entities of chunks of texts.
+
+    Parameters
+    ----------
+    options : AnnotatorOptions
+        Model and options.
+    fingerprint : str, optional
+        What the model's fingerprint has to be.
+
+    Attributes
+    ----------
+    fingerprint : str
+        Checksum of weights, labels and tokenizer: the same for the same model, wherever it lies.
+
+    Raises
+    ------
+    ValueError
+        If the model can't be loaded or is another one, or options don't fit together.
+    """
+
+    def __init__(self, options: AnnotatorOptions, fingerprint: str | None = None):
+        from ..modeling_bga import BgaMnerForTokenClassification
+        from .processing_bga_mner import BgaMnerProcessor
+
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        try:
+            model = BgaMnerForTokenClassification.from_pretrained(options.model, dtype=getattr(torch, options.dtype))
+            self.processor = BgaMnerProcessor.from_pretrained(options.model)
+        except OSError as error:
+            raise ValueError(
+                f"Expected a folder with a saved model and its processor, or a name on the Hub, but {options.model!r} "
+                f"can't be loaded: {error}. Check the model."
+            ) from error
+        self.fingerprint = model_fingerprint(model, self.processor)
+        if fingerprint not in (None, self.fingerprint):
+            raise ValueError(
+                f"Expected the same model {options.model!r} on every machine, got another one. Copy it anew."
+            )
+        self.model = model.eval().to(options.device)
+        self._tagging: dict[str, Any] = {
+            "batch_size": options.batch_size,
+            "max_length": options.max_length,
+            "stride": options.stride,
+        }
+        self._tag([TaggedText.from_text("a")])  # options that don't fit are refused before there are rows to blame
+        # Objects by the hundred thousand come and go with each chunk, and each time the collector would look through
+        # all that torch and transformers hold.
+        gc.collect()
+        gc.freeze()
+
+    def __call__(self, chunk: TextChunk) -> AnnotatedChunk:
+        """Find the entities of a chunk.
+
+        Parameters
+        ----------
+        chunk : TextChunk
+            Rows.
+
+        Returns
+        -------
+        AnnotatedChunk
+            The same rows, those that can't be annotated with the reason.
+        """
+        texts = {
+            number: TaggedText.from_text(row.content)
+            if isinstance(row.content, str)
+            else TaggedText.from_words(row.content)
+            for number, row in enumerate(chunk.rows)
+            if row.content is not None
+        }
+        self._tag([*texts.values()])
+        return _make_annotated(chunk, texts)
+
+    def _tag(self, texts: list[TaggedText]) -> None:
+        if texts:
+            tag_texts(texts, self.model, self.processor, **self._tagging)
+
+
+def model_fingerprint(model: nn.Module, processor: Any) -> str:
+    """Compute a checksum of all that a model's answers depend on.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A model of transformers.
+    processor : BgaMnerProcessor
+        Its processor.
+
+    Returns
+    -------
+    str
+        SHA-256 of weights, configuration and tokenizer.
+    """
+    checksum = hashlib.sha256()
+    about = model.config.to_dict()
+    for name in ("_name_or_path", "transformers_version", "training_summary"):
+        about.pop(name, None)
+    checksum.update(json.dumps(about, sort_keys=True, default=str).encode())
+    checksum.update(processor.tokenizer.backend_tokenizer.to_str().encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        checksum.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        checksum.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return checksum.hexdigest()
+
+
+class PartAssembler:
+    """Puts annotated chunks together, in whatever order they come, and commits each part that is whole.
+
+    Parameters
+    ----------
+    parts : AnnotationParts
+        Where they go.
+    """
+
+    def __init__(self, parts: AnnotationParts):
+        self.parts = parts
+        self.total: int | None = None
+        self._waiting: dict[int, dict[int, AnnotatedChunk]] = {}
+
+    def add(self, chunk: AnnotatedChunk) -> None:
+        """Take a chunk.
+
+        Parameters
+        ----------
+        chunk : AnnotatedChunk
+            Rows of one part.
+
+        Raises
+        ------
+        RuntimeError
+            If rows come twice.
+        OSError
+            If there is no room to write.
+        """
+        size = self.parts.rows_per_part
+        if chunk.ends_input:
+            self.total = chunk.first_row + chunk.rows
+        number = chunk.first_row // size
+        if chunk.rows:
+            chunks = self._waiting.setdefault(number, {})
+            if chunk.first_row in chunks or number in self.parts.done:
+                raise RuntimeError(f"Expected each row once, got row {chunk.first_row} again.")
+            chunks[chunk.first_row] = chunk
+        # the end of the input may come before other chunks of its part
+        for candidate in {number} if self.total is None else set(self._waiting):
+            self._commit_if_whole(candidate)
+
+    def finish(self) -> int:
+        """Return how many rows the input has; raise RuntimeError if some of them never came."""
+        if self.total is None or self._waiting:
+            raise RuntimeError(f"Expected all rows of the input, but parts {sorted(self._waiting)} lack some.")
+        return self.total
+
+    def _commit_if_whole(self, number: int) -> None:
+        chunks = self._waiting.get(number, {})
+        first = number * self.parts.rows_per_part
+        end = first + self.parts.rows_per_part
+        if self.total is not None:
+            end = min(end, self.total)
+        if chunks and sum(chunk.rows for chunk in chunks.values()) == end - first:
+            self.parts.commit(number, [chunks[place] for place in sorted(chunks)])
+            del self._waiting[number]
+
+
+def annotate_in_parts(
+    source: AnnotationInput,
+    parts: AnnotationParts,
+    annotate: Callable[[Callable[[], Iterator[TextChunk]]], Iterable[AnnotatedChunk]],
+    *,
+    buffer_rows: int = 4096,
+    on_progress: Callable[[int], None] = lambda rows: None,
+) -> dict[str, Any]:
+    """Annotate what isn't yet, and write it.
+
+    Parameters
+    ----------
+    source : AnnotationInput
+        What to read.
+    parts : AnnotationParts
+        Where to write; what is done there is passed over.
+    annotate : callable
+        Gets a function that returns the chunks of texts, and returns annotated ones in any order; `in_this_process`
+        makes one, `annotation_ray.on_ray` another.
+    buffer_rows : int, default 4096
+        Rows that are held, and sorted by length, at a time.
+    on_progress : callable, optional
+        Called with the number of rows that were annotated since the last call.
+
+    Returns
+    -------
+    dict
+        What `AnnotationParts.finish` returns, and "rows_this_run", "seconds" and "rows_per_second".
+
+    Raises
+    ------
+    ValueError
+        If the input can't be read.
+    OSError
+        If there is no room to write. All parts so far are kept.
+    """
+    if buffer_rows < 1:
+        raise ValueError(f"Expected a buffer of at least 1 row, got {buffer_rows}.")
+    skip, done = parts.leading_rows, dict(parts.done)
+
+    def chunks() -> Iterator[TextChunk]:
+        rows: Iterator[InputRow] = source.rows(skip)
+        return make_chunks(rows, skip, parts.rows_per_part, done, buffer_rows)
+
+    assembler, rows, started = PartAssembler(parts), 0, time.perf_counter()
+    for chunk in annotate(chunks):
+        assembler.add(chunk)
+        rows += chunk.rows
+        on_progress(chunk.rows)
+    seconds = time.perf_counter() - started
+    summary = parts.finish(assembler.finish())
+    summary |= {"rows_this_run": rows, "seconds": round(seconds, 3), "rows_per_second": round(rows / seconds, 1)}
+    parts.write_summary(summary)
+    return summary
+
+
+def in_this_process(
+    annotator: TextAnnotator,
+) -> Callable[[Callable[[], Iterator[TextChunk]]], Iterable[AnnotatedChunk]]:
+    """Annotate chunk after chunk in this process; see `annotate_in_parts`."""
+    return lambda chunks: map(annotator, chunks())
+
+
+def _make_annotated(chunk: TextChunk, texts: dict[int, TaggedText]) -> AnnotatedChunk:
+    found, counts = [], Counter[str]()
+    for text in texts.values():
+        entities = text.entities()
+        counts.update(entity.label for entity in entities)
+        found.append(
+            [
+                {"type": entity.label, "text": entity.word, "start": entity.start, "end": entity.end}
+                | {"score": entity.score}
+                for entity in entities
+            ]
+        )
+    columns = {
+        "row": [chunk.first_row + number for number in texts],
+        "id": [chunk.rows[number].id for number in texts],
+        "entities": found,
+    }
+    faults = [
+        {"row": chunk.first_row + number, "id": row.id, "reason": row.reason, "detail": row.detail}
+        for number, row in enumerate(chunk.rows)
+        if row.content is None
+    ]
+    table = pa.table(columns, schema=ENTITY_SCHEMA)
+    return AnnotatedChunk(chunk.first_row, len(chunk.rows), table, faults, dict(counts), chunk.ends_input)
+
+
+__all__ = [
+    "AnnotatorOptions",
+    "PartAssembler",
+    "TextAnnotator",
+    "annotate_in_parts",
+    "in_this_process",
+    "model_fingerprint",
+]

@@ -1,0 +1,111 @@
+"""Mark in a text what it is asked about. Pure Python.
+
+The marks are braces, as words of their own: every tokenizer knows them, no token has to be added, and tweets hardly use
+them. A marked text is a text, so whatever reads texts reads it, the stock `text-classification` pipeline included.
+"""
+
+from collections.abc import Sequence
+from typing import Any, overload
+
+
+OPENING, CLOSING = "{", "}"
+_OTHER_BRACKETS = str.maketrans("{}", "()")
+
+
+@overload
+def mark_target(text: str, start: int, end: int) -> str: ...
+@overload
+def mark_target(text: list[str] | tuple[str, ...], start: int, end: int) -> list[str]: ...
+def mark_target(text: Any, start: int, end: int) -> Any:
+    """Put braces around the part of a text that a label is about.
+
+    Braces that stand in the text already become parentheses, so that only the marks are braces.
+
+    Parameters
+    ----------
+    text : str, or list or tuple of str
+        A text, or its words.
+    start, end : int
+        Places of the target's first character and behind its last one; or the same of words.
+
+    Returns
+    -------
+    str or list of str
+        The marked text, or its words.
+
+    Raises
+    ------
+    ValueError
+        If the places aren't in the text, or there is nothing between them.
+
+    Examples
+    --------
+    >>> mark_target("Kawhi beats the Sixers", 0, 5)
+    '{ Kawhi } beats the Sixers'
+    >>> mark_target(["Kawhi", "beats", "the", "Sixers"], 2, 4)
+    ['Kawhi', 'beats', '{', 'the', 'Sixers', '}']
+    """
+    if not 0 <= start < end <= len(text):
+        unit = "characters" if isinstance(text, str) else "words"
+        raise ValueError(
+            f"Expected a target inside the text, which has {len(text)} {unit}, got {start} to {end}. Give the place of "
+            "its first one, and the one behind its last."
+        )
+    if isinstance(text, str):
+        before, target, behind = (
+            part.translate(_OTHER_BRACKETS) for part in (text[:start], text[start:end], text[end:])
+        )
+        # words of their own, whatever stands beside them
+        opening = OPENING if not before or before[-1].isspace() else f" {OPENING}"
+        closing = CLOSING if not behind or behind[0].isspace() else f"{CLOSING} "
+        return f"{before}{opening} {target} {closing}{behind}"
+    words = [word.translate(_OTHER_BRACKETS) for word in text]
+    return [*words[:start], OPENING, *words[start:end], CLOSING, *words[end:]]
+
+
+def mark_targets(texts: Any, targets: Sequence[Sequence[int] | None], is_split_into_words: bool | None) -> list[Any]:
+    """Mark a target in each of some texts.
+
+    Parameters
+    ----------
+    texts : str, sequence of str or sequence of sequences of str
+        A text, texts, or texts as lists of words.
+    targets : sequence of ((int, int) or None)
+        One a text: its places, of characters or of words, as `mark_target` takes them; None leaves a text as it is.
+    is_split_into_words : bool or None
+        True says that a list of strings holds the words of one text.
+
+    Returns
+    -------
+    list of str, or of list of str
+        The texts.
+
+    Raises
+    ------
+    ValueError
+        If there aren't as many targets as texts, or one isn't in its text.
+    """
+    if isinstance(texts, str) or (is_split_into_words and all(isinstance(word, str) for word in texts)):
+        texts = [texts]
+    if len(texts) != len(targets):
+        raise ValueError(
+            f"Expected one target a text, got {len(targets)} for {len(texts)} texts. Give None for a text without one."
+        )
+    return [
+        text if target is None else mark_target(text, *map(int, target))
+        for text, target in zip(texts, targets, strict=True)
+    ]
+
+
+def marked_words(words: Sequence[str]) -> range:
+    """Say which words of a marked text are the target.
+
+    Examples
+    --------
+    >>> marked_words(["Kawhi", "beats", "{", "the", "Sixers", "}"])
+    range(3, 5)
+    """
+    return range(words.index(OPENING) + 1, words.index(CLOSING))
+
+
+__all__ = ["CLOSING", "OPENING", "mark_target", "mark_targets", "marked_words"]

@@ -1,0 +1,43 @@
+"""The benchmark of bulk annotation, with a few thousand rows: kills, and no row lost or doubled."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "annotate.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = spec_from_file_location("annotate_benchmark", SCRIPT)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_kills_lose_and_double_nothing(benchmark, capsys):
+    flags = ["--rows", "20000", "--kills", "2", "--rows_per_part", "250", "--buffer_rows", "128", "--compare", "--json"]
+    found = benchmark.main(flags)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"annotate": found}
+    assert [process["killed"] for process in found["processes"]] == [True, True, False]
+    assert all(process["rows"] > 0 for process in found["processes"])
+    assert sum(process["rows"] for process in found["processes"]) == 20_000
+    assert (found["lost"], found["doubled"], found["same"]) == (0, 0, True)
+    assert (found["annotated"], found["bad"]) == (19_980, 20)
+    assert found["entities"] > 20_000
+    assert all(process["peak_megabytes"] > 100 for process in found["processes"])
+
+
+def test_lost_and_doubled_rows_are_counted(benchmark, tmp_path):
+    (tmp_path / "entities").mkdir()
+    (tmp_path / "bad_rows").mkdir()
+    pq.write_table(pa.table({"row": [0, 1, 1], "entities": [[1], [], [2]]}), tmp_path / "entities" / "part.parquet")
+    (tmp_path / "bad_rows" / "part.jsonl").write_text('{"row": 3}\n{"row": 0}\n')
+    assert benchmark.check_rows(tmp_path, 5) == {"lost": 2, "doubled": 2, "annotated": 3, "bad": 2, "entities": 2}

@@ -1,0 +1,73 @@
+"""The benchmark of quality and time, on sizes where only its machinery is tested."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bga_mner import BgaMnerConfig
+
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "frontier.py"
+
+
+@pytest.fixture
+def benchmark():
+    spec = spec_from_file_location("frontier_benchmark", SCRIPT)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_quality_is_measured_with_the_presets_options(benchmark, monkeypatch, tmp_path):
+    given = []
+
+    def main(arguments):
+        given.append(arguments)
+        return {"full": {"f1": [0.5], "span_recall": [0.75]}}
+
+    monkeypatch.setattr(benchmark.alignment, "main", main)  # tested, and slow with twelve layers
+    found = benchmark.main(
+        ["--results", str(tmp_path / "results"), "--presets", "4 layers;4 layers, fewer queries", "--seeds", "3,4"]
+    )
+    assert {name: values["f1"] for name, values in found.items()} == {
+        "4 layers": [0.5, 0.5],
+        "4 layers, fewer queries": [0.5, 0.5],
+    }
+    assert [arguments[arguments.index("--seeds") + 1] for arguments in given] == ["3", "3", "4", "4"]
+    assert json.loads(given[1][given[1].index("--config") + 1]) == {
+        "num_bga_layers": 4,
+        "loss_stages": "all",
+        "image_size": 32,
+    }
+
+
+def test_times_are_added_to_what_was_measured_before_and_drawn(benchmark, capsys, tmp_path):
+    results, plot = tmp_path / "new" / "results", tmp_path / "plot.png"
+    arguments = ["--results", str(results), "--presets", "1 layer;4 layers, fewer queries"]
+    first = benchmark.main([*arguments, "--time", "--size", "tiny", "--repeats", "1"])
+    assert first["1 layer"].keys() == {"f1", "inference", "training"}
+    with results.open("a") as file:
+        file.writelines(json.dumps({"preset": "1 layer", "seed": seed, "f1": 0.25}) + "\n" for seed in (0, 1))
+    capsys.readouterr()
+    found = benchmark.main([*arguments, "--plot", str(plot), "--json"])
+    assert json.loads(capsys.readouterr().out.strip().splitlines()[-1]) == {"frontier": found}
+    assert found["1 layer"] == first["1 layer"] | {"f1": [0.25, 0.25]}
+    with Image.open(plot) as picture:
+        assert min(picture.size) > 100
+
+
+def test_every_preset_is_a_configuration_and_one_is_the_default(benchmark):
+    for preset in benchmark.PRESETS.values():
+        BgaMnerConfig(**benchmark._sized(preset, 224))
+    assert benchmark.default_preset() in benchmark.PRESETS
+
+
+def test_an_unknown_preset_is_refused(benchmark, capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        benchmark.main(["--results", str(tmp_path / "results"), "--presets", "3 layers"])
+    assert "expected presets of 12 layers" in capsys.readouterr().err

@@ -1,0 +1,50 @@
+"""The sentiment benchmark, shortened to where only its machinery is tested."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "sentiment.py"
+SHORT = ["--steps", "2", "--vision_steps", "2", "--drawings", "30", "--pairs", "24", "--names_per_sentiment", "2"]
+SHORT += ["--test_sentences", "9", "--batch_size", "8", "--quiet", "--json"]
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = spec_from_file_location("sentiment", SCRIPT)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_prints_every_variant_for_every_seed(benchmark, capsys):
+    names = list(benchmark.VARIANTS)
+    found = benchmark.main([*SHORT, "--seeds", "3,4", "--variants", ",".join(names)])
+    assert json.loads(capsys.readouterr().out.strip().splitlines()[-1]) == {"sentiment": found}
+    assert list(found) == names
+    for values in found.values():
+        assert set(values) == {"accuracy", "labelled_accuracy"}
+        assert all(len(of_seeds) == 2 for of_seeds in values.values())
+        assert all(0 <= value <= 1 for of_seeds in values.values() for value in of_seeds)
+
+
+def test_text_alone_has_no_pictures_and_the_others_do(benchmark, tmp_path):
+    setting = benchmark.Benchmark(benchmark._parse(SHORT), 0, tmp_path)
+    for name, has_pictures in (("full", True), ("text_only", False)):
+        trainer = setting.train(name)
+        assert ("reconstruction_loss" in trainer.state.log_history[0]) == has_pictures
+        assert set(setting.scores(trainer)) == {"accuracy", "labelled_accuracy"}
+        # labels are hidden of half of the rows, and the vision encoder isn't trained
+        assert sum(row["label"] is None for row in setting.rows) == 12
+        assert not any(p.requires_grad for p in trainer.model.bga_mner.vision_encoder.parameters())
+
+
+def test_unknown_variants_are_refused(benchmark, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(["--variants", "fulll"])
+    assert "got fulll" in capsys.readouterr().err

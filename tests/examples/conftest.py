@@ -1,0 +1,139 @@
+"""Files to learn from, tiny encoders, and runs of the example scripts in processes that can be killed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import runpy
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, ViTConfig, ViTImageProcessorPil, ViTModel
+
+from bga_mner import write_conll
+from bga_mner.processing.generated_corpus import build_tokenizer, generate_corpus
+
+
+TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+
+
+@pytest.fixture(scope="session")
+def mner_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write 24 sentences to train on and 8 to score, in CoNLL files, their pictures, and two encoders."""
+    folder = tmp_path_factory.mktemp("mner")
+    corpus = generate_corpus(
+        names_per_type=4,
+        train_labelled=20,
+        train_unlabelled=4,
+        test_sentences=6,
+        validation_sentences=8,
+        picture_size=16,
+    )
+    (folder / "pictures").mkdir()
+    for name, part in {"train": corpus.train, "valid": corpus.validation, "test": corpus.test_unseen_labels}.items():
+        write_conll(folder / f"{name}.txt", part["tokens"], part["ner_tags"], part["id"])
+        for row in part:
+            if row["image"] is not None:
+                (folder / "pictures" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
+    tokenizer = build_tokenizer(corpus.sentences(), model_max_length=64)
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **TINY)).save_pretrained(
+        folder / "bert"
+    )
+    tokenizer.save_pretrained(folder / "bert")
+    ViTModel(ViTConfig(image_size=16, patch_size=8, **TINY)).save_pretrained(folder / "vit")
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder / "vit")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mner_arguments(mner_files: Path) -> dict[str, Any]:
+    """Return what both scripts take, with all the noise there is: dropout, samplers, replaced entities, order."""
+    return {
+        "train_file": mner_files / "train.txt",
+        "validation_file": mner_files / "valid.txt",
+        "image_dir": mner_files / "pictures",
+        "text_model": mner_files / "bert",
+        "vision_model": mner_files / "vit",
+        "num_bga_layers": 1,
+        "entity_replacement_probability": 0.5,
+        "per_device_train_batch_size": 4,
+        "num_train_epochs": 1,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "do_train": True,
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+
+
+class ScriptRuns:
+    """Runs of a script in processes that are forked from one that has imported what takes time to import."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["bga_mner", "datasets", "transformers.trainer", "seqeval.metrics"])
+        self._program = str(Path(__file__).parents[1] / "script_run.py")
+
+    @staticmethod
+    def argv(arguments: dict[str, Any]) -> list[str]:
+        """Return a command line."""
+        pairs = [(f"--{name}", str(value)) for name, value in arguments.items() if value is not None]
+        return [word for pair in pairs for word in pair]
+
+    def start(
+        self,
+        script: Path,
+        arguments: dict[str, Any],
+        log: Path,
+        kill: tuple[str, str | None, int] | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> Any:
+        names = {"SCRIPT": str(script), "ARGUMENTS": self.argv(arguments), "LOG": str(log), "KILL": kill}
+        names["ENVIRONMENT"] = {"TOKENIZERS_PARALLELISM": "false"} | (environment or {})
+        process = self._context.Process(target=runpy.run_path, args=(self._program, names))
+        process.start()
+        return process
+
+    def __call__(
+        self, script: Path, arguments: dict[str, Any], kill: tuple[str, str | None, int] | None = None
+    ) -> tuple[int, str]:
+        """Run, perhaps to be killed (see script_run.py); return exit code and output."""
+        log = Path(f"{arguments['output_dir']}.log")
+        process = self.start(script, arguments, log, kill)
+        process.join()
+        return process.exitcode, log.read_text(encoding="utf-8", errors="replace")
+
+    def several(
+        self, script: Path, arguments: dict[str, Any], kills: dict[int, Any] | None = None, **environment: str
+    ) -> tuple[list[int], list[str], list[dict[str, Any]]]:
+        """Run in two processes, as torchrun would; return their exit codes, outputs and reports."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        logs = [Path(f"{arguments['output_dir']}.{rank}.log") for rank in range(2)]
+        processes = [
+            self.start(
+                script,
+                arguments,
+                log,
+                (kills or {}).get(rank),
+                {**common, **environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank, log in enumerate(logs)
+        ]
+        for process in processes:
+            process.join()
+        texts = [log.read_text(encoding="utf-8", errors="replace") for log in logs]
+        reports = [json.loads(Path(f"{log}.json").read_text()) for log in logs if Path(f"{log}.json").exists()]
+        return [process.exitcode for process in processes], texts, reports
+
+
+@pytest.fixture(scope="session")
+def run_script() -> ScriptRuns:
+    """Return what runs a script in processes of its own."""
+    return ScriptRuns()
