@@ -8,13 +8,7 @@ from typing import Any
 from PIL import Image
 from transformers import AutoConfig, AutoTokenizer, ViTConfig, ViTImageProcessorPil, ViTModel
 
-from bga_mner import (
-    BgaMnerConfig,
-    BgaMnerForTokenClassification,
-    BgaMnerProcessor,
-    load_image_processor,
-    lora_config,
-)
+from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerProcessor, load_image_processor, lora_config
 from bga_mner.modeling_bga.encoders import longest_text
 from bga_mner.processing.word_encoding import default_max_length
 
@@ -67,7 +61,9 @@ class ModelArguments:
         False, "With --freeze_vision_encoder: run it once over all pictures; they take space beside the training data."
     )
     lora_rank: int | None = flag(
-        None, "Train adapters of this rank on the encoders (not on a frozen one) and what is new; needs peft."
+        None,
+        "Of run_mner.py: train adapters of this rank on the encoders (on the text encoder alone if the other is frozen "
+        "or not needed) and what is new, and merge them at the end. Needs peft.",
     )
     language: str | None = flag(None, "For the model card: language of the texts, such as 'en'.")
     license: str | None = flag(None, "For the model card: license of the weights, such as 'cc-by-4.0'.")
@@ -116,26 +112,34 @@ def build_model(
 
 
 def add_adapters(model: Any, arguments: ModelArguments, pictures: bool) -> Any:
-    """Wrap a model so that adapters of `--lora_rank` are trained in place of its encoders' weights.
+    """Wrap a model for the training of adapters, if `lora_rank` says so.
 
     Parameters
     ----------
     model : BgaMnerForTokenClassification
-        The model, which is changed.
+        The model.
     arguments : ModelArguments
-        The rank, and whether the vision encoder is frozen; then it gets none.
+        With the rank.
     pictures : bool
-        Whether there are any; without, the vision encoder gets none.
+        Whether there are any: otherwise the vision encoder is never run, and its adapters would learn nothing.
 
     Returns
     -------
-    peft.PeftModel
-        The wrapped model.
+    peft.PeftModel or BgaMnerForTokenClassification
+        The wrapped model, or the model as it is.
+
+    Raises
+    ------
+    ValueError
+        If peft isn't installed.
     """
+    if not arguments.lora_rank:
+        return model
+    encoders = ("text", "vision") if pictures and not arguments.freeze_vision_encoder else ("text",)
+    config = lora_config(model, arguments.lora_rank, encoders)
     from peft import get_peft_model
 
-    encoders = ("text", "vision") if pictures and not arguments.freeze_vision_encoder else ("text",)
-    return get_peft_model(model, lora_config(model, arguments.lora_rank, encoders))
+    return get_peft_model(model, config)
 
 
 def picture_shape(model: Any, cached: bool) -> tuple[int, int, int] | None:

@@ -97,9 +97,7 @@ def _settings(training: TrainingArguments) -> dict[str, Any]:
     return {name: getattr(training, name) for name in (*names, "bf16", "fp16")}
 
 
-def _find_checkpoint(
-    data: DataArguments, training: TrainingArguments, settings: dict[str, Any], adapters: bool
-) -> str | None:
+def _find_checkpoint(data: DataArguments, training: TrainingArguments, settings: dict[str, Any]) -> str | None:
     """Find the checkpoint to continue from, or make room for a new start."""
     given = training.resume_from_checkpoint
     if data.overwrite_output_dir and given in (None, "auto"):
@@ -110,13 +108,9 @@ def _find_checkpoint(
         return None
     checkpoint = last_whole_checkpoint(training.output_dir) if given in (None, "auto") else given
     if checkpoint is not None:
-        if Path(checkpoint, "adapter_config.json").is_file() != adapters:
-            raise ValueError(
-                f"Expected a checkpoint {'of' if adapters else 'without'} adapters in {checkpoint!r}, got the "
-                "opposite. Give --lora_rank as before, or start over with --overwrite_output_dir."
-            )
         check_settings(checkpoint, settings)
-        # of a stock Trainer's, which has no settings; adapters are saved without the model's configuration
+        # of a stock Trainer's, which has no settings; adapters come without a configuration
+        adapters = settings["lora_rank"] is not None
         old = settings["labels"] if adapters else list(BgaMnerConfig.from_pretrained(checkpoint).label2id)
         if old != settings["labels"]:
             raise ValueError(
@@ -162,7 +156,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     model, processor = build_model(arguments, labels, pictures, data.max_length)
     cache = arguments.cache_vision_states and "do_train" in wanted
     sets, encoded = prepare_rows(parts, model, processor, max_length=data.max_length, cache=cache)
-    adapters = bool(arguments.lora_rank) and "do_train" in wanted
     if "validation" not in parts or "do_train" not in wanted:
         training.eval_strategy, training.load_best_model_at_end = IntervalStrategy.NO, False
         training.save_strategy = SaveStrategy.EPOCH if training.save_strategy == "best" else training.save_strategy
@@ -171,9 +164,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             raise ValueError("Expected --max_steps beside --streaming, since a stream has no length. Give it.")
         # each process reads for itself: texts of different lengths can't be put together and handed out
         training.accelerator_config.dispatch_batches = False
-    settings = _settings(training) | data_settings(parts, model, data.max_length)
-    if adapters:
-        settings["lora_rank"] = arguments.lora_rank
+    settings = _settings(training) | data_settings(parts, model, data.max_length) | {"lora_rank": arguments.lora_rank}
+    if "do_train" in wanted:
         model = add_adapters(model, arguments, pictures)
     # old checkpoints are deleted when the new one is whole, which the Trainer can't know
     keep_whole = WholeCheckpointCallback(settings, training.save_total_limit)
@@ -209,10 +201,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         results.update(metrics)
 
     if "do_train" in wanted:
-        checkpoint = _find_checkpoint(data, training, settings, adapters)
+        checkpoint = _find_checkpoint(data, training, settings)
         outcome = trainer.train(checkpoint)
-        if adapters:
-            # from here on a plain model: adapters are part of its weights
+        if arguments.lora_rank:
+            # from here on a plain model, with the adapters in its weights
             trainer.model = trainer.model_wrapped = model = trainer.model.merge_and_unload()
         trainer.save_model()
         trainer.save_state()

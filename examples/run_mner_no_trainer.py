@@ -428,6 +428,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         If arguments, data and model do not fit together.
     """
     arguments, data, loop, given = _read_arguments(list(sys.argv[1:] if argv is None else argv))
+    if arguments.lora_rank:
+        raise ValueError("Expected no --lora_rank, which run_mner.py alone takes, got one. Leave it out, or run that.")
     log = JsonLinesTracker(loop.output_dir)
     accelerator = Accelerator(
         cpu=loop.use_cpu,

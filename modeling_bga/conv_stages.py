@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoModel
+from transformers import initialization as init
 from transformers.models.vit.modeling_vit import ViTLayer, ViTPreTrainedModel
 
 from ..configuration.configuration_conv_stages import ConvStagesConfig, last_feature_map
@@ -51,6 +52,14 @@ class ConvStages(ViTPreTrainedModel):
             if isinstance(module, _BatchNorm):
                 module.eval()
         return self
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ConvStages):
+            # keeps the scale of what passes through at any width; with 0.02 the positions, which are the same for all
+            # pictures, would drown what narrow feature maps show, and be all that there is to reconstruct
+            init.xavier_uniform_(module.projection.weight)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the module that makes tokens of the feature map."""

@@ -100,3 +100,5 @@ def test_says_what_to_mend(run, tmp_path):
         run(output_dir=None)
     with pytest.raises(ValueError, match="Give --model_name_or_path"):
         run(train_file=None, validation_file=None)
+    with pytest.raises(ValueError, match=r"run_mner\.py alone takes"):
+        run(lora_rank=2)
