@@ -175,14 +175,22 @@ class Benchmark:
     pretrain : callable, optional
         Makes the vision encoder where `--vision_model` names none, as the quickstart's `pretrain_vision_encoder` does,
         which is the default.
+    prepare : callable, optional
+        Called with every model before it is trained.
     """
 
     def __init__(
-        self, options: argparse.Namespace, seed: int, output_dir: Path, pretrain: Callable[..., Any] | None = None
+        self,
+        options: argparse.Namespace,
+        seed: int,
+        output_dir: Path,
+        pretrain: Callable[..., Any] | None = None,
+        prepare: Callable[[Any], None] | None = None,
     ) -> None:
         self.options, self.seed, self.output_dir = options, seed, output_dir
         self.quickstart = load_quickstart()
         self.pretrain = pretrain or self.quickstart.pretrain_vision_encoder
+        self.prepare = prepare
         set_seed(seed)
         photos = None if options.pictures is None else read_photos(options.pictures)
         own = None
@@ -279,6 +287,8 @@ class Benchmark:
             options.layers,
             **(recipe | options.config | variant.options),
         )
+        if self.prepare is not None:
+            self.prepare(model)
         arguments = quickstart.training_arguments(
             self.output_dir, options.steps, options.batch_size, options.learning_rate, self.seed
         )

@@ -2,13 +2,15 @@ r"""Which vision encoder teaches most? Transformers and convolutional ones on th
 
 Each encoder learns to tell drawings of four visual concepts apart (a stand-in for what pretraining brings), is frozen,
 and then aligned as in benchmarks/alignment.py: half of the names only occur in pairs whose tags are hidden, and the
-test sentences have no pictures. Of a convolutional encoder the new transformer layers are trained with the rest::
+test sentences have no pictures::
 
     python examples/compare_encoders.py --seeds 0,1 --threads 1 --quiet --json
 
-``--quick`` takes fewer pairs and steps. All other options of benchmarks/alignment.py hold too, such as ``--pictures
-FOLDER`` for photographs. What is no name of ``--encoders`` is taken for a folder or a checkpoint, whose encoder is
-used as it is: ``--encoders facebook/dinov2-small,microsoft/resnet-18``.
+The new transformer layers on a convolutional encoder are left as they are, untrained; with ``--train_new_layers`` they
+are trained with the rest, and what is to be generated moves while it is learned. ``--quick`` takes fewer pairs and
+steps. All other options of benchmarks/alignment.py hold too, such as ``--pictures FOLDER`` for photographs. What is no
+name of ``--encoders`` is taken for a folder or a checkpoint, whose encoder is used as it is: ``--encoders
+facebook/dinov2-small,microsoft/resnet-18``.
 
 At full scale, with encoders of the Hub, tweets and a GPU, it is one command an encoder, and the scores of all stand in
 ``outputs/*/eval_results.json``::
@@ -27,7 +29,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -47,21 +49,23 @@ from bga_mner.configuration.encoder_families import BACKBONE_FAMILIES, VISION_FA
 from bga_mner.modeling_bga.conv_stages import ConvStages
 
 
-# All make 8 x 8 tokens of 64 pixels, of width 32, in two transformer layers.
+# All end in two transformer layers of width 32. The convolutional ones are deep enough for a cell of their last map to
+# see (nearly) the whole picture, as those of real ones do: what a cell doesn't see of the object, it can't be made of.
 LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 PATCHES = {"image_size": 64, "patch_size": 8}
-MAPS = {"hidden_sizes": [16, 32], "depths": [1, 1]}
+MAPS = {"hidden_sizes": [16, 24, 32], "depths": [1, 1, 1]}
 ENCODERS: dict[str, dict[str, Any]] = {
     "clip": {"model_type": "clip_vision_model", **LAYERS, **PATCHES},
     "vit": {"model_type": "vit", **LAYERS, **PATCHES, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
     "dinov2": {"model_type": "dinov2", **LAYERS, **PATCHES, "mlp_ratio": 2},
     "resnet": {"model_type": "resnet", **MAPS, "embedding_size": 16, "layer_type": "basic"},
-    "convnext": {"model_type": "convnext", **MAPS, "num_stages": 2},
+    "convnext": {"model_type": "convnext", **MAPS, "num_stages": 3},
     # a quarter of EfficientNet's widths
     "efficientnet": {
         **{"model_type": "efficientnet", "width_coefficient": 0.25, "depth_coefficient": 1.0, "depth_divisor": 4},
-        **{"in_channels": [32, 32, 64], "out_channels": [32, 64, 128], "kernel_sizes": [3, 3, 3], "strides": [1, 2, 2]},
-        **{"num_block_repeats": [1, 1, 1], "expand_ratios": [1, 2, 2], "depthwise_padding": [], "hidden_dim": 320},
+        **{"in_channels": [32, 32, 64, 96], "out_channels": [32, 64, 96, 128], "kernel_sizes": [3, 5, 5, 5]},
+        **{"strides": [1, 2, 2, 2], "num_block_repeats": [1, 1, 1, 2], "expand_ratios": [1, 2, 2, 2]},
+        **{"depthwise_padding": [], "hidden_dim": 320},
     },
 }
 SCORES = ("f1", "type_accuracy", "seconds_a_step")
@@ -113,6 +117,10 @@ def pretrain(
     if encoder_config.model_type in BACKBONE_FAMILIES:
         stages = ConvStages(ConvStagesConfig(backbone_config=encoder_config, image_size=64, **LAYERS))
         encoder, width = stages.backbone, stages.config.feature_channels or 0
+        for module in encoder.modules():
+            # transformers starts EfficientNet's near 0, which is good for nothing but to be overwritten by a checkpoint
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.ones_(module.weight)
     else:
         encoder, width = AutoModel.from_config(encoder_config), encoder_config.hidden_size
 
@@ -131,6 +139,13 @@ def pretrain(
     return (encoder if stages is None else stages).eval(), float(accuracy)
 
 
+def train_new_layers(model: Any) -> None:
+    """Train the new layers on a convolutional encoder, and of any other nothing."""
+    if isinstance(model.bga_mner.vision_encoder, ConvStages):
+        model.bga_mner.vision_encoder.requires_grad_(True)
+        model.freeze_vision_encoder()
+
+
 def load_benchmark() -> Any:
     """Import benchmarks/alignment.py, whose corpus, training and scores are used here."""
     path = Path(__file__).resolve().parents[1] / "benchmarks" / "alignment.py"
@@ -142,7 +157,9 @@ def load_benchmark() -> Any:
     return script
 
 
-def compare(script: Any, options: argparse.Namespace, names: list[str], console: Console) -> dict[str, dict[str, Any]]:
+def compare(
+    script: Any, options: argparse.Namespace, names: list[str], prepare: Callable[[Any], None] | None, console: Console
+) -> dict[str, dict[str, Any]]:
     """Train and score every encoder for every seed, and once a seed without pictures; return what was found by name."""
     found: dict[str, dict[str, Any]] = {}
     concepts = len(script.ENTITY_TYPES)
@@ -151,7 +168,7 @@ def compare(script: Any, options: argparse.Namespace, names: list[str], console:
             for name in names:
                 options.vision_model = None if name in ENCODERS else name
                 make = partial(pretrain, ENCODERS.get(name, {}), concepts)
-                benchmark = script.Benchmark(options, seed, Path(folder), make)
+                benchmark = script.Benchmark(options, seed, Path(folder), make, prepare)
                 # what is learned without pictures doesn't depend on what would encode them
                 variants = {name: "full"} | ({"text only": "text_only"} if name == names[0] else {})
                 for row, variant in variants.items():
@@ -208,6 +225,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoders", default=",".join(ENCODERS), help="comma-separated; default: %(default)s")
+    parser.add_argument("--train_new_layers", action="store_true", help="those on a convolutional encoder")
     parser.add_argument("--quick", action="store_true", help=f"{' '.join(QUICK)}, unless they are given")
     chosen, others = parser.parse_known_args(argv)
     script = load_benchmark()
@@ -216,7 +234,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
         torch.set_num_threads(options.threads)
     logging.set_verbosity_error()
     console = Console(width=120)
-    found = compare(script, options, chosen.encoders.split(","), console)
+    found = compare(
+        script, options, chosen.encoders.split(","), train_new_layers if chosen.train_new_layers else None, console
+    )
     print_table(console, found)
     if options.json:
         print(json.dumps({"encoders": found}))

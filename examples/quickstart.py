@@ -164,7 +164,7 @@ def build_model(
         BertModel(text_config, add_pooling_layer=False), vision, labels=labels, **(RECIPE | options)
     )
     # What the pictures' features mean was learned before, and is to stay.
-    model.freeze_vision_encoder()
+    model.freeze_vision_encoder(new_layers=True)
     return model
 
 

@@ -56,10 +56,10 @@ class ConvStages(ViTPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, ConvStages):
+        if module is self.projection:
             # keeps the scale of what passes through at any width; with 0.02 the positions, which are the same for all
             # pictures, would drown what narrow feature maps show, and be all that there is to reconstruct
-            init.xavier_uniform_(module.projection.weight)
+            init.xavier_uniform_(module.weight)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the module that makes tokens of the feature map."""

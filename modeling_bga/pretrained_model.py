@@ -138,11 +138,17 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
                 init.uniform_(parameter, -0.1, 0.1)
             module.reset_constraints()
 
-    def freeze_vision_encoder(self) -> None:
-        """Stop training the vision encoder; of a convolutional one, the encoder itself and not the new layers on it.
+    def freeze_vision_encoder(self, new_layers: bool = False) -> None:
+        """Stop training the vision encoder.
 
         A frozen encoder stays in evaluation mode, and no graph is built through it. `requires_grad_(False)` of the
-        whole vision encoder has the same effect.
+        whole vision encoder has the same effect as `new_layers=True`.
+
+        Parameters
+        ----------
+        new_layers : bool, default False
+            Whether to freeze the untrained layers on a convolutional encoder too. They then hand on what the feature
+            map shows, mixed at random, and as a target of generation they stay where they are.
 
         Raises
         ------
@@ -152,7 +158,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         base: Any = getattr(self, self.base_model_prefix, self)
         if base.vision_encoder is None:
             raise ValueError("This model has text_only=True and no vision encoder to freeze. Leave the call out.")
-        pretrained_part(base.vision_encoder).requires_grad_(False)
+        (base.vision_encoder if new_layers else pretrained_part(base.vision_encoder)).requires_grad_(False)
         self.train(self.training)
 
     @classmethod

@@ -40,6 +40,16 @@ def test_a_row_an_encoder_and_one_without_pictures(script, capsys):
     assert "Never-labelled names" in printed
 
 
+@pytest.mark.parametrize("name", ["resnet", "clip"])
+def test_new_layers_alone_are_trained_if_asked_for(script, make_model, name):
+    model = make_model(vision={"clip": "clip_vision_model"}.get(name, name))
+    model.freeze_vision_encoder(new_layers=True)
+    script.train_new_layers(model)
+    trained = {n for n, parameter in model.bga_mner.vision_encoder.named_parameters() if parameter.requires_grad}
+    assert bool(trained) == (name == "resnet")
+    assert not any(n.startswith("backbone") for n in trained)
+
+
 def test_a_saved_encoder_is_used_as_it_is(script, tmp_path):
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}
     encoder = ViTModel(ViTConfig(image_size=16, patch_size=8, **sizes), add_pooling_layer=False)
@@ -51,18 +61,18 @@ def test_a_saved_encoder_is_used_as_it_is(script, tmp_path):
     assert "accuracy" not in row
 
 
-def test_all_encoders_make_as_many_tokens(script):
+def test_all_encoders_see_whole_pictures_in_few_tokens(script):
     for name, config in script.ENCODERS.items():
         made = AutoConfig.for_model(**config)
         if made.model_type in script.BACKBONE_FAMILIES:
             stages = ConvStagesConfig(backbone_config=made, image_size=64, **script.LAYERS)
             stages.fit_pictures(64)
-            assert stages.grid_side == 8, name
+            assert stages.grid_side == 4, name
         else:
             assert (made.image_size // made.patch_size, made.hidden_size) == (8, 32), name
 
 
-@pytest.mark.parametrize("name", ["clip", "resnet"])
+@pytest.mark.parametrize("name", ["clip", "resnet", "efficientnet"])
 def test_the_concepts_are_learned_from_patches(script, name, tmp_path):
     """Pictures of one colour each: whatever learns anything tells them apart."""
     arguments = script.load_benchmark().load_quickstart().training_arguments(tmp_path, 30, 16, 3e-3, 0)

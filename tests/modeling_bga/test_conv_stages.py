@@ -200,6 +200,19 @@ def test_from_a_convolutional_checkpoint(resnet, make_batch, tmp_path, caplog, c
         assert model(**make_batch()).loss.isfinite()
 
 
+def test_new_layers_may_be_frozen_too(make_model, make_batch):
+    model = make_model(vision="resnet")
+    model.freeze_vision_encoder(new_layers=True)
+    encoder = model.train().bga_mner.vision_encoder
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    assert not encoder.training
+    before = copy.deepcopy(encoder.state_dict())
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    model(**make_batch()).loss.backward()
+    optimizer.step()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
+
+
 def test_layers_of_a_chosen_size(resnet):
     config = ConvStagesConfig(
         backbone_config=resnet.config,
@@ -224,3 +237,12 @@ def test_cells_know_where_they_are(make_model):
     tokens = encoder.embed(pictures)[0].unflatten(0, (8, 8))
     inner = tokens[2:6, 2:6].flatten(0, 1)  # the same picture everywhere, away from its edges
     assert (torch.cdist(inner, inner) + torch.eye(16) > 1e-2).all()
+
+
+@pytest.mark.parametrize("channels", [8, 32, 512])
+def test_new_layers_begin_with_what_pictures_show_and_not_with_places_alone(channels):
+    """Of narrow feature maps too: else generators learn to make places, which are the same for all pictures."""
+    backbone = ResNetConfig(hidden_sizes=[6, channels], depths=[1, 1], embedding_size=6, layer_type="basic")
+    encoder = build_encoder(ConvStagesConfig(backbone_config=backbone, image_size=32, hidden_size=64))
+    features = encoder.projection_norm(torch.randn(4, 16, channels))
+    assert 0.4 < encoder.projection(features).std() < 2

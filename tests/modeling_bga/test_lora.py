@@ -11,7 +11,7 @@ from packaging import version
 from peft import PeftModel, get_peft_model, inject_adapter_in_model
 from transformers.integrations.peft import MIN_PEFT_VERSION
 
-from bga_mner import layerwise_parameter_groups, lora_config
+from bga_mner import BgaMnerForSequenceClassification, layerwise_parameter_groups, lora_config
 from bga_mner.configuration.encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
 from bga_mner.modeling_bga.encoders import encoder_layers
 from bga_mner.modeling_bga.hybrid_attention import HybridStates, hybrid_attention_forward, projection_names
@@ -206,6 +206,8 @@ def test_options_of_peft_and_the_text_branch_alone(make_model):
     assert (config.r, config.lora_alpha, config.lora_dropout) == (4, 8, 0.1)
     assert config.target_modules == r"(.*\.)?(text_encoder\..*\.(key|query|value))"
     assert set(config.modules_to_save) == {"bga_mner.text_branch", "classifier", "crf"}
+    other = BgaMnerForSequenceClassification(make_model().config)
+    assert set(lora_config(other).modules_to_save) == {"bga_mner.text_branch", "bga_mner.vision_branch", "classifier"}
     base = make_model().bga_mner
     assert set(lora_config(base).modules_to_save) == {"text_branch", "vision_branch"}
     assert lora_config(base, target_modules=["query"]).target_modules == {"query"}
