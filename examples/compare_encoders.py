@@ -65,7 +65,8 @@ ENCODERS: dict[str, dict[str, Any]] = {
         **{"model_type": "efficientnet", "width_coefficient": 0.25, "depth_coefficient": 1.0, "depth_divisor": 4},
         **{"in_channels": [32, 32, 64, 96], "out_channels": [32, 64, 96, 128], "kernel_sizes": [3, 5, 5, 5]},
         **{"strides": [1, 2, 2, 2], "num_block_repeats": [1, 1, 1, 2], "expand_ratios": [1, 2, 2, 2]},
-        **{"depthwise_padding": [], "hidden_dim": 320},
+        # the default, 0.99, keeps the statistics of the last batch alone
+        **{"depthwise_padding": [], "hidden_dim": 320, "batch_norm_momentum": 0.1},
     },
 }
 SCORES = ("f1", "type_accuracy", "seconds_a_step")
