@@ -66,8 +66,8 @@ def cache_vision_states(
     if base.vision_encoder is not None and any(weight.requires_grad for weight in base.vision_encoder.parameters()):
         raise ValueError(
             "Expected a frozen vision encoder, got one whose weights are trained, so that what it makes of a picture "
-            "changes. Freeze it with model.freeze_vision_encoder(). New layers on a convolutional encoder are trained "
-            "all the same: leave the cache out there."
+            "changes. Freeze it with model.freeze_vision_encoder(), and the new layers on a convolutional encoder with "
+            "model.freeze_vision_encoder(new_layers=True)."
         )
 
     def encode(images: Sequence[Any]) -> dict[str, list[bytes | None]]:
