@@ -11,7 +11,7 @@ from transformers import AutoModel
 from bga_mner import BgaMnerForTokenClassification
 from bga_mner.configuration.encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
 from bga_mner.modeling_bga.encoders import build_encoder, encoder_layers
-from bga_mner.modeling_bga.hybrid_attention import HybridStates
+from bga_mner.modeling_bga.hybrid_attention import HYBRID_ATTENTION, HybridStates
 from bga_mner.modeling_bga.text_encoders import TextInputs, embed_text
 from bga_mner.modeling_bga.vision_encoders import embed_pictures
 
@@ -206,7 +206,7 @@ def test_an_encoder_whose_attention_was_changed_is_refused(make_model, make_batc
     encoder.config._attn_implementation = implementation
     with pytest.raises(ValueError, match=f"but it was set to '{implementation}'"):
         model(**batch)
-    encoder.config._attn_implementation = "bga_hybrid"
+    encoder.config._attn_implementation = HYBRID_ATTENTION
     assert torch.equal(model(**batch).loss, expected)
 
 

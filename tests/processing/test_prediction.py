@@ -253,6 +253,8 @@ def test_pictures_need_an_image_processor(model, tokenizers, photo):
 
 def test_real_tweets_survive_windows(model, bert_processor, twitter2017):
     tokens = read_conll(twitter2017 / "valid.txt")["tokens"][:100]
-    assert predict(model, bert_processor, tokens, max_length=16) == predict(
-        model, bert_processor, tokens, max_length=500
-    )
+    cut, whole = (predict(model, bert_processor, tokens, max_length=length) for length in (16, 500))
+    scores = [[entity.pop("score") for entities in found for entity in entities] for found in (cut, whole)]
+    assert cut == whole
+    # a window of 16 tokens may end beside an entity, and then doesn't know how it goes on: test_entity_scores.py
+    assert all(0 < score <= 1 for found in scores for score in found)
