@@ -89,7 +89,7 @@ class Run:
                     rows = self.rows_written()
                     seen.append((rows - begun, *_usage(watched)))
                     if kill_at is not None and rows >= kill_at:
-                        time.sleep(rng.uniform(0, 1))
+                        time.sleep(rng.uniform(0, 0.3))
                         process.send_signal(signal.SIGKILL)
                         process.wait()
                     else:

@@ -148,11 +148,11 @@ def plot(found: dict[str, dict[str, Any]], path: Path, what: str) -> None:
     """Draw time, and memory if it was measured, over each size."""
     with mpl.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(2.8 * len(found), 2.6 * len(QUANTITIES)), layout="constrained")
-        rows = figure.subplots(len(QUANTITIES), len(found), squeeze=False)
+        rows = figure.subplots(len(QUANTITIES), len(found), squeeze=False, sharey="row")
         for quantity, row in zip(QUANTITIES, rows, strict=True):
             for (axis, of_axis), axes in zip(found.items(), row, strict=True):
                 for model, colour in zip(MODELS, ("tab:red", "tab:gray"), strict=True):
-                    slope = of_axis[model][quantity]["exponent"]
+                    slope = round(of_axis[model][quantity]["exponent"], 2) + 0.0  # not -0.00
                     label = f"{'bga-mner' if model == 'ours' else 'plain encoder'}: power {slope:.2f}"
                     axes.plot(
                         of_axis["sizes"], of_axis[model][quantity]["values"], "o-", color=colour, label=label, ms=3

@@ -23,16 +23,16 @@ def benchmark():
 
 
 def test_kills_lose_and_double_nothing(benchmark, capsys):
-    flags = ["--rows", "20000", "--kills", "2", "--rows_per_part", "250", "--buffer_rows", "128", "--compare", "--json"]
+    flags = ["--rows", "12000", "--kills", "2", "--rows_per_part", "250", "--buffer_rows", "128", "--compare", "--json"]
     found = benchmark.main(flags)
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"annotate": found}
     assert [process["killed"] for process in found["processes"]] == [True, True, False]
-    assert all(process["rows"] > 0 for process in found["processes"])
-    assert sum(process["rows"] for process in found["processes"]) == 20_000
+    assert sum(process["rows"] for process in found["processes"]) == 12_000
     assert (found["lost"], found["doubled"], found["same"]) == (0, 0, True)
-    assert (found["annotated"], found["bad"]) == (19_980, 20)
-    assert found["entities"] > 20_000
-    assert all(process["peak_megabytes"] > 100 for process in found["processes"])
+    assert (found["annotated"], found["bad"]) == (11_988, 12)
+    assert found["entities"] > 12_000
+    assert found["processes"][2]["peak_megabytes"] > 100
+    assert found["processes"][2]["processor_seconds"] > 0.1
 
 
 def test_lost_and_doubled_rows_are_counted(benchmark, tmp_path):

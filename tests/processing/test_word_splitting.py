@@ -1,8 +1,10 @@
 import random
+import re
 import unicodedata
 
 import pytest
 
+from bga_mner.processing import word_splitting
 from bga_mner.processing.conll import read_conll
 from bga_mner.processing.word_splitting import as_sentences, split_words
 
@@ -85,3 +87,20 @@ def test_forms_of_text():
 def test_other_text_is_refused(text, split, message):
     with pytest.raises(ValueError, match=message):
         as_sentences(text, split)
+
+
+def test_the_short_cut_for_plain_words_changes_nothing(monkeypatch):
+    rng = random.Random(0)
+    pieces = [
+        *"ab_Z09 .,:;@#!?'\"()-+/\n\r\té日=pD\u0301\u200d\u200c",
+        "http://",
+        "www.",
+        "a@b.co",
+        ":D",
+        "5th",
+        " word ",
+    ]
+    texts = ["".join(rng.choices(pieces, k=rng.randint(0, 12))) for _ in range(20_000)]
+    found = [split_words(text) for text in texts]
+    monkeypatch.setattr(word_splitting, "_PLAIN", re.compile("(?!)"))  # matches nothing
+    assert [split_words(text) for text in texts] == found
