@@ -126,7 +126,7 @@ def serve(tmp_path, monkeypatch):
             asked.append(self.path)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path))
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
 
     def publish(checkpoint, tag="laion_tiny", **options):
         model, _, file = checkpoint.removeprefix("open_clip:").partition("/")
