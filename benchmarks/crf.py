@@ -16,7 +16,6 @@ with those of pytorch-crf by their scores; if they differ, nothing is timed, and
 
 import argparse
 import json
-import math
 import re
 import statistics
 import sys
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 from rich.table import Table
-from timing import median_ratio, time_in_turn
+from timing import exponent, median_ratio, time_in_turn
 from torch import Tensor, nn
 from torchcrf import CRF
 
@@ -223,11 +222,6 @@ def compare(batch: int, length: int, tags: int, repeats: int) -> dict[str, float
         found[f"{prefix}log_marginals_ms"] = 1e3 * statistics.median(seconds["log_marginals"])
         found[f"{prefix}log_marginals_to_nll_backward"] = ratio
     return found
-
-
-def exponent(sizes: Sequence[float], times: Sequence[float]) -> float:
-    """Slope of the straight line through the logarithms, by least squares: time grows as size to this power."""
-    return statistics.linear_regression([math.log(x) for x in sizes], [math.log(x) for x in times]).slope
 
 
 def grow(repeats: int, growth: dict[str, list[int]]) -> dict[str, Any]:

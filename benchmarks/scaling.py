@@ -12,7 +12,6 @@ With that variable, tensors that are freed go back to the system at once, and do
 
 import argparse
 import json
-import math
 import re
 import statistics
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from base_size import SIZES, make_baseline, make_model, make_pictures
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from timing import time_in_turn
+from timing import exponent, time_in_turn
 from transformers import set_seed
 from transformers.utils import logging
 
@@ -114,13 +113,9 @@ def measure_bytes(function: Callable[[], None]) -> int:
 
 
 def exponents(sizes: Sequence[float], values: Sequence[float]) -> dict[str, float]:
-    """Return the slopes of lines through the logarithms: of all sizes, and of the middle and upper ones."""
-
-    def slope(first: int) -> float:
-        pairs = [(math.log(x), math.log(y)) for x, y in zip(sizes[first:], values[first:], strict=True)]
-        return statistics.linear_regression(*zip(*pairs, strict=True)).slope
-
-    return {"exponent": slope(0), "upper": slope((len(sizes) - 1) // 2)}
+    """Return the powers that values grow with: of all sizes, and of the middle and upper ones."""
+    middle = (len(sizes) - 1) // 2
+    return {"exponent": exponent(sizes, values), "upper": exponent(sizes[middle:], values[middle:])}
 
 
 def measure(axis: str, options: argparse.Namespace) -> dict[str, Any]:

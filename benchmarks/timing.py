@@ -1,5 +1,6 @@
 """Functions timed in turn, and their ratios; for the scripts beside."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -53,3 +54,8 @@ def ratios(times: Sequence[float], base: Sequence[float]) -> list[float]:
 def median_ratio(times: Sequence[float], base: Sequence[float]) -> float:
     """Return the median of `ratios`."""
     return statistics.median(ratios(times, base))
+
+
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Slope of the straight line through the logarithms, by least squares: values grow as sizes to this power."""
+    return statistics.linear_regression([math.log(x) for x in sizes], [math.log(y) for y in values]).slope
