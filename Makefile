@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 # An installed environment is reused until what is to be installed changes.
 INSTALLED := $(VENV)/installed
 SPACE_INSTALLED := $(VENV)/installed_space
+DOCS_INSTALLED := $(VENV)/installed_docs
 
-.PHONY: help install demo test space-test torchvision-test lint package clean
+.PHONY: help install demo test space-test torchvision-test lint docs package clean
 
 help:
 	@echo "make demo     install, then run the quickstart: a few minutes on two cores"
@@ -14,6 +15,7 @@ help:
 	@echo "make space-test  install gradio too, and test examples/space; in a browser if there is a chromium"
 	@echo "make torchvision-test  test the encoders of timm and open_clip alone, which make test runs too"
 	@echo "make lint     install, then ruff and mypy"
+	@echo "make docs     build the pages of docs/ and the reference into build/docs"
 	@echo "make package  build the wheel and the source distribution, and look inside"
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
@@ -53,6 +55,14 @@ lint: install
 	$(BIN)/ruff format --check .
 	mkdir -p build/types && ln -sfn ../.. build/types/bga_mner
 	$(BIN)/python -m mypy
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[docs]"
+	touch $@
+
+# Warnings are errors: a link that leads nowhere, a docstring that can't be read.
+docs: $(DOCS_INSTALLED)
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 
 package: install
 	$(BIN)/pip install --disable-pip-version-check -q build

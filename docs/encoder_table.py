@@ -1,6 +1,6 @@
-"""Print docs/encoders.md, made of the entries of configuration/encoder_families.py.
+"""Print docs/reference/encoders.md, made of the entries of configuration/encoder_families.py.
 
-python docs/encoder_table.py > docs/encoders.md
+python docs/encoder_table.py > docs/reference/encoders.md
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def table(families: Iterable[tuple[str, EncoderFamily | BackboneFamily]]) -> str
 
 
 def page() -> str:
-    """Return the text of docs/encoders.md."""
+    """Return the text of docs/reference/encoders.md."""
     tested = "Tests are in `tests/modeling_bga/`, with tiny random models.\n"
     sections = [HEAD, "## Text\n", table(TEXT_FAMILIES.items()), "## Vision transformers\n"]
     sections += [table(VISION_FAMILIES.items()), "## Convolutional vision encoders\n"]

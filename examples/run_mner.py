@@ -8,7 +8,7 @@ A first run, with pictures named ``<id>.jpg`` in a folder; the same command cont
 Without pictures leave out ``--image_dir`` and ``--vision_model``. To predict with what was learned:
 ``--model_name_or_path out --test_file new.txt --do_predict --output_dir predicted``. All arguments may also stand in
 one JSON file: ``python examples/run_mner.py arguments.json``. Several processes: ``torchrun --nproc_per_node 2 ...``,
-and more in docs/training.md. The same as a plain loop: run_mner_no_trainer.py.
+and more in docs/how_to/training.md. The same as a plain loop: run_mner_no_trainer.py.
 
 Written to the output folder: model and processor, ``train_results.json``, ``eval_results.json`` (validation set),
 ``test_results.json``, ``data_report.json`` (what was read, with checksums), ``README.md`` (the model card, filled with

@@ -142,7 +142,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         picture_mask : torch.BoolTensor of shape (batch,), optional
             False for sentences without a picture, whose `pixel_values` are ignored; all True by default.
         vision_states : torch.FloatTensor of shape (batch, stages + 1, vision tokens, vision width), optional
-            What [`encode_pictures`] makes of the pictures, in place of `pixel_values`; the vision encoder isn't run.
+            What [`BgaMnerModel.encode_pictures`] makes of the pictures, in place of `pixel_values`; the vision encoder
+            isn't run.
         replaced : ReplacedEntities, optional
             Sentences whose entity tokens are to be replaced, for training; what they read then is
             `config.replaced_entities_read`.

@@ -1,4 +1,4 @@
-"""What docs/faults.md says is shown by tests that exist."""
+"""What docs/reference/faults.md says is shown by tests that exist."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_fault_names_a_test_that_is_there():
-    text = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "reference" / "faults.md").read_text(encoding="utf-8")
     # the folder is left out where it was named before; `test_name` alone is in the file named before
     named = re.findall(r"`(?:tests/\w+/)?(?:(test_\w+\.py)::)?(test_\w+)`", text)
     assert len(named) >= 36

@@ -1,4 +1,4 @@
-"""Data that are not what they should be, in training: nothing is lost in silence. See docs/faults.md."""
+"""Data that are not what they should be, in training: nothing is lost in silence. See docs/reference/faults.md."""
 
 from __future__ import annotations
 

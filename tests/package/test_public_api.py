@@ -66,3 +66,13 @@ def test_no_file_is_too_long():
 def test_versions_agree():
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert re.search(r"## (\d+\.\d+\.\d+)", changelog).group(1) == bga_mner.__version__
+
+
+def test_every_public_name_has_its_place_in_the_reference():
+    pages = (ROOT / "docs" / "reference").glob("*.md")
+    documented = [
+        name
+        for page in pages
+        for name in re.findall(r"^\.\. auto\w+:: (\w+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    ]
+    assert sorted(documented) == sorted(bga_mner.__all__)
