@@ -9,8 +9,8 @@ have the names of TrainingArguments. One process, or several::
 
 A step is the same however it is split: over processes, or over small batches (``--gradient_accumulation_steps``). The
 model's losses are means over sentences, so each small batch counts by its share of the sentences of all of them. The
-same command continues a run that was cut off, exactly (docs/how_to/training.md). ``log.jsonl`` holds what was measured, a
-line a time; if tensorboard is installed, it is given the same.
+same command continues a run that was cut off, exactly (docs/how_to/training.md). ``log.jsonl`` holds what was measured,
+a line a time; if tensorboard is installed, it is given the same.
 """
 
 import json

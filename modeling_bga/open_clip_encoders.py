@@ -89,8 +89,8 @@ def open_clip_config(name: str) -> CLIPVisionConfig:
     if reason := _why_not_clip(vision):
         raise ValueError(
             f"Expected an open_clip model whose vision tower is a plain CLIP vision transformer, but that of {name!r} "
-            f"{reason}. Take a ViT such as open_clip:ViT-B-32/laion2b_s34b_b79k; docs/reference/encoders.md lists other "
-            "ways to convolutional and SigLIP encoders."
+            f"{reason}. Take a ViT such as open_clip:ViT-B-32/laion2b_s34b_b79k; docs/reference/encoders.md lists "
+            "other ways to convolutional and SigLIP encoders."
         )
     width = vision.get("width", 768)
     return CLIPVisionConfig(
