@@ -60,8 +60,9 @@ def measure_quality(name: str, seed: int, options: argparse.Namespace) -> dict[s
     preset = _sized(PRESETS[name], 64)
     arguments = ["--layers", str(LAYERS), "--seeds", str(seed), "--variants", "full", "--quiet"]
     arguments += ["--config", json.dumps(preset)]
-    if options.steps is not None:
-        arguments += ["--steps", str(options.steps), "--vision_steps", str(options.steps)]
+    if options.quick:
+        arguments += ["--steps", "2", "--vision_steps", "2", "--drawings", "40", "--pairs", "24"]
+        arguments += ["--names_per_type", "2", "--test_sentences", "8"]
     scores = alignment.main(arguments)["full"]
     return {key: values[0] for key, values in scores.items()}
 
@@ -159,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     parser.add_argument("--time", action="store_true", help="time the presets")
     parser.add_argument("--plot", type=Path, help="PNG file to draw")
     parser.add_argument("--size", choices=("tiny", "base"), default="base", help="for --time")
-    parser.add_argument("--steps", type=int, help="of the trainings, for a quick try")
+    parser.add_argument("--quick", action="store_true", help="two steps on a few sentences, to see that it runs")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, help="threads of torch; default: leave them")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")

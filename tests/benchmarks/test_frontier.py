@@ -24,21 +24,14 @@ def benchmark():
 
 
 def test_quality_is_measured_with_the_presets_options(benchmark, monkeypatch, tmp_path):
-    given = []
-
-    def main(arguments):
-        given.append(arguments)
-        return {"full": {"f1": [0.5], "span_recall": [0.75]}}
-
-    monkeypatch.setattr(benchmark.alignment, "main", main)  # tested, and slow with twelve layers
+    given, train = [], benchmark.alignment.main
+    monkeypatch.setattr(benchmark.alignment, "main", lambda arguments: given.append(arguments) or train(arguments))
     found = benchmark.main(
-        ["--results", str(tmp_path / "results"), "--presets", "4 layers;4 layers, fewer queries", "--seeds", "3,4"]
+        ["--results", str(tmp_path / "results"), "--presets", "4 layers, fewer queries", "--seeds", "3,4", "--quick"]
     )
-    assert {name: values["f1"] for name, values in found.items()} == {
-        "4 layers": [0.5, 0.5],
-        "4 layers, fewer queries": [0.5, 0.5],
-    }
-    assert [arguments[arguments.index("--seeds") + 1] for arguments in given] == ["3", "3", "4", "4"]
+    assert found.keys() == {"4 layers, fewer queries"}
+    assert len(found["4 layers, fewer queries"]["f1"]) == 2
+    assert [arguments[arguments.index("--seeds") + 1] for arguments in given] == ["3", "4"]
     assert json.loads(given[1][given[1].index("--config") + 1]) == {
         "num_bga_layers": 4,
         "loss_stages": "all",
