@@ -118,7 +118,11 @@ def default_preset() -> str:
 
 
 def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
-    """Draw quality over time: the mean of the seeds, and a line from the worst to the best."""
+    """Draw quality over time: the mean of the seeds, and a line from the worst to the best.
+
+    A preset with fewer seeds than others is hollow: its mean may only have had the easier ones.
+    """
+    most = max((len(values["f1"]) for values in found.values()), default=0)
     with mpl.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(10, 4.2), layout="constrained")
         default = default_preset()
@@ -129,9 +133,12 @@ def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
                 colour = "tab:red" if name == default else "tab:blue"
                 mean = statistics.mean(values["f1"])
                 axes.plot([values[cost]] * 2, [min(values["f1"]), max(values["f1"])], color=colour, alpha=0.4)
-                axes.plot(values[cost], mean, "o", color=colour)
+                few = len(values["f1"]) < most
+                axes.plot(values[cost], mean, "o", color=colour, fillstyle="none" if few else "full")
                 label = f"{name} (default)" if name == default else name
-                axes.annotate(label, (values[cost], mean), xytext=(5, 3), textcoords="offset points", color=colour)
+                label += f" ({len(values['f1'])} of {most} seeds)" if few else ""
+                offset = (5, -11) if name == default else (5, 3)  # other points lie close to the default's
+                axes.annotate(label, (values[cost], mean), xytext=offset, textcoords="offset points", color=colour)
             axes.set_xlabel(f"time of {cost}, ratio to a plain encoder")
             axes.margins(x=0.25)
             axes.grid(alpha=0.2)
