@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 SPACE_INSTALLED := $(VENV)/installed_space
 
-.PHONY: help install demo test space-test torchvision-test lint package clean
+.PHONY: help install demo test space-test torchvision-test mutants lint package clean
 
 help:
 	@echo "make demo     install, then run the quickstart: a few minutes on two cores"
 	@echo "make test     install, then run all tests"
 	@echo "make space-test  install gradio too, and test examples/space; in a browser if there is a chromium"
 	@echo "make torchvision-test  test the encoders of timm and open_clip alone, which make test runs too"
+	@echo "make mutants  break the core in ninety places, and see whether tests notice: about an hour on one core"
 	@echo "make lint     install, then ruff and mypy"
 	@echo "make package  build the wheel and the source distribution, and look inside"
 
@@ -47,6 +48,9 @@ build/torchvision: constraints.txt setup.cfg | $(INSTALLED)
 
 torchvision-test: install build/torchvision
 	$(BIN)/python -m pytest tests/package/test_beside_torchvision.py -rs
+
+mutants: install
+	$(BIN)/python tests/mutation.py --mutants 10
 
 lint: install
 	$(BIN)/ruff check .
