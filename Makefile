@@ -7,13 +7,14 @@ INSTALLED := $(VENV)/installed
 SPACE_INSTALLED := $(VENV)/installed_space
 DOCS_INSTALLED := $(VENV)/installed_docs
 
-.PHONY: help install demo test space-test torchvision-test lint docs package clean
+.PHONY: help install demo test space-test torchvision-test mutants lint docs package clean
 
 help:
 	@echo "make demo     install, then run the quickstart: a few minutes on two cores"
 	@echo "make test     install, then run all tests"
 	@echo "make space-test  install gradio too, and test examples/space; in a browser if there is a chromium"
 	@echo "make torchvision-test  test the encoders of timm and open_clip alone, which make test runs too"
+	@echo "make mutants  break the core in ninety places, and see whether tests notice: about an hour on one core"
 	@echo "make lint     install, then ruff and mypy"
 	@echo "make docs     build the pages of docs/ and the reference into build/docs"
 	@echo "make package  build the wheel and the source distribution, and look inside"
@@ -49,6 +50,9 @@ build/torchvision: constraints.txt setup.cfg | $(INSTALLED)
 
 torchvision-test: install build/torchvision
 	$(BIN)/python -m pytest tests/package/test_beside_torchvision.py -rs
+
+mutants: install
+	$(BIN)/python tests/mutation.py --mutants 10
 
 lint: install
 	$(BIN)/ruff check .
