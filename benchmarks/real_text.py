@@ -12,8 +12,9 @@ the validation file, after the last epoch and after the best one. Seconds are th
 
 import argparse
 import json
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -108,6 +109,8 @@ def train_ours(data: Path, text_model: str, arguments: dict[str, Any], max_lengt
     if spec is None or spec.loader is None:
         raise ValueError(f"Expected the script {str(SCRIPT)!r} beside the benchmarks, but it is not there.")
     script = module_from_spec(spec)
+    if str(SCRIPT.parent) not in sys.path:
+        sys.path.append(str(SCRIPT.parent))  # of what the scripts there share
     spec.loader.exec_module(script)
     flags: dict[str, Any] = {
         "train_file": str(data / "train.txt"),
@@ -120,14 +123,8 @@ def train_ours(data: Path, text_model: str, arguments: dict[str, Any], max_lengt
     return _read_history(state["log_history"], metrics["train_runtime"])
 
 
-def train_plain(data: Path, text_model: str, arguments: dict[str, Any], max_length: int) -> dict[str, float]:
-    """Train a stock token classifier; arguments and result as for `train_ours`."""
-    set_seed(arguments["seed"])
-    rows = {part: read_conll(data / f"{part}.txt") for part in PARTS}
-    labels = labels_from_tags(tags for part in rows.values() for tags in part["ner_tags"])
-    id2label, label2id = dict(enumerate(labels)), {label: number for number, label in enumerate(labels)}
-    processor = BgaMnerProcessor(None, AutoTokenizer.from_pretrained(text_model), label2id)
-    model = AutoModelForTokenClassification.from_pretrained(text_model, id2label=id2label, label2id=label2id)
+def plain_collator(processor: BgaMnerProcessor) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    """Return what makes batches for a stock token classifier of encoded examples without pictures."""
     pad = DataCollatorForMner(processor)
 
     def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -136,16 +133,34 @@ def train_plain(data: Path, text_model: str, arguments: dict[str, Any], max_leng
         batch["labels"] = batch["labels"].masked_fill(~batch.pop("word_start_mask"), -100)
         return batch
 
+    return collate
+
+
+def make_plain(
+    data: Path, text_model: str, arguments: dict[str, Any], max_length: int
+) -> tuple[Trainer, BgaMnerProcessor]:
+    """Make the Trainer of a stock token classifier, and its processor; arguments as for `train_ours`."""
+    set_seed(arguments["seed"])
+    rows = {part: read_conll(data / f"{part}.txt") for part in PARTS}
+    labels = labels_from_tags(tags for part in rows.values() for tags in part["ner_tags"])
+    id2label, label2id = dict(enumerate(labels)), {label: number for number, label in enumerate(labels)}
+    processor = BgaMnerProcessor(None, AutoTokenizer.from_pretrained(text_model), label2id)
     encode = partial(processor.encode_examples, max_length=max_length)
     trainer = Trainer(
-        model=model,
+        model=AutoModelForTokenClassification.from_pretrained(text_model, id2label=id2label, label2id=label2id),
         args=TrainingArguments(**arguments, remove_unused_columns=False),
-        data_collator=collate,
+        data_collator=plain_collator(processor),
         train_dataset=rows["train"].remove_columns("image").with_transform(encode),
         eval_dataset=rows["valid"].remove_columns("image").with_transform(encode),
         compute_metrics=build_compute_metrics(id2label),
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(dim=-1),
     )
+    return trainer, processor
+
+
+def train_plain(data: Path, text_model: str, arguments: dict[str, Any], max_length: int) -> dict[str, float]:
+    """Train a stock token classifier; arguments and result as for `train_ours`."""
+    trainer, _ = make_plain(data, text_model, arguments, max_length)
     outcome = trainer.train()
     return _read_history(trainer.state.log_history, outcome.metrics["train_runtime"])
 

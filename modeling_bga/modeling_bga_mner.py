@@ -212,11 +212,11 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
 
         inputs = TextInputs(input_ids, token_type_ids, position_ids, inputs_embeds, attended, padding_mask)
         shown = replaced if config.replaced_entities_read == "real" else None
-        aligned = use_real = picture_mask
-        if source != "real":
-            use_real = None
+        aligned = picture_mask
+        use_real = picture_mask if source == "real" else None
         if shown is not None and vision is not None:
-            use_real = shown.chosen & picture_mask
+            if use_real is None:
+                use_real = shown.chosen & picture_mask
             # their words aren't what the picture shows
             aligned = picture_mask & ~shown.chosen
             inputs = inputs._replace(input_ids=shown.input_ids)

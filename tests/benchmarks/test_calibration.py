@@ -1,0 +1,93 @@
+"""The benchmark of calibration, on sizes where only its machinery is tested; and its measure, against an oracle."""
+
+from __future__ import annotations
+
+import json
+import math
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import BertConfig, BertModel
+
+from bga_mner import write_conll
+from bga_mner.processing.generated_corpus import build_tokenizer, generate_corpus
+
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "calibration.py"
+TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = spec_from_file_location("calibration_benchmark", SCRIPT)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_error_by_hand(benchmark):
+    # (0, 0.5]: 0.2 and 0.4, one of two right: |0.3 - 0.5|; above: 0.9 and 1.0, both right: |0.95 - 1|
+    error, rows = benchmark.expected_calibration_error([0.2, 0.9, 0.4, 1.0], [False, True, True, True], bins=2)
+    assert error == pytest.approx((2 * 0.2 + 2 * 0.05) / 4)
+    assert [row["count"] for row in rows] == [2, 2]
+    assert rows[1] == {"count": 2, "confidence": pytest.approx(0.95), "accuracy": 1.0}
+    # always sure, never right; and nothing at all
+    assert benchmark.expected_calibration_error([1.0] * 5, [False] * 5)[0] == 1
+    assert math.isnan(benchmark.expected_calibration_error([], [])[0])
+
+
+def test_error_against_an_oracle(benchmark):
+    random = np.random.default_rng(0)
+    sure = random.random(20_000)
+    # right as often as said: what is left is chance, of order sqrt(p (1 - p) / n) in each bin
+    assert benchmark.expected_calibration_error(sure, random.random(20_000) < sure)[0] < 0.02
+    # right with the square of what is said: the distance p - p^2, on average 1/2 - 1/3
+    error, _ = benchmark.expected_calibration_error(sure, random.random(20_000) < sure**2)
+    assert error == pytest.approx(1 / 6, abs=0.01)
+    # the same sum, one answer at a time
+    correct = random.random(300) < 0.6
+    bins = [[n for n in range(300) if low / 7 <= sure[n] < (low + 1) / 7] for low in range(7)]
+    expected = sum(abs(sum(sure[n] - correct[n] for n in inside)) for inside in bins) / 300
+    assert benchmark.expected_calibration_error(sure[:300], correct, bins=7)[0] == pytest.approx(expected)
+
+
+def test_measures_prints_and_draws(benchmark, capsys, tmp_path):
+    corpus = generate_corpus(
+        names_per_type=2,
+        train_labelled=12,
+        train_unlabelled=0,
+        test_sentences=0,
+        validation_sentences=8,
+        picture_size=16,
+    )
+    for name, part in (("train", corpus.train), ("valid", corpus.validation)):
+        write_conll(tmp_path / f"{name}.txt", part["tokens"], part["ner_tags"], part["id"])
+    tokenizer = build_tokenizer(corpus.sentences(), model_max_length=64)
+    tokenizer.save_pretrained(tmp_path / "bert")
+    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **TINY)).save_pretrained(
+        tmp_path / "bert"
+    )
+    argv = ["--steps", "5", "--vision_steps", "2", "--pictures", "16", "--pairs", "24", "--test_sentences", "8"]
+    argv += ["--data_dir", str(tmp_path), "--text_model", str(tmp_path / "bert"), "--epochs", "1"]
+    argv += ["--max_length", "64", "--plot", str(tmp_path / "new" / "plot.png"), "--json"]
+    found = benchmark.main(argv)
+    assert json.loads(capsys.readouterr().out.strip().splitlines()[-1].replace("NaN", "null"))["calibration"]
+    assert list(found) == ["generated, labelled names", "generated, never-labelled names", "real text"]
+    for models in found.values():
+        for kinds in models.values():
+            # every word has a tag
+            assert kinds["tag"]["count"] == models["plain"]["tag"]["count"] > 0
+            for value in kinds.values():
+                assert 0 <= value["ece"] <= 1
+                assert value["count"] == sum(row["count"] for row in value["bins"])
+                assert value["wrong"] == pytest.approx(value["count"] * (1 - value["accuracy"]))
+        assert "span" not in models["plain"]
+    scores = found["real text"]["bga-mner"]
+    assert scores["span"]["count"] == scores["mean"]["count"] > 0
+    # exactly these words is no more probable than that their tags are as they are, on average
+    assert scores["span"]["confidence"] <= scores["mean"]["confidence"] + 1e-9
+    with Image.open(tmp_path / "new" / "plot.png") as picture:
+        assert min(picture.size) > 300
