@@ -56,6 +56,7 @@ def test_a_mutant_is_caught_and_an_equal_one_survives(monkeypatch, capsys):
     # a cosine doesn't know a sum from a mean, but there is no third dimension
     summed, third = found["(generated.sum(dim=1))"], found["(2)"]
     monkeypatch.setattr(mutation, "mutants", lambda source: [summed, third])
+    monkeypatch.setitem(mutation.CORE, name, ("test_pair_match.py",))
     (result,) = mutation.main(["--files", name, "--mutants", "2", "--json"]).values()
     assert result["survivors"] == [f"{name}:{summed.line}: {summed.before} -> {summed.after}"]
     assert result["caught"] == 1
