@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/installed
 SPACE_INSTALLED := $(VENV)/installed_space
 DOCS_INSTALLED := $(VENV)/installed_docs
 
-.PHONY: help install demo test space-test torchvision-test mutants lint docs package clean
+.PHONY: help install demo test space-test torchvision-test mutants oldest-test newest-test lint docs package clean
 
 help:
 	@echo "make demo     install, then run the quickstart: a few minutes on two cores"
@@ -15,6 +15,8 @@ help:
 	@echo "make space-test  install gradio too, and test examples/space; in a browser if there is a chromium"
 	@echo "make torchvision-test  test the encoders of timm and open_clip alone, which make test runs too"
 	@echo "make mutants  break the core in ninety places, and see whether tests notice: about an hour on one core"
+	@echo "make oldest-test  test the core with the oldest releases that setup.cfg allows: 6 GB"
+	@echo "make newest-test  the same with the newest: 6 GB"
 	@echo "make lint     install, then ruff and mypy"
 	@echo "make docs     build the pages of docs/ and the reference into build/docs"
 	@echo "make package  build the wheel and the source distribution, and look inside"
@@ -50,6 +52,20 @@ build/torchvision: constraints.txt setup.cfg | $(INSTALLED)
 
 torchvision-test: install build/torchvision
 	$(BIN)/python -m pytest tests/package/test_beside_torchvision.py -rs
+
+# What imports the extra "onnx" is left out: it needs a newer torch.
+CORE_TESTS := tests/configuration tests/modeling_bga tests/processing --ignore-glob "*onnx*"
+FOR_CORE_TESTS := -e ".[peft]" hypothesis matplotlib pytest pytest-xdist rich
+
+oldest-test:
+	test -x build/oldest/bin/python || $(PYTHON) -m venv build/oldest
+	build/oldest/bin/pip install --disable-pip-version-check -q -c constraints-oldest.txt $(FOR_CORE_TESTS)
+	build/oldest/bin/python -m pytest -n 2 $(CORE_TESTS)
+
+newest-test:
+	test -x build/newest/bin/python || $(PYTHON) -m venv build/newest
+	build/newest/bin/pip install --disable-pip-version-check -q --upgrade $(FOR_CORE_TESTS)
+	build/newest/bin/python -m pytest -n 2 $(CORE_TESTS)
 
 mutants: install
 	$(BIN)/python tests/mutation.py --mutants 10

@@ -3,6 +3,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import re
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,12 @@ def test_every_public_name_has_its_place_in_the_reference():
         for name in re.findall(r"^\.\. auto\w+:: (\w+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     ]
     assert sorted(documented) == sorted(bga_mner.__all__)
+
+
+def test_the_oldest_releases_are_those_that_are_tested():
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    required = settings["options"]["install_requires"].split() + settings["options.extras_require"]["peft"].split()
+    lines = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines()
+    tested = {line for line in lines if not line.startswith("#")}
+    assert {requirement.replace(">=", "==") for requirement in required} == tested
