@@ -113,6 +113,36 @@ def test_bf16_trains_under_autocast(make_model, make_batch):
         assert all(sampler.decision_bias.grad.abs().sum() > 0 for sampler in branch.samplers)
 
 
+@pytest.mark.parametrize("mode", ["autocast", "weights"])
+@pytest.mark.parametrize(("text", "vision"), [("bert", "vit"), ("deberta-v2", "dinov2"), ("modernbert", "resnet")])
+def test_bf16_stays_near_single_precision(make_model, make_batch, text, vision, mode):
+    # without the sampler, whose decisions are steps: one that flips is no rounding error
+    model = make_model(text, vision, hybrid_attention="both", use_context_sampler=False)
+    with torch.no_grad():
+        for branch in (model.bga_mner.text_branch, model.bga_mner.vision_branch):
+            for projection in branch.projections:
+                projection.gate.zero_()
+        model.classifier.weight.mul_(50)  # emissions of the size that trained ones have
+    batch = make_batch(pad_token_id=model.config.text_config.pad_token_id)
+    attended = batch["attention_mask"].bool()
+    with torch.no_grad():
+        exact = model(**batch)
+        half = copy.deepcopy(model).to(torch.bfloat16) if mode == "weights" else model
+        with torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast"):
+            rounded = half(**batch)
+    # bfloat16 has 8 significant bits: a rounding is off by up to 0.4 %, and some hundred of them by a few per cent
+    for ours, theirs in (
+        (rounded.emissions[attended], exact.emissions[attended]),
+        (rounded.generated_vision[-1], exact.generated_vision[-1]),
+        (rounded.generated_text[-1][attended], exact.generated_text[-1][attended]),
+    ):
+        apart = (ours.float() - theirs).square().mean().sqrt() / theirs.square().mean().sqrt()
+        assert 0 < apart < 0.02
+    for part in ("loss", "crf_loss", "reconstruction_loss", "cycle_loss"):
+        assert rounded[part].item() == pytest.approx(exact[part].item(), rel=0.02), part
+    assert (rounded.logits.softmax(-1) - exact.logits.softmax(-1))[attended].abs().max() < 0.05
+
+
 def test_from_two_checkpoints(make_batch, tmp_path, caplog):
     text = BertModel(
         BertConfig(vocab_size=60, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=20)
