@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -28,7 +29,7 @@ _ACTIVATIONS = ("hidden_act", "activation", "hidden_activation")
 # What transformers and torch raise at values that they don't expect.
 _UNEXPECTED = (
     *(StrictDataclassError, TypeError, AttributeError, LookupError, ArithmeticError),
-    *(AssertionError, RecursionError),
+    *(AssertionError, RecursionError, json.JSONDecodeError),
 )
 
 
@@ -164,9 +165,12 @@ def explained(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except _UNEXPECTED as error:
+    except Exception as error:
+        # of a broken `tokenizer.json` tokenizers raises Exception itself
+        if not isinstance(error, _UNEXPECTED) and type(error) is not Exception:
+            raise
         raise ValueError(
-            f"Expected {what} of which a model can be made, but {type(error).__name__} is raised: {_shown(str(error))}. "
+            f"Expected {what} that can be used, but {type(error).__name__} is raised: {_shown(str(error))}. "
             "Correct the file, or fetch it again."
         ) from error
 

@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import json
+import lzma
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob
@@ -305,7 +307,8 @@ class _explained:  # noqa: N801
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        known = (OSError, EOFError, pa.ArrowException, datasets.exceptions.DatasetsError, UnicodeError)
+        known = (OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeError)
+        known += (pa.ArrowException, datasets.exceptions.DatasetsError)
         if isinstance(error, known) or (isinstance(error, ValueError) and not str(error).startswith("Expected")):
             raise ValueError(f"Expected input that can be read, but {self.what}: {error}") from error
 

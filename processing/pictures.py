@@ -232,7 +232,10 @@ def stack_pictures(pictures: Sequence[Any], name: str = "pixel_values") -> dict[
     >>> stack_pictures([np.ones((3, 2, 2)), None])["picture_mask"].tolist()
     [True, False]
     """
-    arrays = [None if picture is None else np.asarray(picture, dtype=np.float32) for picture in pictures]
+    try:
+        arrays = [None if picture is None else np.asarray(picture, dtype=np.float32) for picture in pictures]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected {name!r} as arrays of numbers, got something else: {error}.") from error
     present = np.array([array is not None for array in arrays], dtype=bool)
     found = [array for array in arrays if array is not None]
     if not found:

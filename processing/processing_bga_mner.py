@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from transformers import BatchFeature, ProcessorMixin
 
+from ..configuration.config_checks import explained
 from ..configuration.hub_export import RemoteCodeMixin, auto_map
 from .label_alignment import align_tags, read_word_labels
 from .padding import column_padding, pad_rows, padded_length
@@ -87,6 +88,12 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         super().__init__(**parts, tokenizer=tokenizer, chat_template=chat_template)
         self.label2id = None if label2id is None else check_label2id(label2id)
         self.bad_pictures: Counter[str] = Counter()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """Load as every processor does; files of which none can be made are a ValueError that says so."""
+        with explained("a processor of BGA-MNER"):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def _get_arguments_from_pretrained(
