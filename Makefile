@@ -5,14 +5,19 @@ BIN := $(VENV)/bin
 # An installed environment is reused until what is to be installed changes.
 INSTALLED := $(VENV)/installed
 SPACE_INSTALLED := $(VENV)/installed_space
+FUZZ_INSTALLED := $(VENV)/installed_fuzz
+# of each target; and how many of them run at a time
+FUZZ_SECONDS ?= 600
+FUZZ_JOBS ?= 1
 
-.PHONY: help install demo test space-test torchvision-test lint package clean
+.PHONY: help install demo test space-test torchvision-test fuzz lint package clean
 
 help:
 	@echo "make demo     install, then run the quickstart: a few minutes on two cores"
 	@echo "make test     install, then run all tests"
 	@echo "make space-test  install gradio too, and test examples/space; in a browser if there is a chromium"
 	@echo "make torchvision-test  test the encoders of timm and open_clip alone, which make test runs too"
+	@echo "make fuzz     fuzz what reads strangers' input: FUZZ_SECONDS=600 for each target, FUZZ_JOBS=1 at a time"
 	@echo "make lint     install, then ruff and mypy"
 	@echo "make package  build the wheel and the source distribution, and look inside"
 
@@ -47,6 +52,13 @@ build/torchvision: constraints.txt setup.cfg | $(INSTALLED)
 
 torchvision-test: install build/torchvision
 	$(BIN)/python -m pytest tests/package/test_beside_torchvision.py -rs
+
+$(FUZZ_INSTALLED): $(INSTALLED)
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[fuzz]"
+	touch $@
+
+fuzz: $(FUZZ_INSTALLED)
+	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS) --jobs $(FUZZ_JOBS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -15,10 +15,12 @@ from transformers.activations import ACT2FN
 
 
 # Far beyond what any encoder has. Building a million layers takes hours, and rows of a billion numbers the memory.
-MAX_LAYERS = 1_000
+MAX_LAYERS = 1_000  # and of widths over a width
 MAX_SIZE = 2**24
 
-_LAYERS = re.compile(r"(num_hidden_layers|n_layers|generator_num_layers|depths|num_block_repeats)$")
+_LAYERS = re.compile(
+    r"(num_hidden_layers|n_layers|generator_num_layers|depths|num_block_repeats|generator_ffn_ratio|mlp_ratio)$"
+)
 _SIZES = re.compile(
     r"(dim|hidden_dim|n_heads|num_(attention_heads|key_value_heads|channels|patches|stages)|max_position_embeddings"
     r"|(hidden|intermediate|embedding|vocab|patch|image)_size|hidden_sizes|groups_width|(in|out)_channels"
@@ -56,7 +58,7 @@ def check_given(text_config: Any, vision_config: Any, id2label: Any, label2id: A
             )
         if isinstance(config, dict) and not isinstance(config.get("model_type", ""), str):
             raise ValueError(
-                f"model_type must be a string, but {name} has {_shown(config['model_type'])}. Name a family of encoders."
+                f"model_type must be a string, but {name} has {_shown(config['model_type'])}. Name a family."
             )
     for name, labels in (("id2label", id2label), ("label2id", label2id)):
         if labels is None:

@@ -76,8 +76,8 @@ def check_missing_weights(model: Any, missing: Any) -> None:
     if count > MAX_MISSING_NUMBERS:
         largest = max(missing, key=lambda name: sizes.get(name, 0))
         raise ValueError(
-            f"Expected a checkpoint that has the weights which config.json asks for, but {count:,} numbers are missing, "
-            f"most of them of {largest}. Check the sizes in config.json, or fetch the weights again."
+            f"Expected a checkpoint that has the weights which config.json asks for, but {count:,} numbers are "
+            f"missing, most of them of {largest}. Check the sizes in config.json, or fetch the weights again."
         )
 
 

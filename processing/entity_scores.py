@@ -15,8 +15,8 @@ def check_finite(finite: bool) -> None:
     """Raise ValueError unless all tag scores are finite: of others a best path would be found all the same."""
     if not finite:
         raise ValueError(
-            "Expected tag scores that are finite numbers, but the model gives NaN or infinity. Its weights are broken, or "
-            "too large for half precision: take another checkpoint, or load it with dtype='float32'."
+            "Expected tag scores that are finite numbers, but the model gives NaN or infinity. Its weights are broken, "
+            "or too large for half precision: take another checkpoint, or load it with dtype='float32'."
         )
 
 

@@ -283,6 +283,8 @@ def _from_path(source: str | os.PathLike[str]) -> Image.Image:
         raise BadPictureError(
             "missing", f"Expected a picture file, but {name!r} does not exist. Check the folder and the file ending."
         ) from None
+    except BadPictureError:
+        raise
     except (OSError, ValueError) as error:
         # A folder, a file without read permission, a path with a NUL character, ...
         raise BadPictureError(

@@ -31,7 +31,7 @@ def _folder() -> Path:
 
 
 def one_input(data: bytes) -> None:
-    """Read; words and tags have to fit together, pictures to lie in the folder, and what is written to be read again."""
+    """Read; words and tags have to fit together, pictures to lie in the folder, what is written to be read again."""
     reader = ByteReader(data)
     folder = _folder()
     file = folder / "tweets.txt"
@@ -69,6 +69,21 @@ def seeds() -> list[bytes]:
     """Return small files, whole and broken, that name pictures here and elsewhere."""
     names = ("1", "sub/2", "3", "4", "../secret", "/etc/passwd", "..\\secret", "C:x", "a\0b", "1.jpg", "./1", "x" * 300)
     tweets = [f"IMGID:{name}\nKawhi\tB-PER\nwins\tO\nSeattle\tI-LOC\n\n".encode() for name in names]
-    odd = ["-DOCSTART- X\n\n", "a O\n\t\nb\tB-X", "\ufeffIMGID:\nw", "a\tb\tc\n", "\u00a0\tO\r\n", "x\tS-PER", "\u2028\tI-X\r"]
-    texts = [*tweets, *(line.encode() for line in odd), "a\tO\n".encode("utf-16"), b"\xff\xfe\x00", b"\xf0\x9f\tO\n", b""]
+    odd = [
+        "-DOCSTART- X\n\n",
+        "a O\n\t\nb\tB-X",
+        "\ufeffIMGID:\nw",
+        "a\tb\tc\n",
+        "\u00a0\tO\r\n",
+        "x\tS-PER",
+        "\u2028\tI-X\r",
+    ]
+    texts = [
+        *tweets,
+        *(line.encode() for line in odd),
+        "a\tO\n".encode("utf-16"),
+        b"\xff\xfe\x00",
+        b"\xf0\x9f\tO\n",
+        b"",
+    ]
     return [b"\0\1\1" + text for text in texts]

@@ -19,7 +19,7 @@ MAX_LENGTH = 400
 
 
 def one_input(data: bytes) -> None:
-    """Compute all that a CRF tells; it has to agree with the sum over all paths, and sentences not to see each other."""
+    """Compute all that a CRF tells; it has to agree with the sum over all paths, sentences not to see each other."""
     reader = ByteReader(data)
     tags = reader.integer(1, 4)
     constraints = bio_constraints(dict(enumerate(LABELS[:tags]))) if reader.chance() else (None, None)

@@ -15,7 +15,7 @@ MAX_LENGTH = 500
 
 
 def one_input(data: bytes) -> None:
-    """Find entities; they have to point into their text, in order, with probabilities, and the same alone and in a batch."""
+    """Find entities; they have to point into their text, in order, with probabilities, alone as in a batch."""
     reader = ByteReader(data)
     pipe = tagger()
     options: dict[str, Any] = {"batch_size": reader.pick((1, 2, 16, 0)), "visual_source": "generated"}

@@ -57,7 +57,8 @@ def _labels(reader: ByteReader, sentences: list[list[str]]) -> list[Any]:
     choices = (*LABELS, *LABELS, None, -100, 0, 4, 5, "B-X", "S-PER", 1.5, -1, [], "")
     short = reader.integer(0, 20) == 0
     return [
-        None if reader.integer(0, 9) == 0 else [reader.pick(choices) for _ in words[int(short) :]] for words in sentences
+        None if reader.integer(0, 9) == 0 else [reader.pick(choices) for _ in words[int(short) :]]
+        for words in sentences
     ]
 
 

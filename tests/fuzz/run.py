@@ -1,8 +1,8 @@
 """Fuzz one target, or all: ``python tests/fuzz/run.py conll_reader --seconds 600``; without a target, all of them.
 
-A crash's input is written to ``build/fuzz/<target>/``; run it again with ``--input FILE``. An input that takes longer than
-5 seconds is a crash, too. What was found interesting is kept in ``build/fuzz/<target>/corpus``, and the next run goes on
-from there. Needs the extra `fuzz` (atheris), but not for ``--input``.
+A crash's input is written to ``build/fuzz/<target>/``; run it again with ``--input FILE``. An input that takes longer
+than 5 seconds is a crash, too. What was found interesting is kept in ``build/fuzz/<target>/corpus``, and the next run
+goes on from there. Needs the extra `fuzz` (atheris), but not for ``--input``.
 """
 
 from __future__ import annotations

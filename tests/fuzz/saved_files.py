@@ -96,7 +96,9 @@ def _value(content: bytes, reader: ByteReader) -> bytes:
         if kind == 0 and isinstance(place, dict):
             del place[key]
         elif kind == 1 and isinstance(place, dict):
-            place[reader.pick((reader.text(2), "auto_map", "attn_implementation", "hidden_size", "dtype"))] = reader.value()
+            place[reader.pick((reader.text(2), "auto_map", "attn_implementation", "hidden_size", "dtype"))] = (
+                reader.value()
+            )
         else:
             place[key] = reader.value()
         break

@@ -1,4 +1,4 @@
-"""Every fuzzing target runs over a few hundred inputs in each test run, so that none goes stale; `make fuzz` goes on."""
+"""Every fuzzing target runs over some hundred inputs in each test run, so that none goes stale; `make fuzz` goes on."""
 
 from __future__ import annotations
 
