@@ -307,8 +307,10 @@ class _explained:  # noqa: N801
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        known = (OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeError)
-        known += (pa.ArrowException, datasets.exceptions.DatasetsError)
+        known = (
+            *(OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeError),
+            *(pa.ArrowException, datasets.exceptions.DatasetsError),
+        )
         if isinstance(error, known) or (isinstance(error, ValueError) and not str(error).startswith("Expected")):
             raise ValueError(f"Expected input that can be read, but {self.what}: {error}") from error
 

@@ -179,6 +179,17 @@ def test_the_benchmark_commands_run(workplace, tmp_path, pictures):
     assert set(json.loads(last)["alignment"]) == set(words[words.index("--variants") + 1].split(","))
 
 
+def test_each_promise_of_security_names_a_test_that_is_there():
+    section = re.search(r"^## Security\n(.*?)^## ", README, flags=re.DOTALL | re.MULTILINE)
+    assert section
+    promises = section[1].split("Not promised")[0].split("\n- ")[1:]
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    for promise in promises:
+        named = re.findall(r"`(test_\w+)`", promise)
+        assert named, promise
+        assert all(f"\ndef {name}(" in tests for name in named), promise
+
+
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = {target for block in blocks("bash") for target in re.findall(r"^make (\w+)", block, flags=re.MULTILINE)}
