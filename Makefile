@@ -6,8 +6,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 SPACE_INSTALLED := $(VENV)/installed_space
 DOCS_INSTALLED := $(VENV)/installed_docs
+FUZZ_INSTALLED := $(VENV)/installed_fuzz
+# of each target; and how many of them run at a time
+FUZZ_SECONDS ?= 600
+FUZZ_JOBS ?= 1
 
-.PHONY: help install demo test space-test torchvision-test mutants oldest-test newest-test lint docs package clean
+.PHONY: help install demo test space-test torchvision-test mutants fuzz oldest-test newest-test lint docs package clean
 
 help:
 	@echo "make demo     install, then run the quickstart: a few minutes on two cores"
@@ -17,6 +21,7 @@ help:
 	@echo "make mutants  break the core in ninety places, and see whether tests notice: about an hour on one core"
 	@echo "make oldest-test  test the core with the oldest releases that setup.cfg allows: 6 GB"
 	@echo "make newest-test  the same with the newest: 6 GB"
+	@echo "make fuzz     fuzz what reads strangers' input: FUZZ_SECONDS=600 for each target, FUZZ_JOBS=1 at a time"
 	@echo "make lint     install, then ruff and mypy"
 	@echo "make docs     build the pages of docs/ and the reference into build/docs"
 	@echo "make package  build the wheel and the source distribution, and look inside"
@@ -69,6 +74,13 @@ newest-test:
 
 mutants: install
 	$(BIN)/python tests/mutation.py --mutants 10
+
+$(FUZZ_INSTALLED): $(INSTALLED)
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[fuzz]"
+	touch $@
+
+fuzz: $(FUZZ_INSTALLED)
+	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS) --jobs $(FUZZ_JOBS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .config_checks import check_attention, check_given, check_numbers, check_padding, explained
 from .configuration_conv_stages import CONV_STAGES, ConvStagesConfig
 from .encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
 from .hub_export import RemoteCodeMixin, auto_map, custom_pipelines, is_hub_name
@@ -205,6 +206,20 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     label2id: Any = None
     training_summary: dict[str, Any] | None = None
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """Load as every configuration does; what can't be one is a ValueError that says so."""
+        with explained("a configuration of BGA-MNER"):
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Make one of what `config.json` holds; what can't be one is a ValueError that says so."""
+        with explained("a configuration of BGA-MNER"):
+            for name in ("attn_implementation", "_attn_implementation"):
+                check_attention(config_dict.get(name))
+            return super().from_dict(config_dict, **kwargs)
+
     def __post_init__(self, **kwargs: Any) -> None:
         fields = [name for name in self.__dataclass_fields__ if not name.startswith("_")]
         for name in kwargs:
@@ -216,6 +231,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
             # The installed classes load what was saved, and `pipeline` must not ask for those in the folder.
             for name in ("auto_map", "custom_pipelines"):
                 kwargs.pop(name, None)
+        check_given(self.text_config, self.vision_config, self.id2label, self.label2id)
         # Copies: the model sets their attention implementation, which is no business of whoever made them.
         self.text_config = deepcopy(self.text_config)
         self.vision_config = _with_stages(_vision_tower(deepcopy(self.vision_config)))
@@ -223,6 +239,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
             self.id2label = {int(index): label for label, index in self.label2id.items()}
         super().__post_init__(**kwargs)
         self._check_encoders()
+        check_numbers(self)
         if self.id2label is not None:
             # PreTrainedConfig leaves label2id as given, or unset
             derived = {label: index for index, label in self.id2label.items()}
@@ -247,6 +264,8 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     def validate_consistency(self) -> None:
         """Refuse what can't be built; `@strict` calls it again whenever the configuration is validated."""
         self._check_encoders()
+        check_numbers(self)
+        check_padding(self.text_config, TEXT_FAMILIES[self.text_config.model_type].first_position is None)
         self._check_stages()
         self._check_ranges()
         self._check_switches()

@@ -222,7 +222,8 @@ class ConditionalRandomField(nn.Module):
     def decode(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """Labelling of the highest score (Viterbi, 1967); arguments and errors as in `forward`.
 
-        Tensor of int64, shape (B, L): tags, `UNKNOWN_TAG` where the mask is False.
+        Tensor of int64, shape (B, L): tags, `UNKNOWN_TAG` where the mask is False. Some tag or other in sentences whose
+        scores are not finite.
         """
         return _viterbi(emissions, self._check(emissions, mask), self._scores())
 
@@ -584,4 +585,6 @@ def _viterbi(emissions: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
         path.append(tag if kept is None else torch.where(kept.flatten(), tag, path[-1]))
     # H tensors (2 * N,), the middle first -> (H, 2, N)
     found = torch.stack(path).view(half, 2, batch)
+    # Where scores aren't finite the boundary may have won, which is no tag.
+    found.clamp_(max=tags - 1)
     return torch.cat([found[:, 0].flip(0), found[half - rest :, 1]]).T.masked_fill(~mask, UNKNOWN_TAG)

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
 from ..configuration.hub_export import RemoteCodeMixin
+from .checkpoint_files import check_missing_weights, check_shard_index, explained_weights
 from .context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
 from .crf import ConditionalRandomField
 from .cross_modal_generator import CrossModalGenerator
@@ -41,8 +42,43 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
     accepts_loss_kwargs = False
 
     def __init__(self, config: BgaMnerConfig, *inputs: Any, **kwargs: Any) -> None:
+        # first of all: transformers fetches some attention functions from the Hub, and runs them
+        self._refuse_other_attention(getattr(config, "_attn_implementation", None))
         super().__init__(config, *inputs, **kwargs)
-        self._refuse_other_attention(config._attn_implementation)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as every model does, but safetensors alone, unless `use_safetensors=False` asks for pickled weights.
+
+        Parameters
+        ----------
+        pretrained_model_name_or_path : str or path
+            Folder or Hub name.
+        *args, **kwargs
+            As `PreTrainedModel.from_pretrained` takes them.
+
+        Returns
+        -------
+        BgaMnerPreTrainedModel
+            In evaluation mode.
+
+        Raises
+        ------
+        ValueError
+            If files don't fit together, are broken, or ask for what isn't allowed.
+        OSError
+            If a file is missing, or `config.json` is no JSON.
+        """
+        if kwargs.get("use_safetensors") is None:
+            kwargs["use_safetensors"] = True
+        check_shard_index(pretrained_model_name_or_path, kwargs.get("subfolder") or "", kwargs.get("variant"))
+        with explained_weights():
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    def _move_missing_keys_from_meta_to_device(self, missing_keys: Any, *args: Any, **kwargs: Any) -> None:
+        # transformers' step between reading a checkpoint and making up the rest
+        check_missing_weights(self, missing_keys)
+        super()._move_missing_keys_from_meta_to_device(missing_keys, *args, **kwargs)
 
     def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
         """Accept "sdpa" only: hybrid attention is built on it, and any other would drop the generated features."""

@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import json
+import lzma
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob
@@ -23,6 +25,9 @@ from .annotation_chunks import EMPTY, MALFORMED, MISSING, SURROGATES, UNDECODABL
 FORMATS = {"jsonl": (".jsonl", ".ndjson", ".json"), "csv": (".csv", ".tsv"), "parquet": (".parquet",)}
 _COMPRESSED = (".gz", ".bz2", ".xz")
 _ROWS_AT_ONCE = 1000
+# A longer line, or record of CSV, is a bad row: compressed, a few kilobytes may hold one that fills the memory.
+MAX_LINE = 2**24
+_TOO_LONG = f"expected a line or record of at most {MAX_LINE:,} bytes. Split it, or leave it out"
 _UNDECODED = object()
 
 
@@ -150,7 +155,9 @@ class AnnotationInput:
             else:
                 yield from self._from_tables(skip)
 
-    def _from_json(self, line: bytes) -> InputRow:
+    def _from_json(self, line: bytes | None) -> InputRow:
+        if line is None:
+            return InputRow(None, None, MALFORMED, _TOO_LONG)
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -161,7 +168,10 @@ class AnnotationInput:
             return InputRow(None, None, MALFORMED, str(error))
         if not isinstance(values, dict):
             return InputRow(None, None, MALFORMED, f"expected an object, got {type(values).__name__}")
-        return self._make_row([values.get(name) for name in self.columns])
+        try:
+            return self._make_row([values.get(name) for name in self.columns])
+        except RecursionError as error:  # of an id that is a list of lists of lists, and so on
+            return InputRow(None, None, MALFORMED, str(error))
 
     def _from_csv(self, skip: int) -> Iterator[InputRow]:
         if self.words_column:
@@ -174,13 +184,16 @@ class AnnotationInput:
             delimiter = "\t" if ".tsv" in Path(path).suffixes else ","
             # bytes that aren't UTF-8 become lone surrogates, which are found later: one bad row, not a bad file
             with TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-                records = csv.reader(file, delimiter=delimiter)
-                header = next(records, [])
+                lines = _RecordLines(file)
+                records = csv.reader(lines, delimiter=delimiter)
+                header = next(_records(records, lines), [])
+                if isinstance(header, csv.Error):
+                    raise ValueError(f"Expected a header in {path!r}, got a line that can't be read: {header}.")
                 missing = [name for name in self.columns if name not in header]
                 if missing:
                     raise _no_column(missing, header, path)
                 places = [header.index(name) for name in self.columns]
-                for record in _records(records):
+                for record in _records(records, lines):
                     number += 1
                     if number > skip:
                         yield self._from_record(record, places, len(header))
@@ -294,7 +307,10 @@ class _explained:  # noqa: N801
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        known = (OSError, EOFError, pa.ArrowException, datasets.exceptions.DatasetsError, UnicodeError)
+        known = (
+            *(OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeError),
+            *(pa.ArrowException, datasets.exceptions.DatasetsError),
+        )
         if isinstance(error, known) or (isinstance(error, ValueError) and not str(error).startswith("Expected")):
             raise ValueError(f"Expected input that can be read, but {self.what}: {error}") from error
 
@@ -311,14 +327,39 @@ def _open(path: str) -> Any:
     return fsspec.open(path, "rb", compression="infer").open()
 
 
-def _lines(files: Sequence[str], skip: int) -> Iterator[bytes]:
+def _lines(files: Sequence[str], skip: int) -> Iterator[bytes | None]:
+    """Read lines; None for those that are too long."""
     for path in files:
         with _open(path) as file:
-            for line in file:
+            while line := file.readline(MAX_LINE + 1):
+                too_long = len(line) > MAX_LINE
+                while too_long and line and not line.endswith(b"\n"):
+                    line = file.readline(MAX_LINE)
                 if skip:
                     skip -= 1
                 else:
-                    yield line
+                    yield None if too_long else line
+
+
+class _RecordLines:
+    """Lines of text for `csv.reader`, which gives up a record that is too long: it would gather it in memory."""
+
+    def __init__(self, file: TextIOWrapper):
+        self.file, self.length = file, 0
+
+    def __iter__(self) -> "_RecordLines":
+        return self
+
+    def __next__(self) -> str:
+        line = self.file.readline(MAX_LINE + 1 - self.length)
+        if not line:
+            raise StopIteration
+        self.length += len(line)
+        if self.length <= MAX_LINE:
+            return line
+        while line and line[-1] not in "\r\n":
+            line = self.file.readline(MAX_LINE)
+        raise csv.Error(_TOO_LONG)
 
 
 def _check_file(path: str, bar: Any) -> tuple[str, int]:
@@ -333,9 +374,10 @@ def _check_file(path: str, bar: Any) -> tuple[str, int]:
     return checksum.hexdigest(), lines + (not last.endswith(b"\n"))
 
 
-def _records(reader: Any) -> Iterator[list[str] | csv.Error]:
+def _records(reader: Any, lines: _RecordLines) -> Iterator[list[str] | csv.Error]:
     """Go on behind records that can't be read, such as of a quote that is never closed."""
     while True:
+        lines.length = 0
         try:
             yield next(reader)
         except StopIteration:

@@ -397,7 +397,7 @@ def _picture_path(folder: Path, name: str, line: int, file: Path) -> str | None:
     if name.endswith(PICTURE_ENDINGS):
         names.insert(0, name)
     for candidate in names:
-        if (folder / candidate).exists():
+        if os.path.exists(folder / candidate):  # also of a name that is too long for any file
             return str(folder / candidate)
     return None
 

@@ -98,7 +98,7 @@ class DataCollatorForMner:
             filled = [row[name] if name in row else [padding[name]] * len(row["input_ids"]) for row in rows]
             kind = torch.bool if name in _MASKS else torch.int64
             # B lists of different lengths -> (B, L)
-            batch[name] = torch.tensor(pad_rows(filled, length, padding[name], tokenizer.padding_side), dtype=kind)
+            batch[name] = _to_tensor(pad_rows(filled, length, padding[name], tokenizer.padding_side), name, kind)
         labels = _stack_labels([feature.get("label") for feature in features])
         if labels is not None:
             if "labels" in batch:
@@ -129,7 +129,7 @@ def _read_row(feature: Mapping[str, Any], index: int) -> dict[str, list[int]]:
             "dataset.with_transform(processor.encode_examples), and set remove_unused_columns=False in "
             "TrainingArguments, since otherwise the columns are dropped before they are encoded."
         )
-    row = {name: _as_list(feature[name]) for name in _TEXT_COLUMNS if feature.get(name) is not None}
+    row = {name: _as_list(feature[name], name) for name in _TEXT_COLUMNS if feature.get(name) is not None}
     count = len(row["input_ids"])
     row.setdefault("attention_mask", [1] * count)
     for name, values in row.items():
@@ -149,7 +149,10 @@ def _stack_labels(labels: Sequence[Any]) -> torch.Tensor | None:
             f"Expected a 'label' that is a number, got {words[0]!r}. Number them as the model's label2id does: "
             "dataset.map(lambda row: {'label': label2id[row['label']]})."
         )
-    known = [torch.as_tensor(label) for label in labels if label is not None]
+    try:
+        known = [torch.as_tensor(label) for label in labels if label is not None]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"Expected a 'label' that is a number or a list of numbers, got another: {error}.") from error
     if not known:
         return None
     if len({label.shape for label in known}) > 1:
@@ -164,5 +167,22 @@ def _stack_labels(labels: Sequence[Any]) -> torch.Tensor | None:
     return torch.stack([row.to(torch.float32 if is_float else torch.int64) for row in rows])
 
 
-def _as_list(values: Any) -> list[int]:
-    return values.tolist() if hasattr(values, "tolist") else list(values)
+def _as_list(values: Any, name: str) -> list[int]:
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if not isinstance(values, Sequence):
+        raise ValueError(f"Expected a list of numbers in {name!r}, got {type(values).__name__}.")
+    return list(values)
+
+
+def _to_tensor(rows: list[list[int]], name: str, kind: torch.dtype) -> torch.Tensor:
+    """Make a tensor (B, L) of rows of whole numbers."""
+    try:
+        made = torch.tensor(rows)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"Expected one whole number a token in {name!r}, got something else: {error}.") from error
+    if made.ndim != 2 or (made.numel() and (made.is_floating_point() or made.is_complex())):
+        raise ValueError(
+            f"Expected one whole number a token in {name!r}, got {made.dtype} of shape {tuple(made.shape)}. Encode the "
+            "dataset with processor.encode_examples."
+        )
+    return made.to(kind)

@@ -11,6 +11,15 @@ from .tag_scheme import spans_from_tags
 from .text_windows import TaggedText, Window
 
 
+def check_finite(finite: bool) -> None:
+    """Raise ValueError unless all tag scores are finite: of others a best path would be found all the same."""
+    if not finite:
+        raise ValueError(
+            "Expected tag scores that are finite numbers, but the model gives NaN or infinity. Its weights are broken, "
+            "or too large for half precision: take another checkpoint, or load it with dtype='float32'."
+        )
+
+
 # From emissions (B, L, T), which positions are attended and which begin words (B, L), and spans to probabilities (S,).
 SpanProbabilities = Callable[[np.ndarray, np.ndarray, np.ndarray, list[Span]], np.ndarray]
 
@@ -53,7 +62,13 @@ class EntityScorer:
             Their tag scores.
         mask : numpy.ndarray of bool, shape (windows, length)
             False at padding, on either side.
+
+        Raises
+        ------
+        ValueError
+            If a score is no number.
         """
+        check_finite(bool(np.isfinite(emissions[mask]).all()))
         read, spans, wanted = np.zeros_like(mask), [], []
         for row, window in enumerate(batch):
             text, offset = self.texts[window.text], int(mask[row].argmax())
@@ -91,4 +106,4 @@ class EntityScorer:
         return float(self.span_probabilities(emissions[None], np.ones_like(read), read, [span])[0])
 
 
-__all__ = ["EntityScorer", "SpanProbabilities"]
+__all__ = ["EntityScorer", "SpanProbabilities", "check_finite"]

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import stat
 import threading
 import warnings
 from collections.abc import Sequence
@@ -18,6 +19,14 @@ MAX_PIXELS = 89_478_485
 # A download is given up when it gets longer than this, or nothing comes for so many seconds.
 MAX_BYTES = 50_000_000
 _SECONDS = 10.0
+# A file on disk of more bytes than this can't be a picture of `MAX_PIXELS`, not even with 16 bits in four channels.
+MAX_FILE_BYTES = 8 * MAX_PIXELS
+# What pictures come in. Pillow knows more formats; some of its readers are hardly ever used, and the one of EPS runs
+# the file, which is a program, in Ghostscript.
+FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI", "SUN", "TGA"),
+    *("TIFF", "WEBP", "XBM"),
+)
 
 _URL = re.compile(r"^(?:[A-Za-z][A-Za-z0-9+.-]+://|data:)")
 # `warnings.catch_warnings` changes state of the whole process, so only one thread may be inside it.
@@ -223,7 +232,10 @@ def stack_pictures(pictures: Sequence[Any], name: str = "pixel_values") -> dict[
     >>> stack_pictures([np.ones((3, 2, 2)), None])["picture_mask"].tolist()
     [True, False]
     """
-    arrays = [None if picture is None else np.asarray(picture, dtype=np.float32) for picture in pictures]
+    try:
+        arrays = [None if picture is None else np.asarray(picture, dtype=np.float32) for picture in pictures]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected {name!r} as arrays of numbers, got something else: {error}.") from error
     present = np.array([array is not None for array in arrays], dtype=bool)
     found = [array for array in arrays if array is not None]
     if not found:
@@ -266,11 +278,13 @@ def _from_path(source: str | os.PathLike[str]) -> Image.Image:
             "download the file and give its path."
         )
     try:
-        content = Path(os.fsdecode(name)).read_bytes()
+        content = _read_file(Path(os.fsdecode(name)))
     except FileNotFoundError:
         raise BadPictureError(
             "missing", f"Expected a picture file, but {name!r} does not exist. Check the folder and the file ending."
         ) from None
+    except BadPictureError:
+        raise
     except (OSError, ValueError) as error:
         # A folder, a file without read permission, a path with a NUL character, ...
         raise BadPictureError(
@@ -279,19 +293,34 @@ def _from_path(source: str | os.PathLike[str]) -> Image.Image:
     return _from_bytes(content, repr(name))
 
 
+def _read_file(path: Path) -> bytes:
+    """Read a whole file; devices and pipes never end, or block whoever opens them."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise BadPictureError("unreadable", f"Expected a picture file, but {str(path)!r} is none. Check the path.")
+    if found.st_size > MAX_FILE_BYTES:
+        raise BadPictureError(
+            "too large",
+            f"Expected a picture file of at most {MAX_FILE_BYTES:,} bytes, but {str(path)!r} has {found.st_size:,}. "
+            "Scale the picture down first.",
+        )
+    return path.read_bytes()
+
+
 def _from_bytes(content: bytes, name: str) -> Image.Image:
     if not content:
         raise BadPictureError("empty", f"Expected a picture, but {name} holds zero bytes. Fetch the file again.")
     try:
         with _OPEN_LOCK, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content))
+            Image.init()
+            image = Image.open(io.BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(name) from error
     except UnidentifiedImageError as error:
         raise BadPictureError(
             "not an image",
-            f"Expected a picture in a format that Pillow reads, but {name} is not one (it starts with "
+            f"Expected a picture in a usual format (such as JPEG or PNG), but {name} is not one (it starts with "
             f"{content[:12]!r}). It may be an error page saved under a picture's name: fetch it again.",
         ) from error
     except Exception as error:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from transformers import BatchFeature, ProcessorMixin
 
+from ..configuration.config_checks import explained
 from ..configuration.hub_export import RemoteCodeMixin, auto_map
 from .label_alignment import align_tags, read_word_labels
 from .padding import column_padding, pad_rows, padded_length
 from .pictures import BadPictureError, as_picture_list, limit_aspect_ratio, load_picture, stack_pictures
-from .square_pictures import squaring_processor
+from .square_pictures import check_side, squaring_processor
 from .tag_scheme import check_label2id, spans_from_tags
 from .target_marking import mark_targets, marked_words
 from .vision_states import VISION_STATES, read_vision_states
@@ -61,7 +62,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     Raises
     ------
     ValueError
-        If the tokenizer is missing or slow, or `label2id` is no set of BIO labels.
+        If the tokenizer is missing or slow, `label2id` is no set of BIO labels, or pictures would be huge.
     TypeError
         If an argument is of the wrong class.
 
@@ -83,10 +84,17 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     ):
         check_tokenizer(tokenizer)
         self.image_processor = image_processor = squaring_processor(image_processor)
+        check_side(image_processor)
         parts = {} if image_processor is None else {"image_processor": image_processor}
         super().__init__(**parts, tokenizer=tokenizer, chat_template=chat_template)
         self.label2id = None if label2id is None else check_label2id(label2id)
         self.bad_pictures: Counter[str] = Counter()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """Load as every processor does; files of which none can be made are a ValueError that says so."""
+        with explained("a processor of BGA-MNER"):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def _get_arguments_from_pretrained(

@@ -1,4 +1,4 @@
-"""Image processors that make squares, in place of those that cut pictures of any shape into patches."""
+"""Image processors that make squares, in place of those that cut pictures of any shape into patches; and their size."""
 
 from __future__ import annotations
 
@@ -6,6 +6,37 @@ import math
 from typing import Any
 
 from transformers import SiglipImageProcessorPil
+
+
+# Pixels of a side, more than any vision encoder reads. A file may ask for a million, and each picture fill the memory.
+MAX_SIDE = 2_048
+
+
+def check_side(image_processor: Any) -> None:
+    """Refuse an image processor that makes pictures of a size beyond all encoders.
+
+    Parameters
+    ----------
+    image_processor : transformers image processor or None
+        Any.
+
+    Raises
+    ------
+    ValueError
+        If it makes pictures of more than `MAX_SIDE` pixels a side.
+    """
+    for name in ("size", "crop_size", "pad_size"):
+        size = getattr(image_processor, name, None)
+        # a dict, or transformers' own class that can be made one
+        sides = {"": size} if size is None or isinstance(size, int | float) else dict(size)
+        if "shortest_edge" in sides:
+            sides.pop("longest_edge", None)  # an upper bound alone
+        for side in sides.values():
+            if isinstance(side, int | float) and not 0 < side <= MAX_SIDE:
+                raise ValueError(
+                    f"Expected an image processor that makes pictures of 1 to {MAX_SIDE:,} pixels a side, got {name}="
+                    f"{sides}. Correct its size."
+                )
 
 
 def squaring_processor(image_processor: Any) -> Any:

@@ -198,6 +198,10 @@ def check_label2id(label2id: Mapping[str, int] | None) -> dict[str, int]:
     {'O': 0, 'B-PER': 1, 'I-PER': 2}
     """
     fix = "labels_from_tags(all_tags) lists the labels: label2id = {label: i for i, label in enumerate(labels)}."
+    if label2id and not (
+        isinstance(label2id, Mapping) and all(hasattr(number, "__index__") for number in label2id.values())
+    ):
+        raise ValueError(f"Expected `label2id` as a dict of labels and whole numbers, got {str(label2id)[:200]}. {fix}")
     if not label2id:
         raise ValueError(
             "Expected `label2id` to be set, since labels are given, got none. Set `processor.label2id = "

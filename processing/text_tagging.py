@@ -10,7 +10,7 @@ from transformers.utils.logging import tqdm
 
 from ..modeling_bga.encoders import longest_text
 from ..modeling_bga.span_probabilities import CrfScores, Span, span_log_probabilities
-from .entity_scores import EntityScorer, SpanProbabilities
+from .entity_scores import EntityScorer, SpanProbabilities, check_finite
 from .evaluation_mode import evaluating
 from .padding import column_padding, pad_rows
 from .pictures import stack_pictures
@@ -75,7 +75,7 @@ def tag_texts(
     Raises
     ------
     ValueError
-        If arguments don't fit together.
+        If arguments don't fit together, or the model's scores aren't finite.
     """
     if max_length is None:
         max_length = min(default_max_length(processor.tokenizer), longest_text(model.config.text_config))
@@ -93,6 +93,8 @@ def tag_texts(
             if with_pictures:
                 inputs |= _encode_pictures(processor, texts, batch, on_bad_image)
             output = model(**{name: tensor.to(device) for name, tensor in inputs.items()}, **options)
+            # with a CRF these are marginals, of which a broken transition makes NaN; emissions are looked at below
+            check_finite(not output.logits[inputs["attention_mask"].bool().to(device)].isnan().any())
             _collect(output, batch, texts, inputs["attention_mask"], id2label)
             scorer.add(batch, _tag_scores(output), inputs["attention_mask"].numpy().astype(bool))
         scorer.finish()

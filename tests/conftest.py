@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from bga_mner.configuration import BgaMnerConfig
 from bga_mner.modeling_bga import BgaMnerForTokenClassification
@@ -99,6 +100,18 @@ for _name, _config in BACKBONE_CONFIGS.items():
 
 # The tests run in several processes, and tiny tensors gain nothing from threads that fight for the same cores.
 torch.set_num_threads(1)
+
+
+# The same examples in each run, and no failure because a machine is busy.
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ NAMED = re.findall(r"`([\w/]+\.py)(?:::([\w.]+))?`", PAGE)
 # Files of modeling_bga/ that compute nothing of the model: training, saving, loading, and what they are made of.
 NOT_OF_THE_MODEL = {
     "__init__.py",
+    "checkpoint_files.py",
     "lora.py",
     "loss_logging.py",
     "model_card_mixin.py",

@@ -124,7 +124,7 @@ def test_the_robustness_command_runs(run_in, workplace, fine_tuned):
 
 
 @pytest.mark.parametrize("pictures", [False, True])
-def test_the_benchmark_commands_run_in(run_in, workplace, tmp_path, pictures):
+def test_the_benchmark_commands_run(run_in, workplace, tmp_path, pictures):
     (command,) = [
         block for block in blocks("bash") if "benchmarks/alignment.py" in block and ("--pictures" in block) == pictures
     ]
@@ -141,6 +141,19 @@ def test_the_benchmark_commands_run_in(run_in, workplace, tmp_path, pictures):
     short = ["steps=2", "vision_steps=2", "drawings=40", "pairs=24", "names_per_type=2", "test_sentences=8"]
     last = run_in(workplace, [*words, *(f"--{flag}" for flag in short)]).splitlines()[-1]
     assert set(json.loads(last)["alignment"]) == set(words[words.index("--variants") + 1].split(","))
+
+
+def test_each_promise_of_security_names_a_test_that_is_there():
+    section = re.search(
+        r"^## Security\n(.*?)^## ", PAGES[0].read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    assert section
+    promises = section[1].split("Not promised")[0].split("\n- ")[1:]
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    for promise in promises:
+        named = re.findall(r"`(test_\w+)`", promise)
+        assert named, promise
+        assert all(f"\ndef {name}(" in tests for name in named), promise
 
 
 def test_make_targets_exist():

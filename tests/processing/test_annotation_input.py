@@ -1,13 +1,19 @@
 """What a bulk annotation reads: all formats give the same rows, and what is broken is a bad row with a reason."""
 
+import bz2
 import csv
 import gzip
 import json
+import lzma
+import os
+import tracemalloc
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bga_mner.processing import annotation_input
 from bga_mner.processing.annotation_chunks import AnnotatedChunk, InputRow, TextChunk, make_chunks
 from bga_mner.processing.annotation_input import AnnotationInput, find_files
 
@@ -164,6 +170,51 @@ def test_a_file_that_ends_too_early_stops_the_run(tmp_path, name):
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-20])
     with pytest.raises(ValueError, match="Expected input that can be read, but"):
         list(AnnotationInput((str(tmp_path / name),)).rows())
+
+
+@pytest.mark.parametrize("ending", ["gz", "bz2", "xz"])
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_what_is_not_compressed_as_its_name_says_stops_the_run(tmp_path, kind, ending):
+    packed = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[ending](b"text\n" + os.urandom(5000))
+    file = tmp_path / f"a.{kind}.{ending}"
+    for content in (b"text\nplain\n", packed[:40] + b"\xff" * 40 + packed[80:], packed[: len(packed) // 2]):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="Expected input that can be read, but"):
+            list(AnnotationInput((str(file),)).rows())
+
+
+@pytest.mark.parametrize("content", [b'{"text": "%s"}', b'"%s",x', b'"",' * 10, b'"\n",' * 5])
+def test_a_line_that_would_fill_the_memory_is_a_bad_row(tmp_path, content, monkeypatch):
+    monkeypatch.setattr(annotation_input, "MAX_LINE", 1 << 17)
+    long = content.replace(b"%s", b"a") * 30_000 if b"%s" not in content else content % (b"a" * 3_000_000)
+    is_json = content.startswith(b"{")
+    good = b'{"text": "good"}\n' if is_json else b"good,1\n"
+    file = tmp_path / ("a.jsonl.gz" if is_json else "a.csv.gz")
+    file.write_bytes(gzip.compress((b"" if is_json else b"text,other\n") + good + long + b"\n" + good, 1))
+    source = AnnotationInput((str(file),))
+    before = tracemalloc.start() or tracemalloc.get_traced_memory()[0]
+    found = Counter((row.content, row.reason) for row in source.rows())
+    peak = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    # behind a record of many lines it isn't known where the next one begins
+    assert found.pop(("good", "")) == (2 if b"\n" not in content else 1)
+    assert set(found) == {(None, "malformed line")}
+    assert sum(1 for _ in source.rows(2)) == sum(found.values()) + (b"\n" in content) * -1
+    assert peak < 2 << 20
+
+
+def test_a_header_that_cannot_be_read_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'"' + b"x" * 200_000 + b'",7\n')
+    with pytest.raises(ValueError, match=r"Expected a header in .*field larger"):
+        list(AnnotationInput((str(tmp_path / "a.csv"),)).rows())
+
+
+def test_ids_of_any_depth_are_read_or_bad(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b"".join(b'{"text": "a", "id": %s1%s}\n' % (b"[" * n, b"]" * n) for n in range(1, 1100)))
+    rows = list(AnnotationInput((str(file),), id_column="id").rows())
+    assert len(rows) == 1099
+    assert {row.reason for row in rows} == {"", "malformed line"}
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

@@ -135,6 +135,23 @@ def test_pictures_are_found_and_checked(tmp_path, photo):
     assert isinstance(unchecked.cast_column("image", datasets.Image())[0]["image"], Image.Image)
 
 
+def test_links_in_the_folder_are_followed(tmp_path, photo):
+    # the folder is the user's, and often one of links; what a data file says leads nowhere else
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "pictures").mkdir()
+    photo.save(tmp_path / "elsewhere" / "photo.png")
+    (tmp_path / "pictures" / "1.png").symlink_to(tmp_path / "elsewhere" / "photo.png")
+    (tmp_path / "tweets.txt").write_text("IMGID:1\na\tO\n")
+    (row,) = read_conll(tmp_path / "tweets.txt", tmp_path / "pictures")
+    assert row["image"]["path"] == str(tmp_path / "pictures" / "1.png")
+
+
+def test_an_id_too_long_for_a_file_is_a_missing_picture(tmp_path):
+    (tmp_path / "tweets.txt").write_text(f"IMGID:{'x' * 5000}\na\tO\n")
+    _, report = read_conll(tmp_path / "tweets.txt", tmp_path, return_report=True)
+    assert report.pictures_missing == 1
+
+
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", "..\\x", "C:x", "a\0b"])
 def test_ids_that_leave_the_folder_are_refused(tmp_path, name):
     with pytest.raises(ValueError, match=r"stays inside the folder of pictures in line 3"):

@@ -74,6 +74,17 @@ def test_pictures_may_be_arrays_tensors_or_lists(bert_processor, kind):
             "pictures of one shape",
         ),
         ([{"input_ids": [1], "pixel_values": np.ones((4, 4))}], "pictures of one shape"),
+        # whatever a file may hold in place of numbers
+        ([{"input_ids": 3}], "Expected a list of numbers in 'input_ids', got int"),
+        ([{"input_ids": "abc"}], "one whole number a token in 'input_ids'"),
+        ([{"input_ids": [1], "labels": ["O"]}], "one whole number a token in 'labels'"),
+        ([{"input_ids": [1], "labels": [[0]]}], "one whole number a token in 'labels'"),
+        ([{"input_ids": [1], "labels": [0.5]}], "one whole number a token in 'labels'"),
+        ([{"input_ids": [1, 2], "labels": [0, None]}], "one whole number a token in 'labels'"),
+        ([{"input_ids": [2**64]}], "one whole number a token in 'input_ids'"),
+        ([{"input_ids": [1], "pixel_values": {"a": 1}}], "Expected 'pixel_values' as arrays of numbers"),
+        ([{"input_ids": [1], "pixel_values": [["a"]]}], "Expected 'pixel_values' as arrays of numbers"),
+        ([{"input_ids": [1], "label": {"a": 1}}], "Expected a 'label' that is a number"),
     ],
 )
 def test_wrong_rows_are_refused(bert_processor, rows, message):

@@ -1,12 +1,15 @@
 import io
+import os
 import pickle
 import struct
 import warnings
 import zlib
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image, ImageFile
 
 from bga_mner.processing import pictures
 from bga_mner.processing.pictures import BadPictureError, limit_aspect_ratio, load_picture, stack_pictures
@@ -169,6 +172,38 @@ def test_every_cut_of_a_file_is_a_picture_or_a_bad_one(photo):
                 else:
                     assert size == (40, 20)
     assert kinds <= {"empty", "not an image", "truncated", "damaged"}
+
+
+def test_a_program_is_no_picture(tmp_path, monkeypatch):
+    # Pillow hands EPS, which is a program, to Ghostscript: one that would leave a trace
+    ghostscript = tmp_path / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/has_run\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # looked up anew
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n0 0 moveto\n%%EOF\n"
+    with suppress(OSError):
+        Image.open(io.BytesIO(program)).load()
+    assert (tmp_path / "has_run").exists()
+    (tmp_path / "has_run").unlink()
+    assert kind_of(program) == "not an image"
+    assert not (tmp_path / "has_run").exists()
+
+
+def test_files_that_never_end_are_not_read(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert kind_of(tmp_path / "pipe.jpg") == "unreadable"
+    assert kind_of("/dev/zero") == "unreadable"
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(pictures.MAX_FILE_BYTES + 1)  # takes no room on the disk
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
+    assert kind_of(tmp_path / "huge.jpg") == "too large"
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("it was decoded"))
+    for side in (10_000, 20_000, 60_000):
+        assert kind_of(png_with_size(side, side)) == "too large"
 
 
 def test_lazily_opened_broken_image_is_bad(photo):

@@ -90,6 +90,10 @@ def test_flat_list_is_refused():
         ({"B-PER": 0, "I-PER": 1}, "to hold 'O'"),
         ({"O": 0, "B-PER": 1, "I-PER": 3}, "0, 1, 2"),
         ({"LABEL_0": 0, "LABEL_1": 1}, "BIO tag"),
+        (["O"], "as a dict of labels and whole numbers"),
+        ("O", "as a dict of labels and whole numbers"),
+        ({"O": 0.5}, "as a dict of labels and whole numbers"),
+        ({"O": "0"}, "as a dict of labels and whole numbers"),
     ],
 )
 def test_label_mappings_are_checked(label2id, message):

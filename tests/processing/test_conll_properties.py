@@ -1,0 +1,55 @@
+"""Whatever is in a file of tweets: what is written comes back, and no picture lies outside its folder."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from byte_reader import PIECES
+from hypothesis import given
+from hypothesis import strategies as st
+from small_parts import LABELS
+
+from bga_mner import read_conll, repair_bio, write_conll
+from bga_mner.processing.conll import _picture_path
+
+
+PIECE = st.one_of(st.sampled_from(PIECES), st.text(max_size=4))
+WORD = st.lists(PIECE, min_size=1, max_size=3).map("".join)
+TWEET = st.lists(st.tuples(WORD, st.sampled_from([*LABELS, None])), max_size=6)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tweets")
+    (folder / "pictures").mkdir()
+    (folder / "secret.jpg").write_bytes(b"x")
+    return folder
+
+
+@given(st.lists(st.tuples(WORD, TWEET), min_size=1, max_size=4))
+def test_what_can_be_written_is_read_back(folder, tweets):
+    file = folder / "written.txt"
+    names, words = [name for name, _ in tweets], [[word for word, _ in tweet] for _, tweet in tweets]
+    tags = [[tag for _, tag in tweet] for _, tweet in tweets]
+    file.unlink(missing_ok=True)
+    try:
+        write_conll(file, words, tags, names)
+    except ValueError:
+        assert not file.exists()
+        return
+    rows = read_conll(file).to_dict()
+    assert rows["id"] == names
+    assert rows["tokens"] == words
+    assert rows["ner_tags"] == [repair_bio(row)[0] for row in tags]
+
+
+@given(
+    st.lists(
+        st.sampled_from(["..", "/", "\\", "secret", "C:", ".", "", " ", "pictures", "\0", "~", "%2e%2e"]), max_size=6
+    )
+)
+def test_no_id_leads_out_of_the_folder(folder, parts):
+    name = "".join(parts)
+    with suppress(ValueError):
+        found = _picture_path(folder / "pictures", name, 1, Path("tweets.txt"))
+        assert found is None  # there is no picture in it
