@@ -11,13 +11,14 @@ FUZZ_INSTALLED := $(VENV)/installed_fuzz
 FUZZ_SECONDS ?= 600
 FUZZ_JOBS ?= 1
 
-.PHONY: help install demo test space-test torchvision-test mutants fuzz oldest-test newest-test lint docs package clean
+.PHONY: help install demo test space-test torchvision-test coverage mutants fuzz oldest-test newest-test lint docs package clean
 
 help:
 	@echo "make demo     install, then run the quickstart: a few minutes on two cores"
 	@echo "make test     install, then run all tests"
 	@echo "make space-test  install gradio too, and test examples/space; in a browser if there is a chromium"
 	@echo "make torchvision-test  test the encoders of timm and open_clip alone, which make test runs too"
+	@echo "make coverage which lines of the package its tests run: at least 95 in a hundred"
 	@echo "make mutants  break the core in ninety places, and see whether tests notice: about an hour on one core"
 	@echo "make oldest-test  test the core with the oldest releases that setup.cfg allows: 6 GB"
 	@echo "make newest-test  the same with the newest: 6 GB"
@@ -71,6 +72,10 @@ newest-test:
 	test -x build/newest/bin/python || $(PYTHON) -m venv build/newest
 	build/newest/bin/pip install --disable-pip-version-check -q --upgrade $(FOR_CORE_TESTS)
 	build/newest/bin/python -m pytest -n 2 $(CORE_TESTS)
+
+coverage: install
+	$(BIN)/python -m coverage run -m pytest -n 0 tests/configuration tests/modeling_bga tests/processing tests/package
+	$(BIN)/python -m coverage report
 
 mutants: install
 	$(BIN)/python tests/mutation.py --mutants 10
