@@ -300,7 +300,7 @@ def plot(found: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
                         axes.plot(*points, style, marker=marker, color=colours[kind], label=text, ms=4, linewidth=1)
                 axes.set(title=f"{data}: {title}", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
                 if any(kind in models[model] for model in models for kind in kinds):  # some entity was found
-                    axes.legend(frameon=False, fontsize=6, loc="upper left")
+                    axes.legend(frameon=False, fontsize=6, loc="best")
             row[0].set_ylabel("share that is right")
         for axes in grid[-1]:
             axes.set_xlabel("probability (mean of a bin)")
