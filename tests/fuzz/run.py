@@ -2,8 +2,8 @@
 
 A crash's input is written to ``build/fuzz/<target>/`` beside what was raised, once for each place in the code, and the
 fuzzing goes on; run it again with ``--input FILE``. An input that takes longer than 5 seconds is a crash, too. What was
-found interesting is kept in ``build/fuzz/<target>/corpus``, and the next run goes on from there; the slowest input is in
-``slowest``. Needs the extra `fuzz` (atheris), but not for ``--input``.
+found interesting is kept in ``build/fuzz/<target>/corpus``, and the next run goes on from there; the slowest input is
+in ``slowest``. Needs the extra `fuzz` (atheris), but not for ``--input``.
 """
 
 from __future__ import annotations
@@ -146,7 +146,9 @@ def fuzz_apart(name: str, seconds: int) -> tuple[str, int]:
                 break  # it can't even start
     found = sorted(_crashes(folder) - before)
     crashes = max(len(found), deaths)
-    line = f"{name:17} {executions:9,} executions  {coverage:5,} covered  {crashes} crashes  slowest input {slowest:.2f} s"
+    line = (
+        f"{name:17} {executions:9,} executions  {coverage:5,} covered  {crashes} crashes  slowest input {slowest:.2f} s"
+    )
     where = [str(path.relative_to(FOLDER.parents[1])) for path in (found or [folder / "log.txt"] * bool(deaths))]
     return "\n  ".join([line, *where]), crashes
 
