@@ -1,21 +1,27 @@
 """Fuzz one target, or all: ``python tests/fuzz/run.py conll_reader --seconds 600``; without a target, all of them.
 
-A crash's input is written to ``build/fuzz/<target>/``; run it again with ``--input FILE``. An input that takes longer
-than 5 seconds is a crash, too. What was found interesting is kept in ``build/fuzz/<target>/corpus``, and the next run
-goes on from there. Needs the extra `fuzz` (atheris), but not for ``--input``.
+A crash's input is written to ``build/fuzz/<target>/`` beside what was raised, once for each place in the code, and the
+fuzzing goes on; run it again with ``--input FILE``. An input that takes longer than 5 seconds is a crash, too. What was
+found interesting is kept in ``build/fuzz/<target>/corpus``, and the next run goes on from there; the slowest input is
+in ``slowest``. Needs the extra `fuzz` (atheris), but not for ``--input``.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import re
 import subprocess
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 
 TARGETS = (
@@ -23,8 +29,54 @@ TARGETS = (
     *("collator_rows", "pipeline_inputs", "crf_scores", "saved_files"),
 )
 HANG_SECONDS = 5
-MOST_CRASHES = 20  # of one target; then it is mended first
+MOST_STARTS = 20  # of one target, if its process dies again and again
 FOLDER = Path(__file__).resolve().parents[2] / "build" / "fuzz"
+
+
+class Watched:
+    """A target that keeps the inputs at which it fails, counts, and knows its slowest input.
+
+    libFuzzer would stop at the first failure, and tells times in whole seconds only.
+
+    Parameters
+    ----------
+    one_input : callable
+        The target.
+    folder : path
+        Where inputs are written, and ``counts.json`` about once a second.
+    """
+
+    def __init__(self, one_input: Callable[[bytes], None], folder: Path) -> None:
+        self.one_input, self.folder = one_input, folder
+        self.executions, self.slowest, self.seen, self.written = 0, 0.0, set[Any](), 0.0
+
+    def __call__(self, data: bytes) -> None:
+        """Run the target over an input."""
+        start = time.perf_counter()
+        try:
+            self.one_input(data)
+        except Exception as error:
+            self._keep(data, error)
+        end = time.perf_counter()
+        self.executions += 1
+        if end - start > self.slowest:
+            self.slowest = end - start
+            (self.folder / "slowest").write_bytes(data)
+        if end - self.written > 1:
+            self.written = end
+            counts = {"executions": self.executions, "slowest": self.slowest}
+            (self.folder / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
+
+    def _keep(self, data: bytes, error: Exception) -> None:
+        places = tuple((frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)[-3:])
+        if (type(error), places) in self.seen:
+            return
+        self.seen.add((type(error), places))
+        text = "".join(traceback.format_exception(error))
+        name = f"crash-{hashlib.sha1(data).hexdigest()}"
+        (self.folder / name).write_bytes(data)
+        (self.folder / f"{name}.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
+        print(text.encode("utf-8", "backslashreplace").decode(), flush=True)
 
 
 def fuzz(name: str, seconds: int, seed: int) -> None:
@@ -33,7 +85,8 @@ def fuzz(name: str, seconds: int, seed: int) -> None:
 
     with atheris.instrument_imports(include=["bga_mner"]):
         target = import_module(name)
-    corpus = FOLDER / name / "corpus"
+    folder = FOLDER / name
+    corpus = folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(target.seeds()):
         (corpus / f"seed-{number:03}").write_bytes(data)
@@ -42,18 +95,17 @@ def fuzz(name: str, seconds: int, seed: int) -> None:
         "max_total_time": seconds,
         "timeout": HANG_SECONDS,
         "max_len": getattr(target, "MAX_LENGTH", 400),
-        "artifact_prefix": f"{FOLDER / name}/",
-        "print_final_stats": 1,
+        "artifact_prefix": f"{folder}/",
         "rss_limit_mb": 6000,
         "seed": seed,
     }
     arguments = [f"-{option}={value}" for option, value in options.items()]
-    atheris.Setup([sys.argv[0], str(corpus), *arguments], target.one_input)
+    atheris.Setup([sys.argv[0], str(corpus), *arguments], Watched(target.one_input, folder))
     atheris.Fuzz()
 
 
 def fuzz_apart(name: str, seconds: int) -> tuple[str, int]:
-    """Fuzz a target in another process, again after each crash, until the time is over.
+    """Fuzz a target in another process, and again if that dies (of a hang, or for memory), until the time is over.
 
     Returns
     -------
@@ -63,15 +115,16 @@ def fuzz_apart(name: str, seconds: int) -> tuple[str, int]:
     folder = FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     before, end = _crashes(folder), time.monotonic() + seconds
-    executions = coverage = slowest = failures = 0
+    executions = coverage = deaths = 0
+    slowest = 0.0
     with (folder / "log.txt").open("w", encoding="utf-8", errors="replace") as log:
-        for attempt in range(1, MOST_CRASHES + 1):
-            left = int(end - time.monotonic())
+        for start in range(1, MOST_STARTS + 1):
+            left = round(end - time.monotonic())
             if left < 1:
                 break
-            command = [sys.executable, __file__, name, "--seconds", str(left), "--seed", str(attempt)]
+            (folder / "counts.json").unlink(missing_ok=True)
             done = subprocess.run(
-                command,
+                [sys.executable, __file__, name, "--seconds", str(left), "--seed", str(start)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -81,17 +134,23 @@ def fuzz_apart(name: str, seconds: int) -> tuple[str, int]:
             )
             log.write(done.stdout)
             log.flush()
-            executions += _last(r"stat::number_of_executed_units:\s+(\d+)", done.stdout)
-            slowest = max(slowest, _last(r"stat::slowest_unit_time_sec:\s+(\d+)", done.stdout))
-            coverage = max(coverage, _last(r"\bcov: (\d+)", done.stdout))
-            failures += done.returncode != 0
-            if done.returncode == 0 or not _crashes(folder) - before:
-                break  # the time is over, or it can't even start
+            coverage = max([coverage, *map(int, re.findall(r"\bcov: (\d+)", done.stdout))])
+            has_run = (folder / "counts.json").exists()
+            if has_run:
+                counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+                executions, slowest = executions + counts["executions"], max(slowest, counts["slowest"])
+            if done.returncode == 0:
+                break
+            deaths += 1
+            if not has_run:
+                break  # it can't even start
     found = sorted(_crashes(folder) - before)
-    line = f"{name:18} {executions:9,} executions  {coverage:6,} covered  {max(failures, len(found))} crashes"
-    line += f"  slowest input {slowest} s"
-    line += f"  see {folder.relative_to(FOLDER.parents[1])}" if failures else ""
-    return "\n  ".join([line, *(str(path.relative_to(FOLDER.parents[1])) for path in found)]), failures
+    crashes = max(len(found), deaths)
+    line = (
+        f"{name:17} {executions:9,} executions  {coverage:5,} covered  {crashes} crashes  slowest input {slowest:.2f} s"
+    )
+    where = [str(path.relative_to(FOLDER.parents[1])) for path in (found or [folder / "log.txt"] * bool(deaths))]
+    return "\n  ".join([line, *where]), crashes
 
 
 def main() -> int:
@@ -119,12 +178,7 @@ def main() -> int:
 
 
 def _crashes(folder: Path) -> set[Path]:
-    return {path for path in folder.iterdir() if path.is_file() and re.match("crash|timeout|oom|leak", path.name)}
-
-
-def _last(pattern: str, text: str) -> int:
-    found = re.findall(pattern, text)
-    return int(found[-1]) if found else 0
+    return {path for path in folder.iterdir() if re.match(r"(crash|timeout|oom|leak)-[0-9a-f]+$", path.name)}
 
 
 if __name__ == "__main__":
