@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,21 +56,35 @@ def check_shard_index(folder: Any, subfolder: str = "", variant: str | None = No
             )
 
 
-def check_missing_weights(model: Any, missing: Any) -> None:
-    """Refuse to make up weights that would fill the memory; what is in the checkpoint can't be larger than its files.
+def check_weights_to_make(model: Any, missing: Iterable[str], mismatched: Iterable[Any], may_mismatch: bool) -> None:
+    """Refuse to make new weights in place of others, or so many that they would fill the memory.
+
+    What is in the checkpoint can't be larger than its files; transformers makes the rest before it looks at shapes.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The model, its weights on the "meta" device still.
+        The model; weights that aren't in the checkpoint are on the "meta" device still.
     missing : iterable of str
-        Names of weights that the checkpoint doesn't have.
+        Names of weights that the checkpoint doesn't have, or in another shape.
+    mismatched : iterable of (str, shape, shape)
+        Names of weights of another shape, and the shapes in the checkpoint and in the model.
+    may_mismatch : bool
+        Whether new weights may replace these.
 
     Raises
     ------
     ValueError
-        If they hold more than `MAX_MISSING_NUMBERS` numbers.
+        If there are weights of another shape, or the missing ones hold more than `MAX_MISSING_NUMBERS` numbers.
     """
+    others = sorted(mismatched, key=lambda entry: entry[0])
+    if others and not may_mismatch:
+        name, found, expected = others[0]
+        raise ValueError(
+            f"Expected weights of the shapes that config.json asks for, {tuple(expected)} for {name}, got "
+            f"{tuple(found)}; {len(others)} have another shape. Take both files from the same model, or let new "
+            "weights replace these with ignore_mismatched_sizes=True."
+        )
     sizes = {name: tensor.numel() for name, tensor in model.state_dict(keep_vars=True).items()}
     count = sum(sizes.get(name, 0) for name in missing)
     if count > MAX_MISSING_NUMBERS:
@@ -88,7 +102,7 @@ def explained_weights() -> Iterator[None]:
     Raises
     ------
     ValueError
-        In place of errors about the file's format, shapes, types and keys. Others pass, such as OSError of a file that
+        In place of errors about the file's format, types and keys. Others pass, such as OSError of a file that
         isn't there.
     """
     try:
@@ -98,13 +112,6 @@ def explained_weights() -> Iterator[None]:
         raise ValueError(
             f"Expected weights as whole safetensors files, but one can't be read: {str(error)[:200]}. Fetch it again."
         ) from error
-    except RuntimeError as error:
-        if "ignore_mismatched_sizes" not in str(error):
-            raise
-        raise ValueError(
-            "Expected weights of the shapes that config.json asks for, but the report above names others. Take both "
-            "files from the same model, or let new weights replace these with ignore_mismatched_sizes=True."
-        ) from error
 
 
-__all__ = ["check_missing_weights", "check_shard_index", "explained_weights"]
+__all__ = ["check_shard_index", "check_weights_to_make", "explained_weights"]

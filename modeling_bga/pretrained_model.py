@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
 from ..configuration.hub_export import RemoteCodeMixin
-from .checkpoint_files import check_missing_weights, check_shard_index, explained_weights
+from .checkpoint_files import check_shard_index, check_weights_to_make, explained_weights
 from .context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
 from .crf import ConditionalRandomField
 from .cross_modal_generator import CrossModalGenerator
@@ -75,10 +75,12 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         with explained_weights():
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
-    def _move_missing_keys_from_meta_to_device(self, missing_keys: Any, *args: Any, **kwargs: Any) -> None:
-        # transformers' step between reading a checkpoint and making up the rest
-        check_missing_weights(self, missing_keys)
-        super()._move_missing_keys_from_meta_to_device(missing_keys, *args, **kwargs)
+    @staticmethod
+    def _finalize_model_loading(model: Any, load_config: Any, loading_info: Any) -> Any:
+        # transformers' step behind reading a checkpoint: what wasn't in it is made
+        missing, others = loading_info.missing_and_mismatched(), loading_info.mismatched_keys
+        check_weights_to_make(model, missing, others, load_config.ignore_mismatched_sizes)
+        return PreTrainedModel._finalize_model_loading(model, load_config, loading_info)
 
     def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
         """Accept "sdpa" only: hybrid attention is built on it, and any other would drop the generated features."""

@@ -1,6 +1,7 @@
 """What a stranger's files of weights may hold, and what comes of it: no code is run, what is broken is refused."""
 
 import json
+import re
 import shutil
 import struct
 
@@ -76,7 +77,20 @@ def test_what_is_no_safetensors_is_refused(folder, content):
 @pytest.mark.parametrize("shape", [(), (3,), (9, 7), (5, 8, 1)])
 def test_weights_of_other_shapes_are_refused(folder, shape):
     change(folder, "classifier.weight", torch.zeros(shape))
-    with pytest.raises(ValueError, match=r"Expected weights of the shapes that config\.json asks for"):
+    message = rf"\(5, 8\) for classifier\.weight, got {re.escape(str(shape))}; 1 have another shape"
+    with pytest.raises(ValueError, match=message):
+        load(folder)
+
+
+def test_no_weights_are_made_for_a_model_that_the_files_do_not_fit(folder, monkeypatch):
+    # without a text encoder in the configuration it is BERT-base
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["text_config"]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    monkeypatch.setattr(
+        BgaMnerForTokenClassification, "_initialize_missing_keys", lambda *_: pytest.fail("new weights were made")
+    )
+    with pytest.raises(ValueError, match=r"have another shape\. Take both files from the same model"):
         load(folder)
 
 
