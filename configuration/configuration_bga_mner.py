@@ -226,7 +226,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
             guess = get_close_matches(name, fields, n=1, cutoff=0.85)
             if guess and not hasattr(type(self), name):
                 # Unknown arguments are kept, as in every transformers configuration, so a typing error would be too.
-                raise ValueError(f"BgaMnerConfig has no option {name!r}. Did you mean {guess[0]!r}?")
+                raise ValueError(f"Expected an option of BgaMnerConfig, got {name!r}. Did you mean {guess[0]!r}?")
         if not self.is_remote_code():
             # The installed classes load what was saved, and `pipeline` must not ask for those in the folder.
             for name in ("auto_map", "custom_pipelines"):

@@ -54,3 +54,15 @@ def test_no_match_is_read_where_pictures_come_first(make_model, make_batch):
         samplers = make_model(**options).bga_mner.vision_branch.samplers
         assert all(sampler.match_weight is None for sampler in samplers)
     assert make_model(use_text_to_image=False)(**make_batch()).pair_match is None
+
+
+@pytest.mark.parametrize("halved", ["generated", "target"])
+def test_half_precision_is_compared_in_single(halved):
+    generator = torch.Generator().manual_seed(0)
+    given = {name: torch.randn(3, 50, 4, generator=generator) for name in ("generated", "target")}
+    given[halved] = given[halved].bfloat16()
+    match = pair_match(**given)
+    assert match.dtype == torch.float32
+    # sums of bfloat16 would be off by more
+    expected = pair_match(**{name: features.double() for name, features in given.items()})
+    torch.testing.assert_close(match, expected.float(), rtol=0, atol=1e-6)
