@@ -90,6 +90,7 @@ def tag_texts(
         device = _device_of(model)
         for batch in _with_progress(batches, show_progress):
             inputs = _make_inputs(processor, batch)
+            _check_vocabulary(inputs["input_ids"], model.config.text_config.vocab_size)
             if with_pictures:
                 inputs |= _encode_pictures(processor, texts, batch, on_bad_image)
             output = model(**{name: tensor.to(device) for name, tensor in inputs.items()}, **options)
@@ -98,6 +99,15 @@ def tag_texts(
             _collect(output, batch, texts, inputs["attention_mask"], id2label)
             scorer.add(batch, _tag_scores(output), inputs["attention_mask"].numpy().astype(bool))
         scorer.finish()
+
+
+def _check_vocabulary(ids: torch.Tensor, known: int) -> None:
+    """Refuse tokens that the model has no embedding of; on some devices they would be read from anywhere."""
+    if ids.numel() and int(ids.max()) >= known:
+        raise ValueError(
+            f"Expected tokens of the model's vocabulary, 0 to {known - 1}, but the tokenizer makes {int(ids.max())}. "
+            "Load both from the same folder, or call model.resize_token_embeddings(len(tokenizer))."
+        )
 
 
 def _make_inputs(processor: Any, batch: list[Window]) -> dict[str, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Turn words into token ids, word by word, so that no word is ever lost; for every kind of fast tokenizer."""
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ DEFAULT_MAX_LENGTH = 512
 
 
 def check_tokenizer(tokenizer: Any) -> None:
-    """Refuse tokenizers that cannot tell which word a token belongs to.
+    """Refuse tokenizers that cannot tell which word a token belongs to, and what a broken file makes of one.
 
     Parameters
     ----------
@@ -21,7 +22,7 @@ def check_tokenizer(tokenizer: Any) -> None:
     Raises
     ------
     ValueError
-        If it is None or a slow tokenizer.
+        If it is None or a slow tokenizer, if its limit is no number, or it doesn't know its own unknown token.
     """
     if tokenizer is None:
         raise ValueError("Expected a tokenizer, got None. Load one with transformers.AutoTokenizer.from_pretrained.")
@@ -30,6 +31,15 @@ def check_tokenizer(tokenizer: Any) -> None:
             "Expected a fast tokenizer, since only those tell which word a token belongs to, got the slow "
             f"{type(tokenizer).__name__}. Load a fast one with AutoTokenizer.from_pretrained, or with "
             "PreTrainedTokenizerFast(tokenizer_file='tokenizer.json')."
+        )
+    limit = tokenizer.model_max_length
+    if not isinstance(limit, int) and not (isinstance(limit, float) and math.isfinite(limit)):
+        raise ValueError(f"Expected a number as model_max_length of the tokenizer, got {limit!r}. Set it.")
+    unknown = tokenizer.unk_token
+    if unknown is not None and tokenizer.backend_tokenizer.token_to_id(str(unknown)) is None:
+        raise ValueError(
+            f"Expected the unknown token {str(unknown)[:100]!r} in the tokenizer's vocabulary, but it isn't there. Set "
+            "tokenizer.unk_token to one that is, or load the tokenizer again."
         )
 
 

@@ -258,3 +258,10 @@ def test_real_tweets_survive_windows(model, bert_processor, twitter2017):
     assert cut == whole
     # a window of 16 tokens may end beside an entity, and then doesn't know how it goes on: test_entity_scores.py
     assert all(0 < score <= 1 for found in scores for score in found)
+
+
+def test_a_tokenizer_of_another_model_is_refused(processor):
+    model = TokenTagger(processor.label2id)
+    model.config.text_config.vocab_size = 7
+    with pytest.raises(ValueError, match="vocabulary, 0 to 6, but the tokenizer makes"):
+        predict(model, processor, "Kawhi wins in Toronto")

@@ -1,6 +1,7 @@
 import functools
 import random
 import warnings
+from copy import deepcopy
 
 import datasets
 import numpy as np
@@ -393,6 +394,18 @@ def test_wrong_parts_are_refused(image_processor, tokenizers):
         BgaMnerProcessor(tokenizers["wordpiece"], tokenizers["wordpiece"])
     with pytest.raises(ValueError, match="'I-PER' beside"):
         BgaMnerProcessor(None, tokenizers["wordpiece"], {"O": 0, "B-PER": 1})
+
+
+def test_what_a_broken_file_makes_of_a_tokenizer_is_refused(tokenizers):
+    for limit in ([512], "512", float("nan"), float("inf")):
+        broken = deepcopy(tokenizers["wordpiece"])
+        broken.model_max_length = limit
+        with pytest.raises(ValueError, match="Expected a number as model_max_length"):
+            BgaMnerProcessor(None, broken)
+    broken = deepcopy(tokenizers["wordpiece"])
+    broken._special_tokens_map["unk_token"] = "[ELSE]"  # as tokenizer_config.json may name it
+    with pytest.raises(ValueError, match="Expected the unknown token '\\[ELSE\\]' in the tokenizer's vocabulary"):
+        BgaMnerProcessor(None, broken)
 
 
 # ------------------------------------------------------------------------------------------------------------ data sets
