@@ -25,7 +25,9 @@ class PictureTagger(nn.Module):
 
     def __init__(self, label2id):
         super().__init__()
-        text_config = SimpleNamespace(model_type="bert", max_position_embeddings=LONGEST, pad_token_id=0)
+        text_config = SimpleNamespace(
+            model_type="bert", max_position_embeddings=LONGEST, pad_token_id=0, vocab_size=30_522
+        )
         self.config = SimpleNamespace(
             id2label={number: label for label, number in label2id.items()},
             text_config=text_config,
