@@ -25,7 +25,7 @@ PIECES = (
 FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-45, 1e-30, 1e4, -1e4, 1e30, -1e30, 88.8, float("inf"), float("-inf"), float("nan"))
 
 _SAYS_WHAT_WAS_EXPECTED = re.compile(
-    r"[Ee]xpected|must|can't|cannot|is not a multiple|has to be|at most|[Ss]hould have"
+    r"[Ee]xpected|must|can't|cannot|is not a multiple|has to be|at most|[Ss]hould have|Could not"
 )
 
 
