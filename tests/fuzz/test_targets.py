@@ -6,8 +6,10 @@ import random
 from collections.abc import Iterator
 from importlib import import_module
 
+import datasets
 import pytest
 from run import TARGETS
+from transformers.utils import logging
 
 
 # Inputs beside the seeds; those of the slow ones are fewer.
@@ -26,6 +28,16 @@ def mutated(seeds: list[bytes], count: int, seed: int) -> Iterator[bytes]:
         if rng.random() < 0.2:
             del made[rng.randint(0, len(made)) :]
         yield bytes(made)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_for_the_targets_alone() -> Iterator[None]:
+    """Undo what targets switch off where they run alone: messages and progress bars."""
+    verbosity = logging.get_verbosity()
+    yield
+    logging.set_verbosity(verbosity)
+    logging.enable_progress_bar()
+    datasets.enable_progress_bars()
 
 
 @pytest.mark.parametrize("name", TARGETS)
