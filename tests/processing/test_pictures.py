@@ -191,12 +191,12 @@ def test_a_program_is_no_picture(tmp_path, monkeypatch):
 
 
 def test_files_that_never_end_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
     os.mkfifo(tmp_path / "pipe.jpg")
     assert kind_of(tmp_path / "pipe.jpg") == "unreadable"
     assert kind_of("/dev/zero") == "unreadable"
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(pictures.MAX_FILE_BYTES + 1)  # takes no room on the disk
-    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
     assert kind_of(tmp_path / "huge.jpg") == "too large"
 
 
