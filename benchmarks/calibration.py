@@ -251,17 +251,17 @@ def measure_generated(options: argparse.Namespace, folder: Path) -> dict[str, di
 
 def measure_real(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Train both taggers on train.txt, and measure on valid.txt; arguments and result as for `measure_generated`."""
-    text_model = options.text_model or real_text._default_text_model()
-    real_text._copy_data(options.data_dir, folder, options.max_train_sentences)
+    text_model = options.text_model or real_text.default_text_model()
+    real_text.copy_data(options.data_dir, folder, options.max_train_sentences)
     settings = argparse.Namespace(epochs=options.epochs, batch_size=16, learning_rate=1e-4, quiet=True)
     rows = read_conll(folder / "valid.txt")
 
-    arguments = real_text._training(settings, options.seed, folder / "ours")
+    arguments = real_text.training_arguments(settings, options.seed, folder / "ours")
     real_text.train_ours(folder, text_model, arguments, options.max_length)
     ours = BgaMnerForTokenClassification.from_pretrained(folder / "ours")
     processor = BgaMnerProcessor.from_pretrained(folder / "ours")
 
-    arguments = real_text._training(settings, options.seed, folder / "plain")
+    arguments = real_text.training_arguments(settings, options.seed, folder / "plain")
     trainer, plain_processor = real_text.make_plain(folder, text_model, arguments, options.max_length)
     trainer.train()
     return {

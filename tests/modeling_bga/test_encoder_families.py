@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from model_changes import only_text, open_gates
 from transformers import AutoModel
 
 from bga_mner import BgaMnerForTokenClassification
@@ -24,18 +25,6 @@ UNUSED = (
     "bga_mner.vision_encoder.post_layernorm",  # CLIP
     "bga_mner.vision_encoder.backbone.layernorm",  # ConvNeXt
 )
-
-
-def texts_of(batch):
-    return {name: tensor for name, tensor in batch.items() if name in ("input_ids", "attention_mask")}
-
-
-def open_gates(model, value=0.0):
-    with torch.no_grad():
-        for branch in (model.bga_mner.text_branch, model.bga_mner.vision_branch):
-            for projection in branch.projections or []:
-                projection.gate.fill_(value)
-    return model
 
 
 def gradients(model, batch):
@@ -67,8 +56,8 @@ def check_text_only(model, batch, folder):
     model.save_pretrained(folder, text_only=True)
     loaded = BgaMnerForTokenClassification.from_pretrained(folder)
     assert loaded.bga_mner.vision_encoder is None
-    output = loaded(**texts_of(batch))
-    assert torch.equal(output.logits, model(**texts_of(batch)).logits)
+    output = loaded(**only_text(batch))
+    assert torch.equal(output.logits, model(**only_text(batch)).logits)
     assert torch.equal(output.predictions, model(**batch).predictions)
 
 
@@ -270,7 +259,7 @@ def test_with_closed_gates_the_text_branch_is_the_plain_encoder(make_model, make
         for parameter in model.bga_mner.text_encoder.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)  # what is zero at first hides mistakes
     open_gates(model, value=-1e4)
-    batch = texts_of(make_batch(pad_token_id=model.config.text_config.pad_token_id))
+    batch = only_text(make_batch(pad_token_id=model.config.text_config.pad_token_id))
     implementation = "eager" if TEXT_FAMILIES[text].own_attention else "sdpa"
     plain = AutoModel.from_config(copy.deepcopy(model.config.text_config), attn_implementation=implementation).eval()
     missing, unexpected = plain.load_state_dict(model.bga_mner.text_encoder.state_dict(), strict=False)
@@ -306,7 +295,7 @@ def test_with_closed_gates_the_vision_branch_is_the_plain_encoder(make_model, ma
         inputs = naflex_inputs(batch["pixel_values"], patch=8)
     expected = plain(**inputs)
     expected = expected if isinstance(expected, torch.Tensor) else expected.last_hidden_state
-    actual = model.bga_mner(**texts_of(batch), pixel_values=batch["pixel_values"]).vision_last_hidden_state
+    actual = model.bga_mner(**only_text(batch), pixel_values=batch["pixel_values"]).vision_last_hidden_state
     assert torch.allclose(actual, expected, atol=1e-5)
     # by default it is the plain encoder, whatever the gates: its states are the targets of reconstruction
     assert make_model(vision=vision).bga_mner.vision_branch.projections is None

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from model_changes import without_dropout
 from transformers import AutoModel, AutoModelForSequenceClassification, ViTImageProcessorPil, pipeline
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
@@ -45,13 +46,6 @@ def make_pairs(make_batch):
         return batch
 
     return make
-
-
-def without_dropout(model):
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return model
 
 
 def inputs_of(batch, *names):
