@@ -42,13 +42,9 @@ from bga_mner import (
     score_tags,
     spans_from_tags,
 )
-from bga_mner.processing.generated_corpus import (
-    ENTITY_TYPES,
-    GeneratedCorpus,
-    build_tokenizer,
-    concept_pictures,
-    generate_corpus,
-)
+from bga_mner.processing.concept_drawings import ENTITY_TYPES, concept_pictures
+from bga_mner.processing.generated_corpus import GeneratedCorpus, generate_corpus
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,9 @@ from transformers import BertConfig, BertForTokenClassification, Trainer, ViTIma
 from transformers.utils import logging
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, DataCollatorForMner, read_conll, spans_from_tags
-from bga_mner.processing.generated_corpus import GeneratedCorpus, build_tokenizer, concept_pictures, generate_corpus
+from bga_mner.processing.concept_drawings import concept_pictures
+from bga_mner.processing.generated_corpus import GeneratedCorpus, generate_corpus
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 BINS = 15

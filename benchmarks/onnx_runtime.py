@@ -37,7 +37,7 @@ from bga_mner import (
     read_conll,
     score_tags,
 )
-from bga_mner.processing.generated_corpus import build_tokenizer
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 TOLERANCE = 1e-4

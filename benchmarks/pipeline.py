@@ -21,7 +21,7 @@ from transformers import CLIPImageProcessorPil, Pipeline, pipeline, set_seed
 from transformers.utils import logging
 
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerProcessor, labels_from_tags
-from bga_mner.processing.generated_corpus import build_tokenizer
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 # Layers and width of the text encoder, as of the public BERT miniatures; the vision encoder, whose patches (50 tokens,

@@ -28,8 +28,9 @@ from transformers import Trainer, ViTImageProcessorPil, set_seed
 from transformers.utils import logging
 
 from bga_mner import BgaMnerForSequenceClassification, BgaMnerProcessor, DataCollatorForMner, LossPartsCallback
-from bga_mner.processing.generated_corpus import SENTIMENTS, build_tokenizer, concept_pictures
+from bga_mner.processing.concept_drawings import SENTIMENTS, concept_pictures
 from bga_mner.processing.generated_sentiment import SentimentCorpus, generate_sentiment_corpus
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

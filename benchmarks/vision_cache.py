@@ -26,8 +26,8 @@ from timing import median_ratio, time_in_turn
 from transformers import CLIPImageProcessorPil
 
 from bga_mner import BgaMnerProcessor
-from bga_mner.processing.generated_corpus import build_tokenizer
 from bga_mner.processing.vision_states import read_vision_states, write_vision_states
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 TOLERANCE = 1e-5

@@ -34,10 +34,12 @@ from transformers.utils import logging
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, read_conll, write_conll
 from bga_mner.processing.bootstrap import bootstrap_interval, paired_bootstrap
+from bga_mner.processing.concept_drawings import concept_pictures
 from bga_mner.processing.evaluation import predict_tags, robustness_report
-from bga_mner.processing.generated_corpus import build_tokenizer, concept_pictures, generate_corpus
+from bga_mner.processing.generated_corpus import generate_corpus
 from bga_mner.processing.label_map import entity_types
 from bga_mner.processing.picture_removal import mismatch_pictures, remove_pictures
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 TRAINING_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)

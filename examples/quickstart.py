@@ -50,13 +50,9 @@ from bga_mner import (
     summarize_training,
 )
 from bga_mner.processing.alignment_picture import align, draw_alignment
-from bga_mner.processing.generated_corpus import (
-    ENTITY_TYPES,
-    GeneratedCorpus,
-    build_tokenizer,
-    concept_pictures,
-    generate_corpus,
-)
+from bga_mner.processing.concept_drawings import ENTITY_TYPES, concept_pictures
+from bga_mner.processing.generated_corpus import GeneratedCorpus, generate_corpus
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 PICTURE_SIZE = 64

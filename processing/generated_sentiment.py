@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import datasets
 
-from .generated_corpus import SENTIMENTS, Row, add_pictures, invent_names, text_rows
+from .concept_drawings import SENTIMENTS
+from .generated_corpus import add_pictures
+from .generated_texts import Row, invent_names, text_rows
 from .tag_scheme import spans_from_tags
 
 

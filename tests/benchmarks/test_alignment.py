@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bga_mner.processing.generated_corpus import ENTITY_TYPES
+from bga_mner.processing.concept_drawings import ENTITY_TYPES
 
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "alignment.py"

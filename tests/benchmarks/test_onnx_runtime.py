@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bga_mner import BgaMnerProcessor, read_conll, write_conll
-from bga_mner.processing.generated_corpus import build_tokenizer
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "onnx_runtime.py"

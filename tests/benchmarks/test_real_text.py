@@ -9,7 +9,8 @@ import pytest
 from transformers import BertConfig, BertModel
 
 from bga_mner import write_conll
-from bga_mner.processing.generated_corpus import build_tokenizer, generate_corpus
+from bga_mner.processing.generated_corpus import generate_corpus
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "real_text.py"

@@ -19,7 +19,7 @@ from transformers.dynamic_module_utils import get_imports, get_relative_import_f
 
 import bga_mner
 from bga_mner.configuration.hub_export import code_files, entry_points, flatten, write_code
-from bga_mner.processing.generated_corpus import build_tokenizer
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bga_mner.processing.generated_corpus import concept_pictures
+from bga_mner.processing.concept_drawings import concept_pictures
 
 
 ROOT = Path(__file__).resolve().parents[2]

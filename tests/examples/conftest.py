@@ -14,7 +14,8 @@ import torch
 from transformers import BertConfig, BertModel, ViTConfig, ViTImageProcessorPil, ViTModel
 
 from bga_mner import write_conll
-from bga_mner.processing.generated_corpus import build_tokenizer, generate_corpus
+from bga_mner.processing.generated_corpus import generate_corpus
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bga_mner import BgaMnerProcessor
-from bga_mner.processing.generated_corpus import build_tokenizer
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "annotate.py"

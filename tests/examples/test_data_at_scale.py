@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 from transformers import ViTImageProcessorPil
 
 from bga_mner import BgaMnerProcessor, DataCollatorForMner, read_conll
-from bga_mner.processing.generated_corpus import LABELS, build_tokenizer
+from bga_mner.processing.generated_corpus import LABELS
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bga_mner import BgaMnerProcessor
-from bga_mner.processing.generated_corpus import build_tokenizer
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "export_onnx.py"

@@ -12,7 +12,7 @@ from transformers import ViTImageProcessorPil
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor
 from bga_mner.configuration.hub_export import code_files
-from bga_mner.processing.generated_corpus import build_tokenizer
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "push_to_hub.py"

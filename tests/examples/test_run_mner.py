@@ -25,7 +25,8 @@ from transformers import (
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, read_conll, write_conll
 from bga_mner.configuration.hub_export import code_files
-from bga_mner.processing.generated_corpus import LABELS, build_tokenizer, generate_corpus
+from bga_mner.processing.generated_corpus import LABELS, generate_corpus
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "run_mner.py"

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import ViTImageProcessorPil
 
 from bga_mner import BgaMnerProcessor, predict
-from bga_mner.processing.generated_corpus import build_tokenizer
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 pytest.importorskip("gradio", reason="gradio is not installed: `make space-test` installs it and runs these tests")

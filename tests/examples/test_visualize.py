@@ -13,7 +13,8 @@ from PIL import Image
 from transformers import ViTImageProcessorPil
 
 from bga_mner import BadPictureError, BgaMnerForTokenClassification, BgaMnerProcessor, write_conll
-from bga_mner.processing.generated_corpus import build_tokenizer, generate_corpus
+from bga_mner.processing.generated_corpus import generate_corpus
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "visualize.py"

@@ -19,7 +19,8 @@ from transformers import AutoImageProcessor, BertConfig, BertModel
 
 from bga_mner import BgaMnerForTokenClassification, load_image_processor, write_conll
 from bga_mner.modeling_bga.open_clip_encoders import load_open_clip_encoder, open_clip_config
-from bga_mner.processing.generated_corpus import build_tokenizer, generate_corpus
+from bga_mner.processing.generated_corpus import generate_corpus
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 if find_spec("open_clip") is None or find_spec("torchvision") is None:

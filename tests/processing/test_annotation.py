@@ -28,7 +28,7 @@ from bga_mner.processing.annotation import (
 from bga_mner.processing.annotation_chunks import ENTITY_SCHEMA, AnnotatedChunk, InputRow, TextChunk
 from bga_mner.processing.annotation_input import AnnotationInput
 from bga_mner.processing.annotation_parts import AnnotationParts
-from bga_mner.processing.generated_corpus import build_tokenizer
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 WORDS = ["Kawhi", "wins", "in", "Toronto", "again", "!"]

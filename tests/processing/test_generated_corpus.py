@@ -3,24 +3,15 @@ import doctest
 import hashlib
 import io
 import math
-import random
 import subprocess
 import sys
 
 import pytest
 from PIL import Image
-from transformers import AutoTokenizer
 
 from bga_mner.processing import generated_corpus
-from bga_mner.processing.generated_corpus import (
-    ENTITY_TYPES,
-    LABELS,
-    GeneratedCorpus,
-    build_tokenizer,
-    concept_pictures,
-    draw_concept,
-    generate_corpus,
-)
+from bga_mner.processing.concept_drawings import ENTITY_TYPES
+from bga_mner.processing.generated_corpus import LABELS, GeneratedCorpus, generate_corpus
 
 
 SMALL = {
@@ -65,7 +56,7 @@ def named(row: dict, names: dict[str, str]) -> list[str]:
 
 def test_doctests():
     result = doctest.testmod(generated_corpus)
-    assert result.attempted >= 6
+    assert result.attempted >= 2
     assert result.failed == 0
 
 
@@ -201,46 +192,6 @@ def test_pictures_have_the_size_asked_for(size):
         assert 0 <= y0 < y1 <= size
 
 
-@pytest.mark.parametrize("concept", ENTITY_TYPES)
-@pytest.mark.parametrize("clutter", [0.0, 1.0])
-def test_object_stays_in_its_box(concept, clutter):
-    for seed in range(10):
-        image, (x0, y0, x1, y1) = draw_concept(concept, random.Random(seed), 64, clutter)
-        again, box = draw_concept(concept, random.Random(seed), 64, clutter)
-        assert (image.tobytes(), [x0, y0, x1, y1]) == (again.tobytes(), box)
-        if clutter == 0.0:
-            inside = Image.new("1", image.size)
-            inside.paste(1, (max(0, x0 - 1), max(0, y0 - 1), x1 + 1, y1 + 1))
-            flat = {
-                image.getpixel((x, y)) for x in range(64) for y in range(64) if not inside.getpixel((x, y))
-            }  # a pen's width aside, only background lies outside
-            assert len(flat) <= 1
-            assert len(image.crop((x0, y0, x1, y1)).getcolors(64 * 64)) > 2
-
-
-def test_concepts_are_not_told_apart_by_colour():
-    images, labels = concept_pictures(800, seed=3, picture_size=16)
-    means = [tuple(sum(band) / len(band) for band in map(Image.Image.tobytes, im.split())) for im in images]
-    centres = {
-        label: tuple(
-            sum(m[c] for m, y in zip(means[:400], labels[:400], strict=True) if y == label) / 100 for c in range(3)
-        )
-        for label in range(4)
-    }
-    hits = sum(
-        min(centres, key=lambda k: math.dist(centres[k], mean)) == label
-        for mean, label in zip(means[400:], labels[400:], strict=True)
-    )
-    assert hits / 400 < 0.4  # chance is 0.25
-
-
-def test_concept_pictures_differ_by_seed():
-    images, labels = concept_pictures(12, seed=0, picture_size=16)
-    others, _ = concept_pictures(12, seed=1, picture_size=16)
-    assert labels == [0, 1, 2, 3] * 3
-    assert len({image.tobytes() for image in images + others}) == 24
-
-
 @pytest.mark.parametrize("clauses", [False, True])
 def test_types_cannot_be_told_from_the_words(clauses):
     corpus = generate_corpus(picture_size=16, train_unlabelled=0, train_labelled=2400, clauses=clauses)
@@ -314,58 +265,6 @@ def test_parts_can_be_left_out():
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         generate_corpus(**SMALL | arguments)
-
-
-def test_unknown_concept():
-    with pytest.raises(ValueError, match="got 'CAT'"):
-        draw_concept("CAT", random.Random(0))
-
-
-def test_every_corpus_word_is_one_token(corpus):
-    tokenizer = build_tokenizer(corpus.sentences())
-    tokens = corpus.sentences()
-    encoded = tokenizer(tokens, is_split_into_words=True)
-    for i, words in enumerate(tokens):
-        assert encoded[i].tokens == ["[CLS]", *words, "[SEP]"]
-    assert not any(tokenizer.unk_token_id in ids for ids in encoded["input_ids"])
-    text = " ".join(tokens[0])
-    ids = tokenizer(text)["input_ids"]
-    assert tokenizer.decode(ids, skip_special_tokens=True) == text
-
-
-def test_tokenizer_falls_back_to_characters_and_keeps_case(corpus):
-    tokenizer = build_tokenizer(corpus.sentences())
-    assert tokenizer.tokenize("xQz~7") == ["x", "##Q", "##z", "~", "7"]
-    assert tokenizer.tokenize("Dad dad")[0] == "Dad"
-    assert tokenizer.unk_token_id not in tokenizer("Any printable ASCII, e.g. user@example.com!")["input_ids"]
-    special = tokenizer.convert_tokens_to_ids(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
-    assert special == [0, 1, 2, 3, 4]
-    assert (tokenizer.pad_token, tokenizer.mask_token) == ("[PAD]", "[MASK]")
-    assert tokenizer("Dad [MASK] !").tokens() == ["[CLS]", "Dad", "[MASK]", "!", "[SEP]"]
-
-
-def test_tokenizer_does_not_depend_on_order_and_takes_awkward_words():
-    sentences = [["Don't", "[PAD]", "a\tb"], ["café", "東京", "", "[MASK]"]]
-    tokenizer = build_tokenizer(sentences)
-    assert tokenizer.get_vocab() == build_tokenizer(sentences[::-1]).get_vocab()
-    assert tokenizer.tokenize("Don't café") == ["Don", "'", "t", "café"]
-
-
-def test_tokenizer_is_restored_from_a_folder(corpus, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    tokenizer = build_tokenizer(corpus.sentences(), model_max_length=64)
-    tokenizer.save_pretrained(tmp_path)
-    restored = AutoTokenizer.from_pretrained(tmp_path)
-    assert restored.is_fast
-    assert restored.model_max_length == 64
-    assert restored.get_vocab() == tokenizer.get_vocab()
-    words = corpus.sentences()[0]
-    assert (
-        restored(words, is_split_into_words=True)["input_ids"]
-        == tokenizer(words, is_split_into_words=True)["input_ids"]
-    )
-    assert restored("Dad Xyz!", "ok")["input_ids"] == tokenizer("Dad Xyz!", "ok")["input_ids"]
-    assert restored.all_special_tokens == tokenizer.all_special_tokens
 
 
 def test_test_sentences_get_pictures_only_if_asked_for():

@@ -5,7 +5,7 @@ import random
 import pytest
 from PIL import Image
 
-from bga_mner.processing.generated_corpus import SENTIMENTS, concept_pictures, draw_concept
+from bga_mner.processing.concept_drawings import SENTIMENTS, concept_pictures, draw_concept
 from bga_mner.processing.generated_sentiment import generate_sentiment_corpus
 
 
