@@ -2,8 +2,8 @@
 
 Batch 8, length 64, BERT-base and ViT-B/32 sizes, every sentence with a picture; the peak of a process of its own during
 forward and backward, less what it held before the model was built, as a ratio to that of `BertForTokenClassification`.
-The vision encoder is trained, but for `cached_vision`. Weights and gradients alone are printed beside: no way of
-computing needs less::
+The vision encoder is trained, but for `frozen_vision`, where it runs frozen, and `cached_vision`, where it was run
+before; both are of the default preset. Weights and gradients alone are printed beside: no way of computing needs less::
 
     python benchmarks/memory.py --json
 """
@@ -23,6 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 
+MODELS: dict[str, dict[str, Any]] = {**PAIR_MODELS, "frozen_vision": {}}
+
+
 def _resident() -> int:
     """Return the bytes that this process holds (Linux)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -35,9 +38,10 @@ def measure(name: str, size: str) -> dict[str, int]:
     if name == "baseline":
         model: Any = make_baseline(size)
     else:
-        model = make_model(size, **PAIR_MODELS[name])
-        if name == "cached_vision":
+        model = make_model(size, **MODELS[name])
+        if name in ("cached_vision", "frozen_vision"):
             model.freeze_vision_encoder()
+        if name == "cached_vision":
             shape = (len(pictures), model.config.num_stages + 1, model.config.num_vision_tokens)
             batch["vision_states"] = torch.randn(*shape, model.config.vision_config.hidden_size)
             model.bga_mner.vision_encoder = None  # nothing runs it
@@ -63,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     dict of str to float
         Ratio to the baseline's peak, by model.
     """
-    made = parser(__doc__, list(PAIR_MODELS))
+    made = parser(__doc__, list(MODELS))
     made.add_argument("--measure", help="take one step with this model in this process, and print its bytes")
     options = made.parse_args(argv)
     names = start(options)

@@ -212,10 +212,8 @@ def alignment_losses(
     if config.cycle_weight > 0 and to_vision is not None and to_text is not None:
         from_text, from_vision = at_drawn_stage(text.generated, drawn), vision.generated
         text_bias = padding_bias(padding_mask, text.states[0].dtype)
-        # all stages in one pass each: (stages * batch, length, width)
-        stacked_bias = None if text_bias is None else text_bias.repeat(len(from_vision), 1)
-        back_to_text = to_text(torch.cat(from_text), None, vision.queries).chunk(len(from_text))
-        back_to_vision = to_vision(torch.cat(from_vision), stacked_bias, text.queries).chunk(len(from_vision))
+        back_to_text = [to_text(made, None, vision.queries) for made in from_text]
+        back_to_vision = [to_vision(made, text_bias, text.queries) for made in from_vision]
         cycle_loss = loss(back_to_text, textual, textual_weight) + loss(
             back_to_vision, at_drawn_stage(to_generate, drawn), visual_weight
         )

@@ -199,10 +199,8 @@ class AlignedBranch(nn.Module):
         trace.drawn = drawn
         states = at_drawn_stage([trace.states[stage] for stage in stages], drawn)
         biases = at_drawn_stage([trace.keep_biases[stage] for stage in stages], drawn)
-        # all in one pass: (stages * batch, length, width)
-        generated = self.generator(_stack(states), _stack(biases), trace.queries)
-        # not `chunk`, which fixes the batch size when the model is exported
-        trace.generated.extend(generated.unflatten(0, (len(states), -1)).unbind())
+        for of_stage, bias in zip(states, biases, strict=True):
+            trace.generated.append(self.generator(of_stage, bias, trace.queries))
 
 
 def at_drawn_stage(stages: list[torch.Tensor], drawn: torch.Tensor | None) -> list[torch.Tensor]:
@@ -231,11 +229,6 @@ def at_drawn_stage(stages: list[torch.Tensor], drawn: torch.Tensor | None) -> li
         return stages[:1]
     # (stages, batch, ...) -> (batch, ...)
     return [torch.stack(stages)[drawn, torch.arange(len(drawn), device=drawn.device)]]
-
-
-def _stack(stages: list[torch.Tensor]) -> torch.Tensor:
-    """Lay stages behind each other along the batch; a single one isn't copied."""
-    return stages[0] if len(stages) == 1 else torch.cat(stages)
 
 
 __all__ = ["AlignedBranch", "BranchTrace", "ReadFeatures", "at_drawn_stage"]

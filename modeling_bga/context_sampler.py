@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 # What the match is worth at first, in logits: enough to tell a pair that fits from one that doesn't.
@@ -105,7 +106,11 @@ class ContextSampler(nn.Module):
         torch.FloatTensor of shape (batch, length)
             1 for kept, 0 for dropped, with a straight-through gradient in training.
         """
-        logits = self.logits(states, previous_keep)
+        if self.training and torch.is_grad_enabled():
+            # Computed again in the backward pass: it costs little, and what it would leave behind is as wide as states.
+            logits = checkpoint(self.logits, states, previous_keep, use_reentrant=False)
+        else:
+            logits = self.logits(states, previous_keep)
         if self.match_weight is not None and match is not None:
             # (batch,) -> (batch, 1, 2), added to the logit of keeping
             logits = logits + self.match_weight * F.pad(match.to(logits.dtype)[:, None, None], (0, 1))

@@ -219,33 +219,28 @@ class CrossModalGenerator(nn.Module):
 
         Parameters
         ----------
-        source : torch.FloatTensor of shape (stages * batch, length, source_width)
-            States of the modality that is read, of any number of stages, one behind the other.
-        source_bias : torch.FloatTensor of shape (stages * batch, length) or None
+        source : torch.FloatTensor of shape (batch, length, source_width)
+            States of the modality that is read, at one stage.
+        source_bias : torch.FloatTensor of shape (batch, length) or None
             Log of the source's keep mask, added to the attention scores.
         prepared : PreparedQueries
             What [`prepare`] made for the batch.
 
         Returns
         -------
-        torch.FloatTensor of shape (stages * batch, target_length, target_width)
+        torch.FloatTensor of shape (batch, target_length, target_width)
             Generated features.
         """
         if self.training and torch.is_grad_enabled():
-            # Computed again in the backward pass: what the passes of all stages would leave for it outweighs what both
-            # encoders leave.
+            # Computed again in the backward pass, stage by stage: what the passes of all stages would leave for it
+            # outweighs what both encoders leave.
             return checkpoint(self._read, source, source_bias, prepared, use_reentrant=False)
         return self._read(source, source_bias, prepared)
 
     def _read(self, source: torch.Tensor, source_bias: torch.Tensor | None, prepared: PreparedQueries) -> torch.Tensor:
         queries, asked, visible = prepared
-        if len(queries) > 1:
-            # (batch, target length, width) -> (stages * batch, target length, width)
-            stages = source.shape[0] // len(queries)
-            queries, asked = queries.repeat(stages, 1, 1), asked.repeat(stages, 1, 1)
-            visible = None if visible is None else visible.repeat(stages, 1, 1, 1)
         source = self.source_norm(source)
-        # (stages * batch, length) -> (stages * batch, 1, 1, length)
+        # (batch, length) -> (batch, 1, 1, length)
         source_mask = None if source_bias is None else source_bias[:, None, None, :].to(source.dtype)
         for number, layer in enumerate(self.layers):
             if number > 0:

@@ -23,7 +23,7 @@ def benchmark():
 def test_prints_the_ratios_last(benchmark, capfd):
     found = benchmark.main(["--size", "tiny", "--json"])
     assert json.loads(capfd.readouterr().out.strip().splitlines()[-1]) == {"memory": found}
-    assert found.keys() == {"12", "default", "cached_vision"}
+    assert found.keys() == {"12", "default", "cached_vision", "frozen_vision"}
     assert min(found.values()) > 0
 
 
@@ -36,3 +36,6 @@ def test_counts_weights_and_gradients(benchmark):
     encoder = sum(weight.nbytes for weight in whole.bga_mner.vision_encoder.parameters())
     without = benchmark.measure("cached_vision", "tiny")["weights_and_gradients"]
     assert found["default"] - 2 * encoder <= without <= found["default"] - encoder
+    # a frozen one has weights and no gradients
+    frozen = benchmark.measure("frozen_vision", "tiny")["weights_and_gradients"]
+    assert frozen == without + encoder

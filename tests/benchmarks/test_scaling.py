@@ -41,7 +41,8 @@ def test_exponents_of_powers(benchmark):
 
 def test_memory_is_that_of_the_call_alone(benchmark):
     kept = bytearray(50_000_000)
-    assert 19_000_000 < benchmark.measure_bytes(lambda: bytearray(20_000_000)) < 40_000_000
+    # more than malloc ever takes from memory that was freed before (32 MiB on Linux)
+    assert 79_000_000 < benchmark.measure_bytes(lambda: bytearray(80_000_000)) < 100_000_000
     assert benchmark.measure_bytes(lambda: None) < 5_000_000
     assert len(kept)
 

@@ -81,6 +81,20 @@ def test_gradients_reach_every_parameter_through_the_attention_bias(width):
         assert parameter.grad.abs().sum() > 0, name
 
 
+def test_only_the_states_are_left_for_the_backward_pass(sampler):
+    states, saved = torch.randn(3, 20, 8, requires_grad=True), []
+
+    def save(tensor):
+        if tensor.dim() == 3 and tensor.shape[-1] > 2:  # as wide as states, and no logits
+            saved.append(tensor.shape)
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda _: None):
+        sampler.train()(states, torch.ones(3, 20), None)
+        assert saved == [states.shape]
+        sampler.eval().logits(states, torch.ones(3, 20))
+        assert len(saved) == 4
+
+
 def test_what_matches_keeps_more():
     sampler = ContextSampler(8, 1.0, 0.5, reads_match=True).eval()
     with torch.no_grad():

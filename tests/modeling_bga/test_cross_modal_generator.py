@@ -84,14 +84,31 @@ def test_a_causal_query_sees_those_before_it_only():
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_stages_share_their_queries(generator, masked):
-    source, bias = torch.randn(3, 2, 4, 6), torch.randn(3, 2, 4)
+def test_what_is_computed_again_in_the_backward_pass_has_the_same_gradients(generator, masked):
+    for dropout in (module for module in generator.modules() if hasattr(module, "dropout")):
+        if isinstance(dropout.dropout, float):
+            dropout.dropout = 0.0
+        else:
+            dropout.dropout.p = 0.0
+    bias = torch.randn(2, 4)
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2]) if masked else None
-    queries = generator.prepare(5, mask)
-    together = generator(source.flatten(0, 1), bias.flatten(0, 1), queries)
-    torch.testing.assert_close(
-        together, torch.cat([generator(s, b, queries) for s, b in zip(source, bias, strict=True)])
-    )
+    source, weight = torch.randn(2, 4, 6, requires_grad=True), torch.randn(2, 5, 8)
+    found = []
+    for training in (False, True):  # in evaluation nothing is computed again
+        generator.train(training)
+        loss = (generate(generator, source, bias, 5, mask) * weight).sum()
+        found.append(torch.autograd.grad(loss, [source, *generator.parameters()]))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_a_stage_leaves_only_its_source_for_the_backward_pass(generator):
+    source, prepared = torch.randn(2, 4, 6, requires_grad=True), generator.prepare(5)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor.shape), lambda _: None):
+        generator.train()(source, None, prepared)
+        assert saved == [source.shape]
+        generator.eval()(source, None, prepared)
+        assert len(saved) > 10
 
 
 def test_batch_equals_single(generator):

@@ -1,0 +1,50 @@
+"""The benchmark of torch.compile, on sizes where only its machinery is tested."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+import torch
+
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "compilation.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = spec_from_file_location("compilation_benchmark", SCRIPT)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    yield
+    torch.compiler.reset()
+
+
+def test_prints_the_gains_last(benchmark, capsys):
+    found = benchmark.main(["--size", "tiny", "--models", "baseline,default", "--repeats", "2", "--json"])
+    assert json.loads(capsys.readouterr().out.strip().splitlines()[-1]) == {"compilation": found}
+    assert found.keys() == {"baseline", "default"}
+    assert min(found.values()) > 0
+
+
+def test_training_is_called_with_pictures_and_labels(benchmark):
+    model, batch = benchmark.make("default", "tiny", training=True)
+    assert model.training
+    assert {"pixel_values", "labels"} <= batch.keys()
+    model, batch = benchmark.make("12", "tiny", training=False)
+    assert not {"pixel_values", "labels"} & batch.keys()
+
+
+def test_other_scores_are_noticed(benchmark):
+    model, batch = benchmark.make("default", "tiny", training=False)
+    benchmark.check(model, model, batch)
+    other = benchmark.make("default", "tiny", training=False)[0]
+    with pytest.raises(RuntimeError, match="scores within"):
+        benchmark.check(model, other, batch)
