@@ -1,4 +1,4 @@
-"""Compare BGA-MNER with a plain token classifier on real text, without pictures.
+"""Compare BGA-MNER with a plain token classifier on real text, scored without pictures.
 
 Both start from the same text encoder and see the same words, number of epochs, batch size, learning rate, linear
 schedule and seeds. Ours is trained by ``examples/run_mner.py``; the other is the usual recipe, a stock
@@ -8,10 +8,17 @@ the validation file, after the last epoch and after the best one. Seconds are th
     python benchmarks/real_text.py --data_dir twitter2017 --epochs 5 --seeds 0,1 --json
 
 ``data_dir`` holds ``train.txt`` and ``valid.txt`` in CoNLL format with IMGID lines.
+
+Ours is trained on the texts alone, or, with ``--pictures``, with a photograph beside each that is drawn at random and
+so says nothing, and a tiny vision encoder that starts from random weights: what then is lost is what all that aligns
+costs where there is nothing to align, by how many layers are aligned::
+
+    python benchmarks/real_text.py --data_dir twitter2017 --pictures photos --models bga_mner --num_bga_layers 1
 """
 
 import argparse
 import json
+import random
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,7 +28,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForTokenClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
+from transformers import (
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    Trainer,
+    TrainingArguments,
+    ViTConfig,
+    ViTImageProcessorPil,
+    ViTModel,
+    set_seed,
+)
 
 from bga_mner import (
     BgaMnerProcessor,
@@ -35,6 +51,9 @@ from bga_mner import (
 
 SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "run_mner.py"
 PARTS = ("train", "valid")
+# As many layers as the default text encoder has, so that all of these can be aligned.
+TINY_VISION = {"image_size": 32, "patch_size": 8, "hidden_size": 64, "intermediate_size": 128}
+TINY_VISION |= {"num_hidden_layers": 6, "num_attention_heads": 4}
 
 
 def default_text_model() -> str:
@@ -87,7 +106,44 @@ def _read_history(history: list[dict[str, Any]], train_runtime: float) -> dict[s
     return {"f1": scores[-1], "best_f1": max(scores), "train_seconds": seconds}
 
 
-def train_ours(data: Path, text_model: str, arguments: dict[str, Any], max_length: int) -> dict[str, float]:
+def pair_at_random(data: Path, pictures: Path) -> dict[str, str]:
+    """Give each tweet any photograph, and make a tiny vision encoder with random weights.
+
+    Parameters
+    ----------
+    data : Path
+        Folder with train.txt and valid.txt; links to pictures and the encoder are written there.
+    pictures : Path
+        Folder with JPEG files, at any depth.
+
+    Returns
+    -------
+    dict of str to str
+        image_dir and vision_model, for the example script.
+
+    Raises
+    ------
+    ValueError
+        If there are no JPEG files.
+    """
+    photographs = sorted(pictures.rglob("*.jpg"))
+    if not photographs:
+        raise ValueError(f"Expected JPEG files in --pictures {str(pictures)!r}, but found none. Name another folder.")
+    images, encoder, rng = data / "pictures", data / "vision", random.Random(0)
+    if not images.is_dir():
+        images.mkdir()
+        for name in sorted({name for part in PARTS for name in read_conll(data / f"{part}.txt")["id"]}):
+            images.joinpath(f"{name}.jpg").symlink_to(rng.choice(photographs).resolve())
+        set_seed(0)
+        ViTModel(ViTConfig(**TINY_VISION), add_pooling_layer=False).save_pretrained(encoder)
+        side = TINY_VISION["image_size"]
+        ViTImageProcessorPil(size={"height": side, "width": side}).save_pretrained(encoder)
+    return {"image_dir": str(images), "vision_model": str(encoder)}
+
+
+def train_ours(
+    data: Path, text_model: str, arguments: dict[str, Any], max_length: int, more: dict[str, Any] | None = None
+) -> dict[str, float]:
     """Train BGA-MNER through the example script.
 
     Parameters
@@ -100,6 +156,8 @@ def train_ours(data: Path, text_model: str, arguments: dict[str, Any], max_lengt
         For TrainingArguments.
     max_length : int
         Most tokens of a text.
+    more : dict, optional
+        Further flags of the script.
 
     Returns
     -------
@@ -118,7 +176,7 @@ def train_ours(data: Path, text_model: str, arguments: dict[str, Any], max_lengt
         "validation_file": str(data / "valid.txt"),
         "text_model": text_model,
     }
-    flags |= {"text_model": text_model, "max_length": max_length, "do_train": True, **arguments}
+    flags |= {"text_model": text_model, "max_length": max_length, "do_train": True, **arguments, **(more or {})}
     metrics = script.main([item for name, value in flags.items() for item in (f"--{name}", str(value))])
     state = json.loads(Path(arguments["output_dir"], "trainer_state.json").read_text(encoding="utf-8"))
     return _read_history(state["log_history"], metrics["train_runtime"])
@@ -177,8 +235,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     Returns
     -------
     dict
-        "plain" and "bga_mner", each with "f1", "best_f1" and "train_seconds", one value a seed; and
-        "ratio_train_seconds", ours over plain.
+        By model "f1", "best_f1" and "train_seconds", one value a seed; and with both models "ratio_train_seconds", ours
+        over plain.
 
     Raises
     ------
@@ -194,6 +252,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seeds", default="0,1", help="comma-separated")
     parser.add_argument("--max_length", type=int, default=128, help="in tokens; longer sentences are cut for both")
     parser.add_argument("--max_train_sentences", type=int, help="use so many sentences of either file, for a quick try")
+    parser.add_argument("--num_bga_layers", type=int, help="aligned layers; default: the configuration's")
+    parser.add_argument(
+        "--pictures", type=Path, help="folder of JPEG files: train ours with any of them beside a tweet"
+    )
+    parser.add_argument("--models", default="plain,bga_mner", help="comma-separated")
     parser.add_argument("--threads", type=int, help="threads of torch; default: leave them")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
@@ -201,24 +264,32 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     text_model = options.text_model or default_text_model()
-    trainings = {"plain": train_plain, "bga_mner": train_ours}
-    found: dict[str, Any] = {name: {"f1": [], "best_f1": [], "train_seconds": []} for name in trainings}
+    names = options.models.split(",")
+    if unknown := set(names) - {"plain", "bga_mner"}:
+        parser.error(f"expected models of plain, bga_mner, got {', '.join(sorted(unknown))}")
+    found: dict[str, Any] = {name: {"f1": [], "best_f1": [], "train_seconds": []} for name in names}
     with tempfile.TemporaryDirectory() as folder:
-        copy_data(options.data_dir, Path(folder), options.max_train_sentences)
+        data = Path(folder)
+        copy_data(options.data_dir, data, options.max_train_sentences)
+        more: dict[str, Any] = {} if options.pictures is None else pair_at_random(data, options.pictures)
+        if options.num_bga_layers is not None:
+            more["num_bga_layers"] = options.num_bga_layers
+        trainings = {"plain": train_plain, "bga_mner": partial(train_ours, more=more)}
         for seed in map(int, options.seeds.split(",")):
-            for name, train in trainings.items():
-                output = Path(folder, f"{name}-{seed}")
-                result = train(Path(folder), text_model, training_arguments(options, seed, output), options.max_length)
+            for name in names:
+                arguments = training_arguments(options, seed, data / f"{name}-{seed}")
+                result = trainings[name](data, text_model, arguments, options.max_length)
                 for key, value in result.items():
                     found[name][key].append(value)
-    seconds = [found[name]["train_seconds"] for name in ("bga_mner", "plain")]
-    found["ratio_train_seconds"] = [ours / plain for ours, plain in zip(*seconds, strict=True)]
 
     print(f"\n{'model':<10}{'seed':>6}{'F1 last':>10}{'F1 best':>10}{'seconds':>10}")
-    for name in trainings:
+    for name in names:
         for seed, *values in zip(options.seeds.split(","), *found[name].values(), strict=True):
             print(f"{name:<10}{seed:>6}{values[0]:>10.4f}{values[1]:>10.4f}{values[2]:>10.1f}")
-    print("training time, ours / plain:", ", ".join(f"{ratio:.2f}" for ratio in found["ratio_train_seconds"]))
+    if len(names) == 2:
+        seconds = [found[name]["train_seconds"] for name in ("bga_mner", "plain")]
+        found["ratio_train_seconds"] = [ours / plain for ours, plain in zip(*seconds, strict=True)]
+        print("training time, ours / plain:", ", ".join(f"{ratio:.2f}" for ratio in found["ratio_train_seconds"]))
     if options.json:
         print(json.dumps({"real_text": found}))
     return found

