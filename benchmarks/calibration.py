@@ -28,13 +28,11 @@ import torch
 from alignment import load_quickstart
 from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
-from transformers import BertConfig, BertForTokenClassification, Trainer, ViTImageProcessorPil, set_seed
+from transformers import BertConfig, BertForTokenClassification, Trainer, set_seed
 from transformers.utils import logging
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, DataCollatorForMner, read_conll, spans_from_tags
-from bga_mner.processing.concept_drawings import concept_pictures
-from bga_mner.processing.generated_corpus import GeneratedCorpus, generate_corpus
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.processing.generated_corpus import GeneratedCorpus
 
 
 BINS = 15
@@ -177,25 +175,8 @@ def train_generated(options: argparse.Namespace, folder: Path) -> tuple[Any, Bga
         The model, and what it was trained on.
     """
     quickstart = load_quickstart()
-    side = quickstart.PICTURE_SIZE
-    corpus = generate_corpus(
-        seed=options.seed,
-        train_labelled=options.pairs // 2,
-        train_unlabelled=options.pairs // 2,
-        test_sentences=options.test_sentences,
-        picture_size=side,
-    )
-    tokenizer = build_tokenizer(corpus.sentences())
-    image_processor = ViTImageProcessorPil(size={"height": side, "width": side})
-    label2id = {label: number for number, label in enumerate(corpus.labels)}
-    processor = BgaMnerProcessor(image_processor, tokenizer, label2id=label2id)
-    vision, _ = quickstart.pretrain_vision_encoder(
-        image_processor,
-        concept_pictures(options.pictures, options.seed, side),
-        concept_pictures(max(8, options.pictures // 20), options.seed + 1000, side),
-        quickstart.training_arguments(folder, options.vision_steps, 64, 3e-3, options.seed),
-    )
-    model = quickstart.build_model(tokenizer, vision, list(corpus.labels))
+    corpus, processor, vision, _ = quickstart.prepare(options, folder)
+    model = quickstart.build_model(processor.tokenizer, vision, list(corpus.labels))
     quickstart.train(model, processor, corpus.train, options.steps, folder, options.seed)
     return model, processor, corpus
 

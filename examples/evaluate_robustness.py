@@ -29,17 +29,14 @@ import torch
 from datasets import Dataset, disable_progress_bars
 from rich.console import Console
 from rich.table import Table
-from transformers import ViTImageProcessorPil, set_seed
+from transformers import set_seed
 from transformers.utils import logging
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, read_conll, write_conll
 from bga_mner.processing.bootstrap import bootstrap_interval, paired_bootstrap
-from bga_mner.processing.concept_drawings import concept_pictures
 from bga_mner.processing.evaluation import predict_tags, robustness_report
-from bga_mner.processing.generated_corpus import generate_corpus
 from bga_mner.processing.label_map import entity_types
 from bga_mner.processing.picture_removal import mismatch_pictures, remove_pictures
-from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 TRAINING_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -144,26 +141,8 @@ def train(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]
     quickstart = load_quickstart()
     disable_progress_bars()  # of copied pictures; those of trainings stay
     set_seed(options.seed)
-    size = quickstart.PICTURE_SIZE
-    corpus = generate_corpus(
-        seed=options.seed,
-        train_labelled=options.pairs // 2,
-        train_unlabelled=options.pairs // 2,
-        test_sentences=options.test_sentences,
-        picture_size=size,
-        test_pictures=True,
-    )
+    corpus, processor, vision, accuracy = quickstart.prepare(options, options.output_dir, test_pictures=True)
     tests = dict(zip(TEST_SETS, (corpus.test_labelled, corpus.test_unseen_labels), strict=True))
-    tokenizer = build_tokenizer(corpus.sentences())
-    image_processor = ViTImageProcessorPil(size={"height": size, "width": size})
-    label2id = {label: number for number, label in enumerate(corpus.labels)}
-    processor = BgaMnerProcessor(image_processor, tokenizer, label2id=label2id)
-    vision, accuracy = quickstart.pretrain_vision_encoder(
-        image_processor,
-        concept_pictures(options.pictures, options.seed, size),
-        concept_pictures(max(8, options.pictures // 20), options.seed + 1000, size),
-        quickstart.training_arguments(options.output_dir, options.vision_steps, 64, 3e-3, options.seed),
-    )
     console.print(f"The vision encoder tells the four concepts apart on new drawings with accuracy {accuracy:.3f}.")
 
     variants = {
@@ -176,7 +155,7 @@ def train(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]
     for number, (name, dataset) in enumerate(variants.items(), 1):
         console.rule(f"Training {number} of {len(variants)}: {name}")
         set_seed(options.seed)
-        model = quickstart.build_model(tokenizer, vision, list(corpus.labels))
+        model = quickstart.build_model(processor.tokenizer, vision, list(corpus.labels))
         trainer = quickstart.train(model, processor, dataset, options.steps, options.output_dir, options.seed)
         row: dict[str, Any] = {"condition": name}
         for test_set, sentences in tests.items():

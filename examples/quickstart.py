@@ -134,6 +134,34 @@ def pretrain_vision_encoder(
     return classifier.vit, float(accuracy)
 
 
+def prepare(
+    options: argparse.Namespace, output_dir: Path, **corpus_options: Any
+) -> tuple[GeneratedCorpus, BgaMnerProcessor, ViTModel, float]:
+    """Generate the corpus, and make what reads it: a processor, and a vision encoder that knows the drawings.
+
+    Of `options` seed, pairs, test_sentences, pictures and vision_steps are read; `corpus_options` are further ones of
+    `generate_corpus`. The last item is the vision encoder's accuracy on new drawings.
+    """
+    corpus = generate_corpus(
+        seed=options.seed,
+        train_labelled=options.pairs // 2,
+        train_unlabelled=options.pairs // 2,
+        test_sentences=options.test_sentences,
+        picture_size=PICTURE_SIZE,
+        **corpus_options,
+    )
+    image_processor = ViTImageProcessorPil(size={"height": PICTURE_SIZE, "width": PICTURE_SIZE})
+    label2id = {label: number for number, label in enumerate(corpus.labels)}
+    processor = BgaMnerProcessor(image_processor, build_tokenizer(corpus.sentences()), label2id=label2id)
+    vision, accuracy = pretrain_vision_encoder(
+        image_processor,
+        concept_pictures(options.pictures, options.seed, PICTURE_SIZE),
+        concept_pictures(max(8, options.pictures // 20), options.seed + 1000, PICTURE_SIZE),
+        training_arguments(output_dir, options.vision_steps, 64, 3e-3, options.seed),
+    )
+    return corpus, processor, vision, accuracy
+
+
 # Half of the labelled pairs teach what type of entity a picture shows, and a text encoder without pretraining has
 # nothing to protect from generated features.
 RECIPE = {"entity_replacement_probability": 0.5, "gate_initial_bias": 0.0}
@@ -231,33 +259,17 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     start = time.perf_counter()
 
     console.print(Rule("1/5  A generated corpus, and a vision encoder that knows its concepts"))
-    corpus = generate_corpus(
-        seed=options.seed,
-        train_labelled=options.pairs // 2,
-        train_unlabelled=options.pairs // 2,
-        test_sentences=options.test_sentences,
-        picture_size=PICTURE_SIZE,
-    )
-    tokenizer = build_tokenizer(corpus.sentences())
-    image_processor = ViTImageProcessorPil(size={"height": PICTURE_SIZE, "width": PICTURE_SIZE})
-    labels = list(corpus.labels)
-    label2id = {label: number for number, label in enumerate(labels)}
-    processor = BgaMnerProcessor(image_processor, tokenizer, label2id=label2id)
-    vision, accuracy = pretrain_vision_encoder(
-        image_processor,
-        concept_pictures(options.pictures, options.seed, PICTURE_SIZE),
-        concept_pictures(max(8, options.pictures // 20), options.seed + 1000, PICTURE_SIZE),
-        training_arguments(options.output_dir, options.vision_steps, 64, 3e-3, options.seed),
-    )
+    corpus, processor, vision, accuracy = prepare(options, options.output_dir)
     console.print(f"The vision encoder tells the four concepts apart on new drawings with accuracy {accuracy:.3f}.")
 
     console.print(Rule("2/5  Training on pairs, half of them without labels"))
-    model = build_model(tokenizer, vision, labels)
+    labels = list(corpus.labels)
+    model = build_model(processor.tokenizer, vision, labels)
     trainer = train(model, processor, corpus.train, options.steps, options.output_dir, options.seed)
 
     console.print(Rule("3/5  For comparison: the same sentences and labels, without pictures"))
     set_seed(options.seed)
-    text_only_model = build_model(tokenizer, vision, labels)
+    text_only_model = build_model(processor.tokenizer, vision, labels)
     text_only = train(
         text_only_model,
         processor,

@@ -7,13 +7,13 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from loopback_hub import LoopbackHub
 
 from bga_mner.configuration import BgaMnerConfig
 from bga_mner.modeling_bga import BgaMnerForTokenClassification
@@ -171,11 +171,7 @@ def make_batch() -> Callable[..., dict[str, torch.Tensor]]:
 @pytest.fixture
 def loopback_hub() -> Iterator[Any]:
     """Run a small Hub on this machine; see tests/loopback_hub.py."""
-    spec = spec_from_file_location("loopback_hub", Path(__file__).with_name("loopback_hub.py"))
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    hub = module.LoopbackHub()
+    hub = LoopbackHub()
     yield hub
     hub.close()
 

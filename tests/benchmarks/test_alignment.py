@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -13,17 +11,8 @@ from PIL import Image
 from bga_mner.processing.concept_drawings import ENTITY_TYPES
 
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "alignment.py"
 SHORT = ["--steps", "2", "--vision_steps", "2", "--drawings", "40", "--pairs", "24", "--names_per_type", "2"]
 SHORT += ["--test_sentences", "8", "--batch_size", "8", "--quiet", "--json"]
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = spec_from_file_location("alignment", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_prints_every_variant_for_every_seed(benchmark, capsys):

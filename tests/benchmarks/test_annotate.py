@@ -3,23 +3,9 @@
 from __future__ import annotations
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
-
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "annotate.py"
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = spec_from_file_location("annotate_benchmark", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_kills_lose_and_double_nothing(benchmark, capsys):

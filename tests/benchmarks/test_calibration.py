@@ -4,29 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import BertConfig, BertModel
-
-from bga_mner import write_conll
-from bga_mner.processing.generated_corpus import generate_corpus
-from bga_mner.processing.word_tokenizer import build_tokenizer
-
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "calibration.py"
-TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = spec_from_file_location("calibration_benchmark", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_error_by_hand(benchmark):
@@ -55,24 +36,9 @@ def test_error_against_an_oracle(benchmark):
     assert benchmark.expected_calibration_error(sure[:300], correct, bins=7)[0] == pytest.approx(expected)
 
 
-def test_measures_prints_and_draws(benchmark, capsys, tmp_path):
-    corpus = generate_corpus(
-        names_per_type=2,
-        train_labelled=12,
-        train_unlabelled=0,
-        test_sentences=0,
-        validation_sentences=8,
-        picture_size=16,
-    )
-    for name, part in (("train", corpus.train), ("valid", corpus.validation)):
-        write_conll(tmp_path / f"{name}.txt", part["tokens"], part["ner_tags"], part["id"])
-    tokenizer = build_tokenizer(corpus.sentences(), model_max_length=64)
-    tokenizer.save_pretrained(tmp_path / "bert")
-    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **TINY)).save_pretrained(
-        tmp_path / "bert"
-    )
+def test_measures_prints_and_draws(benchmark, text_folder, capsys, tmp_path):
     argv = ["--steps", "5", "--vision_steps", "2", "--pictures", "16", "--pairs", "24", "--test_sentences", "8"]
-    argv += ["--data_dir", str(tmp_path), "--text_model", str(tmp_path / "bert"), "--epochs", "1"]
+    argv += ["--data_dir", str(text_folder), "--text_model", str(text_folder / "bert"), "--epochs", "1"]
     argv += ["--max_length", "64", "--plot", str(tmp_path / "new" / "plot.png"), "--json"]
     found = benchmark.main(argv)
     assert json.loads(capsys.readouterr().out.strip().splitlines()[-1].replace("NaN", "null"))["calibration"]

@@ -4,24 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 import torch
 
 from bga_mner.modeling_bga.crf import ConditionalRandomField
-
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "crf.py"
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = spec_from_file_location("crf_benchmark", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(autouse=True)

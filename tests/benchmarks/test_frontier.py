@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from bga_mner import BgaMnerConfig
-
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "frontier.py"
-
-
-@pytest.fixture
-def benchmark():
-    spec = spec_from_file_location("frontier_benchmark", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_quality_is_measured_with_the_presets_options(benchmark, monkeypatch, tmp_path):

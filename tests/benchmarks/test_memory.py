@@ -3,21 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-
-import pytest
-
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "memory.py"
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = spec_from_file_location("memory_benchmark", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_prints_the_ratios_last(benchmark, capfd):

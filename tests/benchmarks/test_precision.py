@@ -3,22 +3,9 @@
 from __future__ import annotations
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 import torch
-
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "precision.py"
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = spec_from_file_location("precision_benchmark", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_measures_and_prints(benchmark, capsys):

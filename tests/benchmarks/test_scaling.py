@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "scaling.py"
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    spec = spec_from_file_location("scaling_benchmark", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "GROWTH", {"length": [4, 8, 16], "tags": [3, 9], "aligned layers": [1, 3]})
-    return module
+@pytest.fixture(autouse=True)
+def _few_sizes(benchmark, monkeypatch):
+    monkeypatch.setattr(benchmark, "GROWTH", {"length": [4, 8, 16], "tags": [3, 9], "aligned layers": [1, 3]})
 
 
 @pytest.mark.parametrize("what", ["inference", "training"])

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "sentiment.py"
 SHORT = ["--steps", "2", "--vision_steps", "2", "--drawings", "30", "--pairs", "24", "--names_per_sentiment", "2"]
 SHORT += ["--test_sentences", "9", "--batch_size", "8", "--quiet", "--json"]
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = spec_from_file_location("sentiment", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_prints_every_variant_for_every_seed(benchmark, capsys):

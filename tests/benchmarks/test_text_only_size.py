@@ -1,23 +1,8 @@
 """The sizes that the benchmark reports, of tiny encoders."""
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-
-import pytest
 
 from bga_mner import BgaMnerConfig
-
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "text_only_size.py"
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = spec_from_file_location("text_only_size", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_text_branch_is_smaller_than_the_whole_and_larger_than_a_plain_tagger(benchmark, make_config, make_model):

@@ -7,10 +7,12 @@ import multiprocessing
 import runpy
 import socket
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from scripts import load_script
 from transformers import BertConfig, BertModel, ViTConfig, ViTImageProcessorPil, ViTModel
 
 from bga_mner import write_conll
@@ -19,6 +21,12 @@ from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+
+
+@pytest.fixture(scope="module")
+def script(request: pytest.FixtureRequest) -> ModuleType:
+    """Import the script that stands in examples/ under the name that the file of tests has behind "test_"."""
+    return load_script(f"examples/{request.path.name.removeprefix('test_')}")
 
 
 @pytest.fixture(scope="session")

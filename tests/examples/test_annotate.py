@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from bga_mner import BgaMnerProcessor
 from bga_mner.processing.word_tokenizer import build_tokenizer
-
-
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "annotate.py"
-
-
-@pytest.fixture
-def script():
-    spec = spec_from_file_location("annotate", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,17 +11,8 @@ from transformers import AutoConfig, CLIPImageProcessorPil, ViTConfig, ViTModel
 from bga_mner import ConvStagesConfig
 
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "compare_encoders.py"
 SHORT = ["--steps", "2", "--vision_steps", "2", "--drawings", "40", "--pairs", "24", "--names_per_type", "2"]
 SHORT += ["--test_sentences", "8", "--batch_size", "8", "--quiet", "--json"]
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = spec_from_file_location("compare_encoders", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_a_row_an_encoder_and_one_without_pictures(script, capsys):

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 import torch
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, predict, read_conll, score_tags, write_conll
 from bga_mner.processing.evaluation import predict_tags
-
-
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "evaluate_robustness.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = spec_from_file_location("evaluate_robustness", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

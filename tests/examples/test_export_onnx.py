@@ -5,24 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 
 from bga_mner import BgaMnerProcessor
 from bga_mner.processing.word_tokenizer import build_tokenizer
-
-
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "export_onnx.py"
-
-
-@pytest.fixture
-def script():
-    spec = spec_from_file_location("export_onnx", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("int8", [False, True])

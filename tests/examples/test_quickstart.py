@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 from huggingface_hub import metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
@@ -13,20 +11,10 @@ from PIL import Image
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, predict
 
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "quickstart.py"
-
-
-def load_script():
-    spec = spec_from_file_location("quickstart", SCRIPT)
-    script = module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
-
-
-def test_it_trains_saves_annotates_and_draws(tmp_path, capsys):
+def test_it_trains_saves_annotates_and_draws(script, tmp_path, capsys):
     sizes = {"steps": 60, "vision_steps": 20, "pictures": 128, "pairs": 160, "test_sentences": 12}
     arguments = [f"--{name}={value}" for name, value in sizes.items()]
-    scores = load_script().main([f"--output_dir={tmp_path}", *arguments])
+    scores = script.main([f"--output_dir={tmp_path}", *arguments])
     assert json.loads((tmp_path / "scores.json").read_text()) == scores
     for variant in ("text and pictures", "text alone"):
         assert set(scores[variant]) == {"labelled", "never_labelled"}

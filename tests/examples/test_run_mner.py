@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import datasets
@@ -14,6 +13,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
+from scripts import load_script
 from transformers import (
     BertConfig,
     BertModel,
@@ -37,14 +37,7 @@ OUTPUTS = {"model.safetensors", "config.json", "tokenizer.json", "train_results.
 OUTPUTS |= {"test_results.json", "data_report.json", "predictions.conll", "predictions.jsonl", "trainer_state.json"}
 
 
-def load_script():
-    spec = spec_from_file_location("run_mner", SCRIPT)
-    script = module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
-
-
-run_mner = load_script()
+run_mner = load_script("examples/run_mner.py")
 
 
 def run(**options):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from scripts import load_script
 from transformers import ViTImageProcessorPil
 
 from bga_mner import BgaMnerProcessor, predict
@@ -27,10 +27,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 @pytest.fixture(scope="module")
 def app():
-    spec = spec_from_file_location("space_app", FOLDER / "app.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("examples/space/app.py")
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,17 +13,6 @@ from transformers import ViTImageProcessorPil
 from bga_mner import BadPictureError, BgaMnerForTokenClassification, BgaMnerProcessor, write_conll
 from bga_mner.processing.generated_corpus import generate_corpus
 from bga_mner.processing.word_tokenizer import build_tokenizer
-
-
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "visualize.py"
-
-
-@pytest.fixture
-def script():
-    spec = spec_from_file_location("visualize", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import re
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 
@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from scripts import load_script
 from transformers import AutoImageProcessor, BertConfig, BertModel
 
 from bga_mner import BgaMnerForTokenClassification, load_image_processor, write_conll
@@ -225,9 +226,7 @@ def test_run_mner_takes_the_name(saved, tmp_path):
     (tmp_path / "pictures").mkdir()
     for row in corpus.train:
         (tmp_path / "pictures" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
-    spec = spec_from_file_location("run_mner", ROOT / "examples" / "run_mner.py")
-    script = module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("examples/run_mner.py")
     model, checkpoint = saved("tiny-gelu")
     options = {"train_file": "train.txt", "image_dir": "pictures", "text_model": "text", "output_dir": "out"}
     arguments = [word for flag, name in options.items() for word in (f"--{flag}", str(tmp_path / name))]

@@ -1,0 +1,42 @@
+"""The script that a file of tests is about, and files for it to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from scripts import load_script
+from transformers import BertConfig, BertModel
+
+from bga_mner import write_conll
+from bga_mner.processing.generated_corpus import generate_corpus
+from bga_mner.processing.word_tokenizer import build_tokenizer
+
+
+@pytest.fixture(scope="module")
+def benchmark(request: pytest.FixtureRequest) -> ModuleType:
+    """Import the script that stands in benchmarks/ under the name that the file of tests has behind "test_"."""
+    return load_script(f"benchmarks/{request.path.name.removeprefix('test_')}")
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write train.txt (12 tweets), valid.txt (8) and a tiny text encoder, "bert"."""
+    folder = tmp_path_factory.mktemp("texts")
+    corpus = generate_corpus(
+        names_per_type=2,
+        train_labelled=12,
+        train_unlabelled=0,
+        test_sentences=0,
+        validation_sentences=8,
+        picture_size=16,
+    )
+    for name, part in (("train", corpus.train), ("valid", corpus.validation)):
+        write_conll(folder / f"{name}.txt", part["tokens"], part["ner_tags"], part["id"])
+    tokenizer = build_tokenizer(corpus.sentences(), model_max_length=64)
+    tokenizer.save_pretrained(folder / "bert")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes)
+    BertModel(config).save_pretrained(folder / "bert")
+    return folder
