@@ -18,13 +18,13 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
+from example_scripts import load_example
 from PIL import Image, ImageEnhance, ImageOps
 from rich.console import Console
 from rich.table import Table
@@ -86,17 +86,6 @@ VARIANTS = {
     "real_pictures": Variant(visual_source="real"),
 }
 SCORES = ("f1", "span_recall", "type_accuracy", "labelled_f1")
-
-
-def load_quickstart() -> Any:
-    """Import examples/quickstart.py, whose training functions are used here."""
-    path = Path(__file__).resolve().parents[1] / "examples" / "quickstart.py"
-    spec = spec_from_file_location("quickstart", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise ValueError(f"Expected the script {str(path)!r} beside the benchmarks, but it is not there.")
-    script = module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
 
 
 def score(predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]) -> dict[str, float]:
@@ -184,7 +173,7 @@ class Benchmark:
         prepare: Callable[[Any], None] | None = None,
     ) -> None:
         self.options, self.seed, self.output_dir = options, seed, output_dir
-        self.quickstart = load_quickstart()
+        self.quickstart = load_example("quickstart")
         self.pretrain = pretrain or self.quickstart.pretrain_vision_encoder
         self.prepare = prepare
         set_seed(seed)

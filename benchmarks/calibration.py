@@ -25,7 +25,7 @@ import matplotlib as mpl
 import numpy as np
 import real_text
 import torch
-from alignment import load_quickstart
+from example_scripts import load_example
 from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 from transformers import BertConfig, BertForTokenClassification, Trainer, set_seed
@@ -174,7 +174,7 @@ def train_generated(options: argparse.Namespace, folder: Path) -> tuple[Any, Bga
     tuple of BgaMnerForTokenClassification, BgaMnerProcessor and GeneratedCorpus
         The model, and what it was trained on.
     """
-    quickstart = load_quickstart()
+    quickstart = load_example("quickstart")
     corpus, processor, vision, _ = quickstart.prepare(options, folder)
     model = quickstart.build_model(processor.tokenizer, vision, list(corpus.labels))
     quickstart.train(model, processor, corpus.train, options.steps, folder, options.seed)
@@ -209,7 +209,7 @@ def measure_generated(options: argparse.Namespace, folder: Path) -> dict[str, di
         By data set and model what `summarize` returns.
     """
     ours, processor, corpus = train_generated(options, folder)
-    quickstart = load_quickstart()
+    quickstart = load_example("quickstart")
     set_seed(options.seed)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     sizes |= {"vocab_size": len(processor.tokenizer), "max_position_embeddings": 64}

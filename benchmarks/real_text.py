@@ -19,15 +19,14 @@ costs where there is nothing to align, by how many layers are aligned::
 import argparse
 import json
 import random
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import torch
+from example_scripts import load_example
 from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -49,7 +48,6 @@ from bga_mner import (
 )
 
 
-SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "run_mner.py"
 PARTS = ("train", "valid")
 # As many layers as the default text encoder has, so that all of these can be aligned.
 TINY_VISION = {"image_size": 32, "patch_size": 8, "hidden_size": 64, "intermediate_size": 128}
@@ -164,20 +162,15 @@ def train_ours(
     dict of str to float
         f1, best_f1 and train_seconds.
     """
-    spec = spec_from_file_location("run_mner", SCRIPT)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"Expected the script {str(SCRIPT)!r} beside the benchmarks, but it is not there.")
-    script = module_from_spec(spec)
-    if str(SCRIPT.parent) not in sys.path:
-        sys.path.append(str(SCRIPT.parent))  # of what the scripts there share
-    spec.loader.exec_module(script)
     flags: dict[str, Any] = {
         "train_file": str(data / "train.txt"),
         "validation_file": str(data / "valid.txt"),
         "text_model": text_model,
     }
     flags |= {"text_model": text_model, "max_length": max_length, "do_train": True, **arguments, **(more or {})}
-    metrics = script.main([item for name, value in flags.items() for item in (f"--{name}", str(value))])
+    metrics = load_example("run_mner").main(
+        [item for name, value in flags.items() for item in (f"--{name}", str(value))]
+    )
     state = json.loads(Path(arguments["output_dir"], "trainer_state.json").read_text(encoding="utf-8"))
     return _read_history(state["log_history"], metrics["train_runtime"])
 

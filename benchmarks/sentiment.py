@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from alignment import load_quickstart
 from datasets import Dataset
+from example_scripts import load_example
 from rich.console import Console
 from rich.table import Table
 from transformers import Trainer, ViTImageProcessorPil, set_seed
@@ -59,7 +59,7 @@ class Benchmark:
 
     def __init__(self, options: argparse.Namespace, seed: int, output_dir: Path) -> None:
         self.options, self.seed, self.output_dir = options, seed, output_dir
-        self.quickstart = load_quickstart()
+        self.quickstart = load_example("quickstart")
         set_seed(seed)
         self.corpus: SentimentCorpus = generate_sentiment_corpus(
             seed=seed,

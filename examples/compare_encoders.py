@@ -37,10 +37,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from quickstart import ConceptClassifier, teach_concepts
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel, Trainer
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import logging
 
 from bga_mner import ConvStagesConfig
@@ -73,34 +74,17 @@ SCORES = ("f1", "type_accuracy", "seconds_a_step")
 QUICK = ["--steps", "250", "--vision_steps", "300", "--drawings", "4000", "--pairs", "1600", "--test_sentences", "200"]
 
 
-class ConceptClassifier(nn.Module):
-    """A vision encoder and a linear head on the mean of its patches or cells, so that each learns what it is part of.
+class AnyConceptClassifier(ConceptClassifier):
+    """The same for encoders of any kind: on the mean of what stands behind their class token, or of a map's cells."""
 
-    Parameters
-    ----------
-    encoder : PreTrainedModel
-        The encoder.
-    width : int
-        Of its patches' states.
-    concepts : int
-        How many there are to tell apart.
-    """
-
-    def __init__(self, encoder: PreTrainedModel, width: int, concepts: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = nn.Linear(width, concepts)
-
-    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Classify pictures (batch, 3, side, side); return loss and logits (batch, concepts)."""
+    def patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the states of pictures' patches or cells (batch, patches, width)."""
         kind = self.encoder.config.model_type
         if kind in BACKBONE_FAMILIES:
-            patches = last_feature_map(self.encoder, pixel_values).flatten(2).transpose(1, 2)
-        else:
-            first = int(VISION_FAMILIES[kind].has_class_token)
-            patches = self.encoder(pixel_values=pixel_values).last_hidden_state[:, first:]
-        logits = self.head(patches.mean(dim=1))  # (batch, patches, width) -> (batch, concepts)
-        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+            # (batch, width, rows, columns) -> (batch, rows * columns, width)
+            return last_feature_map(self.encoder, pixel_values).flatten(2).transpose(1, 2)
+        first = int(VISION_FAMILIES[kind].has_class_token)
+        return self.encoder(pixel_values=pixel_values).last_hidden_state[:, first:]
 
 
 def pretrain(
@@ -125,19 +109,9 @@ def pretrain(
     else:
         encoder, width = AutoModel.from_config(encoder_config), encoder_config.hidden_size
 
-    def encoded(images: list[Any], labels: list[int]) -> list[dict[str, Any]]:
-        pixels = image_processor(images, return_tensors="pt")["pixel_values"]
-        return [{"pixel_values": picture, "labels": label} for picture, label in zip(pixels, labels, strict=True)]
-
-    trainer = Trainer(
-        model=ConceptClassifier(encoder, width, concepts),
-        args=arguments,
-        train_dataset=encoded(*train_pictures),
-        compute_metrics=lambda result: {"accuracy": (result.predictions.argmax(-1) == result.label_ids).mean()},
-    )
-    trainer.train()
-    accuracy = trainer.evaluate(encoded(*test_pictures))["eval_accuracy"]
-    return (encoder if stages is None else stages).eval(), float(accuracy)
+    classifier = AnyConceptClassifier(encoder, width, concepts)
+    accuracy = teach_concepts(classifier, image_processor, train_pictures, test_pictures, arguments)
+    return (encoder if stages is None else stages).eval(), accuracy
 
 
 def train_new_layers(model: Any) -> None:

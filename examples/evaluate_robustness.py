@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+import quickstart
 import torch
 from datasets import Dataset, disable_progress_bars
 from rich.console import Console
@@ -41,17 +41,6 @@ from bga_mner.processing.picture_removal import mismatch_pictures, remove_pictur
 
 TRAINING_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 TEST_SETS = {"labelled": "labelled names", "never_labelled": "never-labelled names"}
-
-
-def load_quickstart() -> Any:
-    """Import examples/quickstart.py, whose training functions are used here."""
-    path = Path(__file__).resolve().with_name("quickstart.py")
-    spec = spec_from_file_location("quickstart", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise ValueError(f"Expected the script {str(path)!r} beside this one, but it is not there.")
-    script = module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
 
 
 def parse_label_map(items: list[str]) -> dict[str, str | None]:
@@ -138,7 +127,6 @@ def test(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
 
 def train(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     """Train with fewer and fewer pictures; return a row each with the scores on both test sets."""
-    quickstart = load_quickstart()
     disable_progress_bars()  # of copied pictures; those of trainings stay
     set_seed(options.seed)
     corpus, processor, vision, accuracy = quickstart.prepare(options, options.output_dir, test_pictures=True)

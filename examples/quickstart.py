@@ -64,19 +64,26 @@ class ConceptClassifier(nn.Module):
 
     Parameters
     ----------
-    config : ViTConfig
-        Of the encoder; its `num_labels` are the concepts.
+    encoder : PreTrainedModel
+        The encoder.
+    width : int
+        Of its patches' states.
+    concepts : int
+        How many there are to tell apart.
     """
 
-    def __init__(self, config: ViTConfig) -> None:
+    def __init__(self, encoder: PreTrainedModel, width: int, concepts: int) -> None:
         super().__init__()
-        self.vit = ViTModel(config, add_pooling_layer=False)
-        self.head = nn.Linear(config.hidden_size, config.num_labels)
+        self.encoder = encoder
+        self.head = nn.Linear(width, concepts)
+
+    def patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the states of pictures' patches (batch, patches, width): those behind the class token."""
+        return self.encoder(pixel_values=pixel_values).last_hidden_state[:, 1:]
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Classify pictures (batch, 3, side, side); return loss and logits (batch, concepts)."""
-        patches = self.vit(pixel_values=pixel_values).last_hidden_state[:, 1:]
-        logits = self.head(patches.mean(dim=1))
+        logits = self.head(self.patches(pixel_values).mean(dim=1))
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
 
@@ -103,6 +110,29 @@ def training_arguments(
     )
 
 
+def teach_concepts(
+    classifier: ConceptClassifier,
+    image_processor: Any,
+    train_pictures: tuple[list[Image.Image], list[int]],
+    test_pictures: tuple[list[Image.Image], list[int]],
+    arguments: TrainingArguments,
+) -> float:
+    """Train a classifier on pictures with their concepts' numbers; return its accuracy on others."""
+
+    def encoded(images: list[Image.Image], labels: list[int]) -> list[dict[str, Any]]:
+        pixels = image_processor(images, return_tensors="pt")["pixel_values"]
+        return [{"pixel_values": picture, "labels": label} for picture, label in zip(pixels, labels, strict=True)]
+
+    trainer = Trainer(
+        model=classifier,
+        args=arguments,
+        train_dataset=encoded(*train_pictures),
+        compute_metrics=lambda result: {"accuracy": (result.predictions.argmax(-1) == result.label_ids).mean()},
+    )
+    trainer.train()
+    return float(trainer.evaluate(encoded(*test_pictures))["eval_accuracy"])
+
+
 def pretrain_vision_encoder(
     image_processor: Any,
     train_pictures: tuple[list[Image.Image], list[int]],
@@ -117,21 +147,10 @@ def pretrain_vision_encoder(
     defaults = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     defaults |= {"image_size": PICTURE_SIZE, "patch_size": 8, "num_labels": len(ENTITY_TYPES)}
     defaults |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    classifier = ConceptClassifier(ViTConfig(**(defaults | config)))
-
-    def encoded(images: list[Image.Image], labels: list[int]) -> list[dict[str, Any]]:
-        pixels = image_processor(images, return_tensors="pt")["pixel_values"]
-        return [{"pixel_values": picture, "labels": label} for picture, label in zip(pixels, labels, strict=True)]
-
-    trainer = Trainer(
-        model=classifier,
-        args=arguments,
-        train_dataset=encoded(*train_pictures),
-        compute_metrics=lambda result: {"accuracy": (result.predictions.argmax(-1) == result.label_ids).mean()},
-    )
-    trainer.train()
-    accuracy = trainer.evaluate(encoded(*test_pictures))["eval_accuracy"]
-    return classifier.vit, float(accuracy)
+    vit_config = ViTConfig(**(defaults | config))
+    encoder = ViTModel(vit_config, add_pooling_layer=False)
+    classifier = ConceptClassifier(encoder, vit_config.hidden_size, vit_config.num_labels)
+    return encoder, teach_concepts(classifier, image_processor, train_pictures, test_pictures, arguments)
 
 
 def prepare(

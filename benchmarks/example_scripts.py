@@ -1,0 +1,36 @@
+"""Import the scripts of examples/, which bring the recipes that are measured here."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def load_example(name: str) -> Any:
+    """Import a script of examples/.
+
+    Parameters
+    ----------
+    name : str
+        Such as "quickstart". Scripts of both folders that share a name can't be told apart this way.
+
+    Returns
+    -------
+    module
+        The script.
+
+    Raises
+    ------
+    ValueError
+        If it isn't there.
+    """
+    if not EXAMPLES.joinpath(f"{name}.py").is_file():
+        raise ValueError(
+            f"Expected the script {str(EXAMPLES / f'{name}.py')!r} beside the benchmarks, got no such file."
+        )
+    if str(EXAMPLES) not in sys.path:
+        sys.path.append(str(EXAMPLES))  # the scripts there import each other
+    return import_module(name)
