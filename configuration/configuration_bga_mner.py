@@ -1,9 +1,9 @@
 """Configuration of the BGA-MNER model: every default lives here, and nowhere else."""
 
 import math
+from contextlib import suppress
 from copy import deepcopy
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -13,7 +13,7 @@ from transformers.configuration_utils import SubConfigSpec
 from .config_checks import check_attention, check_given, check_numbers, check_padding, explained
 from .configuration_conv_stages import CONV_STAGES, ConvStagesConfig
 from .encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
-from .hub_export import RemoteCodeMixin, auto_map, custom_pipelines, is_hub_name
+from .hub_export import RemoteCodeMixin, auto_map, came_from_hub, custom_pipelines
 
 
 TEXT_ENCODERS = tuple(TEXT_FAMILIES)
@@ -256,8 +256,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         if self.vision_config.model_type == CONV_STAGES:
             self.vision_config.fit_pictures(self.image_size)
         if self.num_bga_layers is None:
-            depths = (self.text_config.num_hidden_layers, self.vision_config.num_hidden_layers)
-            self.num_bga_layers = min(_DEFAULT_ALIGNED_LAYERS, *depths)
+            self.num_bga_layers = self._own_num_bga_layers()
         # Here, so that a plain ValueError comes out; `@strict` wraps what its own validators raise.
         self.validate_consistency()
 
@@ -278,10 +277,32 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         """
         values = super().to_diff_dict()
         for name in ("text_config", "vision_config"):
-            source = values.get(name, {}).get("_name_or_path")
-            if source is not None and (Path(source).exists() or not is_hub_name(source)):
-                values[name] = {key: value for key, value in values[name].items() if key != "_name_or_path"}
+            if name in values:
+                values[name] = _without_folders(values[name])
         return {**values, "auto_map": auto_map(), "custom_pipelines": custom_pipelines()}
+
+    def option_default(self, name: str) -> Any:
+        """Return the default of an option; where that is None, what it becomes with these encoders.
+
+        Parameters
+        ----------
+        name : str
+            Of the option.
+
+        Returns
+        -------
+        object
+            The default. None of the picture size if the vision encoder was made for oblong pictures.
+        """
+        if name == "num_bga_layers":
+            return self._own_num_bga_layers()
+        if name == "image_size":
+            if self.vision_config.model_type == CONV_STAGES:
+                # these layers were fitted to the size that was chosen; what is below them still knows its own
+                return ConvStagesConfig(backbone_config=deepcopy(self.vision_config.backbone_config)).image_size
+            with suppress(ValueError):
+                return self._own_image_size()
+        return getattr(BgaMnerConfig, name)
 
     @property
     def num_stages(self) -> int:
@@ -317,6 +338,11 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         """Whether position 0 of the vision encoder is a class token."""
         family = VISION_FAMILIES.get(self.vision_config.model_type)
         return family is not None and family.has_class_token
+
+    def _own_num_bga_layers(self) -> int:
+        """Return how many stages there are by default, which the shallower encoder must have layers for."""
+        depths = (self.text_config.num_hidden_layers, self.vision_config.num_hidden_layers)
+        return min(_DEFAULT_ALIGNED_LAYERS, *depths)
 
     def _own_image_size(self) -> int:
         """Return the picture size that the vision encoder was made for."""
@@ -411,6 +437,15 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
                 f"visual_source={self.visual_source!r} it reads none. Set it to 0, let the text read features, or set "
                 'replaced_entities_read="generated", which needs no picture.'
             )
+
+
+def _without_folders(values: dict[str, Any]) -> dict[str, Any]:
+    """Return an encoder's configuration, and those inside it, without where it came from unless that is the Hub."""
+    return {
+        name: _without_folders(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if name != "_name_or_path" or came_from_hub(value)
+    }
 
 
 def _vision_tower(config: dict | PreTrainedConfig | None) -> dict | PreTrainedConfig | None:

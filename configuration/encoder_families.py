@@ -168,8 +168,8 @@ BACKBONE_FAMILIES = {
     "convnext": BackboneFamily("ConvNeXt", has_batch_norm=False),
     "convnextv2": BackboneFamily("ConvNeXt V2", has_batch_norm=False),
     "efficientnet": BackboneFamily("EfficientNet"),
-    "timm_backbone": BackboneFamily("timm, as a backbone", note="needs `bga-mner[timm]`"),
-    "timm_wrapper": BackboneFamily("timm, from the Hub", note="needs `bga-mner[timm]`; convolutional ones only"),
+    "timm_backbone": BackboneFamily("timm, as a backbone", note="needs the extra `timm`"),
+    "timm_wrapper": BackboneFamily("timm, from the Hub", note="needs the extra `timm`; convolutional ones only"),
 }
 
 

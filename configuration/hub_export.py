@@ -155,6 +155,30 @@ def is_hub_name(name: str) -> bool:
     return True
 
 
+def came_from_hub(name: str) -> bool:
+    """Whether what was loaded by a name came from the Hub, rather than from a folder of this machine or from nowhere.
+
+    A folder needn't be there any more: an absolute path is never a name on the Hub. What is there is local, as for
+    transformers, even if a repository has the same name.
+
+    Parameters
+    ----------
+    name : str
+        What was given to `from_pretrained`, as in a configuration's `name_or_path`; empty for what was made in memory.
+
+    Returns
+    -------
+    bool
+        Whether the name may be published.
+
+    Examples
+    --------
+    >>> came_from_hub("google-bert/bert-base-cased"), came_from_hub("/home/me/gone"), came_from_hub("")
+    (True, False, False)
+    """
+    return bool(name) and is_hub_name(name) and not Path(name).exists()
+
+
 def _reference(loaded: type) -> str:
     """Name a class as transformers does in a repository: file and class."""
     return f"{loaded.__module__.rpartition('.')[2]}.{loaded.__name__}"
@@ -163,6 +187,7 @@ def _reference(loaded: type) -> str:
 __all__ = [
     "RemoteCodeMixin",
     "auto_map",
+    "came_from_hub",
     "code_files",
     "custom_pipelines",
     "entry_points",

@@ -164,7 +164,7 @@ def build_model_card(
         "longest": summary.get("longest_text"),
         **_code_beside(config, folder),
         **_data_facts(summary.get("data", {})),
-        **_score_facts(scores, summary),
+        **_score_facts(scores, summary, "accuracy" if classifier else "f1"),
     }
     if "seed" in summary.get("hyperparameters", {}) and scores:
         facts["seed"] = summary["hyperparameters"]["seed"]
@@ -264,11 +264,11 @@ def _code_beside(config: BgaMnerConfig, folder: str | os.PathLike[str] | None) -
 
 
 def _changed_options(config: BgaMnerConfig) -> list[str]:
-    """List the options that aren't the defaults."""
+    """List the options that aren't the defaults, nor what a default becomes with these encoders."""
     left_out = ("text_config", "vision_config", "id2label", "label2id", "training_summary")
     fields = BgaMnerConfig.__annotations__
     changed = {name: getattr(config, name) for name in fields if name not in left_out}
-    return [f"`{name}={json.dumps(value)}`" for name, value in changed.items() if value != getattr(BgaMnerConfig, name)]
+    return [f"`{name}={json.dumps(value)}`" for name, value in changed.items() if value != config.option_default(name)]
 
 
 def _training_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -346,8 +346,10 @@ def _data_facts(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _score_facts(scores: Mapping[str, Mapping[str, Any]], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the tables of scores, and the notes below them."""
+def _score_facts(
+    scores: Mapping[str, Mapping[str, Any]], summary: Mapping[str, Any], main_metric: str
+) -> dict[str, Any]:
+    """Make the tables of scores, the notes below them, and the headline, which tells the main metric."""
     rows = [_score_row(name, values) for name, values in scores.items()]
     intervals = [values for values in scores.values() if "f1_low" in values]
     note = ""
@@ -365,7 +367,8 @@ def _score_facts(scores: Mapping[str, Mapping[str, Any]], summary: Mapping[str, 
             "optimistic."
         )
     # the set that nothing was chosen by, where there is one
-    headline = [row for row in rows if row["set"] == "test"] or rows[:1]
+    told = [row for row in rows if row[main_metric]]
+    headline = [row for row in told if row["set"] == "test"] or told[:1]
     for row in headline:
         source = summary.get("data", {}).get(row["set"], {}).get("source")
         row["source"] = f"`{_cell(source)}`" if source else ""

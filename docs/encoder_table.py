@@ -61,7 +61,7 @@ TAIL = """## Settings
   patches; here they read squares, and `BgaMnerProcessor` replaces their image processor by one that makes these.
 - **open_clip**: `open_clip:ViT-B-32/laion2b_s34b_b79k` (model and tag) or `open_clip:ViT-B-32/weights.safetensors`
   (model and file) stands for a vision encoder in `from_text_vision_pretrained`, `load_image_processor` and
-  `run_mner.py --vision_model`. It needs `bga-mner[openclip]` and torchvision once: what is built is a
+  `run_mner.py --vision_model`. It needs the extra `openclip` and torchvision once: what is built is a
   `clip_vision_model` with open_clip's weights, activation and picture preparation, and is saved as one. Its states are
   open_clip's to 1e-4 (`test_open_clip.py`). Where weights were trained with quick GELU, as `openai`'s, it is used,
   though the model's name may lack `-quickgelu`. Refused with the reason: ModifiedResNets, timm's towers (SigLIP's
@@ -70,7 +70,7 @@ TAIL = """## Settings
   query, key and value projections of every transformer above (ModernBERT's fused one included). What is new is trained
   whole: samplers, generators, projections, gates, head, CRF, and the new layers on a convolutional encoder, which gets
   no adapters itself. Generated features are read through the adapters too. `merge_and_unload()` makes a plain model of
-  it again; `run_mner.py --lora_rank 8` does all of this. It needs `bga-mner[peft]`; transformers' own
+  it again; `run_mner.py --lora_rank 8` does all of this. It needs the extra `peft`; transformers' own
   `model.add_adapter(lora_config(model))` needs the version of peft that transformers asks for.
 - **timm** needs torchvision, of the build (CPU or CUDA) that torch has: with a CPU build, a plain `pip install timm`
   may bring a torchvision that can't be imported, or another torch. A saved model needs timm again, unless it was

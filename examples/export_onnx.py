@@ -1,6 +1,6 @@
 """Export a trained model's text branch to ONNX, with a predictor that runs without torch.
 
-Needs the extra `onnx` (``pip install "bga-mner[onnx]"``)::
+Needs the extra `onnx` (``pip install -c constraints.txt -e ".[onnx]"`` in a clone of the repository)::
 
     python examples/export_onnx.py --model outputs/mner --output outputs/onnx
     python examples/export_onnx.py --model outputs/mner --output outputs/int8 --int8

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoTokenizer, ViTConfig, ViTImageProcessor
 
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerProcessor, load_image_processor, lora_config
 from bga_mner.modeling_bga.encoders import longest_text
-from bga_mner.processing.word_encoding import default_max_length
+from bga_mner.processing.text_tagging import longest_input
 
 
 logger = logging.getLogger("run_mner")
@@ -105,7 +105,7 @@ def build_model(
     if arguments.freeze_vision_encoder and not model.config.text_only:
         model.freeze_vision_encoder()
     longest = longest_text(model.config.text_config)
-    processor.tokenizer.model_max_length = min(default_max_length(processor.tokenizer), longest)
+    processor.tokenizer.model_max_length = longest_input(processor.tokenizer, model.config.text_config)
     if max_length is not None and max_length > longest:
         raise ValueError(f"Expected --max_length of at most {longest}, which the model reads, got {max_length}.")
     return model, processor

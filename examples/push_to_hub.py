@@ -5,6 +5,9 @@ Look first, then push; ``hf auth login`` or the environment variable HF_TOKEN gi
     python examples/push_to_hub.py --model_dir outputs/mner --repo_id org/bga-mner --dry_run
     python examples/push_to_hub.py --model_dir outputs/mner --repo_id org/bga-mner --private
 
+``org`` is your user name on the Hub, or an organisation that you may write to. The token needs write access. A
+repository that is made without ``--private`` is public.
+
 ``--text_only`` leaves out what only pictures need: vision encoder, vision branch and image processor. All files go into
 one commit; a README.md in the model's folder goes along.
 """
@@ -18,7 +21,15 @@ from tempfile import TemporaryDirectory
 
 from huggingface_hub import HfApi, get_token
 
-from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor
+from bga_mner import (
+    BgaMnerConfig,
+    BgaMnerForSequenceClassification,
+    BgaMnerForTokenClassification,
+    BgaMnerProcessor,
+)
+
+
+MODELS = {kind.__name__: kind for kind in (BgaMnerForTokenClassification, BgaMnerForSequenceClassification)}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -38,7 +49,14 @@ def save(model_dir: Path, text_only: bool, folder: Path) -> dict[str, int]:
     """Save model and processor as they are to be pushed; return the sizes of the files in bytes."""
     if not Path(model_dir, "config.json").is_file():
         raise ValueError(f"Expected a saved model, but {str(model_dir)!r} has no config.json. Check --model_dir.")
-    model = BgaMnerForTokenClassification.from_pretrained(model_dir)
+    saved = BgaMnerConfig.from_pretrained(model_dir).architectures or []
+    kinds = [MODELS[name] for name in saved if name in MODELS]
+    if not kinds:
+        raise ValueError(
+            f"Expected one of {list(MODELS)} under 'architectures' in config.json of {str(model_dir)!r}, got {saved}: "
+            "another class would push weights that nobody trained. Save the trained model there."
+        )
+    model = kinds[0].from_pretrained(model_dir)
     processor = BgaMnerProcessor.from_pretrained(model_dir)
     if text_only:
         processor = BgaMnerProcessor(None, processor.tokenizer, processor.label2id)
@@ -82,7 +100,8 @@ def main(arguments: list[str] | None = None) -> dict[str, int]:
     Raises
     ------
     ValueError
-        If the folder holds no model, there is no token, or a public repository stands where a private one was wanted.
+        If the folder holds neither a tagger nor a classifier, there is no token, or a public repository stands where a
+        private one was wanted.
     """
     options = parse(arguments)
     if not options.dry_run and get_token() is None:

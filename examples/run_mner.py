@@ -121,6 +121,16 @@ def _find_checkpoint(data: DataArguments, training: TrainingArguments, settings:
     return checkpoint
 
 
+def _merge_adapters(adapted: Any) -> Any:
+    """Make a plain model of one with adapters, whose weights say by `requires_grad` what was trained."""
+    carriers = [module.get_base_layer() for module in adapted.modules() if hasattr(module, "lora_A")]
+    model = adapted.merge_and_unload()
+    for layer in carriers:
+        # as peft leaves them, they and the encoders around them would pass for frozen
+        layer.requires_grad_(True)
+    return model
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Run the script.
 
@@ -205,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         outcome = trainer.train(checkpoint)
         if arguments.lora_rank:
             # from here on a plain model, with the adapters in its weights
-            trainer.model = trainer.model_wrapped = model = trainer.model.merge_and_unload()
+            trainer.model = trainer.model_wrapped = model = _merge_adapters(trainer.model)
         trainer.save_model()
         trainer.save_state()
         keep("train", outcome.metrics)
@@ -235,6 +245,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             language=arguments.language,
             license=arguments.license,
             datasets=[data.dataset_name] if data.dataset_name and not Path(data.dataset_name).exists() else [],
+            hyperparameters={"lora_rank": arguments.lora_rank},
             resumed=checkpoint is not None,
         )
         trainer.save_model()  # again, with what was measured

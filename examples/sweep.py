@@ -11,7 +11,8 @@ Search, on the validation set (``pip install -e ".[sweep]"``)::
     python examples/sweep.py seeds --seeds 0,1,2,3,4 --train_file train.txt ... --output_dir seeds
 
 Either one that was killed goes on where it was: the search keeps its trials in ``search.db``, and a seed that is done
-is not run again. Written: ``search.json`` or ``seeds.json``.
+is not run again, so give other settings another ``--output_dir``. A search writes ``search.json``, keeps no model, and
+refuses ``--lora_rank``. Seeds are written to ``seeds.json``, and each one's run, with its model, to ``seed-<seed>``.
 """
 
 import argparse
@@ -114,11 +115,16 @@ def search(argv: Sequence[str], trials: int, space: Mapping[str, Mapping[str, An
     Raises
     ------
     ValueError
-        If there is no training or validation set.
+        If there is no training or validation set, or adapters are wanted.
     """
     import optuna
 
     arguments, data, training, _ = run_mner.read_arguments(list(argv))
+    if arguments.lora_rank:
+        raise ValueError(
+            "Expected no --lora_rank in a search, which trains whole models, got one. Leave it out, or compare ranks "
+            "with `seeds`, which takes it."
+        )
     parts, labels = read_data(data, training.seed, endless=True)
     if not {"train", "validation"} <= set(parts):
         raise ValueError(f"Expected a training and a validation set, got {list(parts)} only. Give both.")

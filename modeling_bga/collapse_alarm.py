@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import TrainerState
+from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
+from ..configuration.configuration_bga_mner import BgaMnerConfig
+from .alignment_losses import reconstruction_target
 from .output_watching import OutputWatchingCallback
 
 
@@ -43,13 +45,36 @@ def spread(features: torch.Tensor, counted: torch.Tensor | None = None) -> torch
     return ((means - centre).square() * weight).sum() / number
 
 
+def comparable(config: BgaMnerConfig, generated: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bring generated and real features to where the loss makes them alike.
+
+    Parameters
+    ----------
+    config : BgaMnerConfig
+        Its `normalize_targets` and `reconstruction_distance`.
+    generated, real : torch.FloatTensor of shape (sentences, positions, width)
+        Features of one modality.
+
+    Returns
+    -------
+    tuple of torch.FloatTensor of shape (sentences, positions, width)
+        Both in float32: the generated ones, and what was to be generated; with the distance "cosine" as unit vectors,
+        since the loss leaves the generated ones' lengths to chance.
+    """
+    generated, real = generated.float(), reconstruction_target(real, config.normalize_targets)
+    if config.reconstruction_distance == "cosine":
+        generated, real = F.normalize(generated, dim=-1), F.normalize(real, dim=-1)
+    return generated, real
+
+
 class CollapseAlarmCallback(OutputWatchingCallback):
     """Log the spread of generated visual features in training, and warn when it stays near zero.
 
     `generated_spread` is the variance over a batch's pairs of the generated features (averaged over positions, last
     stage), over that of the real ones. A generator that knows nothing of its text gives every text the average
     picture, which is also where a text whose pictures can't be told starts from: near 0 at first, it should rise within
-    the first epochs. Of several processes, the main one's batches are measured.
+    the first epochs. Of several processes, the main one's batches are measured. With
+    ``reconstruction_distance="cosine"``, which leaves the lengths of features free, it is that of their directions.
 
     Parameters
     ----------
@@ -57,6 +82,12 @@ class CollapseAlarmCallback(OutputWatchingCallback):
         Below it the generator counts as collapsed.
     patience : int, default 3
         After how many logs in a row below the threshold to warn; once for each time that it collapses.
+
+    Raises
+    ------
+    ValueError
+        If `threshold` isn't above 0 or `patience` is less than 1; and at the start of a training, if the model has
+        another `visual_target` than "last".
 
     Examples
     --------
@@ -77,6 +108,18 @@ class CollapseAlarmCallback(OutputWatchingCallback):
         self._sum: torch.Tensor | float = 0.0
         self._batches: torch.Tensor | int = 0
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Watch the model's outputs, if what it is to generate is among them."""
+        target = kwargs["model"].config.visual_target
+        if target != "last":
+            raise ValueError(
+                'Expected a model with visual_target="last", since only last states are returned to compare with, got '
+                f'{target!r}. Leave CollapseAlarmCallback out of the callbacks, or train with visual_target="last".'
+            )
+        super().on_train_begin(args, state, control, **kwargs)
+
     @torch.no_grad()
     def watch(self, options: dict[str, Any], output: Any, model: nn.Module) -> None:
         """Add the spread of a batch, if it has two pairs at least."""
@@ -85,9 +128,8 @@ class CollapseAlarmCallback(OutputWatchingCallback):
             return
         pairs = options.get("picture_mask")
         pairs = torch.ones(len(real), device=real.device).bool() if pairs is None else pairs.to(real.device).bool()
-        if model.config.normalize_targets:
-            real = F.layer_norm(real, real.shape[-1:])
-        ratio = spread(generated[-1], pairs) / spread(real, pairs).clamp(min=1e-12)
+        made, real = comparable(model.config, generated[-1], real)
+        ratio = spread(made, pairs) / spread(real, pairs).clamp(min=1e-12)
         # stays on the device: reading it here would make every step wait
         enough = pairs.sum() >= 2
         self._sum = self._sum + torch.where(enough, ratio, 0.0)
@@ -115,4 +157,4 @@ class CollapseAlarmCallback(OutputWatchingCallback):
         return {"generated_spread": value}
 
 
-__all__ = ["CollapseAlarmCallback", "spread"]
+__all__ = ["CollapseAlarmCallback", "comparable", "spread"]

@@ -42,6 +42,8 @@ class ConvStages(ViTPreTrainedModel):
         self.layers = nn.ModuleList(ViTLayer(config) for _ in range(config.num_hidden_layers))
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
+        # new modules are in training mode without having been told, batch normalisation too
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> ConvStages:
         """Set training mode, but for batch normalisation, and for a backbone of which no parameter is trained."""

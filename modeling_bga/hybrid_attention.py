@@ -86,7 +86,7 @@ class HybridProjection(nn.Module):
         ----------
         features : torch.FloatTensor of shape (batch, features, feature_width)
             Features of the other modality.
-        attention_mask : torch.BoolTensor of shape (batch, 1, 1, length) or None
+        attention_mask : torch.BoolTensor of shape (batch, 1, 1 or length, length) or None
             The layer's own attention mask.
         feature_bias : torch.FloatTensor of shape (batch, features), optional
             Log of the features' keep mask.

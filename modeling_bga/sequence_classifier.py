@@ -11,7 +11,7 @@ from .entity_replacement import replace_entities
 from .modeling_bga_mner import BgaMnerModel
 from .outputs import BgaMnerSequenceClassifierOutput
 from .pretrained_model import BgaMnerPreTrainedModel
-from .sequence_loss import UNKNOWN_LABEL, problem_type, sequence_loss
+from .sequence_loss import known_labels, problem_type, sequence_loss
 
 
 class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
@@ -25,7 +25,7 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
     config : BgaMnerConfig
         Configuration; `id2label` names the labels, `problem_type` says what they are, as in transformers:
         "single_label_classification", "multi_label_classification" or "regression". Where it is None, the first labels
-        that the model is given decide.
+        that the model is given decide, once any is known.
     """
 
     def __init__(self, config: BgaMnerConfig) -> None:
@@ -62,7 +62,8 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
             As in [`BgaMnerModel.forward`].
         labels : torch.Tensor of shape (batch,) or (batch, labels), optional
             As `config.problem_type` has them: numbers of labels, a float for each label, or a value. -100 (floats: NaN)
-            is unknown; a sentence without a label adds nothing to the classification loss.
+            is unknown; a sentence without a label adds nothing to the classification loss. Where no label is known,
+            -100 of shape (batch,) fits any problem type.
         target_mask : torch.BoolTensor of shape (batch, length), optional
             True at the tokens of the target that the label is about. With `config.entity_replacement_probability` the
             targets of some labelled sentences are replaced in training, so that only what stands beside the words can
@@ -84,9 +85,9 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         replaced = None
         replaces = self.training and self.config.entity_replacement_probability > 0
         if replaces and labels is not None and target_mask is not None:
-            known = ~labels.isnan() if labels.is_floating_point() else labels != UNKNOWN_LABEL
             # (batch,) or (batch, labels) -> (batch, 1)
-            target = target_mask.to(torch.bool) & known.view(len(labels), -1).any(dim=1, keepdim=True)
+            known = known_labels(labels).view(len(labels), -1).any(dim=1, keepdim=True)
+            target = target_mask.to(torch.bool) & known
             has_pictures = pixel_values is not None or vision_states is not None
             replaced = replace_entities(self.config, input_ids, target, has_pictures, picture_mask)
         outputs = self.bga_mner(

@@ -11,27 +11,43 @@ from ..configuration.configuration_bga_mner import BgaMnerConfig
 UNKNOWN_LABEL = -100
 
 
-def problem_type(config: BgaMnerConfig, labels: torch.Tensor) -> str:
-    """Say what labels are, as transformers does: what the configuration says, or what their dtype tells.
+def problem_type(config: BgaMnerConfig, labels: torch.Tensor) -> str | None:
+    """Say what labels are where the configuration doesn't, as transformers does: by their dtype.
 
     Parameters
     ----------
     config : BgaMnerConfig
-        Its `problem_type` and `num_labels`.
+        Its `num_labels`.
     labels : torch.Tensor
         Labels of a batch.
 
     Returns
     -------
-    str
+    str or None
         "regression" for one label, "single_label_classification" for numbers of labels, "multi_label_classification"
-        for a float for each label.
+        for a float for each label. None for whole numbers that are all unknown: they stand for labels of any kind.
     """
-    if config.problem_type is not None:
-        return str(config.problem_type)
     if config.num_labels == 1:
         return "regression"
-    return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+    if labels.is_floating_point():
+        return "multi_label_classification"
+    return "single_label_classification" if known_labels(labels).any() else None
+
+
+def known_labels(labels: torch.Tensor) -> torch.Tensor:
+    """Tell which labels are known.
+
+    Parameters
+    ----------
+    labels : torch.Tensor
+        As they were given, of any shape: once -100 is made a float, it is a value like any other.
+
+    Returns
+    -------
+    torch.BoolTensor
+        Of the same shape. False at NaN, and at -100 among whole numbers.
+    """
+    return ~labels.isnan() if labels.is_floating_point() else labels != UNKNOWN_LABEL
 
 
 def sequence_loss(config: BgaMnerConfig, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -40,13 +56,14 @@ def sequence_loss(config: BgaMnerConfig, logits: torch.Tensor, labels: torch.Ten
     Parameters
     ----------
     config : BgaMnerConfig
-        Its `problem_type`, which must be set, and `num_labels`.
+        Its `problem_type`, which must be set where any label is known.
     logits : torch.FloatTensor of shape (batch, labels)
         Scores of the labels.
     labels : torch.Tensor
         "single_label_classification": LongTensor of shape (batch,), -100 where unknown. "multi_label_classification":
-        FloatTensor of shape (batch, labels) of 0 and 1. "regression": FloatTensor of shape (batch,) or (batch, labels).
-        In the last two NaN is unknown.
+        FloatTensor of shape (batch, labels) of 0 and 1. "regression": FloatTensor of shape (batch, labels), or (batch,)
+        for one label. In the last two NaN is unknown; whole numbers do as well, and -100 is unknown among them. Where
+        no label is known, -100 of shape (batch,) fits any problem type.
 
     Returns
     -------
@@ -70,12 +87,15 @@ def sequence_loss(config: BgaMnerConfig, logits: torch.Tensor, labels: torch.Ten
                 "config.id2label an entry for each label."
             )
         return F.cross_entropy(logits, labels, ignore_index=UNKNOWN_LABEL, reduction="sum") / batch
+    known = known_labels(labels)
     if labels.shape != (batch, count) and not (count == 1 and labels.shape == (batch,)):
-        raise _misfit(config, f"floats of shape ({batch}, {count})", labels)
-    labels = labels.to(logits.dtype).view(batch, count)
-    known = ~labels.isnan()
+        # the collator's -100 for texts of which no label is known, nor then the shape of one
+        if labels.shape != (batch,) or labels.is_floating_point() or known.any():
+            raise _misfit(config, f"floats of shape ({batch}, {count})", labels)
+        labels, known = (tensor[:, None].expand(batch, count) for tensor in (labels, known))
+    known = known.view(batch, count)
     # not a product, as NaN times 0 is NaN
-    target = torch.where(known, labels, 0.0)
+    target = torch.where(known, labels.to(logits.dtype).view(batch, count), 0.0)
     if config.problem_type == "regression":
         losses = F.mse_loss(logits, target, reduction="none")
     else:
@@ -90,4 +110,4 @@ def _misfit(config: BgaMnerConfig, expected: str, labels: torch.Tensor) -> Value
     )
 
 
-__all__ = ["UNKNOWN_LABEL", "problem_type", "sequence_loss"]
+__all__ = ["UNKNOWN_LABEL", "known_labels", "problem_type", "sequence_loss"]

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from transformers.utils.logging import tqdm
 
 from ..modeling_bga.alignment_losses import feature_distance, reconstruction_target
-from ..modeling_bga.collapse_alarm import spread
+from ..modeling_bga.collapse_alarm import comparable, spread
 from .data_collator import DataCollatorForMner
 from .evaluation_mode import evaluating
+from .vision_states import VISION_STATES
 
 
 def retrieval_ranks(
@@ -94,7 +95,7 @@ def _batches(pairs: Sequence[Mapping[str, Any]], size: int) -> Iterator[list[tup
     waiting: list[tuple[int, Mapping[str, Any]]] = []
     for number in range(len(pairs)):
         row = pairs[number]
-        if row.get("pixel_values") is not None:
+        if any(row.get(name) is not None for name in ("pixel_values", VISION_STATES)):
             waiting.append((number, row))
         if len(waiting) == size + 2:
             yield waiting[:size]
@@ -118,9 +119,10 @@ def alignment_report(
 ) -> dict[str, float]:
     """Measure how well a model generates each modality from the other, on pairs that need no labels.
 
-    Every error is a mean of what the loss weighs (all stages, kept positions, `config.reconstruction_distance`). Beside
-    it stands the same error against the *next* pair's features: a generator that only knows the average text or picture
-    has the same error on both, a ratio of 1.
+    Every error is a mean of what the loss weighs (all stages, all patches, all tokens but padding,
+    `config.reconstruction_distance`). Beside it stands the same error against the *next* pair's features: a generator
+    that only knows the average text or picture has the same error on both, a ratio of 1. Texts read generated features,
+    as in training, whatever `config.visual_source` is: had they read a picture, they would know what to generate.
 
     Parameters
     ----------
@@ -147,7 +149,8 @@ def alignment_report(
         ``_shuffled``, and with ``_ratio``, matched over shuffled. ``generated_spread``: variance over pairs of the
         generated visual features, over that of the real ones; near 0 the generator has collapsed. ``median_rank``: of
         the right picture among itself and the distractors, by the features that its text generates; ``chance_rank`` is
-        what features give that say nothing. ``pairs``: how many.
+        what features give that say nothing. Spread and rank are of the features' directions with the distance "cosine",
+        which leaves their lengths free. ``pairs``: how many.
 
     Raises
     ------
@@ -189,7 +192,7 @@ def alignment_report(
             having += [number for number, _ in numbered]
             batch = {name: value.to(device) for name, value in collate([row for _, row in numbered]).items()}
             batch.pop("labels", None)
-            output = model(**batch, output_hidden_states=True)
+            output = model(**batch, visual_source="generated", output_hidden_states=True)
             mask = batch["attention_mask"].bool()
             queries = to_text.prepare(mask.shape[1], mask)
             real = output.vision_last_hidden_state
@@ -205,10 +208,9 @@ def alignment_report(
                     other, other_weight = target.roll(-1, dims=0), weight.roll(-1, dims=0) * weight
                     errors.setdefault(name, []).append(distance(generated, target, weight))
                     errors.setdefault(f"{name}_shuffled", []).append(distance(generated, other, other_weight))
-            if config.normalize_targets:
-                real = F.layer_norm(real, real.shape[-1:])
-            generated_means.append(output.generated_vision[-1].float().mean(dim=1, keepdim=True))
-            real_means.append(real.float().mean(dim=1, keepdim=True))
+            made, real = comparable(config, output.generated_vision[-1], real)
+            generated_means.append(made.mean(dim=1, keepdim=True))
+            real_means.append(real.mean(dim=1, keepdim=True))
             progress.update(having[-1] + 1 - progress.n)
     report = {name: float(torch.cat(values).mean()) for name, values in errors.items()}
     for name in ("text_to_image", "image_to_text", "text_to_image_to_text"):

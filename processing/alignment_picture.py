@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from ..modeling_bga.encoders import longest_text
+from ..modeling_bga.alignment_losses import reconstruction_target
 from ..modeling_bga.keep_mask import padding_bias
 from .evaluation_mode import evaluating
 from .pictures import limit_aspect_ratio, load_picture
 from .tag_scheme import spans_from_tags
-from .word_encoding import default_max_length
+from .text_tagging import longest_input
 
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)  # left, top, right and bottom of a picture that isn't cropped
@@ -153,12 +153,11 @@ def align(model: Any, processor: Any, words: Sequence[str], image: Any) -> Align
             'visual_target="last" and normalize_targets=True.'
         )
     image = load_picture(image)
-    longest = min(default_max_length(processor.tokenizer), longest_text(config.text_config))
     batch = processor(
         [list(words)],
         images=[image],
         on_bad_image="raise",
-        max_length=longest,
+        max_length=longest_input(processor.tokenizer, config.text_config),
         return_tensors="pt",
         return_word_ids=True,
     )
@@ -171,7 +170,7 @@ def align(model: Any, processor: Any, words: Sequence[str], image: Any) -> Align
         first_patch = config.num_vision_prefix_tokens
         tags = [config.id2label[tag] for tag in output.predictions[0].tolist()]
         # real features as the generator's targets are: (patches, width)
-        real = F.layer_norm(output.vision_last_hidden_state[0], (config.vision_config.hidden_size,))[first_patch:]
+        real = reconstruction_target(output.vision_last_hidden_state, config.normalize_targets)[0, first_patch:]
         states = output.hidden_states[config.text_config.num_hidden_layers - 1]  # they enter the last layer
         special = torch.tensor([word is None for word in word_ids], device=states.device)
 

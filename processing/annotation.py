@@ -17,6 +17,7 @@ from .annotation_chunks import ENTITY_SCHEMA, AnnotatedChunk, InputRow, TextChun
 from .annotation_input import AnnotationInput
 from .annotation_parts import AnnotationParts
 from .text_tagging import TaggedText, tag_texts
+from .word_encoding import default_max_length, substitute_token
 
 
 @dataclass(frozen=True)
@@ -141,14 +142,20 @@ def model_fingerprint(model: nn.Module, processor: Any) -> str:
     Returns
     -------
     str
-        SHA-256 of weights, configuration and tokenizer.
+        SHA-256 of weights, configuration and tokenizer, with what it says of windows and of words without a token.
     """
     checksum = hashlib.sha256()
     about = model.config.to_dict()
     for name in ("_name_or_path", "transformers_version", "training_summary"):
         about.pop(name, None)
     checksum.update(json.dumps(about, sort_keys=True, default=str).encode())
-    checksum.update(processor.tokenizer.backend_tokenizer.to_str().encode())
+    tokenizer = processor.tokenizer
+    checksum.update(tokenizer.backend_tokenizer.to_str().encode())
+    # what stands in tokenizer_config.json alone: how long windows are, what a word without any token gets, and whether
+    # the text encoder is given token types
+    beside = [default_max_length(tokenizer), substitute_token(tokenizer)]
+    beside.append("token_type_ids" in tokenizer.model_input_names)
+    checksum.update(json.dumps(beside).encode())
     for name, tensor in sorted(model.state_dict().items()):
         checksum.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         checksum.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

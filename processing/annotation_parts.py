@@ -77,10 +77,14 @@ class AnnotationParts:
             for name in (ENTITIES, BAD_ROWS, RECORDS):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.folder / LOCK_FILE)
-            self._start_or_go_on(dict(run) | {"output_format": output_format, "rows_per_part": rows_per_part})
+            try:
+                self._start_or_go_on(dict(run) | {"output_format": output_format, "rows_per_part": rows_per_part})
+                self._verify()
+            except BaseException:
+                self.close()  # nobody else gets hold of it, and this process may try again
+                raise
         except OSError as error:
             raise self._explained(error) from error
-        self._verify()
 
     def close(self) -> None:
         """Let other processes write to the folder."""

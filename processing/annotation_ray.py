@@ -37,7 +37,10 @@ def start_ray(address: str | None = None, num_cpus: int | None = None) -> None:
     try:
         import ray
     except ImportError as error:
-        raise ValueError('Expected Ray to be installed, but it isn\'t. Try: pip install "bga-mner[ray]".') from error
+        raise ValueError(
+            "Expected Ray to be installed, but it isn't. Install it, in a clone of the repository: "
+            'pip install -c constraints.txt -e ".[ray]".'
+        ) from error
     options: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
     if address is None:
         options |= {"num_cpus": num_cpus, "include_dashboard": False, "_node_ip_address": _LOOPBACK}

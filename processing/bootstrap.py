@@ -13,7 +13,48 @@ import numpy as np
 from .tag_scheme import spans_from_tags
 
 
-__all__ = ["bootstrap_interval", "count_entities", "paired_bootstrap"]
+__all__ = ["bootstrap_interval", "count_entities", "pair_sentences", "paired_bootstrap"]
+
+
+def pair_sentences(
+    predictions: Iterable[Sequence[str]], references: Iterable[Sequence[str | None]]
+) -> list[tuple[Sequence[str], Sequence[str | None]]]:
+    """Put the tags that are predicted for each sentence beside those that are expected, of which there must be as many.
+
+    Parameters
+    ----------
+    predictions, references : iterables of sequences of str
+        As for `count_entities`.
+
+    Returns
+    -------
+    list of tuple of (sequence of str, sequence of (str or None))
+        Predicted and expected tags, one pair a sentence.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ.
+
+    Examples
+    --------
+    >>> pair_sentences([["B-PER", "O"]], [["B-PER", None]])
+    [(['B-PER', 'O'], ['B-PER', None])]
+    """
+    predictions, references = list(predictions), list(references)
+    if len(predictions) != len(references):
+        raise ValueError(
+            f"Expected as many predictions as references, got {len(predictions)} and {len(references)} sentences. "
+            "Give both for the same sentences, in the same order."
+        )
+    pairs = list(zip(predictions, references, strict=True))
+    for index, (ours, theirs) in enumerate(pairs):
+        if len(ours) != len(theirs):
+            raise ValueError(
+                f"Expected one predicted tag a word, got {len(ours)} for {len(theirs)} words in sentence {index}. "
+                "Tags of tokens must be reduced to tags of words first."
+            )
+    return pairs
 
 
 def count_entities(
@@ -45,18 +86,8 @@ def count_entities(
     >>> types, counts.tolist()
     (['LOC', 'PER'], [[[0, 1, 0], [1, 1, 1]]])
     """
-    predictions, references = list(predictions), list(references)
-    if len(predictions) != len(references):
-        raise ValueError(
-            f"Expected as many predictions as references, got {len(predictions)} and {len(references)} sentences."
-        )
     sentences = []
-    for index, (ours, theirs) in enumerate(zip(predictions, references, strict=True)):
-        if len(ours) != len(theirs):
-            raise ValueError(
-                f"Expected one predicted tag a word, got {len(ours)} for {len(theirs)} words in sentence {index}. "
-                "Tags of tokens must be reduced to tags of words first."
-            )
+    for ours, theirs in pair_sentences(predictions, references):
         known = [place for place, tag in enumerate(theirs) if tag is not None]
         predicted, expected = (_strict_spans([tags[place] for place in known]) for tags in (ours, theirs))
         sentences.append((predicted & expected, predicted, expected))

@@ -211,7 +211,8 @@ def write_checkpoint(
         if keep is not None:
             others = sorted(item for item in _checkpoints(output_dir) if item[0] not in (step, protected))
             spare = max(0, keep - 1 - (protected not in (None, step)))
-            for _, old in others[: len(others) - spare]:
+            # not below 0, where a slice counts from its end: all there are may be fewer than what is kept
+            for _, old in others[: max(0, len(others) - spare)]:
                 shutil.rmtree(old)
     state.wait_for_everyone()
 

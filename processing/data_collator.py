@@ -31,8 +31,9 @@ class DataCollatorForMner:
         texts are refused.
     picture_shape : tuple of three int or None
         Shape of a picture, (3, H, W), or of what is cached of it. With it a batch without any picture holds zeros and a
-        mask of False, and one without labels holds -100. Losses are the same, and all processes run the same layers:
-        they have to where a model's weights are spread over them (FSDP, ZeRO-3).
+        mask of False, and one without labels holds -100: a text if rows have the key ``label``, a token otherwise.
+        Losses are the same, and all processes run the same layers: they have to where a model's weights are spread over
+        them (FSDP, ZeRO-3).
 
     Examples
     --------
@@ -105,7 +106,10 @@ class DataCollatorForMner:
                 raise ValueError("Expected 'labels' of tokens or a 'label' of each text, got both. Drop one column.")
             batch["labels"] = labels
         if self.picture_shape is not None:
-            batch.setdefault("labels", torch.full_like(batch["input_ids"], -100))
+            # the column tells that a sequence classifier is to read this, though no text here has a label
+            of_texts = any("label" in feature for feature in features)
+            ids = batch["input_ids"]  # (B, L)
+            batch.setdefault("labels", torch.full_like(ids[:, 0] if of_texts else ids, -100))
         for name in ("pixel_values", VISION_STATES):
             pictures = stack_pictures([feature.get(name) for feature in features], name)
             if name not in pictures:

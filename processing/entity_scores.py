@@ -11,9 +11,22 @@ from .tag_scheme import spans_from_tags
 from .text_windows import TaggedText, Window
 
 
-def check_finite(finite: bool) -> None:
-    """Raise ValueError unless all tag scores are finite: of others a best path would be found all the same."""
-    if not finite:
+def check_finite(scores: np.ndarray) -> None:
+    """Refuse tag scores of a broken model: a best path would be found all the same.
+
+    Parameters
+    ----------
+    scores : numpy.ndarray of shape (positions, tags)
+        Of positions that are read. Minus infinity is what a tagger without a CRF gives a tag that can't be, so it is
+        refused only where no tag can be.
+
+    Raises
+    ------
+    ValueError
+        If there is NaN or infinity among them.
+    """
+    # the maximum over tags is NaN where any of them is
+    if not np.isfinite(scores.max(axis=-1)).all():
         raise ValueError(
             "Expected tag scores that are finite numbers, but the model gives NaN or infinity. Its weights are broken, "
             "or too large for half precision: take another checkpoint, or load it with dtype='float32'."
@@ -68,8 +81,7 @@ class EntityScorer:
         ValueError
             If a score is no number.
         """
-        # not of NaN, nor of infinity; minus infinity is what a tagger without a CRF gives a tag that can't be
-        check_finite(bool(np.isfinite(emissions[mask].max(axis=-1)).all()))
+        check_finite(emissions[mask])
         read, spans, wanted = np.zeros_like(mask), [], []
         for row, window in enumerate(batch):
             text, offset = self.texts[window.text], int(mask[row].argmax())

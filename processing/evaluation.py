@@ -100,7 +100,8 @@ def robustness_report(
 
     The first condition is what the others are compared with: all pictures are read. Then 25, 50 and 75 % of them are
     removed, and all: the model generates what it reads instead. Last, each sentence that has a picture reads that of
-    another one. Where no sentence has a picture, or the model has no layers that read features, text alone is scored.
+    another one. Where no sentence has a picture, or the model can't read any (it has no layers that read features, or
+    no vision encoder: `text_only`), text alone is scored.
 
     Parameters
     ----------
@@ -151,7 +152,9 @@ def robustness_report(
         return [[renamed[label] for label in tags] for tags in found]
 
     text_only = tag(dataset, "generated")
-    readable = "image" in dataset.column_names and model.config.text_reads_features
+    # a model without its vision encoder still has the layers that read features, but only generated ones
+    reads = model.config.text_reads_features and not model.config.text_only
+    readable = "image" in dataset.column_names and reads
     having = choose_pictures(dataset, 1.0, seed) if readable else []
     conditions: dict[str, tuple[int, list[list[str]]]] = {}
     if having:

@@ -9,6 +9,8 @@ import numpy as np
 from seqeval.metrics import accuracy_score, classification_report
 from seqeval.scheme import IOB2
 
+from .bootstrap import pair_sentences
+
 
 _DESCRIPTION = "Precision, recall and F1 of entities: an entity counts if its type and both its ends are right."
 _CITATION = "seqeval: a Python framework for sequence labeling evaluation, H. Nakayama, 2018"
@@ -55,19 +57,9 @@ def score_tags(
     """
     if mode not in ("strict", "default"):
         raise ValueError(f"Expected mode 'strict' or 'default', got {mode!r}.")
-    predictions, references = list(predictions), list(references)
-    if len(predictions) != len(references):
-        raise ValueError(
-            f"Expected as many predictions as references, got {len(predictions)} and {len(references)} sentences."
-        )
     predicted: list[list[str]] = []
     expected: list[list[str]] = []
-    for index, (ours, theirs) in enumerate(zip(predictions, references, strict=True)):
-        if len(ours) != len(theirs):
-            raise ValueError(
-                f"Expected one predicted tag a word, got {len(ours)} for {len(theirs)} words in sentence {index}. "
-                "Tags of tokens must be reduced to tags of words first."
-            )
+    for ours, theirs in pair_sentences(predictions, references):
         pairs = [(str(our), str(their)) for our, their in zip(ours, theirs, strict=True) if their is not None]
         predicted.append([our for our, _ in pairs])
         expected.append([their for _, their in pairs])

@@ -25,7 +25,8 @@ from .evaluation_mode import evaluating
 from .onnx_graph import add_best_path, merge_linears, widen_inner_layers
 from .onnx_predictor import MODEL_FILE, TAGGER_FILE, TOKENIZER_FILE
 from .padding import column_padding
-from .word_encoding import default_max_length, special_tokens, substitute_token, word_prefix
+from .text_tagging import longest_input
+from .word_encoding import special_tokens, substitute_token, word_prefix
 
 
 # The first with the operator Attention, which is faster than the products and transpositions that it stands for.
@@ -256,7 +257,7 @@ def _write_tagger(model: Any, processor: Any, folder: Path, scores: CrfScores) -
     before, behind = special_tokens(tokenizer)
     settings = {
         "id2label": {str(number): str(label) for number, label in model.config.id2label.items()},
-        "max_length": min(default_max_length(tokenizer), longest_text(model.config.text_config)),
+        "max_length": longest_input(tokenizer, model.config.text_config),
         "takes_token_type_ids": "token_type_ids" in tokenizer.model_input_names,
         "padding_token": column_padding(tokenizer)["input_ids"],
         "special_tokens": {"before": before, "behind": behind},

@@ -18,7 +18,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,16 @@ import numpy as np
 
 from ..modeling_bga.span_probabilities import CrfScores, Span, span_log_probabilities
 from .entity_scores import EntityScorer
-from .text_windows import TaggedText, collect_tags, make_batches, make_windows
+from .text_windows import TaggedText, collect_tags, make_batches, make_windows, read_texts
 from .word_encoding import group_by_word, readable
-from .word_splitting import as_sentences
 
 
 MODEL_FILE, TAGGER_FILE, TOKENIZER_FILE = "model.onnx", "tagger.json", "tokenizer.json"
 _BATCH_SIZE = 16
+# What stands in the tagger's file.
+_SETTINGS = ["id2label", "max_length", "takes_token_type_ids", "padding_token", "special_tokens", "substitute_token"]
+_SETTINGS += ["word_prefix", "crf"]
+_MEND = "Write one: python examples/export_onnx.py --model MODEL --output FOLDER."
 # Lines of the standard input are sorted by length within so many batches, and answered before more are read.
 _BATCHES_READ_AHEAD = 16
 # Without these two ONNX Runtime is faster on a CPU: each makes one slow operator of two fast ones.
@@ -72,20 +76,20 @@ class OnnxPredictor:
         missing = [name for name in (MODEL_FILE, TAGGER_FILE, TOKENIZER_FILE) if not (folder / name).is_file()]
         if missing:
             what = "is no folder" if not folder.is_dir() else f"has no {', '.join(missing)}"
-            raise ValueError(
-                f"Expected a folder that export_onnx wrote, but {str(folder)!r} {what}. "
-                "Write one: python examples/export_onnx.py --model MODEL --output FOLDER."
-            )
-        self.settings = json.loads((folder / TAGGER_FILE).read_text(encoding="utf-8"))
-        self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+            raise ValueError(f"Expected a folder that export_onnx wrote, but {str(folder)!r} {what}. {_MEND}")
+        self.settings = _read_settings(folder / TAGGER_FILE)
+        with _blamed_on(folder / TOKENIZER_FILE):
+            self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
-        self.session = onnxruntime.InferenceSession(
-            str(folder / MODEL_FILE),
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=_SLOW_FUSIONS,
-        )
+        with _blamed_on(folder / MODEL_FILE):
+            self.session = onnxruntime.InferenceSession(
+                str(folder / MODEL_FILE),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=_SLOW_FUSIONS,
+            )
+            self._check_graph()
         self._labels = [self.settings["id2label"][str(number)] for number in range(len(self.settings["id2label"]))]
 
     def __call__(
@@ -127,14 +131,9 @@ class OnnxPredictor:
         """
         if not isinstance(text, str) and isinstance(text, Sequence) and not len(text) and not is_split_into_words:
             return []
-        sentences, single, are_words = as_sentences(text, is_split_into_words)
-        texts = list(
-            map(TaggedText.from_words, sentences)
-            if are_words
-            else map(TaggedText.from_text, [text] if single else text)
-        )
+        texts, single = read_texts(text, is_split_into_words)
         self._tag(texts, batch_size, max_length, stride)
-        found = [[_as_dict(entity, are_words) for entity in item.entities()] for item in texts]
+        found = [[_as_dict(entity, item.words_given) for entity in item.entities()] for item in texts]
         return found[0] if single else found
 
     def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -156,14 +155,26 @@ class OnnxPredictor:
         emissions, predictions = self.session.run(["emissions", "predictions"], feed)
         return emissions, predictions
 
+    def _check_graph(self) -> None:
+        """Refuse a graph that isn't fed and read as `run` does."""
+        given = {part.name for part in self.session.get_inputs()}
+        made = {part.name for part in self.session.get_outputs()}
+        fed = {"input_ids", "attention_mask"} | ({"token_type_ids"} if self.settings["takes_token_type_ids"] else set())
+        if given != fed or not made >= {"emissions", "predictions"}:
+            raise ValueError(f"its inputs are {', '.join(sorted(given))}, its outputs {', '.join(sorted(made))}")
+
     def _tag(self, texts: list[TaggedText], batch_size: int, max_length: int | None, stride: int | None) -> None:
         settings = self.settings
         limit = settings["max_length"]
-        if max_length is not None and max_length > limit:
-            raise ValueError(f"Expected max_length of at most {limit}, which the text encoder takes, got {max_length}.")
+        max_length = limit if max_length is None else max_length
+        if max_length > limit:
+            raise ValueError(
+                f"Expected max_length of at most {limit}, which tokenizer and text encoder take, got {max_length}. "
+                "Lower it or leave it out: longer texts are read in windows."
+            )
         special = settings["special_tokens"]["before"], settings["special_tokens"]["behind"]
         scorer = EntityScorer(texts, self._span_probabilities)
-        windows = make_windows(texts, self._encode(texts), special, max_length or limit, stride)
+        windows = make_windows(texts, self._encode(texts), special, max_length, stride)
         for batch in make_batches(windows, batch_size):
             lengths = np.array([len(window.ids) for window in batch])
             attention_mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
@@ -195,6 +206,33 @@ class OnnxPredictor:
             group_by_word(text.words, encoding.ids, encoding.word_ids, substitute)
             for text, encoding in zip(texts, encodings, strict=True)
         ]
+
+
+@contextmanager
+def _blamed_on(path: Path) -> Iterator[None]:
+    """Turn whatever is raised into a ValueError that names a file and says how to mend it."""
+    try:
+        yield
+    except Exception as error:  # what tokenizers and ONNX Runtime raise of a broken file has no narrower class
+        raise ValueError(
+            f"Expected a folder that export_onnx wrote, but {str(path)!r} isn't what it should be: {error}. {_MEND}"
+        ) from error
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    with _blamed_on(path):
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        _check_keys(settings, _SETTINGS)
+        _check_keys(settings["id2label"], map(str, range(len(settings["id2label"]))))
+        _check_keys(settings["special_tokens"], ("before", "behind"))
+        _check_keys(settings["crf"], CrfScores._fields)
+    return settings
+
+
+def _check_keys(part: Any, names: Iterable[str]) -> None:
+    missing = [name for name in names if not isinstance(part, dict) or name not in part]
+    if missing:
+        raise ValueError(f"it has no {', '.join(missing)}")
 
 
 def _as_dict(entity: Any, words_given: bool) -> dict[str, Any]:

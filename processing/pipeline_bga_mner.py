@@ -105,7 +105,8 @@ class BgaMnerPipeline(Pipeline):
             What the text reads; the model's own default if left out. Pictures are used if it is "real"; otherwise
             they are ignored, and not even opened.
         max_length : int, optional
-            Most tokens the model reads at once; by default what both tokenizer and text encoder take.
+            Most tokens the model reads at once; by default what both tokenizer and text encoder take, and at most what
+            the encoder takes.
         stride : int, optional
             How many tokens neighbouring windows of a longer text share; a quarter of the window by default.
         on_bad_image : {"missing", "raise"}, optional

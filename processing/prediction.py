@@ -7,7 +7,7 @@ from torch import nn
 
 from .pictures import as_picture_list
 from .text_tagging import Entity, TaggedText, tag_texts
-from .word_splitting import as_sentences
+from .text_windows import read_texts
 
 
 def predict(
@@ -45,7 +45,8 @@ def predict(
     batch_size : int
         Texts (or windows of long ones) at a time.
     max_length : int or None
-        Most tokens the model reads at once; by default what both tokenizer and text encoder take.
+        Most tokens the model reads at once; by default what both tokenizer and text encoder take, and at most what the
+        encoder takes.
     stride : int or None
         How many tokens neighbouring windows of a longer text share; a quarter of the window by default. Each word
         is tagged where it has the most context.
@@ -92,19 +93,17 @@ def predict(
 
 
 def _read_texts(text: Any, images: Any, is_split_into_words: bool | None) -> tuple[list[TaggedText], bool]:
-    sentences, single, are_words = as_sentences(text, is_split_into_words)
-    if images is None:
-        pictures: list[Any] = [None] * len(sentences)
-    else:
+    texts, single = read_texts(text, is_split_into_words)
+    if images is not None:
         pictures = as_picture_list(images)
-        if len(pictures) != len(sentences):
+        if len(pictures) != len(texts):
             raise ValueError(
-                f"Expected one item of `images` a text, got {len(pictures)} for {len(sentences)} texts. Give None for "
+                f"Expected one item of `images` a text, got {len(pictures)} for {len(texts)} texts. Give None for "
                 "a text without a picture."
             )
-    if are_words:
-        return list(map(TaggedText.from_words, sentences, pictures)), single
-    return list(map(TaggedText.from_text, [text] if single else text, pictures)), single
+        for item, picture in zip(texts, pictures, strict=True):
+            item.picture = picture
+    return texts, single
 
 
 def _as_dict(entity: Entity) -> dict[str, Any]:

@@ -489,7 +489,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             length = max(lengths)
         elif strategy == "max_length":
             # A text may be longer where truncation is off.
-            length = max(max(lengths), max_length or default_max_length(self.tokenizer))
+            length = max(max(lengths), default_max_length(self.tokenizer) if max_length is None else max_length)
         else:
             raise ValueError(f"Expected padding True, False, 'longest', 'max_length' or 'do_not_pad', got {padding!r}.")
         length = padded_length(length, multiple)

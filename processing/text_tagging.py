@@ -36,6 +36,24 @@ def reads_pictures(model: nn.Module, visual_source: str | None) -> bool:
     return (visual_source or getattr(model.config, "visual_source", None)) == "real"
 
 
+def longest_input(tokenizer: Any, text_config: Any) -> int:
+    """Give the most tokens of a text that tokenizer and text encoder both take, special tokens included.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+        With its `model_max_length`.
+    text_config : transformers.PreTrainedConfig
+        Of the text encoder, which has so many positions.
+
+    Returns
+    -------
+    int
+        The smaller of the two limits.
+    """
+    return min(default_max_length(tokenizer), longest_text(text_config))
+
+
 def tag_texts(
     texts: Sequence[TaggedText],
     model: nn.Module,
@@ -61,7 +79,8 @@ def tag_texts(
     batch_size : int, default 16
         Texts (or windows of long ones) at a time.
     max_length : int, optional
-        Most tokens that the model reads at once; by default what both tokenizer and text encoder take.
+        Most tokens that the model reads at once; by default what both tokenizer and text encoder take, and at most
+        what the encoder takes.
     stride : int, optional
         How many tokens neighbouring windows of a longer text share; a quarter of the window by default. Each word is
         tagged where it has the most context.
@@ -77,8 +96,15 @@ def tag_texts(
     ValueError
         If arguments don't fit together, or the model's scores aren't finite.
     """
+    text_config = model.config.text_config
     if max_length is None:
-        max_length = min(default_max_length(processor.tokenizer), longest_text(model.config.text_config))
+        max_length = longest_input(processor.tokenizer, text_config)
+    elif max_length > longest_text(text_config):
+        # refused whatever the texts: the model itself would only notice at the first long one
+        raise ValueError(
+            f"Expected max_length of at most {longest_text(text_config)}, which the text encoder takes, got "
+            f"{max_length}. Lower it or leave it out: longer texts are read in windows."
+        )
     pieces = processor.encode_words([text.words for text in texts])
     windows = make_windows(texts, pieces, special_tokens(processor.tokenizer), max_length, stride)
     batches = make_batches(windows, batch_size)
@@ -90,14 +116,15 @@ def tag_texts(
         device = _device_of(model)
         for batch in _with_progress(batches, show_progress):
             inputs = _make_inputs(processor, batch)
-            _check_vocabulary(inputs["input_ids"], model.config.text_config.vocab_size)
+            _check_vocabulary(inputs["input_ids"], text_config.vocab_size)
             if with_pictures:
                 inputs |= _encode_pictures(processor, texts, batch, on_bad_image)
             output = model(**{name: tensor.to(device) for name, tensor in inputs.items()}, **options)
-            # with a CRF these are marginals, of which a broken transition makes NaN; emissions are looked at below
-            check_finite(not output.logits[inputs["attention_mask"].bool().to(device)].isnan().any())
+            attended = inputs["attention_mask"].numpy().astype(bool)
+            # with a CRF these are marginals, of which a broken transition makes NaN; the scorer looks at emissions
+            check_finite(_as_array(output.logits)[attended])
             _collect(output, batch, texts, inputs["attention_mask"], id2label)
-            scorer.add(batch, _tag_scores(output), inputs["attention_mask"].numpy().astype(bool))
+            scorer.add(batch, _tag_scores(output), attended)
         scorer.finish()
 
 
@@ -162,7 +189,11 @@ def _collect(
 def _tag_scores(output: Any) -> np.ndarray:
     """Return what the CRF adds its scores to, or log probabilities where there is no CRF: (W, L, T)."""
     scores = getattr(output, "emissions", None)
-    return (output.logits if scores is None else scores).float().cpu().numpy()
+    return _as_array(output.logits if scores is None else scores)
+
+
+def _as_array(scores: torch.Tensor) -> np.ndarray:
+    return scores.float().cpu().numpy()
 
 
 def _span_probabilities(model: Any, labels: list[str]) -> SpanProbabilities:
@@ -190,4 +221,4 @@ def _with_progress(batches: list[list[Window]], show_progress: bool) -> Any:
     return tqdm(batches, desc="Finding entities", unit="batch")
 
 
-__all__ = ["Entity", "TaggedText", "reads_pictures", "tag_texts"]
+__all__ = ["Entity", "TaggedText", "longest_input", "reads_pictures", "tag_texts"]

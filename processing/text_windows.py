@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .tag_scheme import spans_from_tags
-from .word_splitting import split_words
+from .word_splitting import as_sentences, split_words
 
 
 class Entity(NamedTuple):
@@ -78,6 +78,43 @@ class TaggedText:
             start, end = self.places[first][0], self.places[behind - 1][1]
             found.append(Entity(label, score, self.content[start:end], start, end, first, behind))
         return found
+
+
+def read_texts(text: Any, is_split_into_words: bool | None = None) -> tuple[list[TaggedText], bool]:
+    """Bring every accepted form of text to texts that can be tagged.
+
+    Parameters
+    ----------
+    text : str, sequence of str or sequence of sequences of str
+        A text, texts, or texts as lists of words.
+    is_split_into_words : bool, optional
+        True says that a list of strings holds the words of one text.
+
+    Returns
+    -------
+    tuple of (list of TaggedText, bool)
+        The texts, and whether it was a single one.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else, or an empty list.
+
+    Examples
+    --------
+    >>> [item.words for item in read_texts(["Go", "#NBA"])[0]]
+    [['Go'], ['#', 'NBA']]
+    """
+    if not is_split_into_words:
+        # split here, with the places: `as_sentences` would split as well, and keep the words alone
+        if isinstance(text, str):
+            return [TaggedText.from_text(text)], True
+        if isinstance(text, Sequence) and not isinstance(text, bytes):
+            text = list(text)  # a dataset's column is a lazy sequence
+            if text and all(isinstance(item, str) for item in text):
+                return list(map(TaggedText.from_text, text)), False
+    sentences, single, _ = as_sentences(text, is_split_into_words)
+    return list(map(TaggedText.from_words, sentences)), single
 
 
 @dataclass
@@ -236,4 +273,4 @@ def collect_tags(
             text.tags[word] = tags[row][token]
 
 
-__all__ = ["Entity", "TaggedText", "Window", "collect_tags", "make_batches", "make_windows"]
+__all__ = ["Entity", "TaggedText", "Window", "collect_tags", "make_batches", "make_windows", "read_texts"]

@@ -14,8 +14,9 @@ import torch
 from transformers import Trainer
 from transformers.utils import logging
 
+from ..configuration.hub_export import came_from_hub
 from ..configuration.model_card import reads_at_inference
-from ..modeling_bga.encoders import longest_text
+from ..modeling_bga.encoders import is_frozen, longest_text, pretrained_part
 from .bootstrap import bootstrap_interval
 from .conll import ConllReport
 from .mner_metric import score_tags
@@ -85,6 +86,7 @@ def summarize_training(
     license: str | None = None,
     datasets: Sequence[str] = (),
     widget_texts: Sequence[str] = (),
+    hyperparameters: Mapping[str, Any] | None = None,
     resumed: bool = False,
 ) -> dict[str, Any]:
     """Collect the facts of a training that has just ended, for `model.config.training_summary`.
@@ -92,13 +94,14 @@ def summarize_training(
     Parameters
     ----------
     trainer : transformers.Trainer
-        After `train`; any Trainer. Hyperparameters, seeds, time, device and base models are read off it.
+        After `train`; any Trainer. Hyperparameters, seeds, time, device and base models are read off it. An encoder of
+        which no parameter has `requires_grad` counts as frozen.
     data : mapping of str to ConllReport, optional
         What was read: reports of `read_conll` by set: "train", "validation", "test". Of paths only the file's name is
         kept. Without a report the card only says how many sentences the Trainer had.
     scores : mapping of str to mapping, optional
         What was measured, by set: what `Trainer.evaluate` returned with `build_compute_metrics`, or, with intervals,
-        `score_with_interval`.
+        `score_with_interval`; of a sequence classifier, whatever has an accuracy.
     name : str, optional
         Of the model. Default: that of its repository on the Hub if there is one, or of the output folder.
     language : str or sequence of str, optional
@@ -109,6 +112,8 @@ def summarize_training(
         Names on the Hub of the datasets that were used.
     widget_texts : sequence of str, optional
         Examples to show on the card, the first of them also in its code.
+    hyperparameters : mapping of str to object, optional
+        Further ones, which the Trainer's arguments don't have, such as the rank of adapters.
     resumed : bool, default False
         Whether the Trainer continued from a checkpoint, so that the time it knows isn't all.
 
@@ -120,7 +125,7 @@ def summarize_training(
     Raises
     ------
     ValueError
-        If scores have no F1.
+        If scores have neither F1 nor accuracy.
 
     Examples
     --------
@@ -148,7 +153,7 @@ def summarize_training(
         "data": sets,
         "reads": reads_at_inference(model.config),
         "trained_with_pictures": _trained_with_pictures((data or {}).get("train")),
-        "hyperparameters": _hyperparameters(arguments),
+        "hyperparameters": _hyperparameters(arguments) | dict(hyperparameters or {}),
         "progress": _progress(trainer, resumed),
         "hardware": _hardware(arguments),
         "versions": _versions(),
@@ -179,18 +184,29 @@ def _base_models(model: Any) -> dict[str, dict[str, Any]]:
     found = {}
     for kind in ("text", "vision"):
         encoder = getattr(base, f"{kind}_encoder")
-        config = encoder.config
-        found[f"{kind} encoder"] = _origin(config.name_or_path) | {
-            "description": f"{config.model_type}, {config.num_hidden_layers} layers, width {config.hidden_size}",
-            "frozen": not any(parameter.requires_grad for parameter in encoder.parameters()),
+        if encoder is None:  # with text_only=True
+            continue
+        # new layers on a convolutional encoder came from nowhere, unless they were saved with it
+        started_from = encoder if encoder.config.name_or_path else pretrained_part(encoder)
+        found[f"{kind} encoder"] = _origin(started_from.config.name_or_path) | {
+            "description": _description(encoder.config, started_from.config),
+            "frozen": is_frozen(started_from),
         }
     return found
 
 
+def _description(config: Any, started_from: Any) -> str:
+    """Say what an encoder is like, and on what its new layers stand, if it has any."""
+    layers, width = config.num_hidden_layers, config.hidden_size
+    if started_from is not config:
+        return f"{started_from.model_type}, below {layers} new layers of width {width}"
+    return f"{config.model_type}, {layers} layers, width {width}"
+
+
 def _origin(name: str) -> dict[str, Any]:
     """Tell a Hub name from a folder, of which only the last part is anyone's business."""
-    local = bool(name) and Path(name).is_dir()
-    return {"name": (Path(name).resolve().name if local else name) or None, "on_hub": bool(name) and not local}
+    on_hub = came_from_hub(name)
+    return {"name": (name if on_hub or not name else Path(name).resolve().name) or None, "on_hub": on_hub}
 
 
 def _sizes(trainer: Trainer) -> dict[str, dict[str, Any]]:
@@ -298,13 +314,20 @@ def _normalized(scores: Mapping[str, Any]) -> dict[str, Any]:
     """Bring a Trainer's metrics to what `score_with_interval` gives."""
     if "types" in scores:
         return dict(scores)
-    overall = min((key for key in scores if key == "f1" or key.endswith("_f1")), key=len, default=None)
-    if overall is None:
+    # Trainer puts the set in front; of a classifier often nothing but the accuracy is measured
+    prefixes = (
+        key.removesuffix(metric)
+        for metric in ("f1", "accuracy")
+        for key in sorted(scores, key=len)
+        if key == metric or key.endswith(f"_{metric}")
+    )
+    prefix = next(prefixes, None)
+    if prefix is None:
         raise ValueError(
-            f"Expected scores with an F1, got {sorted(scores)}. Give the Trainer "
-            "compute_metrics=build_compute_metrics(model.config.id2label), or pass score_with_interval(...)."
+            f"Expected scores with an F1 or an accuracy, got {sorted(scores)}. Give the Trainer compute_metrics="
+            "build_compute_metrics(model.config.id2label), or of your own for a sequence classifier, or pass "
+            "score_with_interval(...)."
         )
-    prefix = overall.removesuffix("f1")
     own = {key.removeprefix(prefix): value for key, value in scores.items() if key.startswith(prefix)}
     names = ("precision", "recall", "f1", "accuracy")
     kinds = [key.removeprefix("number_") for key in own if key.startswith("number_")]

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset, Features, Value
 
@@ -20,9 +23,10 @@ def cache_vision_states(
     """Add what a frozen vision encoder makes of each picture, for training without running it.
 
     `BgaMnerProcessor.encode_examples` and `DataCollatorForMner` then hand these states to the model in the place of
-    pictures, and the training is the same but for rounding. They are kept on disk under a key of the dataset, the
-    vision encoder's weights, the number of stages and the preprocessing, so that a second run finds them. A picture
-    takes (stages + 1) * vision tokens * vision width * 4 bytes: 0.77 MB with ViT-B/32 and 4 stages.
+    pictures, and the training is the same but for rounding. They are kept on disk under a key of the dataset, sizes
+    and times of change of the pictures' files, the vision encoder's weights, the number of stages and the
+    preprocessing, so that a second run finds them. A picture takes (stages + 1) * vision tokens * vision width * 4
+    bytes: 0.77 MB with ViT-B/32 and 4 stages.
 
     Parameters
     ----------
@@ -103,8 +107,15 @@ def cache_vision_states(
 
 
 def _key(dataset: Dataset, base: Any, processor: Any) -> str:
-    """Return what tells cached states apart: data, weights, stages, preprocessing and dtype."""
+    """Return what tells cached states apart: data, files, weights, stages, preprocessing and dtype."""
     key = hashlib.sha256(dataset._fingerprint.encode())
+    for path in _paths(dataset):
+        try:
+            file = os.stat(path)
+        except (OSError, ValueError):  # missing, an address, or nothing that a path can be
+            continue
+        # of a picture that was mended or replaced under its name the fingerprint says nothing
+        key.update(json.dumps([path, file.st_size, file.st_mtime_ns]).encode())
     preprocessing: Mapping[str, Any] = {} if processor.image_processor is None else processor.image_processor.to_dict()
     sizes = [base.config.num_stages, base.config.image_size, str(base.dtype), base.config.vision_config.to_dict()]
     key.update(json.dumps([preprocessing, *sizes], sort_keys=True, default=str).encode())
@@ -114,6 +125,25 @@ def _key(dataset: Dataset, base: Any, processor: Any) -> str:
             # any dtype as bytes: numpy has no bfloat16
             key.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return key.hexdigest()[:32]
+
+
+def _paths(dataset: Dataset) -> list[str]:
+    """List the paths that pictures are read from, each once. No picture is read."""
+    paths = dataset.data.column("image")
+    if pa.types.is_struct(paths.type):
+        names = {field.name for field in paths.type}
+        if "path" not in names:
+            return []
+        content = pc.struct_field(paths, "bytes") if "bytes" in names else None
+        paths = pc.struct_field(paths, "path")
+        if content is not None:
+            # what the dataset holds is read in place of the file
+            paths = pc.if_else(pc.is_valid(content), pa.scalar(None, paths.type), paths)
+    if not (pa.types.is_string(paths.type) or pa.types.is_large_string(paths.type)):
+        return []
+    if dataset._indices is not None:
+        paths = paths.take(dataset._indices.column(0))
+    return [path for path in paths.unique().to_pylist() if path is not None]
 
 
 __all__ = ["cache_vision_states"]

@@ -99,6 +99,7 @@ def build_page(annotate: Pipeline, name: str) -> gr.Blocks:
             note = f"No entities found. {note}"
         return highlighted, rows, gr.Image(drawn, visible=drawn is not None), gr.Markdown(note, visible=bool(note))
 
+    config = annotate.model.config
     with gr.Blocks(title="bga-mner", analytics_enabled=False) as page:
         gr.Markdown(ABOUT)
         with gr.Row():
@@ -106,7 +107,8 @@ def build_page(annotate: Pipeline, name: str) -> gr.Blocks:
                 text = gr.Textbox(label="Text", lines=3, placeholder="Kawhi Leonard wins the fan vote in Toronto")
                 read = gr.Checkbox(
                     label="Let the text read the picture, in place of the features that it generates",
-                    visible=annotate.model.config.text_reads_features,
+                    # without its vision encoder a model reads generated features alone
+                    visible=config.text_reads_features and not config.text_only,
                 )
                 button = gr.Button("Find entities", variant="primary")
             picture = gr.Image(

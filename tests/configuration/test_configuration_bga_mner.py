@@ -123,3 +123,33 @@ def test_a_saved_configuration_names_encoders_of_the_hub_but_no_folders(make_con
         assert ("_name_or_path" in saved["text_config"]) is kept
         assert (source in (tmp_path / "config.json").read_text(encoding="utf-8")) is kept
         assert config.text_config._name_or_path == source
+
+
+def test_no_folder_is_named_of_an_encoder_inside_another(make_config, tmp_path):
+    config = make_config("bert", "resnet")
+    for source, kept in (("microsoft/resnet-50", True), (str(tmp_path), False), ("/home/me/encoders/resnet", False)):
+        config.vision_config.backbone_config._name_or_path = source
+        config.save_pretrained(tmp_path)
+        text = (tmp_path / "config.json").read_text(encoding="utf-8")
+        assert (source in text) is kept
+        assert ("_name_or_path" in json.loads(text)["vision_config"]["backbone_config"]) is kept
+        assert config.vision_config.backbone_config._name_or_path == source
+        loaded = BgaMnerConfig.from_pretrained(tmp_path).vision_config.backbone_config
+        assert loaded._name_or_path == (source if kept else "")
+
+
+@pytest.mark.parametrize("vision", ["vit", "siglip2_vision_model", "resnet"])
+def test_what_is_filled_in_is_the_default(make_config, vision):
+    # a convolutional encoder's own size, and not the one that the layers on it were fitted to
+    size = {"vit": 16, "siglip2_vision_model": 16, "resnet": 224}[vision]
+    for chosen in (None, 32):
+        config = make_config("bert", vision, num_bga_layers=None, image_size=chosen)
+        assert config.option_default("image_size") == size
+        assert config.option_default("num_bga_layers") == config.num_bga_layers == 3
+    assert config.option_default("cycle_weight") == 1.0
+    assert make_config().option_default("num_bga_layers") == 3
+
+
+def test_an_encoder_of_oblong_pictures_has_no_default_size(make_config):
+    config = make_config(vision_options={"image_size": [16, 32]}, image_size=16)
+    assert config.option_default("image_size") is None

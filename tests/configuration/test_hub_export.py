@@ -18,7 +18,7 @@ from transformers import (
 from transformers.dynamic_module_utils import get_imports, get_relative_import_files
 
 import bga_mner
-from bga_mner.configuration.hub_export import code_files, entry_points, flatten, write_code
+from bga_mner.configuration.hub_export import came_from_hub, code_files, entry_points, flatten, write_code
 from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
@@ -126,6 +126,15 @@ def test_a_file_in_the_folders_place_is_left_alone(make_config, processor, tmp_p
     with pytest.raises(FileExistsError):
         processor.save_pretrained(file)
     assert file.read_text() == "mine"
+
+
+def test_a_name_on_the_hub_is_told_from_a_folder_there_or_gone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs" / "bert").mkdir(parents=True)
+    (tmp_path / "weights").write_text("")
+    assert all(map(came_from_hub, ("bert-base-cased", "google-bert/bert-base-cased", "outputs/resnet")))
+    local = ("", "outputs/bert", "weights", str(tmp_path), "/home/me/runs/gone", "./gone", "../gone", "~/gone", "a/b/c")
+    assert not any(map(came_from_hub, local))
 
 
 LOAD_WITHOUT_THE_PACKAGE = """

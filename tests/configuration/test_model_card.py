@@ -213,6 +213,13 @@ def test_options_that_are_not_the_defaults_are_named(make_config):
     assert "reconstruction_weight" not in card
 
 
+def test_what_defaults_become_is_no_option_that_was_changed(make_config):
+    card = build_model_card(make_config(num_bga_layers=None))
+    assert "Options of `config.json`" not in card
+    card = build_model_card(make_config(num_bga_layers=2, image_size=32))
+    assert "that aren't the defaults: `num_bga_layers=2`, `image_size=32`." in card
+
+
 def test_a_base_model_has_no_tagger_s_card(make_model, tmp_path):
     model = make_model()
     model.config.training_summary = copy.deepcopy(SUMMARY)
@@ -240,6 +247,14 @@ def test_a_classifier_s_card_tells_labels_and_accuracy(make_config):
     (result,) = ModelCard(card).data.eval_results
     assert (result.task_type, result.metric_type, result.metric_value) == ("text-classification", "accuracy", 0.875)
     assert ModelCard(card).data.metrics == ["accuracy"]
+
+
+def test_a_tagger_s_accuracy_alone_is_no_f1(make_config):
+    scores = {"validation": {"f1": 0.5, "precision": 0.5, "recall": 0.5}, "test": {"accuracy": 0.875, "types": {}}}
+    card = build_model_card(make_config(training_summary={"scores": {"test": scores["test"]}}))
+    assert "**F1" not in card
+    assert tables(card)[-1][-1] == ["test", "", "", "", "0.875"]
+    assert "**F1 0.500** on\nvalidation" in build_model_card(make_config(training_summary={"scores": scores}))
 
 
 def test_loading_and_saving_keeps_the_card(make_model, tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from transformers import (
     BertConfig,
     BertModel,
@@ -49,6 +50,7 @@ def workplace(tmp_path_factory) -> Path:
             path = folder / "pictures" / f"{row['id']}.png"
             path.write_bytes(row["image"]["bytes"])
             file.write(json.dumps({"text": " ".join(row["tokens"]), "image": f"pictures/{path.name}"}) + "\n")
+    Image.new("RGB", (40, 30), "red").save(folder / "kawhi.jpg")
     opinions = generate_sentiment_corpus(
         names_per_sentiment=2, train_labelled=12, train_unlabelled=12, test_sentences=3
     )

@@ -47,6 +47,25 @@ def test_the_commands_run(run_in, here, command):
     assert "test" in json.dumps(found)
 
 
+def test_the_plain_tagger_and_the_paired_layer_s_states_are_options(here, monkeypatch):
+    monkeypatch.chdir(here)
+    _, _, _, _, *words = words_of(COMMANDS[0])
+    (layer,) = re.findall(r"`(hybrid_attention=both,visual_target=[^`]*)`", PAGE)
+    changed = [layer if word == "hybrid_attention=both" else "2" if word == "12" else word for word in words]
+    arguments = run_mner.read_arguments([*changed, "--use_cpu", "true"])[0]
+    config = build_model(arguments, ["O", "B-PER", "I-PER"], pictures=True, max_length=None)[0].config
+    assert (config.visual_target, config.normalize_targets, config.hybrid_attention) == ("layer", False, "both")
+    flat = " ".join(PAGE.split())
+    ((left_out, own),) = re.findall(r"\*first\* command without (.*?), and with `--config_overrides (\S*)`", flat)
+    for flag in re.findall(r"`(--\w+)", left_out):
+        place = words.index(flag)
+        del words[place : place + 2]
+    words[words.index("--config_overrides") + 1] = own
+    arguments = run_mner.read_arguments([*words, "--use_cpu", "true"])[0]
+    config = build_model(arguments, ["O", "B-PER", "I-PER"], pictures=False, max_length=None)[0].config
+    assert config.hybrid_attention == "none"
+
+
 def test_there_are_ablations():
     assert len(ABLATIONS) == 6
 

@@ -69,6 +69,16 @@ def test_the_fine_tuning_command_runs(fine_tuned):
     assert (fine_tuned / "predictions.conll").exists()
 
 
+def test_the_command_that_predicts_later_runs(run_in, workplace, fine_tuned):
+    (command,) = re.findall(r"`(python examples/run_mner\.py --model_name_or_path [^`]*)`", PAGES[0].read_text("utf-8"))
+    words = shlex.split(command)
+    words[:2] = [sys.executable, str(ROOT / words[1])]
+    words[words.index("outputs/mner")] = str(fine_tuned)
+    (workplace / "new.txt").write_text("IMGID:1\nKawhi\nwins\n")  # "no tags and no pictures are needed"
+    run_in(workplace, [*words, "--use_cpu", "true"])
+    assert (workplace / "outputs" / "predicted" / "predictions.conll").read_text().startswith("IMGID:1\nKawhi\t")
+
+
 def test_the_loop_s_command_runs(run_in, workplace):
     (command,) = [block for block in blocks("bash") if "run_mner_no_trainer.py" in block]
     words = shlex.split(command.replace("\\\n", " "))

@@ -7,9 +7,15 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import ViTImageProcessorPil
 
-from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor
+from bga_mner import (
+    BgaMnerForSequenceClassification,
+    BgaMnerForTokenClassification,
+    BgaMnerModel,
+    BgaMnerProcessor,
+)
 from bga_mner.configuration.hub_export import code_files
 from bga_mner.processing.word_tokenizer import build_tokenizer
 
@@ -48,6 +54,26 @@ def test_what_is_missing_is_named(script, model_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "get_token", lambda: None)
     with pytest.raises(ValueError, match=r"token of the Hub.*hf auth login.*HF_TOKEN"):
         script.main(["--model_dir", str(model_dir), "--repo_id", "org/x"])
+
+
+@pytest.mark.parametrize("text_only", [False, True])
+def test_a_classifier_is_pushed_with_its_own_weights(script, make_config, model_dir, tmp_path, text_only):
+    model = BgaMnerForSequenceClassification(make_config(id2label={0: "bad", 1: "good"}))
+    model.save_pretrained(model_dir)
+    (tmp_path / "pushed").mkdir()
+    script.save(model_dir, text_only, tmp_path / "pushed")
+    config = json.loads((tmp_path / "pushed" / "config.json").read_text())
+    assert config["architectures"] == ["BgaMnerForSequenceClassification"]
+    pushed = BgaMnerForSequenceClassification.from_pretrained(tmp_path / "pushed").state_dict()
+    assert pushed.keys() <= model.state_dict().keys()
+    assert (len(pushed) < len(model.state_dict())) is text_only
+    assert torch.equal(pushed["classifier.weight"], model.classifier.weight)
+
+
+def test_a_model_without_a_head_is_refused(script, make_config, model_dir, tmp_path):
+    BgaMnerModel(make_config()).save_pretrained(model_dir)
+    with pytest.raises(ValueError, match=r"one of \['BgaMnerForTokenClassification'.*got \['BgaMnerModel'\]"):
+        script.save(model_dir, False, tmp_path)
 
 
 def test_one_commit_holds_all(model_dir, loopback_hub, run_python, tmp_path):

@@ -247,6 +247,9 @@ def test_adapters_are_trained_resumed_and_merged(texts, encoders, files, tmp_pat
     assert all(name.endswith(("query.weight", "key.weight", "value.weight")) for name in moved)
     check_predictions(tmp_path, texts["test_file"])
     assert BgaMnerForTokenClassification.from_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| `lora_rank` | 2 |" in card
+    assert "kept frozen" not in card
     with pytest.raises(ValueError, match="lora_rank was 2 and is None"):
         run(**options | {"lora_rank": None}, output_dir=tmp_path)
     run(**options | {"num_train_epochs": 2}, output_dir=tmp_path)

@@ -135,6 +135,17 @@ def test_models_that_cannot_be_aligned(app, save, picture):
     assert "text -> image generator" in note
 
 
+@pytest.mark.parametrize(("options", "offered"), [({}, True), ({"text_only": True}, False)])
+def test_reading_the_picture_is_offered_where_it_can_be_read(app, save, options, offered):
+    from transformers import pipeline
+
+    folder, _ = save(with_pictures=offered, **options)
+    annotate = pipeline("multimodal-ner", model=str(folder), pipeline_class=app.BgaMnerPipeline, device="cpu")
+    page = app.build_page(annotate, "model")
+    (read,) = [block for block in page.blocks.values() if isinstance(block, app.gr.Checkbox)]
+    assert read.visible is offered
+
+
 def test_a_model_is_needed(app, monkeypatch, capsys):
     monkeypatch.delenv("MODEL_ID", raising=False)
     with pytest.raises(SystemExit):

@@ -52,6 +52,12 @@ def test_a_space_that_is_none_is_refused(space, argv):
         sweep.main(["search", "--space", space, *argv])
 
 
+def test_a_search_of_adapters_is_refused(argv, tmp_path):
+    with pytest.raises(ValueError, match="no --lora_rank in a search"):
+        sweep.main(["search", "--trials", "1", *argv, "--lora_rank", "2"])
+    assert not (tmp_path / "out" / "search.db").exists()
+
+
 def test_seeds_have_a_mean_and_an_interval_and_are_not_run_again(argv, tmp_path, monkeypatch, capsys):
     found = sweep.main(["seeds", "--seeds", "0,1", *argv])
     values = [results["eval_f1"] for results in found["seeds"].values()]

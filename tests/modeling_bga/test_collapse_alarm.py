@@ -97,6 +97,29 @@ def test_text_alone_is_not_measured(make_model, rows, tmp_path):
     assert train(make_model(), rows, tmp_path, CollapseAlarmCallback()) == []
 
 
+def test_lengths_that_the_distance_leaves_free_do_not_count(make_model, rows, tmp_path, warnings):
+    model = make_model(generator_dropout=0.0, reconstruction_distance="cosine")
+    generator = model.bga_mner.text_branch.generator
+    with torch.no_grad():
+        generator.layers[0].cross_attention.output.weight.mul_(10)
+    short = generator.register_forward_hook(lambda module, given, output: output * 1e-2)
+    alarm = CollapseAlarmCallback(threshold=1e-3, patience=1)
+    assert min(train(model, rows, tmp_path, alarm)) > 1e-3
+    assert not warnings()
+    short.remove()
+    # features of great length hide no collapse
+    generator.register_forward_hook(lambda module, given, output: output * 1e3)
+    train(collapse(model), rows, tmp_path, alarm)
+    assert alarm.collapsed
+
+
+def test_targets_that_are_not_returned_are_refused(make_model, rows, tmp_path):
+    model = make_model(visual_target="layer")
+    with pytest.raises(ValueError, match=r"visual_target=.last., .*got 'layer'\. Leave"):
+        train(model, rows, tmp_path, CollapseAlarmCallback())
+    assert not model._forward_hooks
+
+
 def test_refuses_what_could_never_fire():
     with pytest.raises(ValueError, match="leave the callback out"):
         CollapseAlarmCallback(threshold=0)

@@ -53,6 +53,18 @@ def test_batch_norm_keeps_its_statistics_in_training(make_model, make_batch, vis
     assert same(statistics(model), before, ("weight", "bias")) == freeze
 
 
+def test_a_model_that_was_never_told_its_mode_keeps_them_too(make_config, make_batch):
+    model = BgaMnerForTokenClassification(make_config(vision="resnet"))
+    assert model.training
+    assert model.bga_mner.vision_encoder.layers.training
+    before = statistics(model)
+    model(**make_batch()).loss.backward()
+    assert same(statistics(model), before, MOVING)
+    encoder = build_encoder(ConvStagesConfig(backbone_config=RESNET, image_size=32, hidden_size=16))
+    assert encoder.training
+    assert not any(norm.training for norm in batch_norms(encoder))
+
+
 def test_trainer_keeps_them_too(make_model, make_batch, tmp_path):
     model = make_model(vision="resnet")
     before = statistics(model)

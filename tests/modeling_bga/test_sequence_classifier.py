@@ -13,6 +13,7 @@ from bga_mner import (
     BgaMnerForSequenceClassification,
     BgaMnerModel,
     BgaMnerProcessor,
+    DataCollatorForMner,
     layerwise_parameter_groups,
     mark_target,
 )
@@ -97,6 +98,61 @@ def test_texts_without_a_label_add_nothing(make_classifier, make_pairs, problem)
     assert loss == 0
     loss.backward()
     assert all(p.grad is None or p.grad.abs().sum() == 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("problem", "labels"),
+    [
+        ("regression", [3, -100, -2]),
+        ("regression", [[3, -100, -100], [-100, -100, -100], [1, 2, 0]]),
+        ("multi_label_classification", [[1, -100, 0], [-100, -100, -100], [1, 0, 0]]),
+    ],
+)
+def test_minus_100_among_whole_numbers_is_unknown_as_nan_among_floats(make_classifier, make_pairs, problem, labels):
+    labels = torch.tensor(labels)
+    model = make_classifier(id2label=dict(enumerate(LABELS[: labels[0].numel()])), problem_type=problem)
+    batch = make_pairs(pictures=False)
+    floats = torch.where(labels == -100, math.nan, labels.float())
+    assert torch.equal(model(**batch | {"labels": labels}).loss, model(**batch | {"labels": floats}).loss)
+
+
+UNKNOWN = [
+    ("single_label_classification", 3, 1),
+    ("multi_label_classification", 3, [0.0, 1.0, 1.0]),
+    ("regression", 1, 2),
+    ("regression", 1, 0.5),
+]
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+@pytest.mark.parametrize(("problem", "count", "label"), UNKNOWN)
+def test_a_batch_that_knows_no_label_is_read_where_processes_share_a_model(
+    make_classifier, problem, count, label, is_given
+):
+    tokenizer = build_tokenizer([text.split() for text in TEXTS])
+    processor = BgaMnerProcessor(ViTImageProcessorPil(size={"height": 16, "width": 16}), tokenizer)
+    collate = DataCollatorForMner(processor, picture_shape=(3, 16, 16))
+    options = {"id2label": dict(enumerate(LABELS[:count])), "problem_type": problem if is_given else None}
+    model = make_classifier(text_options={"vocab_size": len(tokenizer)}, **options)
+
+    def batch(*labels):
+        columns = {"text": TEXTS, "label": labels, "image": [None, None], "target": [(12, 22), None]}
+        encoded = processor.encode_examples(columns)
+        return collate([{name: column[row] for name, column in encoded.items()} for row in range(2)])
+
+    for training in (False, True):
+        model.zero_grad()
+        output = model.train(training)(**batch(None, None))
+        output.loss.backward()
+        assert output.classification_loss == 0
+        # its layers take part, as they do in the other processes
+        assert (model.classifier.weight.grad == 0).all()
+    # what is unknown does not decide what labels are
+    output = model(**batch(None, label))
+    assert model.config.problem_type == problem
+    assert output.classification_loss.isfinite()
+    assert output.classification_loss > 0
+    assert model(**batch(None, None)).classification_loss == 0
 
 
 def test_accumulated_small_batches_equal_one_large_batch(make_classifier, make_pairs):

@@ -121,6 +121,34 @@ def test_a_collapsed_generator_shows(make_model, rows):
     assert not model.training
 
 
+def test_texts_do_not_read_the_picture_that_they_are_scored_against(make_model, rows):
+    model = make_model(gate_initial_bias=2.0)
+    expected = alignment_report(model, PadOnly, rows, show_progress=False)
+    for source in ("real", "none"):
+        model.config.visual_source = source
+        assert alignment_report(model, PadOnly, rows, show_progress=False) == expected
+
+
+def test_cached_vision_states_are_pictures(make_model, rows):
+    model = make_model()
+    with torch.no_grad():
+        states = model.bga_mner.encode_pictures(torch.tensor(np.stack([row["pixel_values"] for row in rows])))
+    cached = [{"input_ids": row["input_ids"], "vision_states": s.numpy()} for row, s in zip(rows, states, strict=True)]
+    cached.append({"input_ids": rows[0]["input_ids"], "vision_states": None})
+    expected = alignment_report(model, PadOnly, rows, show_progress=False)
+    assert alignment_report(model, PadOnly, cached, show_progress=False) == pytest.approx(expected, rel=1e-4)
+
+
+def test_lengths_that_the_distance_leaves_free_do_not_count(make_model, rows):
+    model = make_model(reconstruction_distance="cosine")
+    expected = alignment_report(model, PadOnly, rows, show_progress=False)
+    model.bga_mner.text_branch.generator.register_forward_hook(lambda module, given, output: output * 100)
+    found = alignment_report(model, PadOnly, rows, show_progress=False)
+    # what reads the features isn't the same any more, but for its norm
+    for name in ("text_to_image", "generated_spread", "median_rank"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-3), name
+
+
 def test_rows_without_a_picture_are_left_out_and_the_mode_stays(make_model, rows):
     model = make_model().train()
     report = alignment_report(model, PadOnly, [*rows, rows[0] | {"pixel_values": None}], show_progress=False)

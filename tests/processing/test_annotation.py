@@ -134,7 +134,9 @@ def without_scores(row):
     }
 
 
-@pytest.mark.parametrize(("option", "value"), [("stride", 1000), ("max_length", 1), ("batch_size", 0)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("stride", 1000), ("max_length", 1), ("max_length", 41), ("batch_size", 0)]
+)
 def test_options_that_do_not_fit_are_no_bad_rows(options, option, value):
     with pytest.raises(ValueError, match="Expected"):
         TextAnnotator(replace(options, **{option: value}))
@@ -157,6 +159,17 @@ def test_a_model_is_known_by_what_it_is(options, saved, tmp_path):
     assert model_fingerprint(other.model, other.processor) != one.fingerprint
     other.processor.tokenizer.add_tokens(["Diplo"])
     assert model_fingerprint(one.model, other.processor) != one.fingerprint
+    mine = one.processor.tokenizer
+    for name, value in (
+        ("model_max_length", 12),  # windows
+        ("unk_token", mine.convert_ids_to_tokens(5)),  # words of which nothing is made
+        ("model_input_names", ["input_ids", "token_type_ids", "attention_mask"]),
+    ):
+        before = getattr(mine, name)
+        setattr(mine, name, value)
+        assert model_fingerprint(one.model, one.processor) != one.fingerprint, name
+        setattr(mine, name, before)
+        assert model_fingerprint(one.model, one.processor) == one.fingerprint
     one.model.config.id2label = {**one.model.config.id2label, 1: "B-GPE"}
     assert model_fingerprint(one.model, one.processor) != one.fingerprint
 

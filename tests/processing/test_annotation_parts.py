@@ -168,6 +168,40 @@ def test_only_one_process_writes(finished):
         pass
 
 
+@pytest.mark.parametrize("trouble", ["another run", "run.json is damaged", "a file can't be dropped"])
+def test_a_process_that_was_refused_may_try_again(finished, trouble):
+    run, fault = finished / "run.json", finished / "entities" / "part-00000007.parquet"
+    content, changes = run.read_bytes(), {}
+    if trouble == "another run":
+        changes = {"model": "4567"}
+    elif trouble == "run.json is damaged":
+        run.write_bytes(content[:-5])
+    else:
+        fault.mkdir()
+    for _ in range(2):
+        with pytest.raises((ValueError, OSError)) as error:
+            open_parts(finished, **changes)
+        assert "another one does" not in str(error.value)
+    if fault.exists():
+        fault.rmdir()
+    run.write_bytes(content)
+    with open_parts(finished) as parts:
+        assert len(parts.done) == 3
+
+
+def test_a_process_that_had_no_room_to_begin_may_try_again(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Make room and run the same"):
+            open_parts(tmp_path)
+    monkeypatch.undo()
+    with open_parts(tmp_path) as parts:
+        assert parts.done == {}
+
+
 def test_arguments_are_checked(tmp_path):
     with pytest.raises(ValueError, match="parquet, jsonl, got 'csv'"):
         open_parts(tmp_path, output_format="csv")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from seqeval.scheme import IOB2, Entities
 
-from bga_mner.processing.bootstrap import bootstrap_interval, count_entities, paired_bootstrap
+from bga_mner.processing.bootstrap import bootstrap_interval, count_entities, pair_sentences, paired_bootstrap
 from bga_mner.processing.mner_metric import score_tags
 
 
@@ -130,6 +130,18 @@ def test_the_seed_decides():
     first = bootstrap_interval(predictions, references, seed=1)
     assert first == bootstrap_interval(iter(predictions), iter(references), seed=1)
     assert first != bootstrap_interval(predictions, references, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references"), [([["O"]], []), ([["O"], ["O"]], [["O"], ["O", None]]), ([["O"]], [[]])]
+)
+def test_what_cannot_be_compared_is_refused_everywhere_in_the_same_words(predictions, references):
+    messages = set()
+    for function in (pair_sentences, count_entities, score_tags):
+        with pytest.raises(ValueError, match=r"Expected .*, got .*") as error:
+            function(iter(predictions), iter(references))
+        messages.add(str(error.value))
+    assert len(messages) == 1
 
 
 def test_wrong_input_is_refused():

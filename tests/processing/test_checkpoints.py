@@ -122,6 +122,17 @@ def test_old_ones_are_deleted_but_the_best(written, keep, protected, left):
     assert sorted(int(path.name.split("-")[1]) for path in written.iterdir()) == left
 
 
+@pytest.mark.parametrize("protected", [None, 1])
+@pytest.mark.parametrize("keep", [2, 3, 4, 5, 6])
+def test_none_is_deleted_before_there_are_more_than_are_kept(tmp_path, keep, protected):
+    for step in range(1, 9):
+        with write_checkpoint(tmp_path, step, keep=keep, protected=protected):
+            pass
+        left = sorted(int(path.name.split("-")[1]) for path in tmp_path.iterdir())
+        steps = list(range(1, step + 1))
+        assert left == (steps[-keep:] if protected is None or step <= keep else [1, *steps[1 - keep :]])
+
+
 def test_other_settings_are_refused_and_named(written):
     checkpoint = written / "checkpoint-10"
     check_settings(checkpoint, {"seed": 1, "labels": ("O",), "unheard of": 3})
@@ -159,6 +170,12 @@ def test_any_trainer_gets_whole_checkpoints(train, tmp_path):
     assert kept["settings"] == {"seed": 3}
     files = {path.name for path in (tmp_path / "checkpoint-6").iterdir()} - {SEAL}
     assert kept["files"].keys() == files >= {"model.safetensors", "optimizer.pt", "rng_state.pth"}
+
+
+@pytest.mark.parametrize("limit", [4, 5, 6])
+def test_a_trainer_keeps_all_checkpoints_while_there_are_fewer_than_its_limit(train, tmp_path, limit):
+    train(save_total_limit=limit)
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4", "checkpoint-6"}
 
 
 def test_a_trainer_that_starts_earlier_puts_later_checkpoints_aside(train, tmp_path):

@@ -112,3 +112,14 @@ def test_every_batch_has_the_same_keys_where_processes_share_a_model(bert_proces
     assert one["pixel_values"].all()
     assert one["labels"].tolist() == [[0, -100]]
     assert "pixel_values" not in DataCollatorForMner(bert_processor)([{"input_ids": [2], "pixel_values": None}])
+
+
+def test_texts_without_a_known_label_get_an_unknown_one_each_where_processes_share_a_model(bert_processor):
+    rows = [{"input_ids": [2, 5, 3], "label": None}, {"input_ids": [2, 3]}]
+    assert "labels" not in DataCollatorForMner(bert_processor)(rows)
+    collate = DataCollatorForMner(bert_processor, picture_shape=(3, 4, 4))
+    labels = collate(rows)["labels"]
+    assert labels.dtype == torch.int64
+    assert labels.tolist() == [-100, -100]
+    assert collate([rows[0] | {"label": 2}, rows[1]])["labels"].tolist() == [2, -100]
+    assert collate([rows[0] | {"labels": [0, 1, 0]}])["labels"].tolist() == [[0, 1, 0]]

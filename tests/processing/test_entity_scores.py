@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bga_mner.modeling_bga.span_probabilities import CrfScores, Span, span_log_probabilities
-from bga_mner.processing.entity_scores import EntityScorer
+from bga_mner.processing.entity_scores import EntityScorer, check_finite
 from bga_mner.processing.text_windows import TaggedText, Window
 
 
@@ -85,3 +85,16 @@ def test_an_entity_that_no_window_holds_is_scored_by_its_larger_part():
     windows = [make_window(0, 3), make_window(2, 6)]
     (found,) = score(windows, parts, make_text(["O", "B-PER", "I-PER", "I-PER", "I-PER", "O"]))
     assert found == pytest.approx(in_window(parts[1], ("PER", 0, 3)))
+
+
+def test_scores_of_a_broken_model_are_refused():
+    scores = emissions_of(4, 7)
+    check_finite(scores)
+    scores[2, 1:] = -np.inf  # tags that can't be
+    check_finite(scores)
+    for broken in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="finite numbers"):
+            check_finite(np.where(scores == scores[2, 0], broken, scores))
+    scores[2] = -np.inf
+    with pytest.raises(ValueError, match="finite numbers"):
+        check_finite(scores)

@@ -32,6 +32,7 @@ class PictureTagger(nn.Module):
             id2label={number: label for label, number in label2id.items()},
             text_config=text_config,
             text_reads_features=True,
+            text_only=False,
         )
         self.label2id, self.weight = label2id, nn.Parameter(torch.zeros(1))
         self.calls = []
@@ -160,6 +161,16 @@ def test_without_pictures_text_alone_is_scored(tagger, bert_processor, dataset):
     assert len(choose_pictures(one, 1.0)) == 1
     report = robustness_report(tagger, bert_processor, one, samples=10, show_progress=False)
     assert [row["condition"] for row in report][-1] == "100% removed: text only"
+
+
+def test_a_model_without_its_vision_encoder_is_scored_on_text_alone(make_model, tokenizers, label2id, dataset):
+    tokenizer = tokenizers["wordpiece"]
+    labels = {number: label for label, number in label2id.items()}
+    model = make_model(text_options={"vocab_size": len(tokenizer)}, id2label=labels, text_only=True)
+    assert model.config.text_reads_features
+    processor = BgaMnerProcessor(None, tokenizer, label2id)
+    (row,) = robustness_report(model, processor, dataset, samples=10, show_progress=False)
+    assert (row["condition"], row["pictures"]) == ("text only", 0)
 
 
 def test_labels_are_renamed_in_what_is_predicted_and_expected(tagger, bert_processor, dataset):

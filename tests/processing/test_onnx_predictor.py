@@ -124,6 +124,7 @@ def test_says_what_to_mend(exported, tmp_path):
     for options, message in (
         ({"max_length": 65}, "at most 64"),
         ({"max_length": 2}, "above the 2 special tokens"),
+        ({"max_length": 0}, "above the 2 special tokens, got 0"),
         ({"batch_size": 0}, "batch_size of at least 1"),
         ({"stride": 62}, "a stride of 0 to 61"),
     ):
@@ -131,6 +132,54 @@ def test_says_what_to_mend(exported, tmp_path):
             annotate("Go", **options)
     with pytest.raises(ValueError, match="Expected `text` as a string"):
         annotate(3)
+
+
+def without(*path):
+    """Return a function that drops what stands at a place in a tagger's file."""
+
+    def change(text):
+        part = settings = json.loads(text)
+        for name in path[:-1]:
+            part = part[name]
+        del part[path[-1]]
+        return json.dumps(settings)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("model.onnx", lambda text: "broken", "model.onnx"),
+        ("model.onnx.data", lambda text: "", "model.onnx"),
+        ("tokenizer.json", lambda text: "broken", "tokenizer.json"),
+        ("tokenizer.json", lambda text: "{}", "tokenizer.json"),
+        ("tagger.json", lambda text: "broken", "tagger.json"),
+        ("tagger.json", lambda text: "[]", "it has no id2label, max_length"),
+        ("tagger.json", without("word_prefix"), "it has no word_prefix"),
+        ("tagger.json", without("id2label", "0"), "it has no 0"),
+        ("tagger.json", without("special_tokens", "behind"), "it has no behind"),
+        ("tagger.json", without("crf", "transitions"), "it has no transitions"),
+    ],
+)
+def test_broken_files_are_named(exported, tmp_path, capsys, name, change, message):
+    folder = shutil.copytree(exported, tmp_path / "onnx")
+    text = (folder / name).read_bytes().decode("utf-8", "replace")
+    (folder / name).write_text(change(text), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"Expected a folder that export_onnx wrote, .*{message}") as caught:
+        OnnxPredictor(folder)
+    assert "Write one: python examples/export_onnx.py" in str(caught.value)
+    assert onnx_predictor.main([str(folder), "Go"]) == 2
+    assert capsys.readouterr().err == f"error: {caught.value}\n"
+
+
+def test_the_graph_of_something_else_is_refused(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "onnx")
+    settings = json.loads((folder / "tagger.json").read_text(encoding="utf-8"))
+    settings["takes_token_type_ids"] = not settings["takes_token_type_ids"]
+    (folder / "tagger.json").write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(ValueError, match="its inputs are attention_mask, input_ids"):
+        OnnxPredictor(folder)
 
 
 def test_command_line(exported, monkeypatch, capsys):

@@ -6,7 +6,16 @@ import torch
 from torch import nn
 from transformers import BertConfig
 
-from bga_mner.processing import BgaMnerProcessor, predict, read_conll, spans_from_tags
+from bga_mner.processing import (
+    BgaMnerProcessor,
+    predict,
+    read_conll,
+    spans_from_tags,
+    split_words,
+    text_windows,
+    word_splitting,
+)
+from bga_mner.processing.text_tagging import longest_input
 
 
 class TokenTagger(nn.Module):
@@ -139,6 +148,7 @@ def without_score(entity):
 def test_long_texts_lose_nothing(model, processor):
     rng = random.Random(1)
     words = [rng.choice(["Kawhi", "#", "wins", "Seattle", "\u200d"]) for _ in range(300)]
+    model.config.text_config.max_position_embeddings = 10_000
     whole = predict(model, processor, [words], max_length=10_000)
     assert len(model.calls) == 1
     for max_length, stride in ((64, 40), (20, 0), (20, 17), (12, 3)):
@@ -231,11 +241,41 @@ def test_progress_bar_is_shown_on_request_only(model, bert_processor, capsys):
     assert "Finding entities" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("limit", "positions"), [(64, 512), (512, 40), (10**30, 40)])
+def test_the_longest_input_is_what_tokenizer_and_encoder_both_take(bert_processor, limit, positions):
+    bert_processor.tokenizer.model_max_length = limit
+    longest = longest_input(bert_processor.tokenizer, BertConfig(max_position_embeddings=positions))
+    assert longest == min(limit, positions)
+
+
+def test_nothing_is_run_with_a_window_that_the_encoder_does_not_take(model, bert_processor):
+    with pytest.raises(ValueError, match="at most 512"):
+        predict(model, bert_processor, ["Kawhi", "in " * 600], max_length=600)
+    assert not model.calls
+
+
+@pytest.mark.parametrize("text", ["Kawhi wins in Seattle", ["Kawhi wins", "in Seattle"]])
+def test_running_text_is_split_once(model, bert_processor, text, monkeypatch):
+    split = []
+
+    def count(content):
+        split.append(content)
+        return split_words(content)
+
+    for module in (text_windows, word_splitting):
+        monkeypatch.setattr(module, "split_words", count)
+    predict(model, bert_processor, text)
+    assert split == ([text] if isinstance(text, str) else text)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size of at least 1"),
         ({"max_length": 2}, "above the 2 special tokens"),
+        ({"max_length": 0}, "above the 2 special tokens, got 0"),
+        # however short the text
+        ({"max_length": 513}, "max_length of at most 512, which the text encoder takes, got 513. Lower it"),
         ({"max_length": 10, "stride": 8}, "0 to 7 tokens"),
         ({"stride": -1}, "stride of 0"),
         ({"images": [None, None]}, "got 2 for 1 texts"),

@@ -133,6 +133,9 @@ def test_padding_modes(bert_processor):
     assert len({len(row) for row in bert_processor(texts, padding=True)["input_ids"]}) == 1
     assert bert_processor(texts, padding="max_length", return_tensors="np")["input_ids"].shape == (2, 64)
     assert bert_processor(texts, padding="max_length", max_length=30, return_tensors="np")["input_ids"].shape == (2, 30)
+    # zero is a number as well, and not the default
+    uncut = bert_processor(texts, padding="max_length", max_length=0, truncation=False, return_tensors="np")
+    assert uncut["input_ids"].shape == bert_processor(texts, return_tensors="np")["input_ids"].shape
     with pytest.raises(ValueError, match="Expected padding"):
         bert_processor(texts, padding=False, return_tensors="pt")
     with pytest.raises(ValueError, match="got 'sideways'"):

@@ -3,7 +3,10 @@
 import itertools
 import random
 
-from bga_mner.processing.text_windows import TaggedText, _ranges
+import pytest
+
+from bga_mner.processing.text_windows import TaggedText, _ranges, read_texts
+from bga_mner.processing.word_splitting import as_sentences
 
 
 def test_ranges_cover_every_word_and_always_move_on():
@@ -26,3 +29,34 @@ def test_entities_of_text_and_of_words():
     assert [entity[2:] for entity in text.entities()] == [("Kawhi  Leonard", 0, 14, 0, 2), ("LA", 16, 18, 3, 4)]
     assert [entity[2:] for entity in words.entities()] == [("Kawhi Leonard", 0, 13, 0, 2), ("LA", 16, 18, 3, 4)]
     assert [(entity.label, entity.score) for entity in words.entities()] == [("PER", 0.6), ("LOC", 0.9)]
+
+
+@pytest.mark.parametrize(
+    ("text", "split"),
+    [
+        ("Go #NBA", None),
+        ("", False),
+        (["Go #NBA", ""], None),
+        (("Go #NBA",), False),
+        (["Go", "#NBA"], True),
+        ([], True),
+        ([["Go", "#NBA"], []], None),
+        ([["Go", "#NBA"]], True),
+    ],
+)
+def test_every_form_of_text_is_read_as_sentences_are(text, split):
+    sentences, single, are_words = as_sentences(text, split)
+    texts, is_single = read_texts(text, split)
+    assert [item.words for item in texts] == sentences
+    assert is_single == single
+    assert all(item.words_given == are_words for item in texts)
+    for item in texts:
+        assert [item.content[start:end] for start, end in item.places] == item.words
+
+
+@pytest.mark.parametrize(
+    ("text", "split"), [(3, None), (b"Go", None), ([], None), ("Go", True), (["Go", 3], None), ([["Go"], "on"], None)]
+)
+def test_other_forms_are_refused_as_everywhere(text, split):
+    with pytest.raises(ValueError, match="Expected"):
+        read_texts(text, split)

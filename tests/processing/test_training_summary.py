@@ -7,11 +7,19 @@ import json
 import re
 
 import pytest
+import torch
 from huggingface_hub import metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from transformers import Trainer, TrainingArguments
 
-from bga_mner import bootstrap_interval, read_conll, score_tags, score_with_interval, summarize_training
+from bga_mner import (
+    BgaMnerForSequenceClassification,
+    bootstrap_interval,
+    read_conll,
+    score_tags,
+    score_with_interval,
+    summarize_training,
+)
 
 
 PREDICTED = [["B-PER", "I-PER", "O"], ["B-LOC", "O"], ["O", "B-PER"], ["B-PER"]]
@@ -19,12 +27,29 @@ EXPECTED = [["B-PER", "I-PER", "O"], ["B-LOC", "B-PER"], ["O", "B-LOC"], [None]]
 
 
 @pytest.fixture
-def trainer(make_model, make_batch, tmp_path):
-    """Train a tiny model for three steps with the stock Trainer."""
-    batch = make_batch(lengths=(6,) * 4)
-    rows = [{name: values[row] for name, values in batch.items()} for row in range(4)]
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path / "my-tagger"),
+def train(make_batch, tmp_path):
+    """Return a function that trains a model for three steps with the stock Trainer."""
+
+    def run(model, pictures=True, labels=None, **options):
+        batch = make_batch(lengths=(6,) * 4, pictures=pictures)
+        batch |= {} if labels is None else {"labels": torch.tensor(labels)}
+        rows = [{name: values[row] for name, values in batch.items()} for row in range(4)]
+        trainer = Trainer(model=model, args=arguments(tmp_path), train_dataset=rows, eval_dataset=rows[:2], **options)
+        trainer.train()
+        return trainer
+
+    return run
+
+
+@pytest.fixture
+def trainer(train, make_model):
+    """Train a tiny model."""
+    return train(make_model())
+
+
+def arguments(folder):
+    return TrainingArguments(
+        output_dir=str(folder / "my-tagger"),
         max_steps=3,
         per_device_train_batch_size=2,
         learning_rate=1e-3,
@@ -35,9 +60,6 @@ def trainer(make_model, make_batch, tmp_path):
         disable_tqdm=True,
         hub_token="hf_secret",
     )
-    trainer = Trainer(model=make_model(), args=arguments, train_dataset=rows, eval_dataset=rows[:2])
-    trainer.train()
-    return trainer
 
 
 def test_scores_are_those_of_the_metric_and_the_bootstrap():
@@ -130,7 +152,68 @@ def test_base_models(trainer):
     assert summarize_training(trainer)["base_models"] == {"started from": {"name": "someone/tweets", "on_hub": True}}
 
 
-def test_metrics_without_f1_are_refused(trainer):
+def test_a_folder_that_is_gone_stays_private(trainer):
+    trainer.model.config.text_config._name_or_path = "/home/me/runs/gone"
+    base = summarize_training(trainer)["base_models"]["text encoder"]
+    assert (base["name"], base["on_hub"]) == ("gone", False)
+
+
+def test_a_convolutional_encoder_is_named_and_frozen_without_its_new_layers(train, make_model):
+    model = make_model("bert", "resnet")
+    model.config.vision_config.backbone_config._name_or_path = "microsoft/resnet-50"
+    expected = {
+        "name": "microsoft/resnet-50",
+        "on_hub": True,
+        "description": "resnet, below 4 new layers of width 24",
+        "frozen": False,
+    }
+    trainer = train(model)
+    assert summarize_training(trainer)["base_models"]["vision encoder"] == expected
+    model.freeze_vision_encoder()
+    assert summarize_training(trainer)["base_models"]["vision encoder"] == expected | {"frozen": True}
+    # the same encoder, saved with its layers
+    model.config.vision_config._name_or_path = "someone/stages"
+    found = summarize_training(trainer)["base_models"]["vision encoder"]
+    assert found == {
+        "name": "someone/stages",
+        "on_hub": True,
+        "description": "conv_stages, 4 layers, width 24",
+        "frozen": False,
+    }
+
+
+def test_the_text_branch_alone_has_one_encoder(train, make_model, tmp_path):
+    trainer = train(make_model(text_only=True), pictures=False)
+    summary = summarize_training(trainer)
+    assert set(summary["base_models"]) == {"text encoder"}
+    trainer.model.config.training_summary = summary
+    trainer.save_model(tmp_path / "saved")
+    assert "| text encoder |" in (tmp_path / "saved" / "README.md").read_text(encoding="utf-8")
+
+
+def test_further_hyperparameters_stand_beside_the_trainer_s(trainer):
+    found = summarize_training(trainer, hyperparameters={"lora_rank": 8, "layerwise_decay": None})["hyperparameters"]
+    assert found == summarize_training(trainer)["hyperparameters"] | {"lora_rank": 8}
+
+
+def test_a_classifier_s_accuracy_is_enough(train, make_config, tmp_path):
+    model = BgaMnerForSequenceClassification(make_config(id2label={0: "negative", 1: "positive"}))
+    trainer = train(model, labels=[0, 1, 0, 1], compute_metrics=lambda _: {"accuracy": 0.75})
+    model.config.training_summary = summarize_training(trainer, scores={"validation": trainer.evaluate()})
+    assert model.config.training_summary["scores"] == {"validation": {"accuracy": 0.75, "types": {}}}
+    trainer.save_model(tmp_path / "saved")
+    card = (tmp_path / "saved" / "README.md").read_text(encoding="utf-8")
+    assert "**Accuracy 0.750** on validation." in card
+    assert "| validation | 0.750 |" in card
+
+
+def test_f1_goes_before_accuracy(trainer):
+    scores = {"eval_f1": 0.5, "accuracy": 0.9, "eval_accuracy": 0.75}
+    found = summarize_training(trainer, scores={"validation": scores})["scores"]["validation"]
+    assert found == {"f1": 0.5, "accuracy": 0.75, "types": {}}
+
+
+def test_metrics_without_f1_and_accuracy_are_refused(trainer):
     with pytest.raises(ValueError, match="compute_metrics=build_compute_metrics"):
         summarize_training(trainer, scores={"test": {"eval_loss": 1.0}})
 

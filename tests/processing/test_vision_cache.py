@@ -1,9 +1,11 @@
 """Cached states of a frozen vision encoder train as its pictures do, and are computed once."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Image, IterableDataset
+from datasets import Dataset, Features, Image, IterableDataset, Value
 from PIL import Image as Pillow
 from transformers import Trainer, TrainingArguments, ViTImageProcessorPil
 
@@ -139,6 +141,72 @@ def test_a_second_run_finds_what_the_first_computed_and_nothing_else(dataset, pr
     # the dataset itself belongs to the key
     cache_vision_states(dataset.select(range(5)), model, processor, cache_dir=folder)
     assert len(list(folder.iterdir())) == 4
+
+
+@pytest.mark.parametrize("kind", ["not decoded", "decoded", "path"])
+def test_a_picture_that_was_mended_or_replaced_is_encoded_anew(dataset, processor, make_frozen, tmp_path, kind):
+    files = [tmp_path / name for name in ("broken.png", "red.png", "late.png")]
+    if kind == "decoded":  # datasets itself raises on what it can't decode
+        Pillow.new("RGB", (5, 5), "pink").save(files[0])
+    paths = [row and row["path"] for row in dataset["image"]]
+    feature = Value("string") if kind == "path" else Image(decode=kind == "decoded")
+    dataset = dataset.remove_columns("image").add_column("image", paths).cast_column("image", feature)
+    model, folder = make_frozen(), tmp_path / "cache"
+    counted = runs_of(model)
+
+    def states(rows=dataset):
+        counted.clear()
+        return cache_vision_states(rows, model, processor, cache_dir=folder)["vision_states"][:]
+
+    first, some = states(), dataset.select([5, 4, 0])
+    states(some)
+    assert states() == first
+    assert not counted
+    Pillow.new("RGB", (7, 7), "white").save(files[0])
+    mended = states()
+    assert sum(counted) == 4
+    assert mended[1] not in (None, first[1])
+    assert mended[2:] == first[2:]
+    # of the same size in bytes, at another time
+    status = files[1].stat()
+    Pillow.open(tmp_path / "green.png").save(files[1])
+    assert files[1].stat().st_size == status.st_size
+    os.utime(files[1], ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert states()[3] == mended[4] != mended[3]
+    # what changed is no picture of these rows
+    states(some)
+    assert not counted
+
+
+def test_what_is_no_file_does_not_keep_pictures_from_being_cached(processor, make_frozen, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Pillow.new("RGB", (9, 9), "red").save("a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    rows = [{"bytes": content, "path": name} for name in ("a.png", None)] + [{"bytes": None, "path": "gone.png"}, None]
+    # datasets' own feature drops the bytes where there is such a file
+    model, kind = make_frozen(), {"bytes": Value("binary"), "path": Value("string")}
+    counted = runs_of(model)
+
+    def cache(images, feature):
+        rows = Dataset.from_dict({"image": images}, Features({"image": feature}))
+        return cache_vision_states(rows, model, processor, cache_dir=tmp_path / "cache")["vision_states"][:]
+
+    with pytest.warns(UserWarning, match="1 of 3 pictures cannot be used"):
+        found = cache(rows, kind)
+    assert found[0] == found[1] != found[2]
+    assert found[2:] == [None, None]
+    # the dataset's own bytes are what is read, whatever becomes of the file
+    Pillow.new("RGB", (9, 9), "blue").save("a.png")
+    counted.clear()
+    assert cache(rows, kind) == found
+    assert not counted
+    # a file that comes later
+    os.replace("a.png", "gone.png")
+    assert cache(rows, kind)[2] not in (None, found[0])
+    assert cache([content, None], Value("binary")) == [found[0], None]
+    assert cache([{"bytes": content}], {"bytes": Value("binary")}) == found[:1]
+    with pytest.warns(UserWarning, match="1 of 1 pictures cannot be used"):
+        assert cache(["a\0b"], Value("string")) == [None]
 
 
 def test_runs_without_dropout_and_leaves_the_model_as_it_was(dataset, processor, make_frozen):
