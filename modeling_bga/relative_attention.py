@@ -118,4 +118,4 @@ def make_attention_hybrid(encoder: PreTrainedModel, layers: nn.ModuleList) -> No
             layer.attention.self = HybridDebertaAttention(config)
 
 
-__all__ = ["HybridDebertaAttention", "HybridMPNetAttention", "make_attention_hybrid"]
+__all__ = ["CheckpointedMPNetLayer", "HybridDebertaAttention", "HybridMPNetAttention", "make_attention_hybrid"]

@@ -530,4 +530,4 @@ def _draw_panel(
         page.box(x0, y0, x1 - x0, y1 - y0, **SEEN)
 
 
-__all__ = ["Alignment", "EntityMatch", "align", "draw_alignment"]
+__all__ = ["WHOLE", "Alignment", "EntityMatch", "align", "draw_alignment", "runs_right_to_left"]

@@ -170,4 +170,16 @@ def make_chunks(
     yield TextChunk(position - len(waiting), waiting, ends_input=True)
 
 
-__all__ = ["AnnotatedChunk", "InputRow", "TextChunk", "make_chunks"]
+__all__ = [
+    "EMPTY",
+    "ENTITY_SCHEMA",
+    "MALFORMED",
+    "MISSING",
+    "SURROGATES",
+    "UNDECODABLE",
+    "WRONG_TYPE",
+    "AnnotatedChunk",
+    "InputRow",
+    "TextChunk",
+    "make_chunks",
+]

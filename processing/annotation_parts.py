@@ -350,4 +350,4 @@ def _short(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-__all__ = ["AnnotationParts", "write_atomically"]
+__all__ = ["OUTPUT_FORMATS", "AnnotationParts", "write_atomically"]

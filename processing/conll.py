@@ -408,3 +408,6 @@ def _trouble_with(path: str) -> str | None:
     except BadPictureError as error:
         return error.kind
     return None
+
+
+__all__ = ["PLACEHOLDER", "ConllReport", "read_conll", "write_conll"]

@@ -190,3 +190,6 @@ def _to_tensor(rows: list[list[int]], name: str, kind: torch.dtype) -> torch.Ten
             "dataset with processor.encode_examples."
         )
     return made.to(kind)
+
+
+__all__ = ["DataCollatorForMner"]

@@ -151,3 +151,6 @@ def _tag(label: Any, known: Mapping[str, int], names: Mapping[int, str], index: 
             "-100 for unknown labels."
         )
     return names[number]
+
+
+__all__ = ["align_tags", "read_word_labels"]

@@ -189,3 +189,6 @@ def _pick_tags(predictions: Any, labels: np.ndarray) -> np.ndarray:
         f"outputs, got {[(array.shape, str(array.dtype)) for array in arrays]}. Check `preprocess_logits_for_metrics` "
         "and `keys_to_ignore_at_inference`."
     )
+
+
+__all__ = ["MnerMetric", "build_compute_metrics", "score_tags"]

@@ -279,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-__all__ = ["OnnxPredictor"]
+__all__ = ["MODEL_FILE", "TAGGER_FILE", "TOKENIZER_FILE", "OnnxPredictor", "main"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -92,3 +92,6 @@ def column_padding(tokenizer: Any) -> dict[str, int]:
         "token_type_ids": int(getattr(tokenizer, "pad_token_type_id", 0) or 0),
         **PADDING_VALUES,
     }
+
+
+__all__ = ["column_padding", "pad_rows", "padded_length"]

@@ -394,3 +394,14 @@ def _damaged(name: str, error: Exception) -> BadPictureError:
         kind,
         f"Expected a whole picture, but {name} is {kind} ({type(error).__name__}: {error}). Fetch the file again.",
     )
+
+
+__all__ = [
+    "BadPictureError",
+    "as_picture_list",
+    "fetch_picture",
+    "is_url",
+    "limit_aspect_ratio",
+    "load_picture",
+    "stack_pictures",
+]

@@ -108,3 +108,6 @@ def _read_texts(text: Any, images: Any, is_split_into_words: bool | None) -> tup
 
 def _as_dict(entity: Entity) -> dict[str, Any]:
     return {name: getattr(entity, name) for name in ("label", "score", "word", "start", "end")}
+
+
+__all__ = ["predict"]

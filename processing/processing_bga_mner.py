@@ -507,3 +507,6 @@ def _warn_of_lost_targets(asked: Sequence[range], pieces: Sequence[Sequence[Any]
             "what it is asked about. Raise max_length, or shorten the texts around their targets.",
             stacklevel=4,
         )
+
+
+__all__ = ["BgaMnerProcessor"]

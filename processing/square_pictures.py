@@ -58,3 +58,6 @@ def squaring_processor(image_processor: Any) -> Any:
     names = ("do_resize", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
     options = {name: getattr(image_processor, name) for name in names}
     return SiglipImageProcessorPil(size={"height": side, "width": side}, **options)
+
+
+__all__ = ["check_side", "squaring_processor"]

@@ -218,3 +218,6 @@ def check_label2id(label2id: Mapping[str, int] | None) -> dict[str, int]:
     if "O" not in ids:
         raise ValueError(f"Expected `label2id` to hold 'O', got {list(ids)}. {fix}")
     return ids
+
+
+__all__ = ["check_label2id", "labels_from_tags", "repair_bio", "spans_from_tags", "split_tag"]

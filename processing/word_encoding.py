@@ -210,3 +210,15 @@ def _wants_prefix_space(tokenizer: Any) -> bool:
                 return True
             pending.extend(part.values())
     return False
+
+
+__all__ = [
+    "check_tokenizer",
+    "default_max_length",
+    "encode_words",
+    "group_by_word",
+    "readable",
+    "special_tokens",
+    "substitute_token",
+    "word_prefix",
+]

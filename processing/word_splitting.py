@@ -184,3 +184,6 @@ def _is_skin_tone(character: str) -> bool:
 
 def _is_tag(character: str) -> bool:
     return "\U000e0020" <= character <= "\U000e007f"
+
+
+__all__ = ["as_sentences", "split_words"]
