@@ -216,6 +216,13 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Make one of what `config.json` holds; what can't be one is a ValueError that says so."""
         with explained("a configuration of BGA-MNER"):
+            kind = config_dict.get("model_type", cls.model_type)
+            if kind != cls.model_type:
+                raise ValueError(
+                    f"Expected a configuration with model_type {cls.model_type!r}, got {str(kind)[:80]!r}. Name the "
+                    "folder of a saved BGA-MNER model, or build one of two encoders: from_text_vision_pretrained, or "
+                    "--text_model and --vision_model on a command line."
+                )
             for name in ("attn_implementation", "_attn_implementation"):
                 check_attention(config_dict.get(name))
             return super().from_dict(config_dict, **kwargs)

@@ -178,6 +178,35 @@ def log_reports(parts: Parts) -> None:
     for part, (_, report) in parts.items():
         text = "a stream, which is read in training" if report is None else str(report).replace("\n", "\n    ")
         logger.info("%s set: %s", part.capitalize(), text)
+    reports = {part: report for part, (_, report) in parts.items() if report is not None}
+    train = reports.get("train")
+    if train is not None and not train.pictures_found and (train.pictures_missing or train.pictures_broken):
+        logger.warning(
+            "No picture of the training set was found or could be read, so the model learns from text alone. They have "
+            "to be called <id>.jpg, .jpeg or .png, with the ids of the lines 'IMGID:<id>'."
+        )
+    for part, report in reports.items():
+        # of a set without tags nothing can be told
+        if train is not None and report.entities and (other := sorted(set(report.entities) - set(train.entities))):
+            logger.warning(
+                "Entity types of the %s set that the training set hasn't: %s (it has %s). Rename what is the same.",
+                *(part, ", ".join(other), ", ".join(sorted(train.entities)) or "none"),
+            )
+
+
+def step_of(checkpoint: str) -> int:
+    """Return the step at which the Trainer wrote a checkpoint."""
+    return int(json.loads(Path(checkpoint, "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
+
+
+def warn_if_done(begun: int | None, last: int) -> None:
+    """Say that a run of `last` steps was over already, if the checkpoint that it went on from is of that step."""
+    if begun is not None and begun >= last:
+        logger.warning(
+            "Nothing was left to train: the checkpoint is of the last step, %d. Give --overwrite_output_dir to start "
+            "over, another --output_dir for another training, or a larger --num_train_epochs to train on.",
+            last,
+        )
 
 
 def write_report(output_dir: str, labels: list[str], parts: Parts) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -96,6 +97,11 @@ def build_model(
         If arguments, data and model do not fit together.
     """
     options = _options(arguments)
+    if arguments.cache_vision_states and not arguments.freeze_vision_encoder:
+        raise ValueError(
+            "Expected --freeze_vision_encoder beside --cache_vision_states, got none: the states of an encoder that is "
+            "trained change with each step. Give both, or neither."
+        )
     if arguments.model_name_or_path and (arguments.text_model or arguments.vision_model):
         raise ValueError("Expected --model_name_or_path or --text_model and --vision_model, got both. Drop one.")
     if arguments.model_name_or_path:
@@ -188,6 +194,12 @@ def _load(name: str, labels: list[str], options: dict[str, Any]) -> tuple[Any, B
         raise ValueError(
             f"Expected no {', '.join(fixed)} beside --model_name_or_path, whose weights fit one value only. Leave it "
             f"out, or start from --text_model. These can be changed: {', '.join(CHANGEABLE)}."
+        )
+    if not Path(name).exists() and Path(name).parent != Path() and Path(name).parent.is_dir():
+        # otherwise it would be looked for on the Hub
+        raise ValueError(
+            f"Expected a saved model as --model_name_or_path, got {name!r}, of which only {str(Path(name).parent)!r} "
+            "is there. Check the path, or train first."
         )
     config, processor = BgaMnerConfig.from_pretrained(name), BgaMnerProcessor.from_pretrained(name)
     unknown = sorted(set(labels) - set(config.label2id))

@@ -36,7 +36,9 @@ from fine_tuning_data import (
     log_reports,
     prepare_rows,
     read_data,
+    step_of,
     wanted_verbs,
+    warn_if_done,
     write_predictions,
     write_report,
 )
@@ -94,6 +96,7 @@ def read_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Trai
 def _settings(training: TrainingArguments) -> dict[str, Any]:
     """Say what has to be the same for a run to go on as if it had not been cut off."""
     names = ("per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "seed", "data_seed")
+    names += ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim")
     return {name: getattr(training, name) for name in (*names, "bf16", "fp16")}
 
 
@@ -212,7 +215,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     if "do_train" in wanted:
         checkpoint = _find_checkpoint(data, training, settings)
+        begun = None if checkpoint is None else step_of(checkpoint)  # before the training deletes old checkpoints
         outcome = trainer.train(checkpoint)
+        warn_if_done(begun, trainer.state.max_steps)
         if arguments.lora_rank:
             # from here on a plain model, with the adapters in its weights
             trainer.model = trainer.model_wrapped = model = _merge_adapters(trainer.model)

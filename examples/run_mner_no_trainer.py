@@ -42,6 +42,7 @@ from fine_tuning_data import (
     prepare_rows,
     read_data,
     wanted_verbs,
+    warn_if_done,
     write_predictions,
     write_report,
 )
@@ -463,6 +464,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     accelerator.wait_for_everyone()
 
     names = ("per_device_train_batch_size", "gradient_accumulation_steps", "seed", "max_grad_norm", "weight_decay")
+    names += ("learning_rate", "lr_scheduler_type", "warmup_steps")
     settings = {name: getattr(loop, name) for name in names} | data_settings(parts, model, data.max_length)
     settings |= {"processes": accelerator.num_processes, "mixed_precision": accelerator.mixed_precision}
     shape = picture_shape(model, cache) if sharded(accelerator) else None
@@ -481,7 +483,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             training.resume(checkpoint)
         log.go_on(training.progress.step)
         accelerator.init_trackers("runs", {key: value for key, value in asdict(loop).items() if value is not None})
+        begun = training.progress.step if checkpoint is not None else None
         results |= training.train()
+        warn_if_done(begun, training.steps)
     else:
         model = accelerator.prepare(model)
     if "do_eval" in wanted:

@@ -341,7 +341,7 @@ def _parse_line(line: str, number: int, file: Path) -> tuple[str, str | None]:
     if len(parts) != 2:
         raise ValueError(
             f"Expected '<word><TAB><tag>' in {where}, got {len(parts)} columns: {line[:80]!r}. {_FIX_FORMAT} "
-            "Cut other columns away first."
+            "Cut other columns away first; running text, a text a line, is read by examples/annotate.py."
         )
     word, tag = parts[0], parts[1].strip()
     if not tag:

@@ -361,6 +361,7 @@ def test_reads_datasets(kind, corpus, encoders, tmp_path, monkeypatch):
         ({"max_length": 1000}, "at most 64"),
         ({"vision_model": "bert"}, "image_processor.save_pretrained"),
         ({"num_bga_layers": 9}, "num_bga_layers"),
+        ({"cache_vision_states": True}, "Expected --freeze_vision_encoder beside"),
     ],
 )
 def test_says_what_to_mend(options, fix, texts, encoders, files, tmp_path):
@@ -385,6 +386,33 @@ def test_refuses_data_that_do_not_fit(trained, texts, encoders, files, tmp_path)
         run(**encoders, train_file=tmp_path / "plain.txt", output_dir=tmp_path)
     with pytest.raises(ValueError, match="These can be changed"):
         run(model_name_or_path=trained[0], **texts, output_dir=tmp_path, num_bga_layers=1)
+
+
+def test_an_encoder_or_a_slip_in_place_of_a_saved_model_is_named(texts, files, tmp_path):
+    with pytest.raises(ValueError, match="got 'bert'"):
+        run(model_name_or_path=files / "bert", **texts, output_dir=tmp_path)
+    with pytest.raises(ValueError, match="Check the path, or train first"):
+        run(model_name_or_path=tmp_path / "mnre", **texts, output_dir=tmp_path)
+
+
+SAVED = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "no"}
+
+
+def test_what_is_odd_about_the_data_is_said(texts, encoders, files, tmp_path, caplog):
+    (tmp_path / "pictures").mkdir()
+    other = tmp_path / "valid.txt"
+    other.write_text((files / "valid.txt").read_text().replace("-PER", "-PERSON"))
+    given = {**texts, **encoders, "validation_file": other, "image_dir": tmp_path / "pictures", "max_steps": 1, **SAVED}
+    with caplog.at_level("WARNING", logger="run_mner"):
+        run(**given, output_dir=tmp_path / "out")
+        assert "No picture of the training set was found" in caplog.text
+        assert "validation set that the training set hasn't: PERSON (it has LOC, MISC, ORG, PER)" in caplog.text
+        assert "Nothing was left to train" not in caplog.text
+        run(**given, output_dir=tmp_path / "out")
+        assert "Nothing was left to train: the checkpoint is of the last step, 1." in caplog.text
+        caplog.clear()
+        run(**{**texts, "train_file": files / "train.txt"}, **encoders, max_steps=1, output_dir=tmp_path / "other")
+    assert "training set" not in caplog.text
 
 
 def test_image_size(encoders, texts, files, tmp_path):

@@ -166,10 +166,11 @@ def test_a_damaged_checkpoint_is_passed_over(name, damage, arguments, kind, whol
 def test_a_checkpoint_of_other_data_or_settings_is_refused(arguments, kind, run_script, mner_files, tmp_path):
     arguments = arguments | {"output_dir": tmp_path / "cut"}
     run_script(SCRIPTS[kind], arguments, ("step", None, 3))
-    other = {"per_device_train_batch_size": 8, "train_file": mner_files / "valid.txt"}
+    other = {"per_device_train_batch_size": 8, "learning_rate": 2e-3, "train_file": mner_files / "valid.txt"}
     code, log = run_script(SCRIPTS[kind], arguments | other)
     assert code == 1
     assert "per_device_train_batch_size was 4 and is 8" in log
+    assert "learning_rate was 0.001 and is 0.002" in log
     assert "training data (sha256) was" in log
     assert checkpoints(tmp_path / "cut") == ["checkpoint-2"]
     code, log = run_script(SCRIPTS[kind], arguments | other | {"overwrite_output_dir": True})
