@@ -27,10 +27,9 @@ def load_example(name: str) -> Any:
     ValueError
         If it isn't there.
     """
-    if not EXAMPLES.joinpath(f"{name}.py").is_file():
-        raise ValueError(
-            f"Expected the script {str(EXAMPLES / f'{name}.py')!r} beside the benchmarks, got no such file."
-        )
+    path = EXAMPLES / f"{name}.py"
+    if not path.is_file():
+        raise ValueError(f"Expected the script {str(path)!r} beside the benchmarks, but it is not there.")
     if str(EXAMPLES) not in sys.path:
         sys.path.append(str(EXAMPLES))  # the scripts there import each other
     return import_module(name)

@@ -128,14 +128,13 @@ def pair_at_random(data: Path, pictures: Path) -> dict[str, str]:
     if not photographs:
         raise ValueError(f"Expected JPEG files in --pictures {str(pictures)!r}, but found none. Name another folder.")
     images, encoder, rng = data / "pictures", data / "vision", random.Random(0)
-    if not images.is_dir():
-        images.mkdir()
-        for name in sorted({name for part in PARTS for name in read_conll(data / f"{part}.txt")["id"]}):
-            images.joinpath(f"{name}.jpg").symlink_to(rng.choice(photographs).resolve())
-        set_seed(0)
-        ViTModel(ViTConfig(**TINY_VISION), add_pooling_layer=False).save_pretrained(encoder)
-        side = TINY_VISION["image_size"]
-        ViTImageProcessorPil(size={"height": side, "width": side}).save_pretrained(encoder)
+    images.mkdir()
+    for name in sorted({name for part in PARTS for name in read_conll(data / f"{part}.txt")["id"]}):
+        images.joinpath(f"{name}.jpg").symlink_to(rng.choice(photographs).resolve())
+    set_seed(0)
+    ViTModel(ViTConfig(**TINY_VISION), add_pooling_layer=False).save_pretrained(encoder)
+    side = TINY_VISION["image_size"]
+    ViTImageProcessorPil(size={"height": side, "width": side}).save_pretrained(encoder)
     return {"image_dir": str(images), "vision_model": str(encoder)}
 
 

@@ -174,7 +174,7 @@ def prepare_rows(
 
 
 def log_reports(parts: Parts) -> None:
-    """Say what was read."""
+    """Say what was read, and warn of what no one may have meant."""
     for part, (_, report) in parts.items():
         text = "a stream, which is read in training" if report is None else str(report).replace("\n", "\n    ")
         logger.info("%s set: %s", part.capitalize(), text)
@@ -192,11 +192,6 @@ def log_reports(parts: Parts) -> None:
                 "Entity types of the %s set that the training set hasn't: %s (it has %s). Rename what is the same.",
                 *(part, ", ".join(other), ", ".join(sorted(train.entities)) or "none"),
             )
-
-
-def step_of(checkpoint: str) -> int:
-    """Return the step at which the Trainer wrote a checkpoint."""
-    return int(json.loads(Path(checkpoint, "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
 
 
 def warn_if_done(begun: int | None, last: int) -> None:

@@ -3,7 +3,6 @@
 import json
 import logging
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -195,13 +194,13 @@ def _load(name: str, labels: list[str], options: dict[str, Any]) -> tuple[Any, B
             f"Expected no {', '.join(fixed)} beside --model_name_or_path, whose weights fit one value only. Leave it "
             f"out, or start from --text_model. These can be changed: {', '.join(CHANGEABLE)}."
         )
-    if not Path(name).exists() and Path(name).parent != Path() and Path(name).parent.is_dir():
-        # otherwise it would be looked for on the Hub
+    try:
+        config, processor = BgaMnerConfig.from_pretrained(name), BgaMnerProcessor.from_pretrained(name)
+    except OSError as error:
         raise ValueError(
-            f"Expected a saved model as --model_name_or_path, got {name!r}, of which only {str(Path(name).parent)!r} "
-            "is there. Check the path, or train first."
-        )
-    config, processor = BgaMnerConfig.from_pretrained(name), BgaMnerProcessor.from_pretrained(name)
+            f"Expected a saved model as --model_name_or_path, got {name!r}, which can be read neither here "
+            f"nor from the Hub: {error} Check the path, or train first."
+        ) from error
     unknown = sorted(set(labels) - set(config.label2id))
     if unknown:
         raise ValueError(

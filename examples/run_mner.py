@@ -36,14 +36,14 @@ from fine_tuning_data import (
     log_reports,
     prepare_rows,
     read_data,
-    step_of,
     wanted_verbs,
     warn_if_done,
     write_predictions,
     write_report,
 )
 from fine_tuning_model import ModelArguments, add_adapters, build_model, picture_shape
-from transformers import HfArgumentParser, TrainingArguments, set_seed
+from transformers import HfArgumentParser, TrainerState, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from bga_mner import (
@@ -215,7 +215,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     if "do_train" in wanted:
         checkpoint = _find_checkpoint(data, training, settings)
-        begun = None if checkpoint is None else step_of(checkpoint)  # before the training deletes old checkpoints
+        begun = None
+        if checkpoint is not None:  # read here, since the training may delete it
+            begun = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).global_step
         outcome = trainer.train(checkpoint)
         warn_if_done(begun, trainer.state.max_steps)
         if arguments.lora_rank:

@@ -122,7 +122,7 @@ def tag_texts(
             output = model(**{name: tensor.to(device) for name, tensor in inputs.items()}, **options)
             attended = inputs["attention_mask"].numpy().astype(bool)
             # with a CRF these are marginals, of which a broken transition makes NaN; the scorer looks at emissions
-            check_finite(_as_array(output.logits)[attended])
+            check_finite(_as_array(output.logits.amax(dim=-1, keepdim=True))[attended])
             _collect(output, batch, texts, inputs["attention_mask"], id2label)
             scorer.add(batch, _tag_scores(output), attended)
         scorer.finish()

@@ -395,14 +395,12 @@ def test_an_encoder_or_a_slip_in_place_of_a_saved_model_is_named(texts, files, t
         run(model_name_or_path=tmp_path / "mnre", **texts, output_dir=tmp_path)
 
 
-SAVED = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "no"}
-
-
 def test_what_is_odd_about_the_data_is_said(texts, encoders, files, tmp_path, caplog):
     (tmp_path / "pictures").mkdir()
     other = tmp_path / "valid.txt"
     other.write_text((files / "valid.txt").read_text().replace("-PER", "-PERSON"))
-    given = {**texts, **encoders, "validation_file": other, "image_dir": tmp_path / "pictures", "max_steps": 1, **SAVED}
+    given = {**texts, **encoders, "validation_file": other, "image_dir": tmp_path / "pictures", "max_steps": 1}
+    given |= {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "no"}
     with caplog.at_level("WARNING", logger="run_mner"):
         run(**given, output_dir=tmp_path / "out")
         assert "No picture of the training set was found" in caplog.text
