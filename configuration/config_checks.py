@@ -13,6 +13,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
+from .messages import MOST_SHOWN, shown
+
 
 # Far beyond what any encoder has. Building a million layers takes hours, and rows of a billion numbers the memory.
 MAX_LAYERS = 1_000  # and of widths over a width
@@ -53,12 +55,12 @@ def check_given(text_config: Any, vision_config: Any, id2label: Any, label2id: A
     for name, config in (("text_config", text_config), ("vision_config", vision_config)):
         if config is not None and not isinstance(config, dict | PreTrainedConfig):
             raise ValueError(
-                f"{name} must be a dict or a PreTrainedConfig, but is {_shown(config)}. Pass the encoder's "
+                f"{name} must be a dict or a PreTrainedConfig, but is {shown(config)}. Pass the encoder's "
                 "configuration, or leave it out."
             )
         if isinstance(config, dict) and not isinstance(config.get("model_type", ""), str):
             raise ValueError(
-                f"model_type must be a string, but {name} has {_shown(config['model_type'])}. Name a family."
+                f"model_type must be a string, but {name} has {shown(config['model_type'])}. Name a family."
             )
     for name, labels in (("id2label", id2label), ("label2id", label2id)):
         if labels is None:
@@ -69,7 +71,7 @@ def check_given(text_config: Any, vision_config: Any, id2label: Any, label2id: A
             if not isinstance(label, str) or not _is_number(number):
                 raise ValueError(
                     f"{name} must be a dict of numbers and strings, such as {{0: 'O', 1: 'B-PER'}}, but is "
-                    f"{_shown(labels)}. Number the labels so."
+                    f"{shown(labels)}. Number the labels so."
                 )
 
 
@@ -83,7 +85,7 @@ def check_attention(attn_implementation: Any) -> None:
     """
     if attn_implementation not in (None, "sdpa"):
         raise ValueError(
-            f"attn_implementation must be 'sdpa' or left out, but is {_shown(attn_implementation)}. Take it out."
+            f"attn_implementation must be 'sdpa' or left out, but is {shown(attn_implementation)}. Take it out."
         )
 
 
@@ -111,7 +113,7 @@ def check_numbers(config: PreTrainedConfig, name: str = "") -> None:
         if key in _ACTIVATIONS and isinstance(value, str) and value not in ACT2FN:
             raise ValueError(
                 f"{name}{key} must name an activation function of transformers, such as 'gelu', but is "
-                f"{_shown(value)}. Correct it."
+                f"{shown(value)}. Correct it."
             )
         layers = _LAYERS.match(key)
         least = 1 if layers or _SIZES.match(key) else 0 if _SIZES_FROM_ZERO.match(key) else None
@@ -146,7 +148,7 @@ def check_padding(config: PreTrainedConfig, is_needed: bool) -> None:
     if not known and (is_needed or token is not None):
         raise ValueError(
             f"text_config.pad_token_id must be a token of the vocabulary, 0 to {config.vocab_size - 1}, but is "
-            f"{_shown(token)}. Correct it."
+            f"{shown(token)}. Correct it."
         )
 
 
@@ -172,7 +174,7 @@ def explained(what: str) -> Iterator[None]:
         if not isinstance(error, _UNEXPECTED) and type(error) is not Exception:
             raise
         raise ValueError(
-            f"Expected {what} that can be used, but {type(error).__name__} is raised: {_shown(str(error))}. "
+            f"Expected {what} that can be used, but {type(error).__name__} is raised: {str(error)[:MOST_SHOWN]}. "
             "Correct the file, or fetch it again."
         ) from error
 
@@ -182,11 +184,6 @@ def _is_number(value: Any) -> bool:
     return (isinstance(value, int) and not isinstance(value, bool)) or (
         isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value) is not None
     )
-
-
-def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 __all__ = ["check_attention", "check_given", "check_numbers", "check_padding", "explained"]

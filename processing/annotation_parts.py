@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..configuration.messages import shown
 from .annotation_chunks import ENTITY_SCHEMA, AnnotatedChunk
 
 
@@ -196,7 +197,7 @@ class AnnotationParts:
             return
         started = json.loads(path.read_text(encoding="utf-8"))
         differences = [
-            f"{name} was {_short(started.get(name))} and is now {_short(run.get(name))}"
+            f"{name} was {shown(started.get(name))} and is now {shown(run.get(name))}"
             for name in sorted(started.keys() | run.keys())
             if started.get(name) != run.get(name)
         ]
@@ -343,11 +344,6 @@ def _lock(path: Path) -> int:
             "or name another output folder."
         ) from error
     return descriptor
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 __all__ = ["OUTPUT_FORMATS", "AnnotationParts", "write_atomically"]

@@ -72,7 +72,7 @@ def write(make_config, tmp_path):
         (
             "attn_implementation",
             "someone/kernel",
-            "attn_implementation must be 'sdpa' or left out, but is someone/kernel",
+            "attn_implementation must be 'sdpa' or left out, but is 'someone/kernel'",
         ),
         ("_attn_implementation", "someone/kernel", "attn_implementation must be 'sdpa' or left out"),
         ("attn_implementation", {"text_config": "someone/kernel"}, "attn_implementation must be 'sdpa' or left out"),

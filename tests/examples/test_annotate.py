@@ -55,7 +55,7 @@ def test_bad_rows_beyond_what_is_allowed(script, arguments, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--dtype", "bfloat16"], 'dtype was "float32" and is now "bfloat16"'),
+        (["--dtype", "bfloat16"], "dtype was 'float32' and is now 'bfloat16'"),
         (["--text_column", "id"], "input was"),
         (["--rows_per_part", "7"], "rows_per_part was 10000 and is now 7"),
         (["--input", "nowhere.jsonl"], "nothing is found for 'nowhere.jsonl'"),
