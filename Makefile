@@ -11,17 +11,24 @@ FUZZ_INSTALLED := $(VENV)/installed_fuzz
 FUZZ_SECONDS ?= 600
 FUZZ_JOBS ?= 1
 
-.PHONY: help install demo test space-test torchvision-test coverage mutants fuzz oldest-test newest-test lint docs package clean
+# Interpreters that `make pythons-test` looks for, under pyenv's versions first.
+PYTHONS := 3.11 3.12 3.13
+find_python = $(firstword $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python$(1)) $(shell command -v python$(1)))
+
+.PHONY: help install demo test test-all space-test torchvision-test coverage mutants fuzz oldest-test newest-test \
+	pythons-test lint docs package clean
 
 help:
 	@echo "make demo     install, then run the quickstart: a few minutes on two cores"
-	@echo "make test     install, then run all tests"
+	@echo "make test     install, then run the tests: at most six minutes on two cores"
+	@echo "make test-all  these, and what is slow or exhaustive"
 	@echo "make space-test  install gradio too, and test examples/space; in a browser if there is a chromium"
 	@echo "make torchvision-test  test the encoders of timm and open_clip alone, which make test runs too"
 	@echo "make coverage which lines of the package its tests run: at least 95 in a hundred"
 	@echo "make mutants  break the core in ninety places, and see whether tests notice: about an hour on one core"
 	@echo "make oldest-test  test the core with the oldest releases that setup.cfg allows: 6 GB"
-	@echo "make newest-test  the same with the newest: 6 GB"
+	@echo "make newest-test  the same with the newest, whatever constraints.txt pins: 6 GB"
+	@echo "make pythons-test  the same with each of Python $(PYTHONS) that is found: 6 GB each"
 	@echo "make fuzz     fuzz what reads strangers' input: FUZZ_SECONDS=600 for each target, FUZZ_JOBS=1 at a time"
 	@echo "make lint     install, then ruff and mypy"
 	@echo "make docs     build the pages of docs/ and the reference into build/docs"
@@ -38,7 +45,10 @@ demo: install
 	$(BIN)/python examples/quickstart.py
 
 test: install build/torchvision
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: test
+	$(BIN)/python -m pytest -n 2 -m slow
 
 # gradio pulls in dozens of packages that nothing else needs, so they are installed here alone; without them `make test`
 # skips these tests.
@@ -61,7 +71,7 @@ torchvision-test: install build/torchvision
 
 # Without the tests of the extras "onnx" and "peft", which need a newer torch than the package.
 CORE_TESTS := tests/configuration tests/modeling_bga tests/processing --ignore-glob "*onnx*" --ignore-glob "*lora*"
-FOR_CORE_TESTS := -e . hypothesis matplotlib pytest pytest-xdist rich
+FOR_CORE_TESTS := -e . hypothesis matplotlib pytest pytest-randomly pytest-xdist rich
 
 oldest-test:
 	test -x build/oldest/bin/python || $(PYTHON) -m venv build/oldest
@@ -72,6 +82,16 @@ newest-test:
 	test -x build/newest/bin/python || $(PYTHON) -m venv build/newest
 	build/newest/bin/pip install --disable-pip-version-check -q --upgrade $(FOR_CORE_TESTS)
 	build/newest/bin/python -m pytest -n 2 $(CORE_TESTS)
+
+pythons-test: $(foreach version,$(PYTHONS),$(if $(call find_python,$(version)),python$(version)-test))
+
+python%-test: FORCE
+	test -x build/python$*/bin/python || $(call find_python,$*) -m venv build/python$*
+	build/python$*/bin/pip install --disable-pip-version-check -q -c constraints.txt $(FOR_CORE_TESTS)
+	build/python$*/bin/python -m pytest -n 2 $(CORE_TESTS)
+
+.PHONY: FORCE
+FORCE:
 
 coverage: install
 	$(BIN)/python -m coverage run -m pytest -n 0 tests/configuration tests/modeling_bga tests/processing tests/package

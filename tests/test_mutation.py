@@ -42,6 +42,7 @@ def test_what_computes_is_changed_and_nothing_else():
         assert ast.dump(ast.parse(mutant.source)) != ast.dump(ast.parse(SOURCE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mutation.CORE)
 def test_the_core_has_places_and_tests(name):
     assert len(mutation.mutants((mutation.ROOT / name).read_text(encoding="utf-8"))) >= 8
@@ -49,6 +50,7 @@ def test_the_core_has_places_and_tests(name):
         assert (mutation.ROOT / "tests" / "modeling_bga" / file).is_file()
 
 
+@pytest.mark.slow
 def test_a_mutant_is_caught_and_an_equal_one_survives(monkeypatch, capsys):
     name = "modeling_bga/pair_match.py"
     source = (mutation.ROOT / name).read_text(encoding="utf-8")

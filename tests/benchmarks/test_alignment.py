@@ -15,6 +15,7 @@ SHORT = ["--steps", "2", "--vision_steps", "2", "--drawings", "40", "--pairs", "
 SHORT += ["--test_sentences", "8", "--batch_size", "8", "--quiet", "--json"]
 
 
+@pytest.mark.slow
 def test_prints_every_variant_for_every_seed(benchmark, capsys):
     names = list(benchmark.VARIANTS)
     found = benchmark.main([*SHORT, "--seeds", "3,4", "--variants", ",".join(names)])

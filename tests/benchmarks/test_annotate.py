@@ -6,8 +6,10 @@ import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 
+@pytest.mark.slow
 def test_kills_lose_and_double_nothing(benchmark, capsys):
     flags = ["--rows", "12000", "--kills", "2", "--rows_per_part", "250", "--buffer_rows", "128", "--compare", "--json"]
     found = benchmark.main(flags)

@@ -14,6 +14,7 @@ def _fresh_compiler():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_prints_the_gains_last(benchmark, capsys):
     found = benchmark.main(["--size", "tiny", "--models", "baseline,default", "--repeats", "2", "--json"])
     assert json.loads(capsys.readouterr().out.strip().splitlines()[-1]) == {"compilation": found}

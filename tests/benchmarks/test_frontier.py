@@ -10,6 +10,7 @@ from PIL import Image
 from bga_mner import BgaMnerConfig
 
 
+@pytest.mark.slow
 def test_quality_is_measured_with_the_presets_options(benchmark, monkeypatch, tmp_path):
     given, train = [], benchmark.alignment.main
     monkeypatch.setattr(benchmark.alignment, "main", lambda arguments: given.append(arguments) or train(arguments))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
 
+
+@pytest.mark.slow
 def test_prints_the_ratios_last(benchmark, capfd):
     found = benchmark.main(["--size", "tiny", "--json"])
     assert json.loads(capfd.readouterr().out.strip().splitlines()[-1]) == {"memory": found}

@@ -17,6 +17,7 @@ from bga_mner.processing.word_tokenizer import build_tokenizer
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "onnx_runtime.py"
 
 
+@pytest.mark.slow
 def test_compares_and_times_from_the_command_line(tmp_path):
     arguments = ["--size", "tiny", "--batch_size", "2", "--length", "7", "--repeats", "2", "--json"]
     done = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, cwd=tmp_path)
@@ -28,6 +29,7 @@ def test_compares_and_times_from_the_command_line(tmp_path):
     assert {name: len(seconds) for name, seconds in found["seconds"].items()} == {"eager": 2, "fp32": 2, "int8": 2}
 
 
+@pytest.mark.slow
 def test_scores_a_saved_model_on_real_text(benchmark, make_model, tmp_path, capsys):
     words = [["Kawhi", "wins", "in", "Seattle"], ["wins"], ["Seattle", "in", "Kawhi"]]
     tokenizer = build_tokenizer(words)

@@ -14,6 +14,9 @@ from bga_mner.configuration.hub_export import code_files
 from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
+pytestmark = pytest.mark.slow
+
+
 TEXTS = ["Kawhi wins in Toronto", "the fans of Toronto vote for Kawhi"]
 WEIGHTS_AND_CARD = {".gitattributes", ".gitignore", "README.md", "config.json", "model.safetensors"}
 PROCESSOR = {"processor_config.json", "tokenizer.json", "tokenizer_config.json"}

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from transformers import AutoConfig, AutoModel
 
 from bga_mner import TEXT_ENCODERS, VISION_ENCODERS
@@ -13,6 +14,7 @@ from bga_mner.configuration.encoder_families import TEXT_FAMILIES, VISION_FAMILI
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
+@pytest.mark.slow
 def test_the_committed_page_is_what_the_script_prints():
     printed = subprocess.run([sys.executable, DOCS / "encoder_table.py"], capture_output=True, text=True, check=True)
     page = (DOCS / "reference" / "encoders.md").read_text(encoding="utf-8")

@@ -35,6 +35,7 @@ def words_of(command: str) -> list[str]:
     return shlex.split(command.replace("\\\n", " "))[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=["as in the paper", "own recipe"])
 def test_the_commands_run(run_in, here, command):
     script, *words = words_of(command)

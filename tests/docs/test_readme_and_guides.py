@@ -88,6 +88,7 @@ def test_the_loop_s_command_runs(run_in, workplace):
     assert (workplace / "outputs" / "loop" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_the_hub_section_runs(run_in, workplace, fine_tuned, loopback_hub, bare_python, run_python, tmp_path):
     (commands,) = [block for block in blocks("bash") if "push_to_hub.py" in block]
     login, *pushes = commands.splitlines()
@@ -104,6 +105,7 @@ def test_the_hub_section_runs(run_in, workplace, fine_tuned, loopback_hub, bare_
     assert run_python(example, bare_python, environment).splitlines()[-1].startswith("[")
 
 
+@pytest.mark.slow
 def test_the_commands_that_serve_without_torch_run_in(run_in, workplace, fine_tuned):
     (commands,) = [block for block in blocks("bash") if "export_onnx.py" in block]
     export, export_int8, annotate = map(shlex.split, commands.splitlines())
@@ -126,6 +128,7 @@ def test_the_annotation_command_runs(run_in, workplace, fine_tuned):
     assert (workplace / "outputs" / "annotated" / "entities" / "part-00000000.parquet").exists()
 
 
+@pytest.mark.slow
 def test_the_robustness_command_runs(run_in, workplace, fine_tuned):
     (command,) = [block for block in blocks("bash") if "evaluate_robustness.py" in block]
     words = shlex.split(command)
@@ -134,6 +137,7 @@ def test_the_robustness_command_runs(run_in, workplace, fine_tuned):
     assert "mismatched" in run_in(workplace, [*words, "--samples", "20", "--output_dir", "outputs/robustness"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pictures", [False, True])
 def test_the_benchmark_commands_run(run_in, workplace, tmp_path, pictures):
     (command,) = [

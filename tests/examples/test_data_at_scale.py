@@ -19,6 +19,9 @@ from bga_mner.processing.generated_corpus import LABELS
 from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
+pytestmark = pytest.mark.slow
+
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCRIPTS = {"trainer": EXAMPLES / "run_mner.py", "loop": EXAMPLES / "run_mner_no_trainer.py"}
 SAVING = {"trainer": {"save_strategy": "steps", "save_steps": 2, "report_to": "none"}, "loop": {"save_steps": 2}}

@@ -12,6 +12,7 @@ from bga_mner import BgaMnerProcessor
 from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("int8", [False, True])
 def test_what_is_written_annotates(script, make_model, tmp_path, capsys, int8):
     tokenizer = build_tokenizer([["Kawhi", "wins"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from huggingface_hub import metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from PIL import Image
@@ -11,6 +12,7 @@ from PIL import Image
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, predict
 
 
+@pytest.mark.slow
 def test_it_trains_saves_annotates_and_draws(script, tmp_path, capsys):
     sizes = {"steps": 60, "vision_steps": 20, "pictures": 128, "pairs": 160, "test_sentences": 12}
     arguments = [f"--{name}={value}" for name, value in sizes.items()]

@@ -217,6 +217,7 @@ def test_the_model_card_says_what_was_measured(files, trained, texts):
     assert str(files) not in (folder / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_model_card_s_examples_run(trained):
     programs = re.findall(r"```python\n(.*?)```", (trained[0] / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert programs
@@ -435,6 +436,7 @@ def test_strategies_follow_each_other():
     shutil.rmtree("out", ignore_errors=True)
 
 
+@pytest.mark.slow
 # with "checkpoint": the first commit, the epoch's, its checkpoint, and the last
 @pytest.mark.parametrize(("strategy", "commits"), [("end", 2), ("checkpoint", 4)])
 def test_what_trainer_pushes_is_a_whole_repository(

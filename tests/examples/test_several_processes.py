@@ -13,6 +13,9 @@ from safetensors.torch import load_file
 from transformers import AutoConfig
 
 
+pytestmark = pytest.mark.slow
+
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCRIPTS = {"trainer": EXAMPLES / "run_mner.py", "loop": EXAMPLES / "run_mner_no_trainer.py"}
 SAVING = {"trainer": {"save_strategy": "no", "report_to": "none"}, "loop": {}}

@@ -11,6 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 
+pytestmark = pytest.mark.slow
+
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCRIPTS = {"trainer": EXAMPLES / "run_mner.py", "loop": EXAMPLES / "run_mner_no_trainer.py"}
 # both write a checkpoint every other step of six

@@ -103,6 +103,7 @@ def test_a_conll_file_without_unusable_pictures(run, picture, tmp_path, capsys):
         run(*arguments)
 
 
+@pytest.mark.slow
 # the tiny tokenizer spells the corpus out, character by character
 @pytest.mark.filterwarnings("ignore:.*were cut")
 def test_the_generated_corpus(run):

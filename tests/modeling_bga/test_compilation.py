@@ -9,6 +9,7 @@ from packaging.version import Version
 
 # The compiler looks at the gradients of what comes in behind the break.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
     pytest.mark.skipif(
         Version(torch.__version__) < Version("2.13"), reason="torch 2.6 breaks the graph inside transformers' layers"

@@ -255,6 +255,7 @@ def test_stock_pipeline(make_model, strategy):
         assert all(0 <= entity["score"] <= 1 for entity in one)
 
 
+@pytest.mark.slow
 # torch looks at the gradients of inner tensors while it traces, and warns about itself
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 @pytest.mark.parametrize("training", [False, True])

@@ -365,6 +365,7 @@ print("\\n" + json.dumps([logits, stock]))
 """
 
 
+@pytest.mark.slow
 def test_a_repository_lives_without_the_package(saved, loopback_hub, bare_python, run_python, tmp_path):
     folder, model, processor = saved()
     push = f"""

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 
+pytestmark = pytest.mark.slow
+
+
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ROOT / "build" / "torchvision"
 

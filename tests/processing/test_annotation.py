@@ -221,6 +221,7 @@ def kill_an_actor(killed):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_ray_goes_on_and_finds_the_same(options, source, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
     from bga_mner.processing.annotation_ray import on_ray, start_ray

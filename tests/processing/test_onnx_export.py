@@ -85,6 +85,7 @@ def make_lively(make_model):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "mpnet", "deberta-v2", "modernbert"])
 def test_every_text_encoder(make_lively, export, family):
     model = make_lively(family)
@@ -110,6 +111,7 @@ def test_models_that_lack_a_part(make_lively, export, options):
     check_equal(model.eval(), folder)
 
 
+@pytest.mark.slow
 def test_samplers_that_drop_and_deep_generators(make_lively, export):
     model = make_lively(sampler_initial_keep=0.4, num_bga_layers=2, generator_num_layers=2, constrain_transitions=False)
     input_ids, attention_mask = make_inputs(model, [9, 1, 6, 3], "right")

@@ -67,6 +67,7 @@ def test_a_text_is_encoded_the_same_alone_and_in_a_batch(kind, texts, max_length
             assert len(alone["input_ids"][0]) <= (max_length or LENGTH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wordpiece", "byte-level"])
 @pytest.mark.parametrize(
     "piece", ["a", "\u0301", "\u200d", "\ud83d", "\x00", "\u202e", "a.", "@a", "http://", "\U0001f469\u200d"]
