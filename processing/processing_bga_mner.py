@@ -11,6 +11,7 @@ from transformers import BatchFeature, ProcessorMixin
 
 from ..configuration.config_checks import explained
 from ..configuration.hub_export import RemoteCodeMixin, auto_map
+from ..modeling_bga.tokenizer_limit import limit_beside
 from .label_alignment import align_tags, read_word_labels
 from .padding import column_padding, pad_rows, padded_length
 from .pictures import BadPictureError, as_picture_list, limit_aspect_ratio, load_picture, stack_pictures
@@ -102,9 +103,23 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        """Load as every processor does; files of which none can be made are a ValueError that says so."""
+        """Load as every processor does; files of which none can be made are a ValueError that says so.
+
+        Beside a model's files, the tokenizer's limit is at most what the model's text encoder takes.
+        """
         with explained("a processor of BGA-MNER"):
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            _lower_limit(processor.tokenizer, pretrained_model_name_or_path)
+            return processor
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Save as every processor does; beside a model, with a tokenizer whose limit its text encoder takes."""
+        limit = self.tokenizer.model_max_length
+        _lower_limit(self.tokenizer, save_directory)
+        try:
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            self.tokenizer.model_max_length = limit
 
     @classmethod
     def _get_arguments_from_pretrained(
@@ -545,6 +560,12 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         values |= {"word_start_mask": False, "target_mask": False}
         side = self.tokenizer.padding_side
         return {name: pad_rows(rows, length, values[name], side) for name, rows in columns.items()}
+
+
+def _lower_limit(tokenizer: Any, folder: str | os.PathLike[str]) -> None:
+    longest = limit_beside(folder)
+    if longest is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
 
 
 def _warn_of_lost_targets(asked: Sequence[range], pieces: Sequence[Sequence[Any]]) -> None:

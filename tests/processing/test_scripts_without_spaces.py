@@ -38,7 +38,7 @@ LABEL2ID = {label: number for number, label in enumerate(["O", "B-LOC", "I-LOC",
 CORPORA = {
     "chinese": (
         *(["北京", "上海", "NBA", "纽约", "广州市"], ["王 小明", "李娜", "张伟"]),
-        *(["我 在", "他们 去 了"], ["。", "的 5 个 人", "15 年 !"]),
+        *(["我 在", "他们 去 了"], ["。", "的 5 个 人", "第 15 年 !"]),
     ),
     "japanese": (
         *(["東京", "大阪", "LINE 株式会社", "京都府"], ["田中", "山本 さん"]),
@@ -89,7 +89,7 @@ def tagger(tokenizer, labels=None):
     return BgaMnerForTokenClassification(config)
 
 
-def train(model, processor, rows, folder, steps=100):
+def train(model, processor, rows, folder, steps=80):
     encoded = rows.with_transform(processor.encode_examples)
     arguments = TrainingArguments(
         str(folder), max_steps=steps, per_device_train_batch_size=16, learning_rate=1e-2, remove_unused_columns=False,
