@@ -197,7 +197,7 @@ class Benchmark:
             pictures=photos,
         )
         self.vision, image_processor, self.vision_accuracy = self._vision_encoder(own, photos)
-        self.tokenizer = build_tokenizer(self.corpus.sentences())
+        self.tokenizer = build_tokenizer(self.corpus.sentences(), self.quickstart.LONGEST_TEXT)
         label2id = {label: number for number, label in enumerate(self.corpus.labels)}
         if "image_size" in options.config:
             # the vision encoder has learnt from whole ones

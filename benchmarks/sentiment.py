@@ -79,7 +79,7 @@ class Benchmark:
             arguments,
             num_labels=len(SENTIMENTS),
         )
-        self.tokenizer = build_tokenizer(self.corpus.sentences())
+        self.tokenizer = build_tokenizer(self.corpus.sentences(), self.quickstart.LONGEST_TEXT)
         self.processor = BgaMnerProcessor(image_processor, self.tokenizer)
         self.rows = self._encode(self.corpus.train)
 

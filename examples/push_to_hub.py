@@ -59,7 +59,8 @@ def save(model_dir: Path, text_only: bool, folder: Path) -> dict[str, int]:
     model = kinds[0].from_pretrained(model_dir)
     processor = BgaMnerProcessor.from_pretrained(model_dir)
     if text_only:
-        processor = BgaMnerProcessor(None, processor.tokenizer, processor.label2id)
+        words = {"unspaced_scripts": processor.unspaced_scripts}
+        processor = BgaMnerProcessor(None, processor.tokenizer, processor.label2id, **words)
     if Path(model_dir, "README.md").is_file():
         shutil.copy(Path(model_dir, "README.md"), folder)
     model.save_pretrained(folder, text_only=text_only)

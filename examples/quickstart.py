@@ -56,6 +56,7 @@ from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 PICTURE_SIZE = 64
+LONGEST_TEXT = 64  # in tokens
 COLOURS = {"LOC": "green", "MISC": "magenta", "ORG": "cyan", "PER": "yellow"}
 
 
@@ -171,7 +172,7 @@ def prepare(
     )
     image_processor = ViTImageProcessorPil(size={"height": PICTURE_SIZE, "width": PICTURE_SIZE})
     label2id = {label: number for number, label in enumerate(corpus.labels)}
-    processor = BgaMnerProcessor(image_processor, build_tokenizer(corpus.sentences()), label2id=label2id)
+    processor = BgaMnerProcessor(image_processor, build_tokenizer(corpus.sentences(), LONGEST_TEXT), label2id=label2id)
     vision, accuracy = pretrain_vision_encoder(
         image_processor,
         concept_pictures(options.pictures, options.seed, PICTURE_SIZE),
@@ -201,7 +202,7 @@ def build_model(
         num_hidden_layers=text_layers,
         num_attention_heads=4,
         intermediate_size=64,
-        max_position_embeddings=64,
+        max_position_embeddings=LONGEST_TEXT,
     )
     model = model_class.from_text_vision_pretrained(
         BertModel(text_config, add_pooling_layer=False), vision, labels=labels, **(RECIPE | options)

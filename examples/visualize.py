@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from transformers.utils import logging
 
-from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, load_picture, read_conll, split_words
+from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, load_picture, read_conll
 from bga_mner.processing.alignment_html import alignment_html
 from bga_mner.processing.alignment_picture import align, draw_alignment
 from bga_mner.processing.generated_corpus import generate_corpus
@@ -51,9 +51,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def pairs_of_text(options: argparse.Namespace) -> Pairs:
+def pairs_of_text(options: argparse.Namespace, processor: BgaMnerProcessor) -> Pairs:
     """Return the one pair of --text and --image."""
-    words = [word for word, _, _ in split_words(options.text)]
+    words = [word for word, _, _ in processor.split_words(options.text)]
     if not words:
         raise ValueError(f"Expected a sentence as --text, got {options.text!r}. Write at least one word.")
     if options.image is None:
@@ -119,7 +119,7 @@ def main(arguments: list[str] | None = None) -> tuple[Path, Path]:
         model.cuda()
     processor = BgaMnerProcessor.from_pretrained(options.model_dir)
     if options.text is not None:
-        pairs = pairs_of_text(options)
+        pairs = pairs_of_text(options, processor)
     elif options.conll_file is not None:
         pairs = pairs_of_conll(options, console)
     elif options.generated:

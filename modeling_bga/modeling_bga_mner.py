@@ -170,10 +170,13 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             raise ValueError("Pass either input_ids or inputs_embeds, and not both.")
         given: torch.Tensor = inputs_embeds if input_ids is None else input_ids
         batch, length = given.shape[:2]
-        if length > longest_text(config.text_config):
+        longest = longest_text(config.text_config)
+        if length > longest:
             raise ValueError(
-                f"The text encoder takes at most {longest_text(config.text_config)} tokens, but a text has {length}. "
-                "Let the processor truncate, or use bga_mner.predict, which annotates long texts in windows."
+                f"Expected texts of at most {longest} tokens, which the text encoder takes, got {length}. Lower the "
+                f"tokenizer's limit, where texts are cut: tokenizer.model_max_length = {longest} (that of "
+                "processor.tokenizer, too, before training and saving). The stock text-classification pipeline cuts "
+                "with truncation=True only. bga_mner.predict reads long texts in windows."
             )
         source = visual_source or config.visual_source
         if source not in ("generated", "real", "none"):

@@ -18,10 +18,11 @@ from .checkpoint_files import check_shard_index, check_weights_to_make, explaine
 from .context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
 from .crf import ConditionalRandomField
 from .cross_modal_generator import CrossModalGenerator
-from .encoders import load_encoder, pretrained_part
+from .encoders import load_encoder, longest_text, pretrained_part
 from .hybrid_attention import HybridProjection
 from .model_card_mixin import ModelCardMixin
 from .open_clip_encoders import is_open_clip_name, open_clip_config
+from .tokenizer_limit import lower_saved_limit
 
 
 logger = logging.get_logger(__name__)
@@ -100,7 +101,8 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
 
         The weights keep the names that they have in memory. By default transformers writes some encoders' weights
         (ViT's) under the names of older releases, and Trainer, which restores a checkpoint without renaming, would
-        silently skip them.
+        silently skip them. A tokenizer in the folder that allows longer texts than the text encoder takes is given its
+        limit.
 
         Parameters
         ----------
@@ -124,6 +126,8 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         else:
             model = self
         kwargs |= {"is_main_process": is_main_process, "state_dict": state_dict, "push_to_hub": push_to_hub}
+        if is_main_process:
+            lower_saved_limit(save_directory, longest_text(self.config.text_config))
         super(BgaMnerPreTrainedModel, model).save_pretrained(save_directory, **kwargs)
 
     def push_to_hub(self, repo_id: str, *, text_only: bool = False, **kwargs: Any) -> Any:

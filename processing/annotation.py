@@ -114,10 +114,11 @@ class TextAnnotator:
         AnnotatedChunk
             The same rows, those that can't be annotated with the reason.
         """
+        reader = self.processor.word_reader
         texts = {
-            number: TaggedText.from_text(row.content)
+            number: TaggedText.from_text(row.content, reader=reader)
             if isinstance(row.content, str)
-            else TaggedText.from_words(row.content)
+            else TaggedText.from_words(row.content, reader=reader)
             for number, row in enumerate(chunk.rows)
             if row.content is not None
         }
@@ -155,6 +156,8 @@ def model_fingerprint(model: nn.Module, processor: Any) -> str:
     # the text encoder is given token types
     beside = [default_max_length(tokenizer), substitute_token(tokenizer)]
     beside.append("token_type_ids" in tokenizer.model_input_names)
+    if processor.unspaced_scripts != "words":  # which was the only way
+        beside.append(processor.unspaced_scripts)
     checksum.update(json.dumps(beside).encode())
     for name, tensor in sorted(model.state_dict().items()):
         checksum.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -77,9 +77,14 @@ def predict_tags(
         for start in range(0, len(rows), part):
             batch = rows[start : start + part]
             sentences, _, _ = as_sentences(batch["tokens"], True, batched=True)
-            texts = list(map(TaggedText.from_words, sentences, batch.get("image", [None] * len(sentences))))
+            pictures = batch.get("image", [None] * len(sentences))
+            texts = [
+                TaggedText.from_words(words, picture, processor.word_reader)
+                for words, picture in zip(sentences, pictures, strict=True)
+            ]
             tag_texts(texts, model, processor, batch_size=batch_size, visual_source=visual_source)
-            tags += [[str(tag) for tag in repair_bio(text.tags)[0]] for text in texts]
+            found = [text.tags_of_words(len(words)) for text, words in zip(texts, sentences, strict=True)]
+            tags += [[str(tag) for tag in repair_bio(item)[0]] for item in found]
             progress.update(len(texts))
     return tags
 

@@ -263,6 +263,7 @@ def _write_tagger(model: Any, processor: Any, folder: Path, scores: CrfScores) -
         "special_tokens": {"before": before, "behind": behind},
         "substitute_token": substitute_token(tokenizer),
         "word_prefix": word_prefix(tokenizer),
+        "words": processor.word_reader._asdict(),
         # nats; of [previous, next], of the first and of the last tag, with what BIO forbids
         "crf": {name: values.tolist() for name, values in scores._asdict().items()},
     }

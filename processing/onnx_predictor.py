@@ -29,7 +29,8 @@ import numpy as np
 from ..modeling_bga.span_probabilities import CrfScores, Span, span_log_probabilities
 from .entity_scores import EntityScorer
 from .text_windows import TaggedText, collect_tags, make_batches, make_windows, read_texts
-from .word_encoding import group_by_word, readable
+from .word_encoding import group_by_word, join_pieces, readable
+from .word_reader import WordReader
 
 
 MODEL_FILE, TAGGER_FILE, TOKENIZER_FILE = "model.onnx", "tagger.json", "tokenizer.json"
@@ -90,6 +91,9 @@ class OnnxPredictor:
                 disabled_optimizers=_SLOW_FUSIONS,
             )
             self._check_graph()
+        # what was written before there was a choice reads words whole
+        read = self.settings.get("words", {"unspaced_scripts": "words"})
+        self._reader = WordReader(read["unspaced_scripts"], tuple(read.get("whole", ())))
         self._labels = [self.settings["id2label"][str(number)] for number in range(len(self.settings["id2label"]))]
 
     def __call__(
@@ -131,7 +135,7 @@ class OnnxPredictor:
         """
         if not isinstance(text, str) and isinstance(text, Sequence) and not len(text) and not is_split_into_words:
             return []
-        texts, single = read_texts(text, is_split_into_words)
+        texts, single = read_texts(text, is_split_into_words, self._reader)
         self._tag(texts, batch_size, max_length, stride)
         found = [[_as_dict(entity, item.words_given) for entity in item.entities()] for item in texts]
         return found[0] if single else found
@@ -197,14 +201,15 @@ class OnnxPredictor:
     def _encode(self, texts: Sequence[TaggedText]) -> list[list[list[int]]]:
         """Encode each word of each text, without special tokens."""
         prefix, substitute = self.settings["word_prefix"], self.settings["substitute_token"]
+        read = [self._reader.pieces(text.words) for text in texts]
         encodings = self.tokenizer.encode_batch(
-            [[readable(word, prefix) for word in text.words] for text in texts],
+            [[readable(piece, prefix) for piece in pieces] for pieces, _ in read],
             is_pretokenized=True,
             add_special_tokens=False,
         )
         return [
-            group_by_word(text.words, encoding.ids, encoding.word_ids, substitute)
-            for text, encoding in zip(texts, encodings, strict=True)
+            join_pieces(group_by_word(pieces, encoding.ids, encoding.word_ids, substitute), owners, len(text.words))
+            for text, (pieces, owners), encoding in zip(texts, read, encodings, strict=True)
         ]
 
 

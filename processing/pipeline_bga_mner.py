@@ -166,13 +166,13 @@ class BgaMnerPipeline(Pipeline):
                 "its path, or make the pipeline with allow_urls=True."
             )
         if isinstance(content, str) and not is_split_into_words:
-            return TaggedText.from_text(content, picture)
+            return TaggedText.from_text(content, picture, self.processor.word_reader)
         if not isinstance(content, str | list | tuple):
             raise ValueError(
                 f"Expected a text, a list of words, or a dict with 'text' or 'words', got {type(content).__name__}."
             )
         (words,), _, _ = as_sentences([content], is_split_into_words, batched=True)
-        return TaggedText.from_words(words, picture)
+        return TaggedText.from_words(words, picture, self.processor.word_reader)
 
     def _forward(
         self,

@@ -37,7 +37,7 @@ def predict(
     processor : BgaMnerProcessor
         The model's processor.
     text : str, sequence of str or sequence of sequences of str
-        A text, texts, or texts as lists of words. Running text is split by `word_splitting.split_words`.
+        A text, texts, or texts as lists of words. Running text is split by `processor.split_words`.
     images : picture, sequence of (picture or None), or None
         One a text, for models that read real pictures. Otherwise they are ignored, and not even opened.
     is_split_into_words : bool or None
@@ -76,7 +76,7 @@ def predict(
     """
     if not isinstance(text, str) and isinstance(text, Sequence) and not len(text) and not is_split_into_words:
         return []
-    texts, single = _read_texts(text, images, is_split_into_words)
+    texts, single = _read_texts(text, images, is_split_into_words, processor)
     tag_texts(
         texts,
         model,
@@ -92,8 +92,10 @@ def predict(
     return found[0] if single else found
 
 
-def _read_texts(text: Any, images: Any, is_split_into_words: bool | None) -> tuple[list[TaggedText], bool]:
-    texts, single = read_texts(text, is_split_into_words)
+def _read_texts(
+    text: Any, images: Any, is_split_into_words: bool | None, processor: Any
+) -> tuple[list[TaggedText], bool]:
+    texts, single = read_texts(text, is_split_into_words, processor.word_reader)
     if images is not None:
         pictures = as_picture_list(images)
         if len(pictures) != len(texts):

@@ -11,6 +11,7 @@ from transformers import BatchFeature, ProcessorMixin
 
 from ..configuration.config_checks import explained
 from ..configuration.hub_export import RemoteCodeMixin, auto_map
+from ..modeling_bga.tokenizer_limit import limit_beside
 from .label_alignment import align_tags, read_word_labels
 from .padding import column_padding, pad_rows, padded_length
 from .pictures import BadPictureError, as_picture_list, limit_aspect_ratio, load_picture, stack_pictures
@@ -18,8 +19,9 @@ from .square_pictures import check_side, squaring_processor
 from .tag_scheme import check_label2id, spans_from_tags
 from .target_marking import mark_targets, marked_words
 from .vision_states import VISION_STATES, read_vision_states
-from .word_encoding import check_tokenizer, default_max_length, encode_words, special_tokens
-from .word_splitting import as_sentences
+from .word_encoding import check_tokenizer, default_max_length, encode_words, placeholders, special_tokens
+from .word_reader import WordReader, unite_tags
+from .word_splitting import Words, as_sentences, check_unspaced_scripts
 
 
 _FIX_WORDS = "Give words: text=[['Kawhi', 'wins'], ...] with word_labels=[['B-PER', 'O'], ...]."
@@ -53,6 +55,12 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         Ids of the BIO labels, as in the model's config. Needed to encode labels; saved with the processor.
     chat_template : None
         Present for ProcessorMixin only.
+    unspaced_scripts : {"characters", "words"}, default "characters"
+        How words are read. "characters": scripts that put no spaces between words (Chinese, Japanese, Thai) character
+        by character, and the words of a file split as `split_words` splits running text, so that a model finds in
+        running text what it learned of words; tokens that were added to the tokenizer, such as "[USER]", stay whole.
+        "words": the words of a file whole, for texts that one segmenter splits before training and inference. Saved
+        with the processor; processors that were saved before there was a choice have "words".
 
     Attributes
     ----------
@@ -81,20 +89,37 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         tokenizer: Any = None,
         label2id: Mapping[str, int] | None = None,
         chat_template: str | None = None,
+        unspaced_scripts: str = "characters",
     ):
         check_tokenizer(tokenizer)
+        check_unspaced_scripts(unspaced_scripts)
         self.image_processor = image_processor = squaring_processor(image_processor)
         check_side(image_processor)
         parts = {} if image_processor is None else {"image_processor": image_processor}
         super().__init__(**parts, tokenizer=tokenizer, chat_template=chat_template)
         self.label2id = None if label2id is None else check_label2id(label2id)
+        self.unspaced_scripts = unspaced_scripts
         self.bad_pictures: Counter[str] = Counter()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        """Load as every processor does; files of which none can be made are a ValueError that says so."""
+        """Load as every processor does; files of which none can be made are a ValueError that says so.
+
+        Beside a model's files, the tokenizer's limit is at most what the model's text encoder takes.
+        """
         with explained("a processor of BGA-MNER"):
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            _lower_limit(processor.tokenizer, pretrained_model_name_or_path)
+            return processor
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Save as every processor does; beside a model, with a tokenizer whose limit its text encoder takes."""
+        limit = self.tokenizer.model_max_length
+        _lower_limit(self.tokenizer, save_directory)
+        try:
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            self.tokenizer.model_max_length = limit
 
     @classmethod
     def _get_arguments_from_pretrained(
@@ -110,6 +135,13 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, subfolder, **kwargs),
         ]
 
+    @classmethod
+    def from_args_and_dict(cls, args: list[Any], processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Make one of saved parts; what was saved before there was a choice keeps the words of a file whole."""
+        if "auto_map" in processor_dict:
+            processor_dict = {"unspaced_scripts": "words", **processor_dict}
+        return super().from_args_and_dict(args, processor_dict, **kwargs)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what `processor_config.json` holds, the classes that read the folder included."""
         return {**super().to_dict(), "auto_map": auto_map()}
@@ -119,6 +151,17 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         """Names of what the model reads, labels aside."""
         names = list(self.tokenizer.model_input_names)
         return names if self.image_processor is None else [*names, "pixel_values", "picture_mask"]
+
+    @property
+    def word_reader(self) -> WordReader:
+        """How running text and given words are split into what is encoded."""
+        if self.unspaced_scripts == "words":
+            return WordReader("words")
+        return WordReader(self.unspaced_scripts, placeholders(self.tokenizer))
+
+    def split_words(self, text: str) -> Words:
+        """Split running text into words with their places, as the model reads them; see `split_words`."""
+        return self.word_reader.split(text)
 
     def __call__(
         self,
@@ -145,7 +188,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         ----------
         text : str, sequence of str, sequence of sequences of str, or None
             A text, texts, or texts as lists of words. Running text is split into words first (see
-            `word_splitting.split_words`). None encodes pictures alone.
+            `split_words`). None encodes pictures alone.
         images : picture, sequence of (picture or None), or None
             One item a text; whatever `pictures.load_picture` takes.
         word_labels : sequence or None
@@ -211,7 +254,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
                     "Expected either `word_labels` or `targets`, got both. Labels of a target are one a text."
                 )
             text = mark_targets(text, targets, is_split_into_words)
-        sentences, single, are_words = as_sentences(text, is_split_into_words)
+        sentences, single, are_words = as_sentences(text, is_split_into_words, split=self.word_reader.split)
         if word_labels is not None:
             if not are_words:
                 raise ValueError(f"Expected texts as lists of words, since `word_labels` is given. {_FIX_WORDS}")
@@ -225,7 +268,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
                     "for a text without a picture."
                 )
 
-        columns = self._encode_text(sentences, word_labels, max_length, on_long_text, truncation, targets)
+        columns = self._encode_text(sentences, are_words, word_labels, max_length, on_long_text, truncation, targets)
         data: dict[str, Any] = dict(self._pad(columns, padding, max_length, pad_to_multiple_of, return_tensors))
         if not return_word_ids:
             data.pop("word_ids")
@@ -292,8 +335,10 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         if batch.get("ner_tags") is None and batch.get("target") is not None:
             targets = list(batch["target"])
             texts = mark_targets(texts, targets, None)
-        sentences, _, _ = as_sentences(texts, True if name == "tokens" else None, batched=True)
-        encoded = self._encode_text(sentences, batch.get("ner_tags"), max_length, on_long_text, True, targets)
+        given = True if name == "tokens" else None
+        sentences, _, are_words = as_sentences(texts, given, batched=True, split=self.word_reader.split)
+        tags = batch.get("ner_tags")
+        encoded = self._encode_text(sentences, are_words, tags, max_length, on_long_text, True, targets)
         encoded.pop("word_ids")
         if batch.get("ner_tags") is None and batch.get("label") is not None:
             encoded["label"] = list(batch["label"])
@@ -307,7 +352,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
     def encode_words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
         """Encode words one by one, without special tokens; see `word_encoding.encode_words`."""
-        return encode_words(self.tokenizer, sentences)
+        return encode_words(self.tokenizer, sentences, self.word_reader)
 
     def encode_pictures(
         self, images: Sequence[Any], *, on_bad_image: str = "missing", images_kwargs: dict[str, Any] | None = None
@@ -370,6 +415,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     def _encode_text(
         self,
         sentences: list[list[str]],
+        are_words: bool,
         word_labels: Sequence[Any] | None,
         max_length: int | None,
         on_long_text: str,
@@ -380,6 +426,9 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         if on_long_text not in ("truncate", "raise"):
             raise ValueError(f"Expected on_long_text 'truncate' or 'raise', got {on_long_text!r}.")
         tags = None if word_labels is None else read_word_labels(word_labels, sentences, self.label2id)
+        numbers = None
+        if are_words:
+            sentences, tags, numbers = self._unite(sentences, tags)
         before, behind = special_tokens(self.tokenizer)
         if max_length is None:
             max_length = default_max_length(self.tokenizer)
@@ -411,10 +460,11 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         for index, words in enumerate(pieces):
             ids = before + [token for word in words for token in word] + behind
             owners = [number for number, word in enumerate(words) for _ in word]
+            given = owners if numbers is None else [numbers[index][owner] for owner in owners]
             starts = [place == 0 for word in words for place in range(len(word))]
             columns["input_ids"].append(ids)
             columns["attention_mask"].append([1] * len(ids))
-            columns["word_ids"].append([None] * len(before) + owners + [None] * len(behind))
+            columns["word_ids"].append([None] * len(before) + given + [None] * len(behind))
             columns["word_start_mask"].append([False] * len(before) + starts + [False] * len(behind))
             if with_types:
                 columns["token_type_ids"].append([0] * len(ids))
@@ -431,6 +481,19 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
                     )
                 )
         return columns
+
+    def _unite(
+        self, sentences: list[list[str]], tags: list[list[str | None]] | None
+    ) -> tuple[list[list[str]], list[list[str | None]] | None, list[list[int]]]:
+        """Put words that are read as one together; return them, their tags, and the number of the first of each."""
+        reader = self.word_reader
+        units = [reader.units(words) for words in sentences]
+        if tags is not None:
+            united = [unite_tags(*pair) for pair in zip(tags, units, strict=True)]
+            units, tags = [unit for unit, _ in united], [tag for _, tag in united]
+        pairs = list(zip(sentences, units, strict=True))
+        joined = [["".join(words[unit.start : unit.stop]) for unit in row] for words, row in pairs]
+        return joined, tags, [[unit.start for unit in row] for row in units]
 
     def _shorten(
         self, pieces: list[list[list[int]]], tags: list[list[str | None]] | None, room: int, on_long_text: str
@@ -497,6 +560,12 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         values |= {"word_start_mask": False, "target_mask": False}
         side = self.tokenizer.padding_side
         return {name: pad_rows(rows, length, values[name], side) for name, rows in columns.items()}
+
+
+def _lower_limit(tokenizer: Any, folder: str | os.PathLike[str]) -> None:
+    longest = limit_beside(folder)
+    if longest is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
 
 
 def _warn_of_lost_targets(asked: Sequence[range], pieces: Sequence[Sequence[Any]]) -> None:

@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .tag_scheme import spans_from_tags
-from .word_splitting import as_sentences, split_words
+from .word_reader import WordReader, part_tags
+from .word_splitting import as_sentences
+
+
+_READER = WordReader()
 
 
 class Entity(NamedTuple):
@@ -39,25 +43,30 @@ class Entity(NamedTuple):
 
 @dataclass
 class TaggedText:
-    """A text, its words with their places, and what was found: a tag for each word, a score for each entity."""
+    """A text, its words with their places, and what was found: a tag for each word, a score for each entity.
+
+    Where several of the words that were given are read as one, `words` has that one, and `units` says of which it is;
+    see `WordReader.units`.
+    """
 
     content: str
     words: list[str]
     places: list[tuple[int, int]]
     picture: Any = None
     words_given: bool = False
+    units: list[range] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     context: list[float] = field(default_factory=list)
 
     @classmethod
-    def from_text(cls, content: str, picture: Any = None) -> "TaggedText":
+    def from_text(cls, content: str, picture: Any = None, reader: WordReader = _READER) -> "TaggedText":
         """Split running text into words."""
-        words = split_words(content)
+        words = reader.split(content)
         return cls(content, [word for word, _, _ in words], [(start, end) for _, start, end in words], picture)
 
     @classmethod
-    def from_words(cls, words: Sequence[str], picture: Any = None) -> "TaggedText":
+    def from_words(cls, words: Sequence[str], picture: Any = None, reader: WordReader = _READER) -> "TaggedText":
         """Join words by single spaces.
 
         Examples
@@ -69,18 +78,29 @@ class TaggedText:
         for word in words:
             places.append((place, place + len(word)))
             place += len(word) + 1
-        return cls(" ".join(words), list(words), places, picture, words_given=True)
+        units = reader.units(words)
+        read = ["".join(words[unit.start : unit.stop]) for unit in units]
+        spans = [(places[unit.start][0], places[unit.stop - 1][1]) for unit in units]
+        return cls(" ".join(words), read, spans, picture, True, units)
 
     def entities(self) -> list[Entity]:
         """Read the entities off the tags, in order."""
         found = []
         for (label, first, behind), score in zip(spans_from_tags(self.tags), self.scores, strict=True):
             start, end = self.places[first][0], self.places[behind - 1][1]
+            if self.words_given:
+                first, behind = self.units[first].start, self.units[behind - 1].stop
             found.append(Entity(label, score, self.content[start:end], start, end, first, behind))
         return found
 
+    def tags_of_words(self, count: int) -> list[str]:
+        """Return a tag for each of the `count` words that were given."""
+        return list(self.tags) if len(self.tags) == count else part_tags(self.tags, self.units, count)
 
-def read_texts(text: Any, is_split_into_words: bool | None = None) -> tuple[list[TaggedText], bool]:
+
+def read_texts(
+    text: Any, is_split_into_words: bool | None = None, reader: WordReader = _READER
+) -> tuple[list[TaggedText], bool]:
     """Bring every accepted form of text to texts that can be tagged.
 
     Parameters
@@ -89,6 +109,8 @@ def read_texts(text: Any, is_split_into_words: bool | None = None) -> tuple[list
         A text, texts, or texts as lists of words.
     is_split_into_words : bool, optional
         True says that a list of strings holds the words of one text.
+    reader : WordReader
+        How the model reads words.
 
     Returns
     -------
@@ -108,13 +130,13 @@ def read_texts(text: Any, is_split_into_words: bool | None = None) -> tuple[list
     if not is_split_into_words:
         # split here, with the places: `as_sentences` would split as well, and keep the words alone
         if isinstance(text, str):
-            return [TaggedText.from_text(text)], True
+            return [TaggedText.from_text(text, reader=reader)], True
         if isinstance(text, Sequence) and not isinstance(text, bytes):
             text = list(text)  # a dataset's column is a lazy sequence
             if text and all(isinstance(item, str) for item in text):
-                return list(map(TaggedText.from_text, text)), False
+                return [TaggedText.from_text(item, reader=reader) for item in text], False
     sentences, single, _ = as_sentences(text, is_split_into_words)
-    return list(map(TaggedText.from_words, sentences)), single
+    return [TaggedText.from_words(words, reader=reader) for words in sentences], single
 
 
 @dataclass

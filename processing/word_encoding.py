@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from .word_reader import WordReader
+
 
 # Tokenizers without a known limit carry a huge number as `model_max_length`.
 _NO_LIMIT = 1_000_000
@@ -87,7 +89,9 @@ def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
     return list(ids[:1]), list(ids[1:])
 
 
-def encode_words(tokenizer: Any, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+def encode_words(
+    tokenizer: Any, sentences: Sequence[Sequence[str]], reader: WordReader | None = None
+) -> list[list[list[int]]]:
     """Encode each word of each sentence, without special tokens.
 
     Parameters
@@ -97,6 +101,8 @@ def encode_words(tokenizer: Any, sentences: Sequence[Sequence[str]]) -> list[lis
         as in running text.
     sentences : sequence of sequences of str
         Words.
+    reader : WordReader, optional
+        Splits words into the pieces that are encoded; by default they are encoded whole.
 
     Returns
     -------
@@ -114,8 +120,10 @@ def encode_words(tokenizer: Any, sentences: Sequence[Sequence[str]]) -> list[lis
     if filled:
         prefix = word_prefix(tokenizer)
         substitute = substitute_token(tokenizer)
+        reader = reader or WordReader("words")
+        read = [reader.pieces(sentences[index]) for index in filled]
         batch = tokenizer(
-            [[readable(word, prefix) for word in sentences[index]] for index in filled],
+            [[readable(piece, prefix) for piece in pieces] for pieces, _ in read],
             is_split_into_words=True,
             add_special_tokens=False,
             padding=False,
@@ -123,9 +131,34 @@ def encode_words(tokenizer: Any, sentences: Sequence[Sequence[str]]) -> list[lis
             return_attention_mask=False,
             verbose=False,
         )
-        for row, index in enumerate(filled):
-            encoded[index] = group_by_word(sentences[index], batch["input_ids"][row], batch.word_ids(row), substitute)
+        for row, (index, (pieces, owners)) in enumerate(zip(filled, read, strict=True)):
+            tokens = group_by_word(pieces, batch["input_ids"][row], batch.word_ids(row), substitute)
+            encoded[index] = join_pieces(tokens, owners, len(sentences[index]))
     return encoded
+
+
+def join_pieces(tokens: Sequence[list[int]], owners: Sequence[int], count: int) -> list[list[int]]:
+    """Join the tokens of pieces to those of the `count` words that they are of.
+
+    Examples
+    --------
+    >>> join_pieces([[5], [7, 8], [9]], [0, 0, 1], 2)
+    [[5, 7, 8], [9]]
+    """
+    words: list[list[int]] = [[] for _ in range(count)]
+    for piece, owner in zip(tokens, owners, strict=True):
+        words[owner] += piece
+    return words
+
+
+def placeholders(tokenizer: Any) -> tuple[str, ...]:
+    """Return the tokens that were added to a tokenizer's vocabulary, such as "[USER]", but for those of any tokenizer.
+
+    What a text's author writes is never taken for the class token, the mask and their like.
+    """
+    reserved = {str(getattr(tokenizer, name)) for name in tokenizer.SPECIAL_TOKENS_ATTRIBUTES}
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    return tuple(sorted(token for token in added - reserved if token and not any(map(str.isspace, token))))
 
 
 def group_by_word(
@@ -217,6 +250,8 @@ __all__ = [
     "default_max_length",
     "encode_words",
     "group_by_word",
+    "join_pieces",
+    "placeholders",
     "readable",
     "special_tokens",
     "substitute_token",

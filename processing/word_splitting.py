@@ -2,9 +2,14 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..configuration.messages import shown
+
+
+Words = list[tuple[str, int, int]]
+"""Words with the place of the first character and the one behind the last."""
 
 # Taken whole: web addresses, e-mail addresses and the commonest smileys.
 _WHOLE = re.compile(
@@ -17,10 +22,55 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 # A word of plain letters, with something behind it that neither belongs to it nor makes it part of an address: found
 # at once, where looking at each character takes most of the time of splitting.
 _PLAIN = re.compile(r"[A-Za-z_]+(?=[ ,;!?'\")\n]|\Z)")
-_ZWJ, _ZWNJ = "\u200d", "\u200c"
+_ZWJ = "\u200d"
+# Not seen, and no end of a word: soft hyphen, zero-width space and joiners, marks of direction.
+_JOINERS = re.compile("[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]+")
+# Parts words where scripts put no spaces (Khmer, Thai), as a space does.
+_ZERO_WIDTH_SPACE = "\u200b"
+
+# Blocks of scripts that put no spaces between words: first and last character.
+_UNSPACED_BLOCKS = (
+    ("\u0e00", "\u0eff"),  # Thai, Lao
+    ("\u0f00", "\u0fff"),  # Tibetan
+    ("\u1000", "\u109f"),  # Burmese
+    ("\u1780", "\u17ff"),  # Khmer
+    ("\u1950", "\u19df"),  # Tai Le, New Tai Lue
+    ("\u1a20", "\u1aaf"),  # Tai Tham
+    ("\u1b00", "\u1b7f"),  # Balinese
+    ("\u3005", "\u3007"),  # 々〆〇
+    ("\u3021", "\u30ff"),  # Hiragana, Katakana
+    ("\u3105", "\u312f"),  # Bopomofo
+    ("\u31a0", "\u31ff"),
+    ("\ua000", "\ua48f"),  # Yi
+    ("\ua980", "\ua9ff"),  # Javanese, Burmese
+    ("\uaa60", "\uaadf"),  # Burmese, Tai Viet
+    ("\uff66", "\uff9d"),  # half-width Katakana
+    ("\U00011700", "\U0001174f"),  # Ahom
+    ("\U0001aff0", "\U0001b16f"),  # Kana
+)
+# Chinese characters, letters all of them; the last range is that of planes 2 and 3.
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+# Letters of these scripts: neither their marks, which go with a letter, nor their digits and punctuation.
+_UNSPACED_LETTERS = _HAN + "".join(
+    letter
+    for first, last in _UNSPACED_BLOCKS
+    for letter in map(chr, range(ord(first), ord(last) + 1))
+    if unicodedata.category(letter) in ("Lo", "Lm", "Nl")
+)
+_UNSPACED_LETTER = re.compile(f"[{_UNSPACED_LETTERS}]")
+# A word each. Punctuation among these letters is one anyway, but no web address goes on behind it: what Unicode has
+# for them, and ! ( ) , : ; ? [ ] { } of full width.
+_PUNCTUATION = (
+    "\u3001-\u3003\u3008-\u3011\u3014-\u301b\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f\uff3b\uff3d\uff5b\uff5d-\uff64"
+)
+_UNSPACED = re.compile(f"[{_UNSPACED_LETTERS}{_PUNCTUATION}]")
+# No marks for Unicode, but parts of the letter in front: the vowel am of Thai and Lao, half-width voicing.
+_PARTS_OF_LETTERS = "\u0e33\u0eb3\uff9e\uff9f"
+# Put the next letter below this one: Burmese, Khmer, Tai Tham.
+_STACKERS = "\u1039\u17d2\u1a60"
 
 
-def split_words(text: str) -> list[tuple[str, int, int]]:
+def split_words(text: str, unspaced_scripts: str = "characters") -> Words:
     """Split a text into words with their places.
 
     White space separates; punctuation stands alone ("#NBA" is "#" and "NBA", "don't" is "don", "'" and "t"); numbers
@@ -30,22 +80,81 @@ def split_words(text: str) -> list[tuple[str, int, int]]:
     that a model sees at inference what it saw in training. In particular "@" of a mention is a word by itself, because
     the account's name is what may be an entity.
 
+    Scripts that put no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan and their like) are
+    split into characters: a letter with its marks. Latin words and numbers among them stay whole.
+
     Parameters
     ----------
     text : str
         Any text.
+    unspaced_scripts : {"characters", "words"}, default "characters"
+        "words" leaves letters of such scripts together up to the next space or punctuation mark.
 
     Returns
     -------
     list of tuple of (str, int, int)
         Word, place of its first character and place behind its last one: ``text[start:end] == word``. Every
-        character that is not white space belongs to exactly one word.
+        character belongs to exactly one word, but for white space, and zero-width spaces beside letters of scripts
+        without spaces.
+
+    Raises
+    ------
+    ValueError
+        If `text` is no string, or `unspaced_scripts` is something else.
 
     Examples
     --------
     >>> [word for word, _, _ in split_words("Go #NBA, it's 5th!")]
     ['Go', '#', 'NBA', ',', 'it', "'", 's', '5', 'th', '!']
+    >>> [word for word, _, _ in split_words("iPhone15を買った。")]
+    ['iPhone15', 'を', '買', 'っ', 'た', '。']
     """
+    if not isinstance(text, str):
+        advice = _advice(text, "Give one text.")
+        raise ValueError(f"Expected a text as a string, got {type(text).__name__} {shown(text)}. {advice}")
+    check_unspaced_scripts(unspaced_scripts)
+    if unspaced_scripts == "words":
+        return _split_spaced(text, 0)
+    words: Words = []
+    place = 0
+    for letter in _UNSPACED.finditer(text):
+        start = letter.start()
+        if start < place:  # a letter that is written below another
+            continue
+        words += _split_spaced(text[place:start].rstrip(_ZERO_WIDTH_SPACE), place)
+        place = _end_of_character(text, start)
+        words.append((text[start:place], start, place))
+        while text.startswith(_ZERO_WIDTH_SPACE, place):
+            place += 1
+    return words + _split_spaced(text[place:], place)
+
+
+def check_unspaced_scripts(unspaced_scripts: Any) -> None:
+    """Raise ValueError unless it is one of the two ways to read scripts that put no spaces between words."""
+    if unspaced_scripts not in ("characters", "words"):
+        raise ValueError(f"Expected unspaced_scripts 'characters' or 'words', got {shown(unspaced_scripts)}.")
+
+
+def count_unspaced_letters(text: str) -> int:
+    """Count letters of scripts that put no spaces between words."""
+    return 0 if text.isascii() else len(_UNSPACED_LETTER.findall(text))
+
+
+def is_character(word: str) -> bool:
+    """Say whether a word is no more than one letter or digit, with its marks; or marks or symbols alone.
+
+    Examples
+    --------
+    >>> [is_character(word) for word in ("東", "N", "5", "...", "กำ", "NBA", "東京")]
+    [True, True, True, True, True, False, False]
+    """
+    if sum(map(str.isalnum, word)) <= 1:
+        return True
+    return _UNSPACED_LETTER.match(word) is not None and _end_of_character(word, 0) == len(word)
+
+
+def _split_spaced(text: str, offset: int) -> Words:
+    """Split a text whose scripts put spaces between words; it stands at `offset` of what it is part of."""
     words = []
     place = 0
     while place < len(text):
@@ -53,13 +162,16 @@ def split_words(text: str) -> list[tuple[str, int, int]]:
             place += 1
             continue
         end = _end_of_word(text, place)
-        words.append((text[place:end], place, end))
+        words.append((text[place:end], offset + place, offset + end))
         place = end
     return words
 
 
 def as_sentences(
-    text: Any, is_split_into_words: bool | None = None, batched: bool = False
+    text: Any,
+    is_split_into_words: bool | None = None,
+    batched: bool = False,
+    split: Callable[[str], Words] = split_words,
 ) -> tuple[list[list[str]], bool, bool]:
     """Bring every accepted form of text to lists of words.
 
@@ -71,6 +183,8 @@ def as_sentences(
         True says that a list of strings holds the words of one text. None looks at the type.
     batched : bool
         With `is_split_into_words`: whether `text` is surely a list of texts.
+    split : callable
+        Splits running text, as `split_words` does.
 
     Returns
     -------
@@ -89,11 +203,15 @@ def as_sentences(
     """
     if isinstance(text, str):
         if is_split_into_words:
-            raise ValueError(f"Expected words, since is_split_into_words=True, got the string {text[:50]!r}.")
-        return [[word for word, _, _ in split_words(text)]], True, False
-    if not isinstance(text, Sequence) or isinstance(text, bytes):
+            raise ValueError(
+                f"Expected words, since is_split_into_words=True, got the string {shown(text)}. Give a list of words, "
+                "or leave is_split_into_words out."
+            )
+        return [[word for word, _, _ in split(text)]], True, False
+    if not isinstance(text, Sequence) or isinstance(text, bytes | bytearray | memoryview | range):
         raise ValueError(
-            f"Expected `text` as a string, a list of strings or a list of lists of words, got {type(text).__name__}."
+            f"Expected `text` as a string, a list of strings or a list of lists of words, got {type(text).__name__} "
+            f"{shown(text)}. {_advice(text)}"
         )
     text = list(text)  # a dataset's column is a lazy sequence
     if is_split_into_words and not batched and all(isinstance(word, str) for word in text):
@@ -103,17 +221,22 @@ def as_sentences(
             "Expected at least one text, got an empty list. An empty text is '' or, as list of words, [[]]."
         )
     if all(isinstance(item, str) for item in text) and not is_split_into_words:
-        return [[word for word, _, _ in split_words(item)] for item in text], False, False
+        return [[word for word, _, _ in split(item)] for item in text], False, False
+    listed = () if is_split_into_words is False else (list, tuple)
+    # what is no text at all is named before a string among lists
+    for kinds in ((str, list, tuple), listed):
+        for index, item in enumerate(text):
+            if not isinstance(item, kinds):
+                raise ValueError(
+                    "Expected all texts as strings or all as lists of words, got "
+                    f"{type(item).__name__} as text {index}. {_advice(item)}"
+                )
     for index, item in enumerate(text):
-        if not isinstance(item, list | tuple) or is_split_into_words is False:
-            raise ValueError(
-                f"Expected all texts as strings or all as lists of words, got {type(item).__name__} as text {index}. "
-                "is_split_into_words=True says that a flat list holds the words of one text."
-            )
         for place, word in enumerate(item):
             if not isinstance(word, str):
                 raise ValueError(
-                    f"Expected words as strings, got {type(word).__name__} {word!r} as word {place} of text {index}."
+                    f"Expected words as strings, got {type(word).__name__} {shown(word)} as word {place} of text "
+                    f"{index}. {_advice(word, 'Give each text as one flat list of words.')}"
                 )
     return [list(item) for item in text], False, True
 
@@ -132,7 +255,9 @@ def _end_of_any_word(text: str, start: int) -> int:
     if number:
         end = number.end()
         # A number in front of letters is a word of its own, but a keycap or a combining mark goes with it.
-        return _skip_marks(text, end)
+        while end < len(text) and _is_mark(text[end]):
+            end += 1
+        return end
     if _is_letter(text[start]):
         end = start
         while end < len(text) and _is_letter(text[end]):
@@ -143,19 +268,39 @@ def _end_of_any_word(text: str, start: int) -> int:
 
 def _is_letter(character: str) -> bool:
     """Tell letters, digits, underscores and combining marks from other characters."""
-    return character.isalnum() or character == "_" or unicodedata.category(character).startswith("M")
+    return character.isalnum() or character == "_" or _is_mark(character)
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
 
 
 def _skip_marks(text: str, place: int) -> int:
-    """Go past combining marks, and past joiners that stand before another letter (Persian, Hindi)."""
+    """Go past combining marks, and past joiners that stand before another letter (Persian, Hindi; hyphenation)."""
     while place < len(text):
-        if unicodedata.category(text[place]).startswith("M"):
+        joiners = _JOINERS.match(text, place)
+        if _is_mark(text[place]):
             place += 1
-        elif text[place] in (_ZWJ, _ZWNJ) and place + 1 < len(text) and _is_letter(text[place + 1]):
-            place += 2
+        elif joiners and joiners.end() < len(text) and _is_letter(text[joiners.end()]):
+            place = joiners.end() + 1
         else:
             break
     return place
+
+
+def _end_of_character(text: str, start: int) -> int:
+    """Find the end of a letter of a script without spaces, with its marks and the letters stacked below it."""
+    end = start + 1
+    while end < len(text):
+        joiners = _JOINERS.match(text, end)
+        stacked = text[end - 1] in _STACKERS and _UNSPACED_LETTER.match(text, end)
+        if stacked or _is_mark(text[end]) or text[end] in _PARTS_OF_LETTERS:
+            end += 1
+        elif joiners and joiners.end() < len(text) and _is_mark(text[joiners.end()]):
+            end = joiners.end() + 1
+        else:
+            break
+    return end
 
 
 def _end_of_symbol(text: str, start: int) -> int:
@@ -186,4 +331,15 @@ def _is_tag(character: str) -> bool:
     return "\U000e0020" <= character <= "\U000e007f"
 
 
-__all__ = ["as_sentences", "split_words"]
+def _advice(value: Any, otherwise: str = "") -> str:
+    """Say how to mend what is no text, or no word."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "Decode bytes first: value.decode('utf-8')."
+    if value is None:
+        return "Leave it out, or give '' for an empty one."
+    if isinstance(value, str | list | tuple):
+        return otherwise or "is_split_into_words=True says that a flat list holds the words of one text."
+    return "Write numbers as strings: str(value)." if isinstance(value, int | float) else "Give strings."
+
+
+__all__ = ["Words", "as_sentences", "check_unspaced_scripts", "count_unspaced_letters", "is_character", "split_words"]

@@ -24,7 +24,7 @@ import gradio as gr
 from PIL import Image
 from transformers import Pipeline, pipeline
 
-from bga_mner import BgaMnerPipeline, split_words
+from bga_mner import BgaMnerPipeline
 from bga_mner.processing.alignment_picture import align, draw_alignment
 
 
@@ -74,7 +74,7 @@ def draw(annotate: Pipeline, text: str, picture: Image.Image | None) -> tuple[Im
     """Return the alignment as a picture, or None with a note that says why there is none."""
     if picture is None:
         return None, NO_PICTURE
-    words = [word for word, _, _ in split_words(text)]
+    words = [word for word, _, _ in annotate.processor.split_words(text)]
     if annotate.processor.image_processor is None or getattr(annotate.model.bga_mner, "vision_encoder", None) is None:
         return None, "This model has no vision parts, so there is nothing to align the picture with."
     try:

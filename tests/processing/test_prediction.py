@@ -12,7 +12,7 @@ from bga_mner.processing import (
     read_conll,
     spans_from_tags,
     split_words,
-    text_windows,
+    word_reader,
     word_splitting,
 )
 from bga_mner.processing.text_tagging import longest_input
@@ -242,8 +242,8 @@ def test_progress_bar_is_shown_on_request_only(model, bert_processor, capsys):
 
 
 @pytest.mark.parametrize(("limit", "positions"), [(64, 512), (512, 40), (10**30, 40)])
-def test_the_longest_input_is_what_tokenizer_and_encoder_both_take(bert_processor, limit, positions):
-    bert_processor.tokenizer.model_max_length = limit
+def test_the_longest_input_is_what_tokenizer_and_encoder_both_take(bert_processor, limit, positions, monkeypatch):
+    monkeypatch.setattr(bert_processor.tokenizer, "model_max_length", limit)  # others use it, too
     longest = longest_input(bert_processor.tokenizer, BertConfig(max_position_embeddings=positions))
     assert longest == min(limit, positions)
 
@@ -258,11 +258,11 @@ def test_nothing_is_run_with_a_window_that_the_encoder_does_not_take(model, bert
 def test_running_text_is_split_once(model, bert_processor, text, monkeypatch):
     split = []
 
-    def count(content):
+    def count(content, *options):
         split.append(content)
-        return split_words(content)
+        return split_words(content, *options)
 
-    for module in (text_windows, word_splitting):
+    for module in (word_reader, word_splitting):
         monkeypatch.setattr(module, "split_words", count)
     predict(model, bert_processor, text)
     assert split == ([text] if isinstance(text, str) else text)
