@@ -78,8 +78,14 @@ def name_tags(dataset: datasets.Dataset, column: str = "ner_tags") -> datasets.D
     tags = [
         None if row is None else [None if tag in (None, -100) else names[tag] for tag in row] for row in plain[column]
     ]
-    named = plain.remove_columns(column).add_column(column, tags, feature=datasets.List(datasets.Value("string")))
-    return named.select_columns(plain.column_names)
+    return _replaced(plain, column, tags, datasets.List(datasets.Value("string")))
+
+
+def _replaced(dataset: datasets.Dataset, column: str, values: list[Any], feature: Any) -> datasets.Dataset:
+    """Put values in the place of a column, which may be the only one."""
+    new = f"new {column}"
+    added = dataset.add_column(new, values, feature=feature).remove_columns(column)
+    return added.rename_column(new, column).select_columns(dataset.column_names)
 
 
 def check_dataset(dataset: Any, columns: Sequence[str]) -> None:
@@ -159,8 +165,7 @@ def map_labels(data: datasets.Dataset | Iterable[Tags], mapping: Mapping[str, st
     if isinstance(data, datasets.Dataset):
         plain = name_tags(data)
         tags = map_labels(plain["ner_tags"], mapping)
-        renamed = plain.remove_columns("ner_tags").add_column("ner_tags", tags, feature=plain.features["ner_tags"])
-        return renamed.select_columns(plain.column_names)
+        return _replaced(plain, "ner_tags", tags, plain.features["ner_tags"])
     sentences = check_tags(data)
     if not isinstance(mapping, Mapping):
         raise ValueError(f"Expected a dict of types and their new names, got {shown(mapping)}.")

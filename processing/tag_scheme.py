@@ -58,7 +58,10 @@ def _why_not_bio(tag: Any) -> str:
         elif tag.lstrip("-").isdecimal():
             fix = _FIX_IDS
         elif tag and not dash:
-            fix = "If these are entity types without a prefix: tags = bga_mner.to_bio(tags, scheme='IO')."
+            fix = (
+                "If these are entity types without a prefix, name the scheme: to_bio(tags, scheme='IO'), "
+                "read_conll(path, scheme='IO'), or --tag_scheme IO."
+            )
         return f"Expected a BIO tag such as 'O', 'B-PER' or 'I-PER', got {shown(tag)}. {fix}"
     what = f"the {type(tag).__name__} {shown(tag)}"
     if isinstance(tag, list | tuple | Mapping):
@@ -282,7 +285,7 @@ def refuse_iob1(sentences: Iterable[Iterable[str | None] | None], name: str = "t
     ValueError
         If there are entities, and none begins with "B-".
     """
-    starts = count_starts(tags and [None if tag is None else split_tag(tag) for tag in tags] for tags in sentences)
+    starts = count_starts([None if tag is None else split_tag(tag) for tag in tags or ()] for tags in sentences)
     if starts["I"] and not starts["B"]:
         raise ValueError(
             f"Expected {name} in BIO (IOB2), where each entity starts with 'B-', but no entity does: they seem to be "

@@ -222,9 +222,10 @@ def _data_set(report: ConllReport) -> dict[str, Any]:
         for count, what in (
             (report.unknown_tags, "words without a tag"),
             (report.empty_sentences, "sentences without words"),
-            (report.repaired_tags, "tags began an entity with 'I-' and were read as 'B-'"),
+            (report.repaired_tags, report.repairs),
             (report.placeholder_words, "words were empty or white space"),
             (report.replaced_characters, "undecodable byte sequences were replaced"),
+            *((count, what) for what, count in sorted(report.troubles.items())),
         )
         if count
     ]
