@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .tag_scheme import check_tags, refuse_iob1, spans_from_tags
+from .tag_scheme import as_tag_lists, check_tags, refuse_iob1, spans_from_tags
 
 
 __all__ = ["bootstrap_interval", "count_entities", "pair_sentences", "paired_bootstrap"]
@@ -222,8 +222,11 @@ def paired_bootstrap(
     >>> paired_bootstrap([["B-PER"]] * 9, [["O"]] * 9, [["B-PER"]] * 9, samples=99)
     {'difference': 1.0, 'low': 1.0, 'high': 1.0, 'p': 0.01}
     """
-    references = list(references)
-    both = [count_entities(predictions, references)[1].sum(axis=1) for predictions in (predictions_a, predictions_b)]
+    expected = as_tag_lists(references, "references")
+    both = [
+        count_entities(predictions, expected)[1].sum(axis=1)  # type: ignore[arg-type]
+        for predictions in (predictions_a, predictions_b)
+    ]
     counts = np.stack(both, axis=1)  # (S, 2, 3)
     f1_a, f1_b = _f1(counts.sum(axis=0)).tolist()
     drawn = _f1(_resample(counts, samples, seed))  # (samples, 2)
