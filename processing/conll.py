@@ -26,7 +26,7 @@ _FIX_FORMAT = (
     "Other columns may stand between (word_column, tag_column)."
 )
 # Ids in the files of MultiCoNER.
-_COMMENT_ID = re.compile(r"# id (\S+)(?:[ \t]+\S+=\S*)*[ \t]*")
+_COMMENT_ID = re.compile(r"# id (\S+)(?:[ \t]+\S+=\S*)*")
 
 
 @dataclass
