@@ -32,7 +32,7 @@ from rich.table import Table
 from transformers import set_seed
 from transformers.utils import logging
 
-from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, read_conll, write_conll
+from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, read_annotations, write_conll
 from bga_mner.processing.bootstrap import bootstrap_interval, paired_bootstrap
 from bga_mner.processing.evaluation import predict_tags, robustness_report
 from bga_mner.processing.label_map import entity_types
@@ -97,7 +97,7 @@ def test(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     if torch.cuda.is_available():
         model.cuda()
     processor = BgaMnerProcessor.from_pretrained(options.model_dir)
-    dataset, found = read_conll(options.test_file, options.image_dir, return_report=True)
+    dataset, found = read_annotations(options.test_file, options.image_dir, return_report=True)
     console.print(str(found), highlight=False, soft_wrap=True)
     disable_progress_bars()  # of copied pictures; those of tagging stay
     report = robustness_report(
@@ -200,7 +200,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     shared.add_argument("--output_dir", type=Path, default=Path("outputs/robustness"))
     of_test = commands.add_parser("test", parents=[shared], help="test a saved model")
     of_test.add_argument("--model_dir", type=Path, required=True, help="folder with a saved model and its processor")
-    of_test.add_argument("--test_file", type=Path, required=True, help="CoNLL file with IMGID lines")
+    of_test.add_argument("--test_file", type=Path, required=True, help="CoNLL file, or JSON of an annotation tool")
     of_test.add_argument("--image_dir", type=Path, help="folder of pictures: <id>.jpg, .jpeg or .png")
     of_test.add_argument(
         "--label_map", nargs="+", default=[], metavar="OLD=NEW", help="rename types, of the model and of the file"

@@ -13,7 +13,7 @@ import datasets
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from fine_tuning_model import CHANGEABLE, flag
-from fine_tuning_stream import check_columns, name_tags, open_stream, read_whole, tag_names, writable
+from fine_tuning_stream import check_columns, name_tags, open_stream, read_whole
 
 from bga_mner import (
     BadPictureError,
@@ -23,10 +23,16 @@ from bga_mner import (
     labels_from_tags,
     load_picture,
     predict,
+    read_annotations,
     read_conll,
     score_with_interval,
+    write_annotations,
     write_conll,
 )
+from bga_mner.processing.conll import writable
+from bga_mner.processing.formats.writing import WRITTEN_FORMATS
+from bga_mner.processing.label_map import tag_names
+from bga_mner.processing.tag_conversion import Converted, TagError, convert_tags
 
 
 logger = logging.getLogger("run_mner")
@@ -43,10 +49,13 @@ Parts = dict[str, tuple[Rows, ConllReport | None]]
 class DataArguments:
     """What to read."""
 
-    train_file: str | None = flag(None, "CoNLL file with IMGID lines to train on.")
+    train_file: str | None = flag(None, "File to train on: CoNLL, or JSON of an annotation tool.")
     validation_file: str | None = flag(None, "The same, to choose the best epoch by.")
     test_file: str | None = flag(None, "The same, to predict; tags are not needed.")
     image_dir: str | None = flag(None, "Folder of pictures: <id>.jpg, .jpeg or .png, or what --image_column names.")
+    file_format: str | None = flag(None, "Of the files, as read_annotations names it. Default: told from the content.")
+    tag_scheme: str | None = flag(None, "Of the tags: BIO, BIOES, IO, ..., see to_bio. Default: told from the tags.")
+    predictions_format: str | None = flag(None, "Also write predictions for a tool: doccano, label-studio, ...")
     dataset_name: str | None = flag(None, "Dataset of the Hub, or a folder that datasets.load_dataset reads.")
     dataset_config_name: str | None = flag(None, "Configuration of that dataset.")
     train_split: str | None = flag(None, "Default: train, where there is one.")
@@ -91,14 +100,19 @@ def read_data(data: DataArguments, seed: int, endless: bool = False) -> tuple[Pa
     files = {part: getattr(data, f"{part}_file") for part in PARTS if getattr(data, f"{part}_file")}
     if bool(files) == bool(data.dataset_name):
         raise ValueError(
-            f"Expected CoNLL files or a dataset, got {'both' if files else 'neither'}. Give --train_file, "
+            f"Expected files or a dataset, got {'both' if files else 'neither'}. Give --train_file, "
             "--validation_file and --test_file, or --dataset_name."
+        )
+    if data.predictions_format not in (None, *WRITTEN_FORMATS):
+        raise ValueError(
+            f"Expected --predictions_format as one of {', '.join(WRITTEN_FORMATS)}, got {data.predictions_format!r}."
         )
     check = PartialState().is_main_process  # once is enough; the others pass over broken ones when they meet them
     if files:
         if data.streaming:
             raise ValueError("Expected --dataset_name beside --streaming, got files, which are read whole. Drop one.")
-        parts = {part: read_conll(path, data.image_dir, check_pictures=check, return_report=True)
+        parts = {part: read_annotations(path, data.image_dir, format=data.file_format, scheme=data.tag_scheme,
+                                        check_pictures=check, return_report=True)
                  for part, path in files.items()}  # fmt: skip
         return parts, _labels(parts, [])
     with PartialState().main_process_first():
@@ -261,8 +275,10 @@ def _read_split(
     ids = list(map(str, dataset[data.id_column] if data.id_column in columns else range(len(dataset))))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "split.conll")
-        write_conll(file, tokens, _read_tags(dataset, data.tags_column), ids)
+        tagged = _read_tags(dataset, data)
+        write_conll(file, tokens, tagged.tags, ids)
         read, report = read_conll(file, return_report=True)
+    report.scheme, report.repaired_tags = tagged.scheme, tagged.broken
     report.path = f"{data.dataset_name}:{split}"
     if data.image_column not in columns:
         return read, report
@@ -292,12 +308,16 @@ def _read_split(
     return datasets.concatenate_datasets([read.remove_columns("image"), pictures], axis=1), report
 
 
-def _read_tags(dataset: datasets.Dataset, column: str) -> list[list[str | None] | None]:
+def _read_tags(dataset: datasets.Dataset, data: DataArguments) -> Converted:
     """Read tags given as strings or as numbers that a ClassLabel names; None and -100 are unknown."""
+    column = data.tags_column
     if column not in dataset.column_names:
-        return [None] * len(dataset)
+        return Converted([None] * len(dataset), "IOB2", 0)
     names = tag_names(dataset.features[column], column)
-    return [name_tags(tags, names) for tags in dataset[column]]
+    try:
+        return convert_tags([name_tags(tags, names) for tags in dataset[column]], data.tag_scheme)
+    except TagError as error:
+        raise ValueError(f"In row {error.sentence} of the column {column!r}: {error}") from None
 
 
 def write_predictions(
@@ -310,6 +330,7 @@ def write_predictions(
     max_length: int | None,
     show_progress: bool,
     split: bool = True,
+    annotation_format: str | None = None,
 ) -> dict[str, Any]:
     """Predict, write both files, and score words as `build_compute_metrics` does; no scores without tags.
 
@@ -326,6 +347,8 @@ def write_predictions(
     split : bool
         Whether each process takes a share. A model whose weights are spread over processes runs in all of them at the
         same time, so then each has to take everything.
+    annotation_format : str or None
+        Write ``predictions.<format>.json`` (or ``.jsonl``), too, as `write_annotations` does.
 
     Returns
     -------
@@ -355,6 +378,10 @@ def write_predictions(
             for name, words, entities in zip(ids, tokens, found, strict=True):
                 line = {"id": name, "text": " ".join(words), "entities": entities}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        if annotation_format:
+            ending = "json" if annotation_format in ("label-studio", "spacy", "gliner") else "jsonl"
+            copy = Path(output_dir, f"predictions.{annotation_format}.{ending}")
+            write_annotations(copy, tokens, found, annotation_format, ids=ids)
     if all(tag is None for sentence in known for tag in sentence):
         return {}
     return score_with_interval(tags, known)

@@ -6,8 +6,9 @@ from typing import Any
 
 import datasets
 
-from bga_mner import repair_bio
-from bga_mner.processing.conll import PLACEHOLDER
+from bga_mner.processing.conll import writable
+from bga_mner.processing.label_map import tag_names
+from bga_mner.processing.tag_conversion import convert_tags
 
 
 def open_stream(
@@ -46,6 +47,10 @@ def open_stream(
         stream = stream.cast_column(data.image_column, datasets.Image(decode=False))
     tagged = data.tags_column in features
     names = tag_names(features[data.tags_column], data.tags_column) if tagged else {}
+    named = [tag.strip() for tag in data.labels.split(",")] if data.labels else list(names.values())
+    # nobody has read the tags: all that there are tell their scheme, and one sentence can't
+    listed = convert_tags([named], data.tag_scheme)
+    scheme = listed.scheme if named else data.tag_scheme or "BIO"
 
     def read_row(row: Mapping[str, Any], number: int) -> dict[str, Any]:
         found = {
@@ -54,7 +59,7 @@ def open_stream(
             "ner_tags": name_tags(row.get(data.tags_column), names),
         }
         if found["ner_tags"] is not None:
-            found["ner_tags"] = repair_bio(found["ner_tags"])[0]
+            found["ner_tags"] = convert_tags([found["ner_tags"]], scheme).tags[0]
         picture = row.get(data.image_column)
         if picture is not None and not stored:
             picture = {"bytes": None, "path": str(Path(data.image_dir or "", picture))}
@@ -67,7 +72,7 @@ def open_stream(
     if endless:
         rows = rows.repeat(None)
     rows = rows.shuffle(seed=seed, buffer_size=data.shuffle_buffer)
-    return rows, [tag.strip() for tag in data.labels.split(",")] if data.labels else list(names.values())
+    return rows, [str(tag) for tag in listed.tags[0] or ()]
 
 
 def read_whole(stream: datasets.IterableDataset) -> datasets.Dataset:
@@ -92,29 +97,6 @@ def check_columns(columns: Sequence[str], split: str, data: Any) -> None:
             )
 
 
-def tag_names(feature: Any, column: str) -> dict[int, str]:
-    """Return the names of tags that are numbers of a ClassLabel; none if they are strings.
-
-    Raises
-    ------
-    ValueError
-        If they are numbers without names.
-    """
-    kind = getattr(feature, "feature", None)
-    if not isinstance(kind, datasets.ClassLabel) and getattr(kind, "dtype", "string") not in ("string", "null"):
-        raise ValueError(
-            f"Expected strings or numbers of a ClassLabel in the column {column!r}, got {feature}. Give the numbers "
-            "names: dataset.cast_column(..., datasets.List(datasets.ClassLabel(names=[...])))."
-        )
-    return dict(enumerate(kind.names)) if isinstance(kind, datasets.ClassLabel) else {}
-
-
 def name_tags(tags: Iterable[Any] | None, names: Mapping[int, str]) -> list[str | None] | None:
     """Turn the tags of a sentence into strings; None and -100 are unknown."""
     return None if tags is None else [None if tag in (None, -100) else names.get(tag, tag) for tag in tags]
-
-
-def writable(word: str) -> str:
-    """Mend what no CoNLL file can hold: white space as a word, and tabs and line breaks inside."""
-    word = word.replace("\t", " ").replace("\r", " ").replace("\n", " ")
-    return word if word.strip() and word.split()[0] != "-DOCSTART-" else PLACEHOLDER

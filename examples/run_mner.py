@@ -240,6 +240,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             max_length=data.max_length,
             show_progress=not training.disable_tqdm,
             split=not spread,
+            annotation_format=data.predictions_format,
         )
         if part == "test" and found:
             scores["test"] = found

@@ -503,6 +503,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             max_length=data.max_length,
             show_progress=not loop.disable_tqdm,
             split=not sharded(accelerator),
+            annotation_format=data.predictions_format,
         )
         if part == "test" and found:
             scores["test"] = found

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     )
     from .conll import ConllReport, read_conll, write_conll
     from .evaluation import predict_tags, robustness_report
-    from .label_map import map_labels
+    from .formats import read_annotations, tags_from_spans, write_annotations
+    from .label_map import map_labels, name_tags
     from .mner_metric import MnerMetric, build_compute_metrics, score_tags
     from .onnx_export import export_onnx
     from .onnx_predictor import OnnxPredictor
     from .picture_removal import mismatch_pictures, remove_pictures
+    from .tag_conversion import to_bio
     from .training_summary import score_with_interval, summarize_training
     from .vision_cache import cache_vision_states
 
@@ -42,6 +44,11 @@ _LAZY = {
     "bootstrap_interval": "bootstrap",
     "paired_bootstrap": "bootstrap",
     "map_labels": "label_map",
+    "name_tags": "label_map",
+    "read_annotations": "formats",
+    "tags_from_spans": "formats",
+    "to_bio": "tag_conversion",
+    "write_annotations": "formats",
     "export_onnx": "onnx_export",
     "OnnxPredictor": "onnx_predictor",
     "remove_pictures": "picture_removal",
@@ -89,9 +96,11 @@ __all__ = [
     "map_labels",
     "mark_target",
     "mismatch_pictures",
+    "name_tags",
     "paired_bootstrap",
     "predict",
     "predict_tags",
+    "read_annotations",
     "read_conll",
     "remove_pictures",
     "repair_bio",
@@ -101,6 +110,9 @@ __all__ = [
     "spans_from_tags",
     "split_words",
     "summarize_training",
+    "tags_from_spans",
+    "to_bio",
+    "write_annotations",
     "write_checkpoint",
     "write_conll",
 ]

@@ -5,56 +5,85 @@ does. How F1 varies over such draws stands for how it would vary over test sets 
 nothing about other seeds of a training.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from .tag_scheme import spans_from_tags
+from .tag_scheme import as_tag_lists, check_tags, refuse_iob1, spans_from_tags
 
 
 __all__ = ["bootstrap_interval", "count_entities", "pair_sentences", "paired_bootstrap"]
 
 
 def pair_sentences(
-    predictions: Iterable[Sequence[str]], references: Iterable[Sequence[str | None]]
-) -> list[tuple[Sequence[str], Sequence[str | None]]]:
-    """Put the tags that are predicted for each sentence beside those that are expected, of which there must be as many.
+    predictions: Iterable[Sequence[str]], references: Iterable[Sequence[str | None]], strict: bool = True
+) -> list[tuple[list[str | None], list[str | None]]]:
+    """Put the tags that are predicted for each sentence beside those that are expected, and check that they fit.
 
     Parameters
     ----------
     predictions, references : iterables of sequences of str
         As for `count_entities`.
+    strict : bool, default True
+        Whether only entities that begin with "B-" will count. Then a warning says how many won't, although they are
+        expected, or that nothing of what is predicted will.
 
     Returns
     -------
-    list of tuple of (sequence of str, sequence of (str or None))
-        Predicted and expected tags, one pair a sentence.
+    list of tuple of (list of (str or None), list of (str or None))
+        Predicted and expected tags, one pair a sentence. Of a sentence without references, no tag is known.
 
     Raises
     ------
     ValueError
-        If lengths differ.
+        If lengths differ, a tag is not in the BIO scheme, or a tag is not predicted where one is expected; and if the
+        references are in IOB1 and `strict` is set.
 
     Examples
     --------
     >>> pair_sentences([["B-PER", "O"]], [["B-PER", None]])
     [(['B-PER', 'O'], ['B-PER', None])]
     """
-    predictions, references = list(predictions), list(references)
-    if len(predictions) != len(references):
+    predicted, expected = check_tags(predictions, "predictions"), check_tags(references, "references")
+    if len(predicted) != len(expected):
         raise ValueError(
-            f"Expected as many predictions as references, got {len(predictions)} and {len(references)} sentences. "
+            f"Expected as many predictions as references, got {len(predicted)} and {len(expected)} sentences. "
             "Give both for the same sentences, in the same order."
         )
-    pairs = list(zip(predictions, references, strict=True))
-    for index, (ours, theirs) in enumerate(pairs):
+    pairs = []
+    for index, (ours, theirs) in enumerate(zip(predicted, expected, strict=True)):
+        if ours is None:
+            raise ValueError(f"Expected predicted tags for sentence {index}, got None. Predict 'O' for its words.")
+        theirs = [None] * len(ours) if theirs is None else theirs
         if len(ours) != len(theirs):
             raise ValueError(
                 f"Expected one predicted tag a word, got {len(ours)} for {len(theirs)} words in sentence {index}. "
                 "Tags of tokens must be reduced to tags of words first."
             )
+        if any(our is None and their is not None for our, their in zip(ours, theirs, strict=True)):
+            raise ValueError(
+                f"Expected a predicted tag for each word whose tag is known, got None in sentence {index}. Predict 'O'."
+            )
+        pairs.append((ours, theirs))
+    if strict:
+        _warn_of_starts([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
     return pairs
+
+
+def _warn_of_starts(predicted: list[list[str | None]], expected: list[list[str | None]]) -> None:
+    uncounted = refuse_iob1(expected, "references")
+    if uncounted:
+        warnings.warn(
+            f"{uncounted} entities of the references begin with 'I-', so that strict scores leave them out. Mend them "
+            "first: references = bga_mner.to_bio(references).",
+            stacklevel=4,
+        )
+    try:
+        refuse_iob1(predicted, "predictions")
+    except ValueError as error:
+        warnings.warn(f"Strict scores count nothing of what is predicted. {error}", stacklevel=4)
 
 
 def count_entities(
@@ -193,8 +222,11 @@ def paired_bootstrap(
     >>> paired_bootstrap([["B-PER"]] * 9, [["O"]] * 9, [["B-PER"]] * 9, samples=99)
     {'difference': 1.0, 'low': 1.0, 'high': 1.0, 'p': 0.01}
     """
-    references = list(references)
-    both = [count_entities(predictions, references)[1].sum(axis=1) for predictions in (predictions_a, predictions_b)]
+    expected = as_tag_lists(references, "references")
+    both = [
+        count_entities(predictions, expected)[1].sum(axis=1)  # type: ignore[arg-type]
+        for predictions in (predictions_a, predictions_b)
+    ]
     counts = np.stack(both, axis=1)  # (S, 2, 3)
     f1_a, f1_b = _f1(counts.sum(axis=0)).tolist()
     drawn = _f1(_resample(counts, samples, seed))  # (samples, 2)

@@ -12,17 +12,21 @@ from typing import Literal, overload
 import datasets
 from datasets.utils import tqdm
 
+from ..configuration.messages import shown
 from .pictures import BadPictureError, load_picture
-from .tag_scheme import repair_bio, spans_from_tags, split_tag
+from .tag_conversion import SCHEMES, TagError, convert_tags, scheme_name
+from .tag_scheme import spans_from_tags, split_tag
 
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 # Stands for a word that is empty or white space, which no tokenizer keeps; the processor makes one unknown token of it.
 PLACEHOLDER = "\ufffd"
 _FIX_FORMAT = (
-    "The format is: a line 'IMGID:<id>', then one line '<word><TAB><tag>' a word with BIO tags, and a blank line "
-    "after each tweet."
+    "The format is: a line 'IMGID:<id>', then one line '<word><TAB><tag>' a word, and a blank line after each tweet. "
+    "Other columns may stand between (word_column, tag_column)."
 )
+# Ids in the files of MultiCoNER.
+_COMMENT_ID = re.compile(r"# id (\S+)(?:[ \t]+\S+=\S*)*")
 
 
 @dataclass
@@ -41,9 +45,16 @@ class ConllReport:
         Entities by type, after repair.
     empty_sentences, without_id : int
         Tweets with an id and no words (kept), and tweets without an id (they get "line-<number>").
+    format, scheme : str
+        Of the file, as `read_annotations` names it, and of its tags: the key of what `to_bio` converts; "" for spans.
+    columns : int
+        Of the lines of a CoNLL file; 0 of another.
     repaired_tags, placeholder_words, replaced_characters, dropped_lines : int
-        "I-" tags read as "B-"; words that were empty or white space and are now "\ufffd"; undecodable byte sequences
-        that are now "\ufffd"; -DOCSTART- lines, which are all that is ever dropped.
+        Beginnings of entities (in BIOES and the like also ends) that were mended; words that were empty or white space
+        and are now "\ufffd"; undecodable byte sequences that are now "\ufffd"; -DOCSTART- lines, which are all that is
+        ever dropped of a CoNLL file.
+    troubles : dict of str to int
+        What else was found, such as spans that end inside a word, and how often.
     pictures_found, pictures_missing : int
         Usable pictures, and tweets whose picture file is not there. Both 0 if no folder was given.
     pictures_broken : dict of str to int
@@ -66,6 +77,10 @@ class ConllReport:
     placeholder_words: int = 0
     replaced_characters: int = 0
     dropped_lines: int = 0
+    format: str = "conll"
+    scheme: str = "IOB2"
+    columns: int = 0
+    troubles: dict[str, int] = field(default_factory=dict)
     pictures_found: int = 0
     pictures_missing: int = 0
     pictures_broken: dict[str, int] = field(default_factory=dict)
@@ -79,6 +94,12 @@ class ConllReport:
             f"{self.sentences:,} tweets, {self.tokens:,} words",
             f"{sum(self.entities.values()):,} entities" + (f": {entities}" if entities else ""),
         ]
+        if self.format != "conll":
+            lines.insert(1, f"format: {self.format}")
+        if self.columns > 2:
+            lines.append(f"tags are read of lines with {self.columns} columns")
+        if self.scheme not in ("", "IOB2"):
+            lines.append(f"tags in the scheme {self.scheme} were converted to BIO")
         if self.pictures_found or self.pictures_missing or self.pictures_broken:
             broken = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.pictures_broken.items()))
             lines.append(
@@ -90,28 +111,50 @@ class ConllReport:
             (self.unknown_tags, "words without a tag"),
             (self.empty_sentences, "tweets without words"),
             (self.without_id, "tweets without an id"),
-            (self.repaired_tags, "tags began an entity with 'I-' and were read as 'B-'"),
+            (self.repaired_tags, self.repairs),
             (self.placeholder_words, "words were empty or white space and are now '\ufffd'"),
             (self.replaced_characters, "undecodable byte sequences were replaced by '\ufffd'"),
             (self.dropped_lines, "-DOCSTART- lines were dropped"),
         ):
             if count:
                 lines.append(f"{count:,} {what}")
-        lines += [f"{kind}, for example: {', '.join(ids)}" for kind, ids in sorted(self.examples.items())]
+        lines += [f"{count:,} {what}{self._examples(what)}" for what, count in sorted(self.troubles.items())]
+        others = sorted(set(self.examples) - set(self.troubles))
+        lines += [f"{kind}{self._examples(kind)}" for kind in others]
         return "\n".join(lines)
 
-    def _note(self, kind: str, example: str) -> None:
+    @property
+    def repairs(self) -> str:
+        """What `repaired_tags` counts."""
+        if len(SCHEMES.get(self.scheme, "BI")) > 2:
+            return "ends of entities had no mark and were read as far as they go"
+        return "tags began an entity with 'I-' and were read as 'B-'"
+
+    def _examples(self, kind: str) -> str:
+        return f", for example: {', '.join(self.examples[kind])}" if kind in self.examples else ""
+
+    def count(self, trouble: str, example: str) -> None:
+        """Count a trouble, and keep the first examples of it."""
+        self.troubles[trouble] = self.troubles.get(trouble, 0) + 1
+        self.note(trouble, example)
+
+    def note(self, kind: str, example: str) -> None:
+        """Keep an example of a kind of trouble, of which a few are enough."""
         examples = self.examples.setdefault(kind, [])
         if len(examples) < 5:
             examples.append(example)
 
 
 @dataclass
-class _Tweet:
+class Tweet:
+    """A tweet as it stands in a file: where, and under which name its picture."""
+
     line: int
     id: str | None
     tokens: list[str] = field(default_factory=list)
     tags: list[str | None] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)  # of the words
+    picture: str | None = None
 
 
 @overload
@@ -119,6 +162,9 @@ def read_conll(
     path: str | os.PathLike[str],
     image_dir: str | os.PathLike[str] | None = None,
     *,
+    word_column: int = 0,
+    tag_column: int = -1,
+    scheme: str | None = None,
     check_pictures: bool = True,
     encoding: str = "utf-8",
     show_progress: bool | None = None,
@@ -131,6 +177,9 @@ def read_conll(
     path: str | os.PathLike[str],
     image_dir: str | os.PathLike[str] | None = None,
     *,
+    word_column: int = 0,
+    tag_column: int = -1,
+    scheme: str | None = None,
     check_pictures: bool = True,
     encoding: str = "utf-8",
     show_progress: bool | None = None,
@@ -142,20 +191,29 @@ def read_conll(
     path: str | os.PathLike[str],
     image_dir: str | os.PathLike[str] | None = None,
     *,
+    word_column: int = 0,
+    tag_column: int = -1,
+    scheme: str | None = None,
     check_pictures: bool = True,
     encoding: str = "utf-8",
     show_progress: bool | None = None,
     return_report: bool = False,
 ) -> datasets.Dataset | tuple[datasets.Dataset, ConllReport]:
-    """Read tweets with BIO tags, and find their pictures.
+    """Read tweets, or other texts, with one word and tag a line, and find their pictures.
 
     Parameters
     ----------
     path : str or os.PathLike
         Blocks of a line "IMGID:<id>", then "<word><TAB><tag>" lines, parted by blank lines. A space in place of the
-        tab will do; a line without a tag has an unknown one.
+        tab will do; a line without a tag has an unknown one. Other columns may stand between word and tag, as in the
+        files of CoNLL-2003.
     image_dir : str, os.PathLike or None
         Folder with the pictures, "<id>.jpg", ".jpeg" or ".png". None: no pictures.
+    word_column, tag_column : int
+        Which columns hold word and tag, from 0; negative ones count from the last.
+    scheme : str or None
+        What the tags are in, as for `to_bio`, which converts them to BIO. None tells it from the tags; the report says
+        what was found.
     check_pictures : bool
         Decode every picture once, so that broken ones are known before training; else only look for the files.
     encoding : str
@@ -174,27 +232,61 @@ def read_conll(
     Raises
     ------
     ValueError
-        If the file or folder is missing, the file is empty or in another format, or an id points out of the folder.
-        The message names the line.
+        If the file or folder is missing, the file is empty or in another format, its lines or tags don't fit together,
+        or an id points out of the folder. The message names the line.
     """
     file = Path(path)
+    text, report = read_file(file, encoding, "a CoNLL file")
+    scheme = None if scheme is None else scheme_name(scheme)
+    tweets = _parse(text, file, report, word_column, tag_column)
+    if not tweets:
+        raise ValueError(f"Expected tweets in {str(file)!r}, got none in {file.stat().st_size} bytes. {_FIX_FORMAT}")
+    try:
+        converted = convert_tags([tweet.tags for tweet in tweets], scheme)
+    except TagError as error:
+        line = tweets[error.sentence].lines[error.word]
+        columns = ""
+        if report.columns > 2:
+            columns = f" Its lines have {report.columns} columns; running text is for examples/annotate.py."
+        raise ValueError(f"In line {line} of {str(file)!r}: {error}{columns} {_FIX_FORMAT}") from None
+    report.scheme, report.repaired_tags = converted.scheme, converted.broken
+    for tweet, tags in zip(tweets, converted.tags, strict=True):
+        tweet.tags = tags or []
+    dataset = make_dataset(tweets, file, report, image_dir, check_pictures, show_progress)
+    return (dataset, report) if return_report else dataset
+
+
+def read_file(file: Path, encoding: str, what: str) -> tuple[str, ConllReport]:
+    """Read a file whole, and begin its report.
+
+    Raises
+    ------
+    ValueError
+        If it isn't there, or in another encoding.
+    """
     if not file.is_file():
-        raise ValueError(f"Expected a CoNLL file, but {str(file)!r} is not a file. Check the path.")
+        raise ValueError(f"Expected {what}, but {shown(str(file))} is not a file. Check the path.")
+    content = file.read_bytes()
+    report = ConllReport(str(file), hashlib.sha256(content).hexdigest())
+    return _decode(content, encoding, file, report), report
+
+
+def make_dataset(
+    tweets: list[Tweet],
+    file: Path,
+    report: ConllReport,
+    image_dir: str | os.PathLike[str] | None,
+    check_pictures: bool,
+    show_progress: bool | None,
+) -> datasets.Dataset:
+    """Find the pictures of tweets, whose tags are in BIO, count, and put all in a dataset."""
     folder = None if image_dir is None else Path(image_dir)
     if folder is not None and not folder.is_dir():
         raise ValueError(f"Expected a folder of pictures as image_dir, but {str(folder)!r} is not one. Check the path.")
-    content = file.read_bytes()
-    report = ConllReport(str(file), hashlib.sha256(content).hexdigest())
-    tweets = _parse(_decode(content, encoding, file, report), file, report)
-    if not tweets:
-        raise ValueError(f"Expected tweets in {str(file)!r}, got none in {len(content)} bytes. {_FIX_FORMAT}")
-
     ids = []
     entities: Counter[str] = Counter()
     for tweet in tweets:
-        tweet.tags, repaired = repair_bio(tweet.tags)
         entities.update(label for label, _, _ in spans_from_tags(tweet.tags))
-        report.repaired_tags += repaired
         report.tokens += len(tweet.tokens)
         report.unknown_tags += tweet.tags.count(None)
         report.empty_sentences += not tweet.tokens
@@ -215,7 +307,7 @@ def read_conll(
             "image": datasets.Image(decode=False),
         }
     )
-    dataset = datasets.Dataset.from_dict(
+    return datasets.Dataset.from_dict(
         {
             "id": ids,
             "tokens": [tweet.tokens for tweet in tweets],
@@ -225,7 +317,6 @@ def read_conll(
         features=features,
         info=datasets.DatasetInfo(description=str(report), features=features),
     )
-    return (dataset, report) if return_report else dataset
 
 
 def write_conll(
@@ -266,7 +357,7 @@ def write_conll(
             raise ValueError(f"Expected one tag a word, got {len(labels)} for {len(words)} words in sentence {index}.")
         if name is not None:
             if not name or name != name.strip() or re.search(r"[\t\r\n]", name):
-                raise ValueError(f"Expected an id on one line without white space around it, got {name!r}.")
+                raise ValueError(f"Expected an id on one line without white space around it, got {shown(name)}.")
             lines.append(f"IMGID:{name}")
         elif not words:
             raise ValueError(f"Expected words in sentence {index}, which has no id, got none. Leave it out.")
@@ -274,7 +365,7 @@ def write_conll(
             if re.search(r"[\t\r\n]", word) or word.split()[:1] in ([], ["-DOCSTART-"]):
                 raise ValueError(
                     "Expected words that are neither white space nor '-DOCSTART-' and hold no tabs or line breaks, "
-                    f"got {word!r} in sentence {index}. Replace it, for instance by {PLACEHOLDER!r}."
+                    f"got {shown(word)} in sentence {index}. Replace it, for instance by {PLACEHOLDER!r}."
                 )
             if tag is not None:
                 split_tag(tag)
@@ -283,6 +374,12 @@ def write_conll(
     text = "".join(f"{line}\n" for line in lines)
     # One byte-order mark is dropped on reading; a text that begins with that character needs another.
     Path(path).write_bytes((("\ufeff" if text.startswith("\ufeff") else "") + text).encode("utf-8"))
+
+
+def writable(word: str) -> str:
+    """Mend what no CoNLL file can hold: white space as a word, and tabs and line breaks inside."""
+    word = word.replace("\t", " ").replace("\r", " ").replace("\n", " ")
+    return word if word.strip() and word.split()[0] != "-DOCSTART-" else PLACEHOLDER
 
 
 def _decode(content: bytes, encoding: str, file: Path, report: ConllReport) -> str:
@@ -299,10 +396,11 @@ def _decode(content: bytes, encoding: str, file: Path, report: ConllReport) -> s
     return text.removeprefix("\ufeff")
 
 
-def _parse(text: str, file: Path, report: ConllReport) -> list[_Tweet]:
-    """Read the blocks of a file."""
-    tweets: list[_Tweet] = []
-    tweet: _Tweet | None = None
+def _parse(text: str, file: Path, report: ConllReport, word_column: int, tag_column: int) -> list[Tweet]:
+    """Read the blocks of a file, with tags as they stand there."""
+    tweets: list[Tweet] = []
+    tweet: Tweet | None = None
+    read_line = _LineReader(file, word_column, tag_column)
     # Not splitlines(): tweets contain characters that it takes for line breaks, such as U+0085 and U+2028.
     lines = text.split("\n") if "\n" in text else text.split("\r")
     for number, raw in enumerate(lines, start=1):
@@ -315,46 +413,64 @@ def _parse(text: str, file: Path, report: ConllReport) -> list[_Tweet]:
             report.dropped_lines += 1
             tweet = None
             continue
-        if line.startswith("IMGID:") and "\t" not in line:
-            name = line.removeprefix("IMGID:").strip()
-            tweet = _Tweet(number, name or None)
+        name = _name_of(line)
+        if name is not None:
+            tweet = Tweet(number, name or None, picture=name or None)
             tweets.append(tweet)
             continue
-        word, tag = _parse_line(line, number, file)
+        word, tag = read_line(line, number)
         if not word.strip():
             report.placeholder_words += 1
-            report._note("white space as a word", f"line {number}")
+            report.note("white space as a word", f"line {number}")
             word = PLACEHOLDER
         if tweet is None:
-            tweet = _Tweet(number, None)
+            tweet = Tweet(number, None)
             tweets.append(tweet)
         tweet.tokens.append(word)
         tweet.tags.append(tag)
+        tweet.lines.append(number)
+    report.columns = read_line.columns
     return tweets
 
 
-def _parse_line(line: str, number: int, file: Path) -> tuple[str, str | None]:
-    parts = line.split("\t") if "\t" in line else line.split()
-    if len(parts) == 1:
-        return parts[0], None
-    where = f"line {number} of {str(file)!r}"
-    if len(parts) != 2:
-        raise ValueError(
-            f"Expected '<word><TAB><tag>' in {where}, got {len(parts)} columns: {line[:80]!r}. {_FIX_FORMAT} "
-            "Cut other columns away first; running text, a text a line, is read by examples/annotate.py."
-        )
-    word, tag = parts[0], parts[1].strip()
-    if not tag:
-        return word, None
-    try:
-        split_tag(tag)
-    except ValueError as error:
-        raise ValueError(f"In {where}: {error} {_FIX_FORMAT}") from None
-    return word, tag
+def _name_of(line: str) -> str | None:
+    """Return the id that a line gives to what follows; "" if it gives an empty one, and None if it is a word's."""
+    if line.startswith("IMGID:") and "\t" not in line:
+        return line.removeprefix("IMGID:").strip()
+    comment = _COMMENT_ID.fullmatch(line)
+    return comment[1] if comment else None
+
+
+class _LineReader:
+    """Reads word and tag of lines that have all the same columns, or a word alone."""
+
+    def __init__(self, file: Path, word_column: int, tag_column: int) -> None:
+        self.file, self.places, self.columns, self.first = file, (word_column, tag_column), 0, 0
+
+    def __call__(self, line: str, number: int) -> tuple[str, str | None]:
+        parts = line.split("\t") if "\t" in line else line.split()
+        if len(parts) == 1:
+            return parts[0], None
+        where = f"line {number} of {str(self.file)!r}"
+        if not self.columns:
+            self.columns, self.first = len(parts), number
+            for name, place in zip(("word_column", "tag_column"), self.places, strict=True):
+                if not isinstance(place, int) or not -len(parts) <= place < len(parts):
+                    raise ValueError(
+                        f"Expected {name} as one of the {len(parts)} columns (0 to {len(parts) - 1}) of {where}, got "
+                        f"{shown(place)}. Count from 0, or from the last with -1."
+                    )
+        if len(parts) != self.columns:
+            raise ValueError(
+                f"Expected {self.columns} columns, as in line {self.first}, in {where}, got {len(parts)} columns: "
+                f"{shown(line, 80)}. {_FIX_FORMAT} Running text, a text a line, is read by examples/annotate.py."
+            )
+        word, tag = (parts[place] for place in self.places)
+        return word, tag.strip() or None
 
 
 def _find_pictures(
-    tweets: list[_Tweet],
+    tweets: list[Tweet],
     ids: list[str],
     folder: Path,
     file: Path,
@@ -368,10 +484,10 @@ def _find_pictures(
     broken: Counter[str] = Counter()
     verdicts: dict[str, str | None] = {}  # several tweets may share a picture
     for tweet, name in zip(tqdm(tweets, desc="Checking pictures", unit="tweet", disable=hide), ids, strict=True):
-        path = None if tweet.id is None else _picture_path(folder, tweet.id, tweet.line, file)
+        path = None if tweet.picture is None else _picture_path(folder, tweet.picture, tweet.line, file)
         if path is None:
             report.pictures_missing += 1
-            report._note("picture missing", name)
+            report.note("picture missing", name)
             pictures.append(None)
             continue
         if path not in verdicts:
@@ -379,7 +495,7 @@ def _find_pictures(
         trouble = verdicts[path]
         if trouble is not None:
             broken[trouble] += 1
-            report._note(f"picture {trouble}", name)
+            report.note(f"picture {trouble}", name)
         report.pictures_found += trouble is None
         pictures.append(path if trouble is None else None)
     report.pictures_broken = dict(sorted(broken.items()))
@@ -410,4 +526,13 @@ def _trouble_with(path: str) -> str | None:
     return None
 
 
-__all__ = ["PLACEHOLDER", "ConllReport", "read_conll", "write_conll"]
+__all__ = [
+    "PLACEHOLDER",
+    "ConllReport",
+    "Tweet",
+    "make_dataset",
+    "read_conll",
+    "read_file",
+    "writable",
+    "write_conll",
+]

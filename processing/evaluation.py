@@ -1,6 +1,6 @@
 """Score a model with pictures, without some of them, and with wrong ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import datasets
@@ -8,7 +8,7 @@ from torch import nn
 from transformers.utils.logging import tqdm
 
 from .bootstrap import bootstrap_interval, paired_bootstrap
-from .label_map import entity_types, map_labels
+from .label_map import check_dataset, entity_types, map_labels, name_tags
 from .picture_removal import choose_pictures, mismatch_pictures
 from .tag_scheme import repair_bio
 from .text_tagging import TaggedText, tag_texts
@@ -61,7 +61,7 @@ def predict_tags(
         If a column is missing or ``tokens`` holds no lists of words, or the model can't read this source.
     """
     needed = ["tokens"] + ["image"] * (visual_source == "real")
-    _check_columns(dataset, needed)
+    check_dataset(dataset, needed)
     if isinstance(dataset.features["tokens"], datasets.Value):
         raise ValueError(
             f"Expected lists of words in the column 'tokens', got {dataset.features['tokens']}. Split the texts first "
@@ -115,8 +115,8 @@ def robustness_report(
     processor : BgaMnerProcessor
         The model's processor.
     dataset : datasets.Dataset
-        With the columns ``tokens``, ``ner_tags`` and optionally ``image``, as of `read_conll`. Sentences without any
-        known tag are left out.
+        With the columns ``tokens``, ``ner_tags`` (BIO tags, or ids that a `ClassLabel` names) and optionally ``image``,
+        as of `read_conll`. Sentences without any known tag are left out.
     label_map : mapping of str to (str or None), optional
         Renames types in what is predicted and in what is expected (see `map_labels`), for a model that was trained on
         a data set whose types have other names.
@@ -143,7 +143,7 @@ def robustness_report(
     ValueError
         If a column is missing, nothing has a known tag, or `label_map` names a type that neither model nor data have.
     """
-    _check_columns(dataset, ["tokens", "ner_tags"])
+    check_dataset(dataset, ["tokens", "ner_tags"])
     # picked by number: Dataset.filter would write the pictures anew
     known = [row for row, tags in enumerate(_tags_column(dataset)) if any(tag is not None for tag in tags or ())]
     if not known:
@@ -184,14 +184,8 @@ def robustness_report(
     return report
 
 
-def _check_columns(dataset: datasets.Dataset, names: Sequence[str]) -> None:
-    for name in names:
-        if name not in dataset.column_names:
-            raise ValueError(f"Expected a column {name!r}, got {dataset.column_names}. Rename yours.")
-
-
 def _tags_column(dataset: datasets.Dataset) -> Any:
-    return dataset.select_columns("ner_tags").with_format(None)["ner_tags"]
+    return name_tags(dataset.select_columns("ner_tags"))["ner_tags"]
 
 
 def _rename(

@@ -4,7 +4,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .tag_scheme import check_label2id, repair_bio
+from ..configuration.messages import shown
+from .tag_scheme import check_label2id, repair_bio, split_tag
 
 
 # The label that losses and metrics skip: unknown, or no word.
@@ -72,6 +73,29 @@ def read_word_labels(
     return tags_of_sentences
 
 
+def warn_of_ids(word_labels: Sequence[Any], label2id: Mapping[str, int] | None) -> None:
+    """Say how ids of a data set are read: as the model's own, whatever the data set calls them.
+
+    Parameters
+    ----------
+    word_labels : sequence
+        As for `read_word_labels`.
+    label2id : mapping of str to int or None
+        Ids of the model's labels.
+    """
+    given = (row.tolist() if hasattr(row, "tolist") else row for row in word_labels)
+    rows = (row for row in given if isinstance(row, Sequence) and not isinstance(row, str))
+    ids = {label for row in rows for label in row if isinstance(label, int) and label != UNKNOWN}
+    if ids:
+        meant = {number: label for label, number in (label2id or {}).items() if number in ids}
+        warnings.warn(
+            f"The column 'ner_tags' holds ids, which are read as the model's own: {shown(meant)}. The data set's may "
+            "have another order: dataset.features['ner_tags'].feature.names. bga_mner.name_tags(dataset) puts names in "
+            "their place; call it before with_transform.",
+            stacklevel=3,
+        )
+
+
 def align_tags(
     tags: Sequence[str | None],
     tokens_per_word: Sequence[int],
@@ -124,7 +148,7 @@ def _as_list(given: Any, index: int) -> list[Any] | None:
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise ValueError(
             f"Expected the labels of text {index} as a list with one label a word, or None, got "
-            f"{type(given).__name__} {given!r}. Wrap the labels of a single text in a list: word_labels=[labels]."
+            f"{type(given).__name__} {shown(given)}. Wrap the labels of a single text in a list: word_labels=[labels]."
         )
     return list(given)
 
@@ -135,9 +159,13 @@ def _tag(label: Any, known: Mapping[str, int], names: Mapping[int, str], index: 
     if isinstance(label, str):
         if label in known:
             return label
+        try:
+            split_tag(label)
+        except ValueError as error:
+            raise ValueError(f"In text {index}: {error}") from None
         raise ValueError(
-            f"Expected the labels {list(known)}, got {label!r} in text {index}. Add it to `label2id` (of model and "
-            "processor), or correct the tag."
+            f"Expected the labels {shown(list(known))}, got {shown(label)} in text {index}. Add it to `label2id` (of "
+            "model and processor), or correct the tag."
         )
     try:
         number = int(label)
@@ -147,10 +175,10 @@ def _tag(label: Any, known: Mapping[str, int], names: Mapping[int, str], index: 
         return None
     if number not in names or number != label:
         raise ValueError(
-            f"Expected labels as strings, or as ids 0 to {len(names) - 1}, got {label!r} in text {index}. Use None or "
-            "-100 for unknown labels."
+            f"Expected labels as strings, or as ids 0 to {len(names) - 1}, got {shown(label)} in text {index}. Use "
+            "None or -100 for unknown labels."
         )
     return names[number]
 
 
-__all__ = ["align_tags", "read_word_labels"]
+__all__ = ["align_tags", "read_word_labels", "warn_of_ids"]

@@ -9,7 +9,9 @@ import numpy as np
 from seqeval.metrics import accuracy_score, classification_report
 from seqeval.scheme import IOB2
 
+from ..configuration.messages import shown
 from .bootstrap import pair_sentences
+from .tag_scheme import split_tag
 
 
 _DESCRIPTION = "Precision, recall and F1 of entities: an entity counts if its type and both its ends are right."
@@ -48,7 +50,7 @@ def score_tags(
     Raises
     ------
     ValueError
-        If lengths differ or `mode` is unknown.
+        If lengths differ, a tag is not in the BIO scheme (`to_bio` converts others), or `mode` is unknown.
 
     Examples
     --------
@@ -59,10 +61,15 @@ def score_tags(
         raise ValueError(f"Expected mode 'strict' or 'default', got {mode!r}.")
     predicted: list[list[str]] = []
     expected: list[list[str]] = []
-    for ours, theirs in pair_sentences(predictions, references):
+    for ours, theirs in pair_sentences(predictions, references, strict=mode == "strict"):
         pairs = [(str(our), str(their)) for our, their in zip(ours, theirs, strict=True) if their is not None]
         predicted.append([our for our, _ in pairs])
         expected.append([their for _, their in pairs])
+    return _score(predicted, expected, mode)
+
+
+def _score(predicted: list[list[str]], expected: list[list[str]], mode: str) -> dict[str, Any]:
+    """Score tags that fit together and are all known."""
     scores: dict[str, Any] = {}
     overall = {"precision": 0.0, "recall": 0.0, "f1-score": 0.0}
     # seqeval cannot cope with there being no entity on either side; in strict mode each begins with "B-".
@@ -143,11 +150,23 @@ def build_compute_metrics(id2label: Mapping[int, str], mode: str = "strict") -> 
         of outputs of which the first integer array of shape (B, L) is taken. Returns precision, recall, f1
         and accuracy, and for each type ``f1_<type>``, ``precision_<type>``, ``recall_<type>``, ``number_<type>``.
 
+    Raises
+    ------
+    ValueError
+        If a label is not in the BIO scheme; and by the function, if labels and predictions don't fit together or are
+        no ids of `id2label`.
+
     Examples
     --------
     >>> Trainer(..., compute_metrics=build_compute_metrics(model.config.id2label))  # doctest: +SKIP
     """
-    names = {int(number): str(label) for number, label in id2label.items()}
+    if not isinstance(id2label, Mapping) or not id2label:
+        raise ValueError(f"Expected `id2label` as a dict of ids and labels, got {shown(id2label)}. Give the model's.")
+    if mode not in ("strict", "default"):
+        raise ValueError(f"Expected mode 'strict' or 'default', got {mode!r}.")
+    names = {int(number): label for number, label in id2label.items()}
+    for label in names.values():
+        split_tag(label)
 
     def compute_metrics(evaluation: Any) -> dict[str, float]:
         predictions, labels = evaluation.predictions, evaluation.label_ids
@@ -158,7 +177,14 @@ def build_compute_metrics(id2label: Mapping[int, str], mode: str = "strict") -> 
         labels = np.asarray(labels)
         tags = _pick_tags(predictions, labels)
         known = (labels != -100) & (tags != -100)
-        scores = score_tags(
+        for what, ids in (("labels", labels[known]), ("predictions", tags[known])):
+            if strange := sorted(set(np.unique(ids).tolist()) - set(names)):
+                raise ValueError(
+                    f"Expected ids of `id2label` ({min(names)} to {max(names)}) or -100 as {what}, got "
+                    f"{shown(strange)}. Give the id2label of the model that predicts."
+                )
+        # of tokens, of which a prediction may begin anywhere with "I-"
+        scores = _score(
             [[names[int(tag)] for tag in row[mask]] for row, mask in zip(tags, known, strict=True)],
             [[names[int(tag)] for tag in row[mask]] for row, mask in zip(labels, known, strict=True)],
             mode,

@@ -11,8 +11,10 @@ from transformers import BatchFeature, ProcessorMixin
 
 from ..configuration.config_checks import explained
 from ..configuration.hub_export import RemoteCodeMixin, auto_map
+from ..configuration.messages import shown
 from ..modeling_bga.tokenizer_limit import limit_beside
-from .label_alignment import align_tags, read_word_labels
+from .example_columns import check_example_columns
+from .label_alignment import align_tags, read_word_labels, warn_of_ids
 from .padding import column_padding, pad_rows, padded_length
 from .pictures import BadPictureError, as_picture_list, limit_aspect_ratio, load_picture, stack_pictures
 from .square_pictures import check_side, squaring_processor
@@ -303,7 +305,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         ----------
         batch : mapping of str to sequence
             Columns ``tokens`` (lists of words) or ``text`` (strings); optionally ``ner_tags`` (lists of tags, None
-            allowed for a row or a word) and ``image``. For sequence classification, without ``ner_tags``: ``label`` (a
+            allowed for a row or a word; ids are the model's own, with a warning, since those of a data set may differ:
+            see `name_tags`) and ``image``. For sequence classification, without ``ner_tags``: ``label`` (a
             number or a list of numbers, None where unknown) and ``target`` (pairs of places, as `targets` of a call, or
             None). Other columns are ignored, and so is ``image`` if the
             processor has no image processor, or if there are ``vision_states``, as `cache_vision_states` adds them.
@@ -321,14 +324,16 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         Raises
         ------
         ValueError
-            As for a call of the processor, and if there is neither ``tokens`` nor ``text``.
+            As for a call of the processor, if there is neither ``tokens`` nor ``text``, and if annotations stand in a
+            column of another name (``entities``, ``labels``), where they would be lost.
         """
         name = "tokens" if "tokens" in batch else "text"
         if name not in batch:
             raise ValueError(
-                f"Expected a column 'tokens' (lists of words) or 'text', got the columns {list(batch)}. Rename yours "
-                "with dataset.rename_column."
+                f"Expected a column 'tokens' (lists of words) or 'text', got the columns {shown(list(batch))}. Rename "
+                "yours with dataset.rename_column."
             )
+        check_example_columns(batch, self.image_processor is not None)
         if name == "text" and batch.get("ner_tags") is not None:
             raise ValueError("Expected a column 'tokens' with lists of words, since 'ner_tags' is there, got 'text'.")
         texts, targets = list(batch[name]), None
@@ -338,6 +343,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         given = True if name == "tokens" else None
         sentences, _, are_words = as_sentences(texts, given, batched=True, split=self.word_reader.split)
         tags = batch.get("ner_tags")
+        warn_of_ids(tags or (), self.label2id)
         encoded = self._encode_text(sentences, are_words, tags, max_length, on_long_text, True, targets)
         encoded.pop("word_ids")
         if batch.get("ner_tags") is None and batch.get("label") is not None:

@@ -1,6 +1,15 @@
-"""Tags in the BIO scheme (IOB2): mending, reading spans, listing labels. Pure Python."""
+"""Tags in the BIO scheme (IOB2): checking, mending, reading spans, listing labels. Pure Python."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..configuration.messages import shown
+
+
+_FIX_IDS = (
+    "Ids need their names: those of a datasets.ClassLabel are dataset.features['ner_tags'].feature.names, and "
+    "bga_mner.name_tags(dataset) puts them in the place of the ids."
+)
 
 
 def split_tag(tag: str) -> tuple[str, str]:
@@ -26,17 +35,124 @@ def split_tag(tag: str) -> tuple[str, str]:
     >>> split_tag("B-GEO-LOC")
     ('B', 'GEO-LOC')
     """
-    if tag == "O":
-        return "O", ""
-    if isinstance(tag, str) and len(tag) > 2 and tag[1] == "-":
-        if tag[0] in "BI":
+    if isinstance(tag, str):
+        if tag == "O":
+            return "O", ""
+        if len(tag) > 2 and tag[1] == "-" and tag[0] in "BI":
             return tag[0], tag[2:]
-        if tag[0] in "ESLU":
-            raise ValueError(
-                f"Expected BIO tags, got {tag!r}, which belongs to the BIOES scheme. Convert first: replace the "
-                "prefixes 'S-' and 'U-' by 'B-', and 'E-' and 'L-' by 'I-'."
+    raise ValueError(_why_not_bio(tag))
+
+
+def _why_not_bio(tag: Any) -> str:
+    """Say what a tag is, if it is not BIO, and what makes BIO of it."""
+    if isinstance(tag, str):
+        prefix, dash, kind = tag.partition("-")
+        if dash and kind and prefix in tuple("ESLUMW"):
+            return (
+                f"Expected BIO tags, got {shown(tag)}, which belongs to the BIOES scheme or one like it. Convert all "
+                "sentences first: tags = bga_mner.to_bio(tags)."
             )
-    raise ValueError(f"Expected a BIO tag such as 'O', 'B-PER' or 'I-PER', got {tag!r}. Check how the tags were made.")
+        fix = "Check how the tags were made."
+        if tag == "o" or (dash and kind and prefix in tuple("bieslumw")):
+            fix = "Convert all sentences first, which writes prefixes in capitals: tags = bga_mner.to_bio(tags)."
+        elif tag.lstrip("-").isdecimal():
+            fix = _FIX_IDS
+        elif tag and not dash:
+            fix = (
+                "If these are entity types without a prefix, name the scheme: to_bio(tags, scheme='IO'), "
+                "read_conll(path, scheme='IO'), or --tag_scheme IO."
+            )
+        return f"Expected a BIO tag such as 'O', 'B-PER' or 'I-PER', got {shown(tag)}. {fix}"
+    what = f"the {type(tag).__name__} {shown(tag)}"
+    if isinstance(tag, list | tuple | Mapping):
+        return f"Expected one BIO tag such as 'B-PER' a word, got {what}. Check how deep the lists of tags are nested."
+    fix = _FIX_IDS if hasattr(tag, "__index__") else "A word without a known tag has None."
+    return f"Expected a BIO tag such as 'O', 'B-PER' or 'I-PER', got {what}. {fix}"
+
+
+def as_tag_lists(sentences: Any, name: str = "tags") -> list[list[Any] | None]:
+    """Bring the tags of sentences to lists, whatever holds them, without looking at the tags.
+
+    Parameters
+    ----------
+    sentences : iterable of (iterable or None)
+        One list of tags a sentence: lists, NumPy arrays, columns of a dataset or a table.
+    name : str, default "tags"
+        What messages call them.
+
+    Returns
+    -------
+    list of (list or None)
+        None stays.
+
+    Raises
+    ------
+    ValueError
+        If this isn't a list of sentences: a flat list of tags, a dataset, a number.
+
+    Examples
+    --------
+    >>> as_tag_lists((("B-PER", "O"), None))
+    [['B-PER', 'O'], None]
+    """
+    fix = f"The tags of a single sentence are wrapped in a list: [{name}]; those of a dataset are dataset['ner_tags']."
+    if isinstance(sentences, str | bytes | Mapping) or not hasattr(sentences, "__iter__"):
+        raise ValueError(
+            f"Expected {name} as a list of sentences, each a list of tags, got {type(sentences).__name__} "
+            f"{shown(sentences)}. {fix}"
+        )
+    found: list[list[Any] | None] = []
+    for index, tags in enumerate(sentences):
+        if hasattr(tags, "tolist"):  # NumPy arrays, tensors and columns of pandas
+            tags = tags.tolist()
+        if tags is not None and (isinstance(tags, str | bytes | Mapping) or not hasattr(tags, "__iter__")):
+            raise ValueError(
+                f"Expected {name} as a list of sentences, each a list of tags, got {type(tags).__name__} "
+                f"{shown(tags)} as sentence {index}. {fix}"
+            )
+        found.append(None if tags is None else list(tags))
+    return found
+
+
+def check_tags(sentences: Any, name: str = "tags") -> list[list[str | None] | None]:
+    """Check that these are the BIO tags of sentences: what every function that takes tags asks first.
+
+    Parameters
+    ----------
+    sentences : iterable of (iterable of (str or None) or None)
+        One list of tags a sentence; None stands for an unknown tag, or for a sentence without tags.
+    name : str, default "tags"
+        What messages call them.
+
+    Returns
+    -------
+    list of (list of (str or None) or None)
+        The same as lists.
+
+    Raises
+    ------
+    ValueError
+        If this isn't a list of sentences, or a tag is not in the BIO scheme. The message names the sentence.
+
+    Examples
+    --------
+    >>> check_tags([("B-PER", None), None])
+    [['B-PER', None], None]
+    """
+    found = as_tag_lists(sentences, name)
+    known: set[Any] = {None}
+    for index, tags in enumerate(found):
+        for tag in tags or ():
+            try:
+                if tag in known:
+                    continue
+                split_tag(tag)
+                known.add(tag)
+            except TypeError:  # of a list, which no set can hold
+                raise ValueError(f"In sentence {index} of {name}: {_why_not_bio(tag)}") from None
+            except ValueError as error:
+                raise ValueError(f"In sentence {index} of {name}: {error}") from None
+    return found
 
 
 def repair_bio(tags: Sequence[str | None]) -> tuple[list[str | None], int]:
@@ -121,12 +237,69 @@ def spans_from_tags(tags: Iterable[str | None]) -> list[tuple[str, int, int]]:
     return spans
 
 
-def labels_from_tags(sentences: Iterable[Iterable[str | None]]) -> list[str]:
+def count_starts(sentences: Iterable[Iterable[tuple[str, str] | None] | None]) -> dict[str, int]:
+    """Count by prefix the entities that stand behind no other of the same type: in IOB1 these begin with "I-".
+
+    Parameters
+    ----------
+    sentences : iterable of (iterable of (tuple of (str, str) or None) or None)
+        Prefix and type of each word, as `split_tag` gives them; None where unknown.
+
+    Returns
+    -------
+    dict of str to int
+        For "B" and for "I". An "I-" after an unknown word doesn't count, since its entity may begin there.
+
+    Examples
+    --------
+    >>> count_starts([[("I", "PER"), ("B", "PER"), ("O", ""), ("I", "LOC")]])
+    {'B': 0, 'I': 2}
+    """
+    found = {"B": 0, "I": 0}
+    for tags in sentences:
+        previous: str | None = ""
+        for item in tags or ():
+            if item and item[1] and previous is not None and previous != item[1]:
+                found[item[0]] += 1
+            previous = item[1] if item else None
+    return found
+
+
+def refuse_iob1(sentences: Iterable[Iterable[str | None] | None], name: str = "tags") -> int:
+    """Refuse tags in IOB1, where "B-" only parts neighbouring entities.
+
+    Parameters
+    ----------
+    sentences : iterable of (iterable of (str or None) or None)
+        BIO tags.
+    name : str, default "tags"
+        What the message calls them.
+
+    Returns
+    -------
+    int
+        How many entities begin with "I-", beside others that begin with "B-".
+
+    Raises
+    ------
+    ValueError
+        If there are entities, and none begins with "B-".
+    """
+    starts = count_starts([None if tag is None else split_tag(tag) for tag in tags or ()] for tags in sentences)
+    if starts["I"] and not starts["B"]:
+        raise ValueError(
+            f"Expected {name} in BIO (IOB2), where each entity starts with 'B-', but no entity does: they seem to be "
+            f"IOB1. Convert first: {name} = bga_mner.to_bio({name})."
+        )
+    return starts["I"]
+
+
+def labels_from_tags(sentences: Iterable[Iterable[str | None] | None]) -> list[str]:
     """List the labels that a model for these tags needs.
 
     Parameters
     ----------
-    sentences : iterable of iterables of (str or None)
+    sentences : iterable of (iterable of (str or None) or None)
         One tag a word, one list a sentence. None (unknown) is skipped.
 
     Returns
@@ -145,32 +318,9 @@ def labels_from_tags(sentences: Iterable[Iterable[str | None]]) -> list[str]:
     >>> labels_from_tags([["B-PER", "O"], ["O", "B-LOC", "I-LOC"]])
     ['O', 'B-LOC', 'I-LOC', 'B-PER', 'I-PER']
     """
-    types: set[str] = set()
-    starts_with_i = 0
-    starts_with_b = 0
-    for tags in sentences:
-        if isinstance(tags, str):
-            raise ValueError(
-                f"Expected a list of sentences, each a list of tags, got the string {tags!r} as a sentence. "
-                "Wrap the tags of a single sentence in a list: labels_from_tags([tags])."
-            )
-        previous: str | None = ""
-        for tag in tags or ():
-            if tag is None:
-                previous = None
-                continue
-            prefix, label = split_tag(tag)
-            if label:
-                types.add(label)
-            if previous is not None and previous != label:
-                starts_with_i += prefix == "I"
-                starts_with_b += prefix == "B"
-            previous = label
-    if starts_with_i and not starts_with_b:
-        raise ValueError(
-            "Expected BIO tags (IOB2), where each entity starts with 'B-', but no entity does: the tags seem to be "
-            "IOB1. Convert first: tags = [repair_bio(sentence)[0] for sentence in tags]."
-        )
+    checked = check_tags(sentences)
+    refuse_iob1(checked)
+    types = {split_tag(tag)[1] for tags in checked for tag in tags or () if tag is not None} - {""}
     return ["O", *(f"{prefix}-{label}" for label in sorted(types) for prefix in "BI")]
 
 
@@ -201,7 +351,7 @@ def check_label2id(label2id: Mapping[str, int] | None) -> dict[str, int]:
     if label2id and not (
         isinstance(label2id, Mapping) and all(hasattr(number, "__index__") for number in label2id.values())
     ):
-        raise ValueError(f"Expected `label2id` as a dict of labels and whole numbers, got {str(label2id)[:200]}. {fix}")
+        raise ValueError(f"Expected `label2id` as a dict of labels and whole numbers, got {shown(label2id)}. {fix}")
     if not label2id:
         raise ValueError(
             "Expected `label2id` to be set, since labels are given, got none. Set `processor.label2id = "
@@ -209,15 +359,25 @@ def check_label2id(label2id: Mapping[str, int] | None) -> dict[str, int]:
         )
     ids = {str(label): int(number) for label, number in label2id.items()}
     if sorted(ids.values()) != list(range(len(ids))):
-        raise ValueError(f"Expected the ids of `label2id` to be 0, 1, 2, ..., got {sorted(ids.values())}. {fix}")
+        raise ValueError(f"Expected the ids of `label2id` to be 0, 1, 2, ..., got {shown(sorted(ids.values()))}. {fix}")
     for label in ids:
         prefix, kind = split_tag(label)
         partner = {"B": f"I-{kind}", "I": f"B-{kind}", "O": "O"}[prefix]
         if partner not in ids:
-            raise ValueError(f"Expected `label2id` to hold {partner!r} beside {label!r}, got {list(ids)}. {fix}")
+            raise ValueError(f"Expected `label2id` to hold {partner!r} beside {label!r}, got {shown(list(ids))}. {fix}")
     if "O" not in ids:
-        raise ValueError(f"Expected `label2id` to hold 'O', got {list(ids)}. {fix}")
+        raise ValueError(f"Expected `label2id` to hold 'O', got {shown(list(ids))}. {fix}")
     return ids
 
 
-__all__ = ["check_label2id", "labels_from_tags", "repair_bio", "spans_from_tags", "split_tag"]
+__all__ = [
+    "as_tag_lists",
+    "check_label2id",
+    "check_tags",
+    "count_starts",
+    "labels_from_tags",
+    "refuse_iob1",
+    "repair_bio",
+    "spans_from_tags",
+    "split_tag",
+]

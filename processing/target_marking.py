@@ -7,6 +7,8 @@ them. A marked text is a text, so whatever reads texts reads it, the stock `text
 from collections.abc import Sequence
 from typing import Any, overload
 
+from ..configuration.messages import shown
+
 
 OPENING, CLOSING = "{", "}"
 _OTHER_BRACKETS = str.maketrans("{}", "()")
@@ -19,7 +21,8 @@ def mark_target(text: list[str] | tuple[str, ...], start: int, end: int) -> list
 def mark_target(text: Any, start: int, end: int) -> Any:
     """Put braces around the part of a text that a label is about.
 
-    Braces that stand in the text already become parentheses, so that only the marks are braces.
+    Braces that stand in the text already become parentheses, so that only the marks are braces. White space at the ends
+    of a target stays outside.
 
     Parameters
     ----------
@@ -36,7 +39,7 @@ def mark_target(text: Any, start: int, end: int) -> Any:
     Raises
     ------
     ValueError
-        If the places aren't in the text, or there is nothing between them.
+        If the places aren't in the text, or there is nothing or only white space between them.
 
     Examples
     --------
@@ -51,6 +54,8 @@ def mark_target(text: Any, start: int, end: int) -> Any:
             f"Expected a target inside the text, which has {len(text)} {unit}, got {start} to {end}. Give the place of "
             "its first one, and the one behind its last."
         )
+    # "{ }" would mark nothing, and the model would be asked about nothing
+    start, end = _without_space(text, start, end)
     if isinstance(text, str):
         before, target, behind = (
             part.translate(_OTHER_BRACKETS) for part in (text[:start], text[start:end], text[end:])
@@ -61,6 +66,17 @@ def mark_target(text: Any, start: int, end: int) -> Any:
         return f"{before}{opening} {target} {closing}{behind}"
     words = [word.translate(_OTHER_BRACKETS) for word in text]
     return [*words[:start], OPENING, *words[start:end], CLOSING, *words[end:]]
+
+
+def _without_space(text: Any, start: int, end: int) -> tuple[int, int]:
+    """Move the ends of a target inwards, past white space."""
+    inside = [place for place in range(start, end) if text[place] and not text[place].isspace()]
+    if not inside:
+        raise ValueError(
+            f"Expected a target with more than white space, got {shown(text[start:end])} at {start} to {end}. Give the "
+            "places of a word, or None for a text without a target."
+        )
+    return inside[0], inside[-1] + 1
 
 
 def mark_targets(texts: Any, targets: Sequence[Sequence[int] | None], is_split_into_words: bool | None) -> list[Any]:

@@ -20,6 +20,7 @@ from ..modeling_bga.encoders import is_frozen, longest_text, pretrained_part
 from .bootstrap import bootstrap_interval
 from .conll import ConllReport
 from .mner_metric import score_tags
+from .tag_scheme import as_tag_lists
 
 
 logger = logging.get_logger(__name__)
@@ -68,9 +69,9 @@ def score_with_interval(
     >>> score_with_interval([["B-PER"], ["O"]], [["B-PER"], ["O"]], samples=20)["types"]["PER"]["f1"]
     1.0
     """
-    predictions, references = list(predictions), list(references)
-    scores = score_tags(predictions, references)
-    intervals = bootstrap_interval(predictions, references, samples, confidence, seed)
+    ours, theirs = as_tag_lists(predictions, "predictions"), as_tag_lists(references, "references")
+    scores = score_tags(ours, theirs)  # type: ignore[arg-type]  # None is refused there
+    intervals = bootstrap_interval(ours, theirs, samples, confidence, seed)  # type: ignore[arg-type]
     overall = {name: scores.pop(f"overall_{name}") for name in ("precision", "recall", "f1", "accuracy")}
     types = {kind: values | _interval(intervals["types"][kind]) for kind, values in scores.items()}
     return overall | _interval(intervals) | {"types": types, "samples": samples, "confidence": confidence}
@@ -222,9 +223,10 @@ def _data_set(report: ConllReport) -> dict[str, Any]:
         for count, what in (
             (report.unknown_tags, "words without a tag"),
             (report.empty_sentences, "sentences without words"),
-            (report.repaired_tags, "tags began an entity with 'I-' and were read as 'B-'"),
+            (report.repaired_tags, report.repairs),
             (report.placeholder_words, "words were empty or white space"),
             (report.replaced_characters, "undecodable byte sequences were replaced"),
+            *((count, what) for what, count in sorted(report.troubles.items())),
         )
         if count
     ]

@@ -38,10 +38,18 @@ def one_input(data: bytes) -> None:
     encoding = reader.pick(ENCODINGS)
     image_dir = folder / "pictures" if reader.chance() else None
     check, write = reader.chance(), reader.integer(0, 3) == 0
+    columns = {"word_column": reader.pick((0, 0, 1)), "tag_column": reader.pick((-1, -1, 2))}
+    scheme = reader.pick((None, None, "IO", "BIOES"))
     file.write_bytes(reader.rest())
     with refusals():
         rows, report = read_conll(
-            file, image_dir, check_pictures=check, encoding=encoding, return_report=True, show_progress=False
+            *(file, image_dir),
+            **columns,
+            scheme=scheme,
+            check_pictures=check,
+            encoding=encoding,
+            return_report=True,
+            show_progress=False,
         )
         tweets = rows.to_dict()
         assert report.sentences == len(rows)
@@ -78,6 +86,10 @@ def seeds() -> list[bytes]:
         "a\tb\tc\n",
         "\u00a0\tO\r\n",
         "x\tS-PER",
+        "-DOCSTART- -X- -X- O\n\nEU NNP B-NP I-ORG\n. . O O\n",
+        "a b-PER\nb o\n",
+        "x\tB-X\ny\tM-X\nz\tU-X\n",
+        "# id 7 domain=en\na _ _ B-X\n",
         "\u2028\tI-X\r",
     ]
     texts = [
@@ -88,4 +100,4 @@ def seeds() -> list[bytes]:
         b"\xf0\x9f\tO\n",
         b"",
     ]
-    return [bytes([0, 1, 1, write]) + text for text in texts for write in (0, 1)]
+    return [bytes([0, 1, 1, write, 0, 0, 0]) + text for text in texts for write in (0, 1)]

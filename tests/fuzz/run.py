@@ -25,7 +25,7 @@ from typing import Any
 
 
 TARGETS = (
-    *("processor_text", "picture_bytes", "conll_reader", "annotation_reader"),
+    *("processor_text", "picture_bytes", "conll_reader", "annotation_reader", "annotation_formats"),
     *("collator_rows", "pipeline_inputs", "crf_scores", "saved_files"),
 )
 HANG_SECONDS = 5

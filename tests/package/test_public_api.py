@@ -15,9 +15,9 @@ import bga_mner
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted(
-    f"bga_mner.{path.parent.name}.{path.stem}"
+    ".".join(("bga_mner", *path.relative_to(ROOT).with_suffix("").parts))
     for folder in ("configuration", "modeling_bga", "processing")
-    for path in (ROOT / folder).glob("*.py")
+    for path in (ROOT / folder).rglob("*.py")
     if path.stem != "__init__"
 )
 
@@ -93,7 +93,7 @@ def _imported_from(path: Path, node: ast.ImportFrom) -> Path | None:
     """Return the file of the package that a statement imports from, if it does."""
     module = (node.module or "").replace(".", "/")
     if node.level:
-        return (path.parent if node.level == 1 else ROOT) / f"{module}.py"
+        return path.parents[node.level - 1] / f"{module}.py"
     return ROOT / f"{module.removeprefix('bga_mner/')}.py" if module.startswith("bga_mner/") else None
 
 

@@ -1,0 +1,135 @@
+"""Write what was found in texts so that tools of annotation import it."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from ...configuration.messages import shown
+from ..word_splitting import split_words
+from .spans import Span, clean, read_span, utf16_places, words_in
+
+
+WRITTEN_FORMATS = ("doccano", "label-studio", "prodigy", "spacy", "gliner", "entities")
+
+
+def write_annotations(
+    path: str | os.PathLike[str],
+    texts: Iterable[str | Sequence[str]],
+    entities: Iterable[Iterable[Any]],
+    format: str,
+    *,
+    ids: Iterable[str | None] | None = None,
+    images: Iterable[str | None] | None = None,
+    model_version: str = "bga-mner",
+) -> None:
+    """Write texts with their entities for a tool of annotation; `read_annotations` reads the file, too.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file to write, in UTF-8.
+    texts : iterable of (str or sequence of str)
+        Texts, or words, which are joined by spaces.
+    entities : iterable of iterables of (mapping or sequence)
+        Of each text, with offsets in characters: as `predict` gives them, or as `tags_from_spans` takes spans.
+    format : {"doccano", "label-studio", "prodigy", "spacy", "gliner", "entities"}
+        "doccano" and "prodigy": lines of JSON. "label-studio": tasks with predictions, for the labelling interface with
+        ``<Labels name="label" toName="text">`` and ``<Text name="text" value="$text">``. "spacy": a JSON list of pairs.
+        "gliner": a JSON list of words and spans of words. "entities": lines with all that `predict` gives.
+    ids : iterable of (str or None), optional
+        Ids of the texts.
+    images : iterable of (str or None), optional
+        Names or addresses of their images.
+    model_version : str
+        What Label Studio calls these predictions.
+
+    Raises
+    ------
+    ValueError
+        If the format is unknown, numbers don't fit, or an entity isn't in its text. Nothing is written then.
+
+    Examples
+    --------
+    >>> write_annotations("found.jsonl", texts, predict(model, processor, texts), "doccano")  # doctest: +SKIP
+    """
+    if format not in WRITTEN_FORMATS:
+        raise ValueError(f"Expected a format of {', '.join(WRITTEN_FORMATS)}, got {shown(format)}.")
+    if isinstance(texts, str):
+        raise ValueError(f"Expected a list of texts, got the string {shown(texts)}. Wrap a single text in a list.")
+    given, found = list(texts), [list(items) for items in entities]
+    names, pictures = (
+        [None] * len(given) if column is None else [None if item is None else str(item) for item in column]
+        for column in (ids, images)
+    )
+    if not len(given) == len(found) == len(names) == len(pictures):
+        raise ValueError(
+            f"Expected entities, ids and images for each text, got {len(given)} texts, {len(found)} lists of entities, "
+            f"{len(names)} ids and {len(pictures)} images."
+        )
+    rows: list[Any] = []
+    for index, (content, items, name, picture) in enumerate(zip(given, found, names, pictures, strict=True)):
+        text = clean(content if isinstance(content, str) else " ".join(content))
+        spans = [_check(item, text, index) for item in items]
+        words = split_words(text) if isinstance(content, str) else _places(text, content)
+        beside = {key: value for key, value in (("id", name), ("image", picture)) if value is not None}
+        if format == "label-studio":
+            rows.append(_label_studio(text, spans, items, beside, model_version))
+        elif format == "gliner":
+            places = [(*words_in(words, span.start, span.end), span.label) for span in spans]
+            ner = [[first, behind - 1, label] for first, behind, label in places if first < behind]
+            rows.append(beside | {"tokenized_text": [word for word, _, _ in words], "ner": ner})
+        elif format == "spacy":
+            rows.append([text, {"entities": [[span.start, span.end, span.label] for span in spans], **beside}])
+        elif format == "doccano":
+            units = utf16_places(text)  # as doccano's page counts
+            rows.append(beside | {"text": text, "label": [[units[s.start], units[s.end], s.label] for s in spans]})
+        else:
+            key = "spans" if format == "prodigy" else "entities"
+            plain = [{"start": span.start, "end": span.end, "label": span.label} for span in spans]
+            if format == "entities":
+                plain = [
+                    dict(item) if isinstance(item, Mapping) else span for item, span in zip(items, plain, strict=True)
+                ]
+            rows.append(beside | {"text": text, key: plain})
+    if format in ("label-studio", "spacy", "gliner"):
+        written = json.dumps(rows, ensure_ascii=False, indent=1, default=float) + "\n"
+    else:  # scores may be NumPy's
+        written = "".join(json.dumps(row, ensure_ascii=False, default=float) + "\n" for row in rows)
+    Path(path).write_text(written, encoding="utf-8", newline="\n")
+
+
+def _check(item: Any, text: str, index: int) -> Span:
+    span = read_span(item)
+    if span is None or not 0 <= span.start < span.end <= len(text):
+        raise ValueError(
+            f"Expected entities with start, end and label inside of text {index}, which has {len(text)} characters, "
+            f"got {shown(item)}."
+        )
+    return span
+
+
+def _places(text: str, words: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Say where words stand in the text that joins them by spaces."""
+    ends = accumulate(len(word) + 1 for word in words)
+    starts = [end - 1 - len(word) for word, end in zip(words, ends, strict=False)]
+    return [
+        (text[start : start + len(word)], start, start + len(word)) for word, start in zip(words, starts, strict=True)
+    ]
+
+
+def _label_studio(
+    text: str, spans: list[Span], items: list[Any], beside: dict[str, str], model_version: str
+) -> dict[str, Any]:
+    results = []
+    for number, (span, item) in enumerate(zip(spans, items, strict=True)):
+        value = {"start": span.start, "end": span.end, "text": text[span.start : span.end], "labels": [span.label]}
+        result = {"id": f"e{number}", "from_name": "label", "to_name": "text", "type": "labels", "value": value}
+        score = item.get("score") if isinstance(item, Mapping) else None
+        results.append(result if score is None else result | {"score": float(score)})
+    return {"data": {"text": text, **beside}, "predictions": [{"model_version": model_version, "result": results}]}
+
+
+__all__ = ["WRITTEN_FORMATS", "write_annotations"]
