@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .crf_scan import is_recorded, recorded_best_path, recorded_log_marginals
 from .span_probabilities import CrfScores
 
 
@@ -211,11 +212,10 @@ class ConditionalRandomField(nn.Module):
         Shape (B, L, T), of the dtype that `forward` returns, computed under ``no_grad``. Always finite: no value is
         below `LOG_PROBABILITY_FLOOR`, and a masked position holds the uniform ``-log T``.
         """
+        if is_recorded():
+            return self.recorded(emissions, mask)[0]
         mask = self._check(emissions, mask)
-        unary = _posterior(emissions, mask, self._scores(), False)[1]
-        masked = ~mask.unsqueeze(2)  # (B, L) -> (B, L, 1)
-        log_unary = unary.log_().clamp_min_(LOG_PROBABILITY_FLOOR).masked_fill_(masked, -math.log(self.num_tags))
-        return log_unary.to(torch.promote_types(emissions.dtype, torch.float32)).contiguous()
+        return self._reported(_posterior(emissions, mask, self._scores(), False)[1].log_(), emissions, mask)
 
     @torch.no_grad()
     @torch.compiler.disable  # which way it goes depends on the scores
@@ -225,7 +225,21 @@ class ConditionalRandomField(nn.Module):
         Tensor of int64, shape (B, L): tags, `UNKNOWN_TAG` where the mask is False. Some tag or other in sentences whose
         scores are not finite.
         """
+        if is_recorded():
+            return self.recorded(emissions, mask)[1]
         return _viterbi(emissions, self._check(emissions, mask), self._scores())
+
+    @torch.no_grad()
+    def recorded(self, emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """`log_marginals` and `decode` for a program that is recorded: which way it goes depends on no value."""
+        mask, scores = self._check(emissions, mask), self._scores()
+        log_unary = self._reported(recorded_log_marginals(emissions, mask, scores), emissions, mask)
+        return log_unary, recorded_best_path(emissions, mask, scores).masked_fill(~mask, UNKNOWN_TAG)
+
+    def _reported(self, log_unary: Tensor, emissions: Tensor, mask: Tensor) -> Tensor:
+        masked = ~mask.unsqueeze(2)  # (B, L) -> (B, L, 1)
+        log_unary = log_unary.clamp_min_(LOG_PROBABILITY_FLOOR).masked_fill_(masked, -math.log(self.num_tags))
+        return log_unary.to(torch.promote_types(emissions.dtype, torch.float32)).contiguous()
 
     @torch.no_grad()
     def numpy_scores(self) -> CrfScores:

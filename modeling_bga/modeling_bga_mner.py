@@ -124,6 +124,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         visual_source: str | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> BgaMnerModelOutput | tuple[torch.Tensor, ...]:
         """Encode texts, with or without pictures.
 
@@ -153,6 +154,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             Whether to return the text states of all layers.
         return_dict : bool, optional
             Whether to return an output object (default) or a tuple.
+        output_attentions : bool, optional
+            Must not be True: attention weights are never formed.
 
         Returns
         -------
@@ -163,9 +166,16 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         ------
         ValueError
             If texts are too long, pictures have the wrong size, or shapes don't fit together; if `pixel_values` and
-            `vision_states` are both given; and if a model with `config.text_only` is given pictures.
+            `vision_states` are both given; if a model with `config.text_only` is given pictures; and if attention
+            weights are asked for.
         """
         config = self.config
+        if config.output_attentions if output_attentions is None else output_attentions:
+            raise ValueError(
+                "Expected output_attentions to be left out, got True: hybrid attention runs on "
+                "scaled_dot_product_attention, which forms no attention weights. What the stages read is in "
+                "text_keep_masks, vision_keep_masks and generated_vision of what is returned."
+            )
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass either input_ids or inputs_embeds, and not both.")
         given: torch.Tensor = inputs_embeds if input_ids is None else input_ids
