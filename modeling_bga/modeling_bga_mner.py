@@ -345,7 +345,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
                     f"but have {tuple(vision_states.shape)}. Let this model's encode_pictures make them."
                 )
         if picture_mask is None:
-            return torch.ones(batch, dtype=torch.bool, device=self.device)
+            given: Any = vision_states if pixel_values is None else pixel_values
+            return torch.ones(batch, dtype=torch.bool, device=given.device)
         if picture_mask.shape != (batch,):
             raise ValueError(
                 f"picture_mask must have the shape (batch,) = ({batch},), but has {tuple(picture_mask.shape)}."
