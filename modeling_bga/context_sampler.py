@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.checkpoint import checkpoint
 
 
@@ -76,9 +77,12 @@ class ContextSampler(nn.Module):
         local, context = F.gelu(self.local_global(self.norm(states))).chunk(2, dim=-1)
         weight = previous_keep.unsqueeze(-1)  # (batch, length, 1)
         mean = (context * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True).clamp(min=1)
-        # `hidden` of [local, mean] joined, without joining: the mean is the same for all positions
-        of_local, of_mean = self.hidden.weight.chunk(2, dim=1)
-        hidden = F.linear(local, of_local, self.hidden.bias) + F.linear(mean, of_mean)
+        if _computes_from_weight(self.hidden):
+            # `hidden` of [local, mean] joined, without joining: the mean is the same for all positions
+            of_local, of_mean = self.hidden.weight.chunk(2, dim=1)
+            hidden = F.linear(local, of_local, self.hidden.bias) + F.linear(mean, of_mean)
+        else:
+            hidden = self.hidden(torch.cat([local, mean.expand_as(local)], dim=-1))
         return self.decision(F.gelu(hidden)) + self.decision_bias
 
     def forward(
@@ -123,6 +127,17 @@ class ContextSampler(nn.Module):
         keep = previous_keep * decision
         emptied = keep.detach().sum(dim=1, keepdim=True) == 0  # (batch, 1)
         return torch.where(emptied, previous_keep, keep)
+
+
+def _computes_from_weight(layer: nn.Module) -> bool:
+    """Say whether a layer's weight and bias are all that it computes with.
+
+    They aren't where a tool has put something in its place or on top of it: adapters, quantised or parametrised
+    weights, pruning, weights that are fetched for each call.
+    """
+    if type(layer) is not nn.Linear or is_traceable_wrapper_subclass(layer.weight):
+        return False
+    return not (layer._forward_pre_hooks or layer._forward_hooks or "forward" in layer.__dict__)
 
 
 __all__ = ["INITIAL_MATCH_WEIGHT", "ContextSampler"]

@@ -24,6 +24,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .bio_constraints import bio_constraints, misfit
+from .crf_scan import is_recorded, recorded_best_path, recorded_log_marginals
+from .offloaded_weights import fetched
 from .span_probabilities import CrfScores
 
 
@@ -34,46 +37,6 @@ FORBIDDEN_SCORE = -1.0e4  # of a forbidden transition or start; finite, so that 
 LOG_PROBABILITY_FLOOR = -200.0  # nats; the least that `log_marginals` reports
 _SUMS_AT_ONCE = 32768  # numbers for one operation of `_viterbi`; PyTorch spreads more than these over threads
 _RESCALE_EVERY = 4  # steps; fewer cost time, more send more sentences through log space
-
-
-def bio_constraints(id2label: dict[int, str]) -> tuple[Tensor, Tensor]:
-    """Which tags may follow each other, and which may come first, in the BIO scheme.
-
-    ``I-X`` may come only after ``B-X`` or ``I-X`` of the same type. Labels of another form are free, and so is
-    ``I-X`` where the label set has no ``B-X`` (the IO scheme), as it could never be reached.
-
-    Parameters
-    ----------
-    id2label : dict of int to str
-        Names of the tags ``0 ... T - 1``.
-
-    Returns
-    -------
-    allowed_transitions, allowed_starts : Tensor of bool, shapes (T, T) and (T,)
-        ``[previous, next]`` and first tags, on the CPU whatever the default device.
-
-    Raises
-    ------
-    ValueError
-        If the keys are not ``0 ... T - 1``.
-
-    Examples
-    --------
-    >>> transitions, starts = bio_constraints({0: "O", 1: "B-PER", 2: "I-PER"})
-    >>> transitions.int().tolist()
-    [[1, 1, 0], [1, 1, 1], [1, 1, 1]]
-    >>> starts.tolist()
-    [True, True, False]
-    """
-    if set(id2label) != set(range(len(id2label))):
-        expected = f"the integer keys 0 to {len(id2label) - 1}"
-        raise _misfit("id2label", expected, list(id2label), "Number the labels so.")
-    names = [id2label[tag] for tag in range(len(id2label))]
-    # The tags of which one must have gone before; None where anything may.
-    needed = [{f"B-{x[2:]}", x} if x.startswith("I-") and f"B-{x[2:]}" in names else None for x in names]
-    transitions = [[before is None or previous in before for before in needed] for previous in names]
-    # An explicit device, as models are often built under a default device of "meta", whose tensors hold no values.
-    return torch.tensor(transitions, device="cpu"), torch.tensor([x is None for x in needed], device="cpu")
 
 
 class ConditionalRandomField(nn.Module):
@@ -120,7 +83,7 @@ class ConditionalRandomField(nn.Module):
         super().__init__()
         self.num_tags = num_tags
         if num_tags < 1:
-            raise _misfit("num_tags", "at least 1", num_tags, "Give the number of labels.")
+            raise misfit("num_tags", "at least 1", num_tags, "Give the number of labels.")
         # The dtype is explicit because models are also built under a half-precision default dtype.
         self.transitions = nn.Parameter(torch.empty(num_tags, num_tags, dtype=torch.float32))
         self.start_transitions = nn.Parameter(torch.empty(num_tags, dtype=torch.float32))
@@ -164,6 +127,11 @@ class ConditionalRandomField(nn.Module):
             return tensor.to(moved.device) if is_rounded else moved
 
         return super()._apply(at_least_single, recurse)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        if not self.allowed.is_meta:
+            self.reset_constraints()  # `to_empty` may have gone before
 
     @torch.compiler.disable  # which way it goes depends on the scores
     def forward(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
@@ -211,11 +179,10 @@ class ConditionalRandomField(nn.Module):
         Shape (B, L, T), of the dtype that `forward` returns, computed under ``no_grad``. Always finite: no value is
         below `LOG_PROBABILITY_FLOOR`, and a masked position holds the uniform ``-log T``.
         """
+        if is_recorded():
+            return self.recorded(emissions, mask)[0]
         mask = self._check(emissions, mask)
-        unary = _posterior(emissions, mask, self._scores(), False)[1]
-        masked = ~mask.unsqueeze(2)  # (B, L) -> (B, L, 1)
-        log_unary = unary.log_().clamp_min_(LOG_PROBABILITY_FLOOR).masked_fill_(masked, -math.log(self.num_tags))
-        return log_unary.to(torch.promote_types(emissions.dtype, torch.float32)).contiguous()
+        return self._reported(_posterior(emissions, mask, self._scores(), False)[1].log_(), emissions, mask)
 
     @torch.no_grad()
     @torch.compiler.disable  # which way it goes depends on the scores
@@ -225,7 +192,21 @@ class ConditionalRandomField(nn.Module):
         Tensor of int64, shape (B, L): tags, `UNKNOWN_TAG` where the mask is False. Some tag or other in sentences whose
         scores are not finite.
         """
+        if is_recorded():
+            return self.recorded(emissions, mask)[1]
         return _viterbi(emissions, self._check(emissions, mask), self._scores())
+
+    @torch.no_grad()
+    def recorded(self, emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """`log_marginals` and `decode` for a program that is recorded: which way it goes depends on no value."""
+        mask, scores = self._check(emissions, mask), self._scores()
+        log_unary = self._reported(recorded_log_marginals(emissions, mask, scores), emissions, mask)
+        return log_unary, recorded_best_path(emissions, mask, scores).masked_fill(~mask, UNKNOWN_TAG)
+
+    def _reported(self, log_unary: Tensor, emissions: Tensor, mask: Tensor) -> Tensor:
+        masked = ~mask.unsqueeze(2)  # (B, L) -> (B, L, 1)
+        log_unary = log_unary.clamp_min_(LOG_PROBABILITY_FLOOR).masked_fill_(masked, -math.log(self.num_tags))
+        return log_unary.to(torch.promote_types(emissions.dtype, torch.float32)).contiguous()
 
     @torch.no_grad()
     def numpy_scores(self) -> CrfScores:
@@ -249,8 +230,9 @@ class ConditionalRandomField(nn.Module):
         return _LogLikelihood.apply(emissions, *parameters, self.allowed[:-1], mask, labels)
 
     def _scores(self) -> Tensor:
-        parameters = self.transitions, self.start_transitions, self.end_transitions
-        return _bordered_scores(*parameters, self.allowed[:-1])
+        with fetched(self):
+            parameters = self.transitions, self.start_transitions, self.end_transitions
+            return _bordered_scores(*parameters, self.allowed[:-1])
 
     def _labels(self, tags: Tensor, mask: Tensor) -> "_Labels":
         """Find out which tags are known, and which transitions they make; raise where there is no such tag."""
@@ -277,7 +259,7 @@ class ConditionalRandomField(nn.Module):
         row, column = wrong.nonzero()[0].tolist()
         expected = f"0 to {self.num_tags - 1}, or {UNKNOWN_TAG} for unknown, at the kept positions"
         got = f"{int(tags[row, column])} at [{row}, {column}]"
-        raise _misfit("tags", expected, got, "Use the label2id of this model, or clear the mask there.")
+        raise misfit("tags", expected, got, "Use the label2id of this model, or clear the mask there.")
 
     def _check(self, emissions: Tensor | None, mask: Tensor, tags: Tensor | None = None) -> Tensor:
         """Raise on shapes and dtypes that do not fit; return the mask as bool."""
@@ -286,16 +268,16 @@ class ConditionalRandomField(nn.Module):
             shape = tuple(emissions.shape[:2])
             if emissions.ndim != 3 or emissions.shape[2] != self.num_tags or not emissions.is_floating_point():
                 expected = f"floating-point scores of shape (batch, length, {self.num_tags})"
-                raise _misfit("emissions", expected, emissions, "Give one score per tag, or build with other num_tags.")
+                raise misfit("emissions", expected, emissions, "Give one score per tag, or build with other num_tags.")
         if mask.ndim != 2 or tuple(mask.shape) != shape or not mask.shape[1] or mask.is_floating_point():
             expected = f"booleans or integers of shape {shape if len(shape) == 2 else '(batch, length)'}, length > 0"
-            raise _misfit("mask", expected, mask, "Give the two-dimensional attention mask of the same sentences.")
+            raise misfit("mask", expected, mask, "Give the two-dimensional attention mask of the same sentences.")
         mask = mask.to(torch.bool)
         if tags is None:
             return mask
         if tuple(tags.shape) != shape or tags.dtype != torch.int64:
             mend = f"Give one tag per position, {UNKNOWN_TAG} where unknown, converted with .long()."
-            raise _misfit("tags", f"torch.int64 of shape {shape}", tags, mend)
+            raise misfit("tags", f"torch.int64 of shape {shape}", tags, mend)
         return mask
 
 
@@ -370,15 +352,8 @@ def _plain_constraint(name: str, constraint: Tensor | None, shape: tuple[int, ..
     if constraint is None:
         return torch.ones(shape, dtype=torch.bool, device="cpu").tolist()
     if tuple(constraint.shape) != shape or constraint.dtype != torch.bool or constraint.is_meta:
-        raise _misfit(name, f"torch.bool of shape {shape} with values", constraint, "Create it on the CPU.")
+        raise misfit(name, f"torch.bool of shape {shape} with values", constraint, "Create it on the CPU.")
     return constraint.tolist()
-
-
-def _misfit(name: str, expected: str, got: object, mend: str) -> ValueError:
-    """Build the error for an argument that does not fit."""
-    if isinstance(got, Tensor):
-        got = f"{got.dtype} of shape {tuple(got.shape)} on {got.device}"
-    return ValueError(f"{name}: expected {expected}; got {got}. {mend}")
 
 
 def _is_cheap_to_read(tensor: Tensor) -> bool:

@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from .offloaded_weights import fetched
+
 
 class PreparedQueries(NamedTuple):
     """Modality queries that have read each other: the same for every source, so for all stages and for the cycle.
@@ -191,13 +193,15 @@ class CrossModalGenerator(nn.Module):
                 "asked for. Shorten the text to the text encoder's maximum, or use pictures of config.image_size."
             )
         first = self.layers[0]
+        with fetched(self):
+            # (max target length, width) -> (1, target length, width)
+            own_queries = self.modality_queries[:target_length].unsqueeze(0)
         visible = None
         if self.causal:
             # (target length, target length) -> (1, 1, target length, target length)
-            ones = torch.ones(target_length, target_length, dtype=torch.bool, device=self.modality_queries.device)
+            ones = torch.ones(target_length, target_length, dtype=torch.bool, device=own_queries.device)
             visible = ones.tril()[None, None]
-        # (max target length, width) -> (1, target length, width)
-        queries = first.read_each_other(self.modality_queries[:target_length].unsqueeze(0), visible)
+        queries = first.read_each_other(own_queries, visible)
         asked = first.ask(queries)
         if target_mask is not None:
             positions = (target_mask.long().cumsum(dim=1) - 1).clamp(min=0)

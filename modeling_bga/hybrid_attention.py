@@ -155,7 +155,7 @@ def hybrid_attention_forward(
 def _as_bias(own_mask: torch.Tensor | None, query: torch.Tensor, length: int) -> torch.Tensor:
     """Turn a mask of own positions into what is added to their scores."""
     if own_mask is None:
-        return query.new_zeros(len(query), 1, 1, length)
+        return query.new_zeros(query.shape[0], 1, 1, length)
     if own_mask.dtype != torch.bool:
         return own_mask.to(query.dtype)
     return query.new_zeros(own_mask.shape).masked_fill(~own_mask, torch.finfo(query.dtype).min)

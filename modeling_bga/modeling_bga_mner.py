@@ -124,6 +124,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         visual_source: str | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> BgaMnerModelOutput | tuple[torch.Tensor, ...]:
         """Encode texts, with or without pictures.
 
@@ -153,6 +154,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             Whether to return the text states of all layers.
         return_dict : bool, optional
             Whether to return an output object (default) or a tuple.
+        output_attentions : bool, optional
+            Must not be True: attention weights are never formed.
 
         Returns
         -------
@@ -163,9 +166,16 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         ------
         ValueError
             If texts are too long, pictures have the wrong size, or shapes don't fit together; if `pixel_values` and
-            `vision_states` are both given; and if a model with `config.text_only` is given pictures.
+            `vision_states` are both given; if a model with `config.text_only` is given pictures; and if attention
+            weights are asked for.
         """
         config = self.config
+        if config.output_attentions if output_attentions is None else output_attentions:
+            raise ValueError(
+                "Expected output_attentions to be left out, got True: hybrid attention runs on "
+                "scaled_dot_product_attention, which forms no attention weights. What the stages read is in "
+                "text_keep_masks, vision_keep_masks and generated_vision of what is returned."
+            )
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass either input_ids or inputs_embeds, and not both.")
         given: torch.Tensor = inputs_embeds if input_ids is None else input_ids
@@ -338,7 +348,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
                     f"but have {tuple(vision_states.shape)}. Let this model's encode_pictures make them."
                 )
         if picture_mask is None:
-            return torch.ones(batch, dtype=torch.bool, device=self.device)
+            given: Any = vision_states if pixel_values is None else pixel_values
+            return torch.ones(batch, dtype=torch.bool, device=given.device)
         if picture_mask.shape != (batch,):
             raise ValueError(
                 f"picture_mask must have the shape (batch,) = ({batch},), but has {tuple(picture_mask.shape)}."

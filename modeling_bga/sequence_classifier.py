@@ -51,6 +51,7 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         visual_source: str | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> BgaMnerSequenceClassifierOutput | tuple[torch.Tensor, ...]:
         """Classify texts, and compute the loss of what there are labels and pictures for.
 
@@ -58,7 +59,8 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         ----------
         input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
             As in [`BgaMnerModel.forward`].
-        pixel_values, picture_mask, vision_states, visual_source, output_hidden_states, return_dict
+        pixel_values, picture_mask, vision_states, visual_source, output_hidden_states, return_dict,
+        output_attentions
             As in [`BgaMnerModel.forward`].
         labels : torch.Tensor of shape (batch,) or (batch, labels), optional
             As `config.problem_type` has them: numbers of labels, a float for each label, or a value. -100 (floats: NaN)
@@ -102,6 +104,7 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
             replaced=replaced,
             visual_source=visual_source,
             output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
         )
         states = outputs.last_hidden_state
         if attention_mask is None:
@@ -109,7 +112,7 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         else:
             # the first attended position, wherever padding puts it: (batch, length) -> (batch,)
             places = attention_mask.to(torch.long).argmax(dim=1)
-            first = states[torch.arange(len(states), device=states.device), places]
+            first = states[torch.arange(states.shape[0], device=states.device), places]
         logits = self.classifier(self.dropout(first))  # (batch, labels)
         classification_loss = None if labels is None else sequence_loss(self.config, logits, labels)
 

@@ -11,6 +11,7 @@ from torch import nn
 from ..configuration.configuration_bga_mner import BgaMnerConfig
 from .alignment_losses import total_loss
 from .crf import ConditionalRandomField, bio_constraints
+from .crf_scan import is_recorded
 from .entity_replacement import replace_entities
 from .modeling_bga_mner import BgaMnerModel
 from .outputs import BgaMnerTokenClassifierOutput
@@ -55,6 +56,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         visual_source: str | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> BgaMnerTokenClassifierOutput | tuple[torch.Tensor, ...]:
         """Tag texts, and compute the loss of what there are labels and pictures for.
 
@@ -62,7 +64,8 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         ----------
         input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
             As in [`BgaMnerModel.forward`].
-        pixel_values, picture_mask, vision_states, visual_source, output_hidden_states, return_dict
+        pixel_values, picture_mask, vision_states, visual_source, output_hidden_states, return_dict,
+        output_attentions
             As in [`BgaMnerModel.forward`].
         labels : torch.LongTensor of shape (batch, length), optional
             Tag ids; -100 where the tag is unknown, and at padding. A sentence without any known tag adds nothing to
@@ -97,9 +100,17 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
             replaced=replaced,
             visual_source=visual_source,
             output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
         )
         emissions = self.classifier(self.dropout(outputs.last_hidden_state))  # (batch, length, tags)
         shape = emissions.shape[:2]
+        for name, given in (("labels", labels), ("word_start_mask", word_start_mask)):
+            if given is not None and given.shape != shape:
+                raise ValueError(
+                    f"{name} must have the shape (batch, length) = {tuple(shape)} of the tokens that were read, but "
+                    f"have {tuple(given.shape)}. Virtual tokens, as peft's prompt tuning puts before a text, "
+                    "have no tags: use adapters instead, see bga_mner.lora_config."
+                )
         if attention_mask is None:
             mask = torch.ones(shape, dtype=torch.bool, device=emissions.device)
         else:
@@ -109,8 +120,10 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         loss = total_loss(self.config, crf_loss, outputs)
         logits, predictions = emissions, None
         if not self.training:
-            logits = self.crf.log_marginals(emissions, mask)
-            predictions = self.crf.decode(emissions, mask)
+            if is_recorded():
+                logits, predictions = self.crf.recorded(emissions, mask)
+            else:
+                logits, predictions = self.crf.log_marginals(emissions, mask), self.crf.decode(emissions, mask)
             if word_start_mask is not None:
                 predictions = predictions.masked_fill(~word_start_mask.to(torch.bool), -100)
 

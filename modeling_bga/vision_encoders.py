@@ -63,7 +63,7 @@ def _embed_patches(encoder: PreTrainedModel, pixel_values: torch.Tensor) -> torc
     cut = pixel_values.unflatten(3, (rows, patch)).unflatten(2, (rows, patch))
     # -> (batch, rows * columns, patch * patch * channels)
     patches = cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
-    shapes = torch.full((len(patches), 2), rows, device=patches.device)
+    shapes = torch.full((patches.shape[0], 2), rows, device=patches.device)
     return encoder.embeddings(patches, shapes)
 
 

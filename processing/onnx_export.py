@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..configuration.hub_export import flatten
 from ..modeling_bga.encoders import longest_text
@@ -101,7 +103,8 @@ def export_onnx(model: Any, processor: Any, folder: str | os.PathLike[str], *, i
     Parameters
     ----------
     model : BgaMnerForTokenClassification
-        The model, whole or text only.
+        The model, whole or text only, or with peft's adapters on it. It stays as it is; one in another precision than
+        float32 is exported as a copy of the same weights in float32.
     processor : BgaMnerProcessor
         Its processor.
     folder : str or path
@@ -117,9 +120,13 @@ def export_onnx(model: Any, processor: Any, folder: str | os.PathLike[str], *, i
     Raises
     ------
     ValueError
-        If the packages of the extra "onnx" are missing, or a model is no tagger or reads real pictures.
+        If the packages of the extra "onnx" are missing, a model is no tagger or reads real pictures, or its weights
+        aren't all on one device, or are quantised.
     """
+    model = getattr(model, "_orig_mod", model)  # of what torch.compile wraps
     _check(model)
+    if any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in model.parameters()):
+        model = deepcopy(model).float()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     token_types = "token_type_ids" in processor.tokenizer.model_input_names
@@ -146,10 +153,27 @@ def _check(model: Any) -> None:
             f"Expected a BgaMnerForTokenClassification, whose tags and CRF are exported, got {type(model).__name__}. "
             "Give a tagger."
         )
+    _check_weights(model)
     if model.config.visual_source == "real":
         raise ValueError(
             'Expected a model whose texts read generated features or none, got visual_source="real", which needs '
             'pictures. Set model.config.visual_source = "generated".'
+        )
+
+
+def _check_weights(model: Any) -> None:
+    devices = {str(tensor.device) for tensor in (*model.parameters(), *model.buffers())}
+    if len(devices) > 1 or "meta" in devices:
+        raise ValueError(
+            f"Expected a model whose weights are all on one device, got {', '.join(sorted(devices))}. Load its weights without "
+            "device_map, and on one device."
+        )
+    quantised = {type(part).__name__ for part in model.modules() if "quantized" in type(part).__module__}
+    quantised |= {type(weight).__name__ for weight in model.parameters() if is_traceable_wrapper_subclass(weight)}
+    if quantised or getattr(model, "is_quantized", False):
+        raise ValueError(
+            f"Expected a model whose weights aren't quantised, got {', '.join(sorted(quantised)) or 'quantised ones'}. "
+            "Give the exact model; with int8=True the graph is quantised."
         )
 
 
