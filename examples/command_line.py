@@ -50,9 +50,9 @@ class ErrorsInOneLine(argparse.ArgumentParser):
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:
             word = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
-            near = difflib.get_close_matches(word.replace("-", "_"), names := _flags(self), n=1)
-            meant = next((name for name in names if name in near), None)
-            self.error(f"unknown argument {word!r}" + (f"; did you mean {meant}?" if meant else ""))
+            plain = f"--{word.lstrip('-').replace('-', '_')}"
+            meant = difflib.get_close_matches(plain, _flags(self), n=1)
+            self.error(f"unknown argument {_cut(word)!r}" + (f"; did you mean {meant[0]}?" if meant else ""))
         return options
 
     def error(self, message: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -268,7 +269,9 @@ def test_a_benchmark_says_so_too(folder, monkeypatch, capsys, name, words, said)
     check(*outcome(load_script(f"benchmarks/{name}.py"), words.split(), capsys), said)
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text()))
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in EXAMPLES.glob("*.py") if "run_main(main)" in path.read_text())
+)
 def test_help_works(capsys, name):
     code, shown = outcome(load_script(f"examples/{name}.py"), ["--help"], capsys)
     assert code == 0
@@ -299,15 +302,13 @@ def test_debug_shows_the_traceback_too(folder, given):
     assert re.fullmatch("error: .*'nowhere' can't be loaded.*", shown.splitlines()[-1])
 
 
-def test_debug_with_a_value_is_that_of_the_trainer(monkeypatch, capsys):
-    monkeypatch.delenv(command_line.DEBUG, raising=False)
+def test_debug_with_a_value_is_that_of_the_trainer(monkeypatch):
     for words, ours in ((["--debug"], True), (["--debug", "--x"], True), (["--debug", "underflow_overflow"], False)):
-        monkeypatch.delenv(command_line.DEBUG, raising=False)
+        monkeypatch.setattr(os, "environ", {})
         seen = []
         with pytest.raises(SystemExit, match="0"):
             command_line.run_main(seen.append, words)
         assert (command_line.DEBUG in os.environ, "--debug" in seen[0]) == (ours, not ours)
-    monkeypatch.delenv(command_line.DEBUG)
 
 
 @pytest.mark.parametrize(
@@ -347,20 +348,18 @@ def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch, tmp_path, capsys):
         with pytest.raises(type(broken)):
             command_line.run_main(fail, [])
     with pytest.raises(SystemExit, match="2"):
-        command_line.run_main(lambda words: re.compile(words[0]) and int(words[0]) or "{".index("a"), ["1"])
-    with pytest.raises(SystemExit, match="2"):
-        command_line.run_main(lambda words: subprocess.Popen(["/"], bufsize="a"), [])
+        command_line.run_main(lambda words: json.loads(words[0]), ["{"])
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
     (log,) = tmp_path.iterdir()
     assert f"[traceback: {log}]" in shown
-    assert "subprocess.py" in log.read_text()
+    assert "decoder.py" in log.read_text()
 
 
 @pytest.mark.parametrize("script", ["run_mner.py", "run_mner_no_trainer.py"])
 def test_of_several_processes_the_first_says_it(folder, tmp_path, script):
     words = TRAIN.replace("train.txt", "nowhere.txt").replace(" out", f" {tmp_path / 'out'}").split()
-    launcher = [*"-m torch.distributed.run --nproc_per_node 2 --master_port 0".split(), EXAMPLES / script]
+    launcher = [*["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], EXAMPLES / script]
     code, out, shown = run([*launcher, *words], folder, OMP_NUM_THREADS="1")
     assert code == 1  # torchrun's own
     lines = [line for line in (out + shown).splitlines() if line.startswith("error: ")]
