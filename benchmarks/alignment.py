@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from example_scripts import load_example
+from example_scripts import Parser, json_object, load_example, names_of, positive, rate, run_main, seeds, share
 from PIL import Image, ImageEnhance, ImageOps
 from rich.console import Console
 from rich.table import Table
@@ -391,40 +391,37 @@ _PHOTOGRAPHED = {"steps": 1200, "vision_steps": 1000, "vision_width": 64}
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; None for the program's own."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default="0", help="comma-separated")
-    parser.add_argument("--variants", default="full,text_only", help=f"comma-separated, of {', '.join(VARIANTS)}")
-    parser.add_argument("--steps", type=int, help="default: 450 with drawings, 1200 with photographs")
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser = Parser(__doc__)
+    parser.add_argument("--seeds", type=seeds, default="0", help="comma-separated")
+    parser.add_argument("--variants", type=names_of(VARIANTS), default="full,text_only", help="comma-separated")
+    parser.add_argument("--steps", type=positive, help="default: 450 with drawings, 1200 with photographs")
+    parser.add_argument("--batch_size", type=positive, default=32)
+    parser.add_argument("--learning_rate", type=rate, default=2e-3)
     for name in _RECIPE_FLAGS:
         parser.add_argument(f"--{name}", type=float, help="as in BgaMnerConfig; default: the quickstart's")
-    parser.add_argument("--config", type=json.loads, default={}, help="further options of BgaMnerConfig, as JSON")
-    parser.add_argument("--names_per_type", type=int, default=30)
-    parser.add_argument("--pairs", type=int, default=2400, help="half of them labelled")
-    parser.add_argument("--test_sentences", type=int, default=400)
-    parser.add_argument("--mismatch_rate", type=float, default=0.15)
-    parser.add_argument("--clutter", type=float, default=0.3)
+    parser.add_argument("--config", type=json_object, default={}, help="further options of BgaMnerConfig, as JSON")
+    parser.add_argument("--names_per_type", type=positive, default=30)
+    parser.add_argument("--pairs", type=positive, default=2400, help="half of them labelled")
+    parser.add_argument("--test_sentences", type=positive, default=400)
+    parser.add_argument("--mismatch_rate", type=share, default=0.15)
+    parser.add_argument("--clutter", type=share, default=0.3)
     parser.add_argument("--clauses", action="store_true", help="irrelevant clauses in every sentence")
     parser.add_argument("--pictures", type=Path, help="photographs, one folder a concept, instead of drawings")
     parser.add_argument("--vision_model", help="name of a vision encoder, instead of a tiny one")
     parser.add_argument(
-        "--vision_steps", type=int, help="of the tiny vision encoder's own training; default: 700, 1000"
+        "--vision_steps", type=positive, help="of the tiny vision encoder's own training; default: 700, 1000"
     )
-    parser.add_argument("--vision_width", type=int, help="of the tiny vision encoder; default: 32, 64")
-    parser.add_argument("--layers", type=int, default=2, help="of the tiny encoders, both")
-    parser.add_argument("--drawings", type=int, default=8000, help="for the tiny vision encoder's own training")
+    parser.add_argument("--vision_width", type=positive, help="of the tiny vision encoder; default: 32, 64")
+    parser.add_argument("--layers", type=positive, default=2, help="of the tiny encoders, both")
+    parser.add_argument("--drawings", type=positive, default=8000, help="for the tiny vision encoder's own training")
     parser.add_argument("--report", action="store_true", help="print cycle, reconstruction and retrieval figures too")
-    parser.add_argument("--threads", type=int, help="threads of torch; default: leave them")
+    parser.add_argument("--threads", type=positive, help="threads of torch; default: leave them")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     options = parser.parse_args(argv)
     for name, value in (_DRAWN if options.pictures is None else _PHOTOGRAPHED).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    options.variants = options.variants.split(",")
-    if unknown := set(options.variants) - VARIANTS.keys():
-        parser.error(f"expected variants of {', '.join(VARIANTS)}, got {', '.join(sorted(unknown))}")
     return options
 
 
@@ -449,7 +446,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
     found: dict[str, dict[str, list[float]]] = {name: {key: [] for key in SCORES} for name in options.variants}
     reports: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for seed in map(int, options.seeds.split(",")):
+        for seed in options.seeds:
             start = time.perf_counter()
             benchmark = Benchmark(options, seed, Path(folder))
             if benchmark.vision_accuracy is not None:
@@ -505,4 +502,4 @@ def _print_reports(console: Console, reports: dict[str, dict[str, list[float]]])
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

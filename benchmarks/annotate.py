@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 import pyarrow.dataset as ds
 import torch
+from example_scripts import Parser, natural, positive, run_main
 
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerProcessor, labels_from_tags
 from bga_mner.processing.word_tokenizer import build_tokenizer
@@ -174,15 +175,15 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--kills", type=int, default=3)
+    parser = Parser(__doc__)
+    parser.add_argument("--rows", type=positive, default=20_000)
+    parser.add_argument("--kills", type=natural, default=3)
     parser.add_argument("--engine", choices=("local", "ray"), default="local")
-    parser.add_argument("--rows_per_part", type=int, default=10_000)
-    parser.add_argument("--buffer_rows", type=int, default=2048)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--ray_cpus", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--rows_per_part", type=positive, default=10_000)
+    parser.add_argument("--buffer_rows", type=positive, default=2048)
+    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument("--ray_cpus", type=positive, default=2)
+    parser.add_argument("--seed", type=natural, default=0, help="of the moments of the kills")
     parser.add_argument("--compare", action="store_true", help="also run without kills, and compare the outputs")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     return parser.parse_args(argv)
@@ -262,4 +263,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

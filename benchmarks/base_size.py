@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from example_scripts import Parser, names_of, positive
 from transformers import BertConfig, BertForTokenClassification, set_seed
 from transformers.utils import logging
 
@@ -27,11 +28,11 @@ LENGTHS = (LENGTH, LENGTH - 14)
 
 def parser(description: str | None, keys: Sequence[str]) -> argparse.ArgumentParser:
     """Return what the scripts have in common."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--models", default=",".join(keys), help=f"comma-separated, of {', '.join(keys)}")
+    made = Parser(description)
+    made.add_argument("--models", type=names_of(keys), default=",".join(keys), help="comma-separated; default: all")
     made.add_argument("--size", choices=SIZES, default="base")
-    made.add_argument("--repeats", type=int, default=7)
-    made.add_argument("--threads", type=int, default=1)
+    made.add_argument("--repeats", type=positive, default=7)
+    made.add_argument("--threads", type=positive, default=1)
     made.add_argument("--json", action="store_true", help="print one line of JSON last")
     return made
 
@@ -41,7 +42,7 @@ def start(options: argparse.Namespace) -> list[str]:
     torch.set_num_threads(options.threads)
     logging.set_verbosity_error()
     set_seed(0)
-    return options.models.split(",")
+    return options.models
 
 
 def _shape(size: str) -> dict[str, int]:

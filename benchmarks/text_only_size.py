@@ -11,11 +11,11 @@ Beside it stands plain `BertForTokenClassification` with the same number of tags
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from example_scripts import Parser, positive, run_main
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification
@@ -42,8 +42,8 @@ def measure(config: BgaMnerConfig) -> dict[str, float]:
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Run the benchmark; return what `measure` does."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num_bga_layers", type=int, help="aligned layers; default: the configuration's")
+    parser = Parser(__doc__)
+    parser.add_argument("--num_bga_layers", type=positive, help="aligned layers; default: the configuration's")
     parser.add_argument("--json", action="store_true", help="print one last line of JSON")
     options = parser.parse_args(arguments)
     sizes = measure(BgaMnerConfig(num_bga_layers=options.num_bga_layers, id2label=TAGS))
@@ -55,4 +55,4 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from base_size import PAIR_MODELS, make_baseline, make_batch, make_model, make_pictures, parser, start
+from example_scripts import run_main
 from rich.console import Console
 from rich.table import Table
 from timing import median_ratio, time_in_turn
@@ -94,4 +95,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

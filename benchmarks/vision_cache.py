@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from base_size import BATCH, make_baseline, make_batch, make_model, make_pictures, parser, start
+from example_scripts import run_main
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -132,4 +133,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -1,5 +1,6 @@
 """What error messages show of a value that came in: enough to recognise it, however large it is."""
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -40,4 +41,63 @@ def shown(value: Any, limit: int = MOST_SHOWN) -> str:
     return f"{text[:limit]}...{size}"
 
 
-__all__ = ["MOST_SHOWN", "shown"]
+def listed(values: Iterable[Any], limit: int = MOST_SHOWN) -> str:
+    """Write several values for an error message, with commas between.
+
+    Parameters
+    ----------
+    values : iterable of object
+        Names of columns, labels, and the like.
+    limit : int, default 200
+        Most characters of all of them.
+
+    Returns
+    -------
+    str
+        As many as there is room for, at least one, each as `shown` writes it; and how many there are.
+
+    Examples
+    --------
+    >>> listed(["id", "text"])
+    "'id', 'text'"
+    >>> listed(range(1000), limit=10)
+    '0, 1, 2, ... (1000 in all)'
+    >>> listed([])
+    'none'
+    """
+    values = list(values)
+    text = ""
+    for number, value in enumerate(values):
+        item = shown(value, limit // 2)
+        if number and len(text) + len(item) > limit:
+            return f"{text}, ... ({len(values)} in all)"
+        text = f"{text}, {item}" if number else item
+    return text or "none"
+
+
+def brief(error: BaseException, limit: int = 2 * MOST_SHOWN) -> str:
+    r"""Write what another error says for an error message: on one line, cut to a limit.
+
+    Parameters
+    ----------
+    error : BaseException
+        The error.
+    limit : int, default 400
+        Most characters.
+
+    Returns
+    -------
+    str
+        Its text without a full stop at the end, or the name of its class if it says nothing.
+
+    Examples
+    --------
+    >>> brief(ValueError("no\nsuch thing."))
+    'no such thing'
+    """
+    # of megabytes only the beginning is put on one line
+    text = " ".join(str(error)[: 4 * limit].split()).removesuffix(".")
+    return (text if len(text) <= limit else f"{text[:limit]}...") or type(error).__name__
+
+
+__all__ = ["MOST_SHOWN", "brief", "listed", "shown"]

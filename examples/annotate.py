@@ -14,8 +14,8 @@ of the first two.
 On a Ray cluster run it on one of its machines, with ``--engine ray --ray_address auto``, the package installed on all
 of them, and a model that all of them reach.
 
-Exit codes: 0 all is annotated; 2 wrong arguments or unreadable input; 3 all is annotated, but more rows than
-``--max_bad_fraction`` are bad; 4 the output can't be written, for instance on a full disk.
+Exit codes: 0 all is annotated; 2 wrong arguments, unreadable input or a missing package; 3 all is annotated, but more
+rows than ``--max_bad_fraction`` are bad; 4 the output can't be written, for instance on a full disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import command_line
 import torch
+from command_line import Parser, natural, positive, run_main, share
 from datasets.utils import tqdm
 
 from bga_mner.processing.annotation import AnnotatorOptions, TextAnnotator, annotate_in_parts, in_this_process
@@ -39,7 +41,7 @@ ALL_FINE, WRONG_INPUT, TOO_MANY_BAD, NOT_WRITTEN = 0, 2, 3, 4
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--model", required=True, help="folder with a saved model and its processor, or a Hub name")
     parser.add_argument("--output", type=Path, required=True, help="folder to write, or to go on with")
     reading = parser.add_argument_group("input")
@@ -52,24 +54,31 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     reading.add_argument("--id_column", help="column of ids, which are written beside the row's number")
     writing = parser.add_argument_group("output")
     writing.add_argument("--output_format", choices=OUTPUT_FORMATS, default="parquet")
-    writing.add_argument("--rows_per_part", type=int, default=10_000, help="rows of a file (default: %(default)s)")
+    writing.add_argument("--rows_per_part", type=positive, default=10_000, help="rows of a file (default: %(default)s)")
     writing.add_argument(
-        "--max_bad_fraction", type=float, default=0.01, help="more bad rows give exit code 3 (default: %(default)s)"
+        "--max_bad_fraction", type=share, default=0.01, help="more bad rows give exit code 3 (default: %(default)s)"
     )
     running = parser.add_argument_group("model and machine")
-    running.add_argument("--batch_size", type=int, default=64, help="texts at a time (default: %(default)s)")
+    running.add_argument("--batch_size", type=positive, default=64, help="texts at a time (default: %(default)s)")
     running.add_argument(
-        "--buffer_rows", type=int, default=2048, help="rows that are sorted by length at a time (default: %(default)s)"
+        "--buffer_rows",
+        type=positive,
+        default=2048,
+        help="rows that are sorted by length at a time (default: %(default)s)",
     )
-    running.add_argument("--max_length", type=int, help="most tokens read at once; longer texts are read in windows")
-    running.add_argument("--stride", type=int, help="tokens that neighbouring windows share")
+    running.add_argument(
+        "--max_length", type=positive, help="most tokens read at once; longer texts are read in windows"
+    )
+    running.add_argument("--stride", type=natural, help="tokens that neighbouring windows share")
     running.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     running.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    running.add_argument("--threads", type=int, help="threads of torch; on Ray those of each actor (default: 1)")
+    running.add_argument("--threads", type=positive, help="threads of torch; on Ray those of each actor (default: 1)")
     running.add_argument("--engine", choices=("local", "ray"), default="local")
     running.add_argument("--ray_address", help='a running cluster, such as "auto"; by default Ray is started here')
-    running.add_argument("--ray_cpus", type=int, help="cores that Ray is started with here (default: all)")
-    running.add_argument("--ray_actors", type=int, help="processes with a model (default: one a GPU, or one a core)")
+    running.add_argument("--ray_cpus", type=positive, help="cores that Ray is started with here (default: all)")
+    running.add_argument(
+        "--ray_actors", type=positive, help="processes with a model (default: one a GPU, or one a core)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -143,11 +152,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         summary = run(options)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, ImportError) as error:
+        command_line.show(error)
         return WRONG_INPUT
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        command_line.show(error)
         return NOT_WRITTEN
     show(summary)
     fraction = summary["bad_rows"] / max(1, summary["rows"])
@@ -159,4 +168,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -37,6 +37,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command_line import Parser, run_main
 from quickstart import ConceptClassifier, teach_concepts
 from rich.console import Console
 from rich.table import Table
@@ -139,7 +140,7 @@ def compare(
     found: dict[str, dict[str, Any]] = {}
     concepts = len(script.ENTITY_TYPES)
     with tempfile.TemporaryDirectory() as folder:
-        for seed in map(int, options.seeds.split(",")):
+        for seed in options.seeds:
             for name in names:
                 options.vision_model = None if name in ENCODERS else name
                 make = partial(pretrain, ENCODERS.get(name, {}), concepts)
@@ -198,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
         By encoder, and for "text only": kind, parameters, and by seed accuracy (on single concepts), f1, type_accuracy
         and seconds_a_step, which are processor time.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--encoders", default=",".join(ENCODERS), help="comma-separated; default: %(default)s")
     parser.add_argument("--train_new_layers", action="store_true", help="those on a convolutional encoder")
     parser.add_argument("--quick", action="store_true", help=f"{' '.join(QUICK)}, unless they are given")
@@ -219,4 +220,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

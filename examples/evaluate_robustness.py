@@ -26,6 +26,7 @@ from typing import Any
 
 import quickstart
 import torch
+from command_line import Parser, check_output, natural, positive, run_main, share
 from datasets import Dataset, disable_progress_bars
 from rich.console import Console
 from rich.table import Table
@@ -190,12 +191,12 @@ def print_trainings(console: Console, report: list[dict[str, Any]], sentences: i
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--samples", type=int, default=1000, help="bootstrap draws")
-    shared.add_argument("--confidence", type=float, default=0.95, help="of the intervals")
-    shared.add_argument("--seed", type=int, default=0, help="of draws, of the choice of pictures, and of trainings")
+    shared.add_argument("--samples", type=positive, default=1000, help="bootstrap draws")
+    shared.add_argument("--confidence", type=share, default=0.95, help="of the intervals")
+    shared.add_argument("--seed", type=natural, default=0, help="of draws, of the choice of pictures, and of trainings")
     shared.add_argument("--json", action="store_true", help="print one line of JSON last")
     shared.add_argument("--output_dir", type=Path, default=Path("outputs/robustness"))
     of_test = commands.add_parser("test", parents=[shared], help="test a saved model")
@@ -205,19 +206,24 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     of_test.add_argument(
         "--label_map", nargs="+", default=[], metavar="OLD=NEW", help="rename types, of the model and of the file"
     )
-    of_test.add_argument("--batch_size", type=int, default=16)
+    of_test.add_argument("--batch_size", type=positive, default=16)
     of_train = commands.add_parser("train", parents=[shared], help="train with fewer and fewer pictures")
-    of_train.add_argument("--steps", type=int, default=450, help="training steps of each of the six models")
-    of_train.add_argument("--vision_steps", type=int, default=700, help="steps of the vision encoder's own training")
-    of_train.add_argument("--pictures", type=int, default=8000, help="drawings for the vision encoder's own training")
-    of_train.add_argument("--pairs", type=int, default=2400, help="training pairs, half of them labelled")
-    of_train.add_argument("--test_sentences", type=int, default=400)
+    of_train.add_argument("--steps", type=positive, default=450, help="training steps of each of the six models")
+    of_train.add_argument(
+        "--vision_steps", type=positive, default=700, help="steps of the vision encoder's own training"
+    )
+    of_train.add_argument(
+        "--pictures", type=positive, default=8000, help="drawings for the vision encoder's own training"
+    )
+    of_train.add_argument("--pairs", type=positive, default=2400, help="training pairs, half of them labelled")
+    of_train.add_argument("--test_sentences", type=positive, default=400)
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Run a command; return the rows that it prints, which it also writes to <output_dir>/<command>.json."""
     options = parse(arguments)
+    check_output(options.output_dir, "--output_dir")
     options.output_dir.mkdir(parents=True, exist_ok=True)
     logging.set_verbosity_error()
     console = Console(width=110)
@@ -235,4 +241,4 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     torch.set_num_threads(min(2, torch.get_num_threads()))
-    main()
+    run_main(main)

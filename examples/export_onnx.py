@@ -14,12 +14,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from command_line import Parser, check_output, run_main
+
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, export_onnx
+from bga_mner.configuration.messages import brief, shown
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--model", required=True, help="folder with a saved model and its processor, or a Hub name")
     parser.add_argument("--output", type=Path, required=True, help="folder to write; made if it isn't there")
     parser.add_argument("--int8", action="store_true", help="quantise: smaller and faster, scores change slightly")
@@ -45,15 +48,14 @@ def main(arguments: list[str] | None = None) -> dict[str, int]:
         If there is no such model, or what the export needs isn't installed.
     """
     options = parse(arguments)
-    if options.output.exists() and not options.output.is_dir():
-        raise ValueError(f"Expected a folder to write, but --output {str(options.output)!r} is a file. Name another.")
+    check_output(options.output, "--output")
     try:
         model = BgaMnerForTokenClassification.from_pretrained(options.model)
         processor = BgaMnerProcessor.from_pretrained(options.model)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
-            f"Expected a folder with a saved model and its processor, or a name on the Hub, but {options.model!r} "
-            f"can't be loaded: {error}. Check --model."
+            f"Expected a folder with a saved model and its processor, or a name on the Hub, but "
+            f"{shown(options.model)} can't be loaded: {brief(error)}. Check --model."
         ) from error
     export_onnx(model, processor, options.output, int8=options.int8)
     sizes = {path.name: path.stat().st_size for path in sorted(options.output.iterdir()) if path.is_file()}
@@ -64,4 +66,4 @@ def main(arguments: list[str] | None = None) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

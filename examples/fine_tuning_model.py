@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +11,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoTokenizer, ViTConfig, ViTImageProcessorPil, ViTModel
 
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerProcessor, load_image_processor, lora_config
+from bga_mner.configuration.messages import brief, listed, shown
 from bga_mner.modeling_bga.encoders import longest_text
 from bga_mner.processing.text_tagging import longest_input
 
@@ -177,7 +180,7 @@ def _options(arguments: ModelArguments) -> dict[str, Any]:
         name, equals, value = (text.strip() for text in item.partition("="))
         if not equals or name not in BgaMnerConfig.__dataclass_fields__ or name.endswith(("_config", "id", "label")):
             raise ValueError(
-                f"Expected key=value,... with options of BgaMnerConfig as --config_overrides, got {item!r}."
+                f"Expected key=value,... with options of BgaMnerConfig as --config_overrides, got {shown(item)}."
             )
         try:
             options[name] = json.loads(value.lower())
@@ -194,24 +197,20 @@ def _load(name: str, labels: list[str], options: dict[str, Any]) -> tuple[Any, B
             f"Expected no {', '.join(fixed)} beside --model_name_or_path, whose weights fit one value only. Leave it "
             f"out, or start from --text_model. These can be changed: {', '.join(CHANGEABLE)}."
         )
-    try:
+    with _reading("a saved model", "--model_name_or_path", name):
         config, processor = BgaMnerConfig.from_pretrained(name), BgaMnerProcessor.from_pretrained(name)
-    except OSError as error:
-        raise ValueError(
-            f"Expected a saved model as --model_name_or_path, got {name!r}, which can be read neither here "
-            f"nor from the Hub: {error} Check the path, or train first."
-        ) from error
     unknown = sorted(set(labels) - set(config.label2id))
     if unknown:
         raise ValueError(
-            f"Expected the labels of the model in {name!r}, {list(config.label2id)}, but the data also have {unknown}. "
-            "Rename them in the data, or start a new model with --text_model and --vision_model."
+            f"Expected the labels of the model in {shown(name)}, {listed(config.label2id)}, but the data also have "
+            f"{listed(unknown)}. Rename them in the data, or start a new model with --text_model and --vision_model."
         )
     for key, value in options.items():
         setattr(config, key, value)
     config.validate_consistency()
     processor.label2id = dict(config.label2id)
-    return BgaMnerForTokenClassification.from_pretrained(name, config=config), processor
+    with _reading("a saved model", "--model_name_or_path", name):
+        return BgaMnerForTokenClassification.from_pretrained(name, config=config), processor
 
 
 def _combine(
@@ -222,10 +221,7 @@ def _combine(
         raise ValueError("Expected a model, got none. Give --text_model (and --vision_model), or --model_name_or_path.")
     if labels == ["O"]:
         raise ValueError("Expected entities to learn from, got no tag but 'O'. Check the files, or --tags_column.")
-    text_config = AutoConfig.from_pretrained(text)
-    # RoBERTa's tokenizer knows words of running text only with the space in front
-    spaced = {"add_prefix_space": True} if text_config.model_type == "roberta" else {}
-    tokenizer = AutoTokenizer.from_pretrained(text, **spaced)
+    text_config, tokenizer = _text_encoder(text)
     if vision is not None:
         image_processor = _image_processor(str(vision), options.get("image_size"))
     elif pictures:
@@ -246,14 +242,35 @@ def _combine(
     return model, BgaMnerProcessor(image_processor, tokenizer, model.config.label2id)
 
 
+def _text_encoder(name: str) -> tuple[Any, Any]:
+    """Load the configuration and the tokenizer of a text encoder."""
+    with _reading("a text encoder with its tokenizer", "--text_model", name):
+        config = AutoConfig.from_pretrained(name)
+        # RoBERTa's tokenizer knows words of running text only with the space in front
+        spaced = {"add_prefix_space": True} if config.model_type == "roberta" else {}
+        return config, AutoTokenizer.from_pretrained(name, **spaced)
+
+
+@contextmanager
+def _reading(what: str, flag: str, name: str) -> Iterator[None]:
+    """Say of what can't be loaded which argument named it."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"Expected {what} as {flag}, got {shown(name)}, which can be read neither here nor from the Hub: "
+            f"{brief(error)}. Check the path, or the name on the Hub."
+        ) from error
+
+
 def _image_processor(name: str, image_size: int | None) -> Any:
     """Load an image processor, and change the size of its pictures if asked to."""
     try:
         image_processor = load_image_processor(name)
     except OSError as error:
         raise ValueError(
-            f"Expected an image processor in the vision model {name!r}, got none ({error}). Save one there: "
-            "image_processor.save_pretrained."
+            f"Expected an image processor in the vision model {shown(name)}, got none ({brief(error)}). Save one "
+            "there: image_processor.save_pretrained."
         ) from error
     if image_size is None:
         return image_processor
@@ -271,7 +288,7 @@ def _image_processor(name: str, image_size: int | None) -> Any:
     image_processor = load_image_processor(name, **options)
     if _side(image_processor) != image_size:
         raise ValueError(
-            f"Expected pictures of --image_size {image_size} pixels, but the image processor of {name!r} makes "
+            f"Expected pictures of --image_size {image_size} pixels, but the image processor of {shown(name)} makes "
             f"{_side(image_processor)}. Leave --image_size out, or edit its preprocessor_config.json."
         )
     return image_processor

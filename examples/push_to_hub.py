@@ -19,7 +19,10 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from command_line import Parser, run_main
 from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import validate_repo_id
 
 from bga_mner import (
     BgaMnerConfig,
@@ -27,6 +30,7 @@ from bga_mner import (
     BgaMnerForTokenClassification,
     BgaMnerProcessor,
 )
+from bga_mner.configuration.messages import brief, listed, shown
 
 
 MODELS = {kind.__name__: kind for kind in (BgaMnerForTokenClassification, BgaMnerForSequenceClassification)}
@@ -34,7 +38,7 @@ MODELS = {kind.__name__: kind for kind in (BgaMnerForTokenClassification, BgaMne
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--model_dir", type=Path, required=True, help="folder with a saved model and its processor")
     parser.add_argument("--repo_id", required=True, help="repository on the Hub, such as org/bga-mner; made if missing")
     parser.add_argument("--private", action="store_true", help="only those who may can see it")
@@ -48,16 +52,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def save(model_dir: Path, text_only: bool, folder: Path) -> dict[str, int]:
     """Save model and processor as they are to be pushed; return the sizes of the files in bytes."""
     if not Path(model_dir, "config.json").is_file():
-        raise ValueError(f"Expected a saved model, but {str(model_dir)!r} has no config.json. Check --model_dir.")
+        raise ValueError(f"Expected a saved model, but {shown(str(model_dir))} has no config.json. Check --model_dir.")
     saved = BgaMnerConfig.from_pretrained(model_dir).architectures or []
     kinds = [MODELS[name] for name in saved if name in MODELS]
     if not kinds:
         raise ValueError(
-            f"Expected one of {list(MODELS)} under 'architectures' in config.json of {str(model_dir)!r}, got {saved}: "
-            "another class would push weights that nobody trained. Save the trained model there."
+            f"Expected one of {listed(MODELS)} under 'architectures' in config.json of {shown(str(model_dir))}, got "
+            f"{listed(saved)}: another class would push weights that nobody trained. Save the trained model there."
         )
-    model = kinds[0].from_pretrained(model_dir)
-    processor = BgaMnerProcessor.from_pretrained(model_dir)
+    model, processor = kinds[0].from_pretrained(model_dir), BgaMnerProcessor.from_pretrained(model_dir)
     if text_only:
         words = {"unspaced_scripts": processor.unspaced_scripts}
         processor = BgaMnerProcessor(None, processor.tokenizer, processor.label2id, **words)
@@ -105,6 +108,10 @@ def main(arguments: list[str] | None = None) -> dict[str, int]:
         private one was wanted.
     """
     options = parse(arguments)
+    try:
+        validate_repo_id(options.repo_id)
+    except ValueError as error:
+        raise ValueError(f"Expected a repository such as org/bga-mner as --repo_id, got {brief(error)}.") from error
     if not options.dry_run and get_token() is None:
         raise ValueError(
             "Expected a token of the Hub, got none. Log in with `hf auth login`, set the environment variable "
@@ -118,9 +125,15 @@ def main(arguments: list[str] | None = None) -> dict[str, int]:
         if options.dry_run:
             print(f"Nothing was pushed to {options.repo_id}: --dry_run.")
         else:
-            print(f"Pushed: {push(Path(folder), options)}")
+            try:
+                print(f"Pushed: {push(Path(folder), options)}")
+            except HfHubHTTPError as error:
+                raise ValueError(
+                    f"Expected a Hub that takes {shown(options.repo_id)}, but it said: {brief(error)}. Check "
+                    "--repo_id, and that the token may write there: `hf auth whoami`."
+                ) from error
     return sizes
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

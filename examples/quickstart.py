@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command_line import Parser, check_output, natural, positive, run_main
 from datasets import Dataset
 from PIL import Image
 from rich.console import Console
@@ -263,15 +264,18 @@ def draw_examples(model: Any, processor: Any, corpus: GeneratedCorpus, path: Pat
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Run the quickstart; return the scores that it prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/quickstart"))
-    parser.add_argument("--steps", type=int, default=450, help="training steps on pairs")
-    parser.add_argument("--vision_steps", type=int, default=700, help="steps of the vision encoder's own training")
-    parser.add_argument("--pictures", type=int, default=8000, help="drawings for the vision encoder's own training")
-    parser.add_argument("--pairs", type=int, default=2400, help="training pairs, half of them labelled")
-    parser.add_argument("--test_sentences", type=int, default=400)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=positive, default=450, help="training steps on pairs")
+    parser.add_argument("--vision_steps", type=positive, default=700, help="steps of the vision encoder's own training")
+    parser.add_argument(
+        "--pictures", type=positive, default=8000, help="drawings for the vision encoder's own training"
+    )
+    parser.add_argument("--pairs", type=positive, default=2400, help="training pairs, half of them labelled")
+    parser.add_argument("--test_sentences", type=positive, default=400)
+    parser.add_argument("--seed", type=natural, default=0)
     options = parser.parse_args(arguments)
+    check_output(options.output_dir, "--output_dir")
     options.output_dir.mkdir(parents=True, exist_ok=True)
     console = Console(width=110)
     logging.set_verbosity_error()
@@ -351,4 +355,4 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(min(2, torch.get_num_threads()))
-    main()
+    run_main(main)

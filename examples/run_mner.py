@@ -17,17 +17,17 @@ if there is no other, ``predictions.conll`` and ``predictions.jsonl``. The test 
 predictions, for which long texts are read in windows; validation scores leave out what ``--max_length`` cuts off.
 """
 
-import json
 import logging
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import datasets
 import transformers
+from command_line import run_main
+from fine_tuning_arguments import ArgumentsParser
 from fine_tuning_data import (
     DataArguments,
     data_settings,
@@ -42,7 +42,7 @@ from fine_tuning_data import (
     write_report,
 )
 from fine_tuning_model import ModelArguments, add_adapters, build_model, picture_shape
-from transformers import HfArgumentParser, TrainerState, TrainingArguments, set_seed
+from transformers import TrainerState, TrainingArguments, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
@@ -57,6 +57,7 @@ from bga_mner import (
     last_whole_checkpoint,
     summarize_training,
 )
+from bga_mner.configuration.messages import listed, shown
 
 
 logger = logging.getLogger("run_mner")
@@ -64,18 +65,8 @@ logger = logging.getLogger("run_mner")
 
 def read_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, TrainingArguments, dict[str, Any]]:
     """Read the command line, or the JSON file it names; the dict holds what the user gave, without defaults."""
-    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments), allow_abbrev=False)
-    if len(argv) == 1 and argv[0].endswith(".json"):
-        if not Path(argv[0]).is_file():
-            raise ValueError(f"Expected a JSON file of arguments, but {argv[0]!r} is not a file. Check the path.")
-        given = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
-    else:
-        parser.parse_args(argv)  # shows --help with the defaults, which are taken away next
-        absent = object()
-        parser.set_defaults(**{item.name: absent for kind in parser.dataclass_types for item in fields(kind)})
-        given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not absent}
-    if not given.get("output_dir"):
-        raise ValueError("Expected --output_dir, got none. Name the folder that the model and the results go to.")
+    parser = ArgumentsParser((ModelArguments, DataArguments, TrainingArguments), __doc__)
+    given = parser.read(argv)
 
     # Evaluate and save each epoch and keep the best, as far as the user does not say otherwise.
     default = "steps" if given.get("streaming") else "epoch"  # an endless stream has no epochs
@@ -117,8 +108,8 @@ def _find_checkpoint(data: DataArguments, training: TrainingArguments, settings:
         old = settings["labels"] if adapters else list(BgaMnerConfig.from_pretrained(checkpoint).label2id)
         if old != settings["labels"]:
             raise ValueError(
-                f"Expected the labels {settings['labels']} in {checkpoint!r}, which belongs to other data, got {old}. "
-                "Choose another --output_dir, or start over with --overwrite_output_dir."
+                f"Expected the labels {listed(settings['labels'])} in {shown(checkpoint)}, which belongs to other "
+                f"data, got {listed(old)}. Choose another --output_dir, or start over with --overwrite_output_dir."
             )
         logger.info("Continuing from %s; --overwrite_output_dir starts over.", checkpoint)
     return checkpoint
@@ -261,4 +252,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +33,8 @@ import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs, DistributedType
 from accelerate.tracking import GeneralTracker, is_tensorboard_available, on_main_process
 from accelerate.utils import set_seed
+from command_line import run_main
+from fine_tuning_arguments import ArgumentsParser
 from fine_tuning_data import (
     DataArguments,
     data_settings,
@@ -48,7 +50,7 @@ from fine_tuning_data import (
 )
 from fine_tuning_model import ModelArguments, build_model, flag, picture_shape
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, HfArgumentParser, get_scheduler
+from transformers import EvalPrediction, get_scheduler
 from transformers.utils import logging as transformers_logging
 
 from bga_mner import (
@@ -93,10 +95,6 @@ class LoopArguments:
     dataloader_num_workers: int = flag(0, "Processes that decode pictures and encode texts.")
     use_cpu: bool = flag(False, "Stay away from accelerators.")
     disable_tqdm: bool = flag(False, "No progress bars.")
-
-    def __post_init__(self) -> None:
-        if not self.output_dir:
-            raise ValueError("Expected --output_dir, got none. Name the folder that the model and the results go to.")
 
 
 @dataclass
@@ -390,12 +388,9 @@ def save_model(accelerator: Accelerator, model: Any, processor: Any, output_dir:
 
 
 def _read_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, LoopArguments, dict[str, Any]]:
-    parser = HfArgumentParser((ModelArguments, DataArguments, LoopArguments), allow_abbrev=False)
-    if len(argv) == 1 and argv[0].endswith(".json"):
-        model, data, loop = parser.parse_json_file(argv[0])
-    else:
-        model, data, loop = parser.parse_args_into_dataclasses(argv)
-    return model, data, loop, {item.name: getattr(loop, item.name) for item in fields(loop)}
+    parser = ArgumentsParser((ModelArguments, DataArguments, LoopArguments), __doc__)
+    given = parser.read(argv, {"logging_steps": 1, "save_total_limit": 1})
+    return *parser.parse_dict(given), given
 
 
 def _find_checkpoint(accelerator: Accelerator, data: DataArguments, arguments: LoopArguments) -> str | None:
@@ -529,4 +524,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -15,7 +15,6 @@ is not run again, so give other settings another ``--output_dir``. A search writ
 refuses ``--lora_rank``. Seeds are written to ``seeds.json``, and each one's run, with its model, to ``seed-<seed>``.
 """
 
-import argparse
 import json
 import statistics
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import run_mner
+from command_line import Parser, positive, run_main, seeds
 from fine_tuning_data import has_pictures, prepare_rows, read_data
 from fine_tuning_model import build_model
 from rich.console import Console
@@ -33,6 +33,7 @@ from scipy.stats import t as student_t
 from transformers import TrainingArguments
 
 from bga_mner import BgaMnerConfig, CardKeepingTrainer, DataCollatorForMner, build_compute_metrics
+from bga_mner.configuration.messages import listed, shown
 
 
 SPACE = "learning_rate=1e-5..3e-4:log,reconstruction_weight=0.1..2:log,cycle_weight=0.01..1:log"
@@ -62,7 +63,7 @@ def parse_space(text: str) -> dict[str, dict[str, Any]]:
         known = name in TrainingArguments.__dataclass_fields__ or name in BgaMnerConfig.__dataclass_fields__
         try:
             if not known:
-                raise ValueError(f"no option of TrainingArguments or BgaMnerConfig is called {name!r}")
+                raise ValueError(f"no option of TrainingArguments or BgaMnerConfig is called {shown(name)}")
             if "|" in values:
                 space[name] = {"choices": [_number(value) for value in values.split("|")]}
             else:
@@ -73,7 +74,7 @@ def parse_space(text: str) -> dict[str, dict[str, Any]]:
                 space[name] = {"low": low, "high": high, "log": scale == "log"}
         except ValueError as error:
             raise ValueError(
-                f"Expected name=low..high, name=low..high:log or name=one|other in --space, got {item!r}: {error}."
+                f"Expected name=low..high, name=low..high:log or name=one|other in --space, got {shown(item)}: {error}."
             ) from error
     return space
 
@@ -127,7 +128,7 @@ def search(argv: Sequence[str], trials: int, space: Mapping[str, Mapping[str, An
         )
     parts, labels = read_data(data, training.seed, endless=True)
     if not {"train", "validation"} <= set(parts):
-        raise ValueError(f"Expected a training and a validation set, got {list(parts)} only. Give both.")
+        raise ValueError(f"Expected a training and a validation set, got {listed(parts)} only. Give both.")
     of_model = {name for name in space if name not in TrainingArguments.__dataclass_fields__}
 
     def model_init(trial: Any = None) -> Any:
@@ -199,11 +200,15 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     >>> [round(value, 3) for value in mean_interval([0.80, 0.82, 0.84])]
     [0.82, 0.77, 0.87]
     """
-    if len(values) < 2:
-        raise ValueError(f"Expected two seeds or more for an interval, got {len(values)}. Give --seeds 0,1,2,...")
+    _check_seeds(values)
     mean = statistics.fmean(values)
     half = float(student_t.ppf((1 + confidence) / 2, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
     return mean, mean - half, mean + half
+
+
+def _check_seeds(values: Sequence[float]) -> None:
+    if len(values) < 2:
+        raise ValueError(f"Expected two seeds or more for an interval, got {len(values)}. Give --seeds 0,1,2,...")
 
 
 def repeat(argv: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
@@ -224,8 +229,9 @@ def repeat(argv: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If there is nothing to score.
+        If there are fewer than two seeds, or there is nothing to score.
     """
+    _check_seeds(seeds)
     _, _, training, _ = run_mner.read_arguments(list(argv))
     output, results = Path(training.output_dir), {}
     for seed in seeds:
@@ -250,13 +256,11 @@ def repeat(argv: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the script; return what is written to the JSON file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(__doc__, allow_abbrev=False)
     parser.add_argument("what", choices=("search", "seeds"))
-    parser.add_argument("--trials", type=int, default=20, help="trainings of a search")
+    parser.add_argument("--trials", type=positive, default=20, help="trainings of a search")
     parser.add_argument("--space", default=SPACE, help=f"what is searched; default: {SPACE.replace('%', '%%')}")
-    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--seeds", type=seeds, default="0,1,2,3,4", help="of a repetition, with commas between")
     options, rest = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
     console = Console(width=110)
     if options.what == "search":
@@ -267,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         for row in sorted(found["trials"], key=lambda row: -row["f1"])[:10]:
             table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
     else:
-        found = repeat(rest, [int(seed) for seed in options.seeds.split(",")])
+        found = repeat(rest, options.seeds)
         summary = found["f1"]
         table = Table("seed", "F1", title=summary["of"])
         for seed, results in found["seeds"].items():
@@ -279,4 +283,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command_line import Parser, check_output, natural, positive, run_main
 from rich.console import Console
 from transformers.utils import logging
 
@@ -35,7 +36,7 @@ Pairs = list[tuple[list[str], Any]]  # words, and whatever load_picture takes
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--model_dir", type=Path, required=True, help="folder with a saved model and its processor")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--text", help="a sentence; needs --image")
@@ -43,9 +44,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     source.add_argument("--generated", action="store_true", help="pairs of the generated corpus")
     parser.add_argument("--image", type=Path, help="the picture of --text")
     parser.add_argument("--image_dir", type=Path, help="pictures of --conll_file: <id>.jpg, .jpeg or .png")
-    parser.add_argument("--limit", type=int, default=4, help="most pairs (default: %(default)s)")
+    parser.add_argument("--limit", type=positive, default=4, help="most pairs (default: %(default)s)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of --generated; its names are those of this seed's training"
+        "--seed", type=natural, default=0, help="of --generated; its names are those of this seed's training"
     )
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/visualize"))
     return parser.parse_args(arguments)
@@ -110,8 +111,7 @@ def main(arguments: list[str] | None = None) -> tuple[Path, Path]:
             f"Expected a folder with a saved model as --model_dir, got {str(options.model_dir)!r}. "
             "examples/quickstart.py makes one: outputs/quickstart/model."
         )
-    if options.limit < 1:
-        raise ValueError(f"Expected --limit of at least 1, got {options.limit}.")
+    check_output(options.output_dir, "--output_dir")
     logging.set_verbosity_error()
     console = Console(soft_wrap=True)
     model = BgaMnerForTokenClassification.from_pretrained(options.model_dir)
@@ -145,4 +145,4 @@ def main(arguments: list[str] | None = None) -> tuple[Path, Path]:
 
 if __name__ == "__main__":
     torch.set_num_threads(min(2, torch.get_num_threads()))
-    main()
+    run_main(main)

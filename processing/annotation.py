@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
+from ..configuration.messages import brief, shown
 from .annotation_chunks import ENTITY_SCHEMA, AnnotatedChunk, InputRow, TextChunk, make_chunks
 from .annotation_input import AnnotationInput
 from .annotation_parts import AnnotationParts
@@ -79,17 +80,23 @@ class TextAnnotator:
         try:
             model = BgaMnerForTokenClassification.from_pretrained(options.model, dtype=getattr(torch, options.dtype))
             self.processor = BgaMnerProcessor.from_pretrained(options.model)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ValueError(
-                f"Expected a folder with a saved model and its processor, or a name on the Hub, but {options.model!r} "
-                f"can't be loaded: {error}. Check the model."
+                f"Expected a folder with a saved model and its processor, or a name on the Hub, but "
+                f"{shown(options.model)} can't be loaded: {brief(error)}. Check the model."
             ) from error
         self.fingerprint = model_fingerprint(model, self.processor)
         if fingerprint not in (None, self.fingerprint):
             raise ValueError(
-                f"Expected the same model {options.model!r} on every machine, got another one. Copy it anew."
+                f"Expected the same model {shown(options.model)} on every machine, got another one. Copy it anew."
             )
-        self.model = model.eval().to(options.device)
+        try:
+            self.model = model.eval().to(options.device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"Expected a device that torch finds here, such as 'cpu' or 'cuda:0', got {shown(options.device)}: "
+                f"{brief(error)}. Name another."
+            ) from error
         self._tagging: dict[str, Any] = {
             "batch_size": options.batch_size,
             "max_length": options.max_length,

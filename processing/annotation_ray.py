@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from ..configuration.messages import brief, shown
 from .annotation import AnnotatorOptions, TextAnnotator
 from .annotation_chunks import AnnotatedChunk, TextChunk
 
@@ -52,9 +53,10 @@ def start_ray(address: str | None = None, num_cpus: int | None = None) -> None:
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for minutes
         ray.init(**options)
-    except (ConnectionError, TimeoutError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
-            f"Expected a Ray cluster at {address!r}, but there is none: {error}. Start one with `ray start --head`."
+            f"Expected a Ray cluster at {shown(address)}, but there is none: {brief(error)}. Start one with "
+            "`ray start --head`."
         ) from error
 
 

@@ -125,7 +125,6 @@ def test_what_is_missing_is_said(script, run, picture, tmp_path):
         (("--text", "  ", "--image", picture), "Expected a sentence as --text"),
         (("--conll_file", tmp_path / "a.txt"), "Expected pictures with --conll_file"),
         (("--conll_file", tmp_path / "a.txt", "--image_dir", tmp_path), "Expected a CoNLL file"),
-        (("--generated", "--limit", 0), "--limit of at least 1"),
     ):
         with pytest.raises(ValueError, match=message):
             run(*arguments)
@@ -134,6 +133,7 @@ def test_what_is_missing_is_said(script, run, picture, tmp_path):
             run("--text", "Kawhi", "--image", tmp_path / name)
     with pytest.raises(ValueError, match="a saved model as --model_dir"):
         script.main([f"--model_dir={tmp_path}", "--text=Kawhi", f"--image={picture}"])
-    with pytest.raises(SystemExit):
-        run("--text", "Kawhi", "--generated")
+    for arguments in (("--text", "Kawhi", "--generated"), ("--generated", "--limit", 0)):
+        with pytest.raises(SystemExit):
+            run(*arguments)
     assert not (tmp_path / "new").exists()
