@@ -4,11 +4,13 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
 from transformers import BatchFeature, ProcessorMixin
 
+from ..configuration.config_arguments import check_names, given_arguments
 from ..configuration.config_checks import explained
 from ..configuration.hub_export import RemoteCodeMixin, auto_map
 from .label_alignment import align_tags, read_word_labels
@@ -92,9 +94,18 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        """Load as every processor does; files of which none can be made are a ValueError that says so."""
-        with explained("a processor of BGA-MNER"):
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        """Load as every processor does; what none can be made of, in files or arguments, is a ValueError."""
+        given = given_arguments(kwargs)
+        with explained("a processor of BGA-MNER", given):
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        processor = loaded[0] if isinstance(loaded, tuple) else loaded
+        # tokenizers and image processors keep or ignore what they don't know
+        known = {*signature(cls.__init__).parameters, *processor.tokenizer.SPECIAL_TOKENS_ATTRIBUTES}
+        known |= processor.tokenizer.init_kwargs.keys() - given.keys()
+        if processor.image_processor is not None:
+            known |= processor.image_processor.valid_kwargs.__annotations__.keys()
+        check_names(cls, given.keys() - known, known)
+        return loaded
 
     @classmethod
     def _get_arguments_from_pretrained(
