@@ -25,7 +25,7 @@ from .config_checks import (
 )
 from .configuration_conv_stages import CONV_STAGES, ConvStagesConfig
 from .encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
-from .hub_export import RemoteCodeMixin, auto_map, came_from_hub, custom_pipelines
+from .hub_export import RemoteCodeMixin, auto_map, came_from_hub, custom_pipelines, marked_folder
 from .messages import shown
 
 
@@ -46,8 +46,8 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     r"""
     Configuration of [`BgaMnerModel`], [`BgaMnerForTokenClassification`] and [`BgaMnerForSequenceClassification`].
 
-    Options may be changed later, by assignment or `update`. Each is checked at once, and `id2label` and `label2id` follow
-    each other. Whether options fit together is checked by `update`, when a model is made, and when it is saved.
+    Options may be changed later, by assignment or `update`. Each is checked at once, and `id2label` and `label2id`
+    follow each other. Whether options fit together is checked by `update`, when a model is made, and when it is saved.
 
     "Paper" below is arXiv 2308.02570; where a default is not the paper's, the reason is given.
 
@@ -269,7 +269,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         except Exception:
             with explained("a configuration of BGA-MNER"):
                 cls(**config_dict)  # raises if the file is wrong by itself
-            with explained("arguments that fit the configuration", given, f"Correct {', '.join(given)}."):
+            with explained("arguments", given, f"Correct {', '.join(given)}."):
                 raise
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -278,6 +278,8 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         if not was_there and not name.startswith("_"):
             check_names(type(self), [name], self.__dataclass_fields__)
         check_option(name, value)
+        if name == "_name_or_path":
+            value = marked_folder(value)
         # whatever is assigned for the first time, by the constructor, is completed in __post_init__
         if was_there and name in ENCODERS:
             value = self._encoder_config(name, value)
@@ -453,6 +455,9 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
             config = _with_stages(_vision_tower(config))
         with explained(f"a {name}", fix="Correct it."):
             made, _ = self.sub_configs_defaults[name].create_subconfig(name, config)
+        for part in (made, getattr(made, "backbone_config", None)):
+            if isinstance(part, PreTrainedConfig):
+                part.name_or_path = marked_folder(part.name_or_path)
         if hasattr(made, "vision_use_head"):
             made.vision_use_head = False  # SigLIP's pooling head would be loaded and never used
         if made.model_type == CONV_STAGES and self.image_size:

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from ..configuration.config_arguments import check_names, given_arguments
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from ..configuration.hub_export import RemoteCodeMixin
+from ..configuration.hub_export import RemoteCodeMixin, marked_folder
 from ..configuration.messages import shown
 from .checkpoint_files import check_config_fits, check_shard_index, check_weights_to_make, explained_weights
 from .context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
@@ -297,7 +297,11 @@ def _config_of(source: str | PreTrainedModel) -> PreTrainedConfig:
         raise ValueError(f"Expected an encoder as a folder, Hub name or model, got {shown(source)}. Pass one of these.")
     if is_open_clip_name(source):
         return open_clip_config(str(source))
-    return source.config if isinstance(source, PreTrainedModel) else AutoConfig.from_pretrained(source)
+    if not isinstance(source, PreTrainedModel):
+        return AutoConfig.from_pretrained(source)
+    config = deepcopy(source.config)
+    config.name_or_path = marked_folder(config.name_or_path, loaded_here=False)
+    return config
 
 
 def _is_in(name: str, modules: tuple[str, ...]) -> bool:

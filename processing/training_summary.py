@@ -109,7 +109,7 @@ def summarize_training(
     license : str, optional
         Of the weights, as the Hub writes it, such as "cc-by-4.0".
     datasets : sequence of str, optional
-        Names on the Hub of the datasets that were used.
+        Names on the Hub of the datasets that were used; those of folders and files are left out.
     widget_texts : sequence of str, optional
         Examples to show on the card, the first of them also in its code.
     hyperparameters : mapping of str to object, optional
@@ -144,7 +144,7 @@ def summarize_training(
         "repository": getattr(trainer, "hub_model_id", None),
         "language": _languages(language),
         "license": license,
-        "datasets": list(datasets),
+        "datasets": list(filter(came_from_hub, datasets)),
         "widget_texts": list(widget_texts),
         "date": datetime.now(UTC).date().isoformat(),
         "base_models": _base_models(model),
