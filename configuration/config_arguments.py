@@ -33,9 +33,9 @@ def given_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in arguments.items()
         if not name.startswith("_")
         and name not in _NOT_OPTIONS
-        and not (value is None or value is False)
+        and value is not None
         # what is not a string may compare element by element
-        and not (isinstance(value, str) and value in ("auto", "main", ""))
+        and not (isinstance(value, str) and value in ("auto", ""))
     }
 
 

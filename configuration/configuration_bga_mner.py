@@ -533,6 +533,11 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
                 'visual_source="real" reads pictures, for which a model with text_only=True has no encoder. Set '
                 'visual_source="generated".'
             )
+        if self.keep_budget < 1 and not self.text_only and not (self.use_context_sampler and self.use_image_to_text):
+            raise ValueError(
+                "keep_budget prices what the vision sampler keeps, of which there is none with use_context_sampler="
+                f"{self.use_context_sampler} and use_image_to_text={self.use_image_to_text}. Set it to 1.0."
+            )
         if self.visual_source == "real" and self.hybrid_attention == "none":
             raise ValueError(
                 'visual_source="real" lets the text attend to real pictures, which hybrid_attention="none" forbids. '
