@@ -1,19 +1,32 @@
 """Configuration of the BGA-MNER model: every default lives here, and nowhere else."""
 
+import json
 import math
-from contextlib import suppress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from copy import deepcopy
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .config_checks import check_attention, check_given, check_numbers, check_padding, explained
+from .config_arguments import ENCODERS, check_names, checked_assignment, given_arguments, with_arguments
+from .config_checks import (
+    check_attention,
+    check_encoder,
+    check_labels,
+    check_numbers,
+    check_option,
+    check_padding,
+    explained,
+    read_labels,
+)
 from .configuration_conv_stages import CONV_STAGES, ConvStagesConfig
 from .encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
-from .hub_export import RemoteCodeMixin, auto_map, came_from_hub, custom_pipelines
+from .hub_export import RemoteCodeMixin, auto_map, came_from_hub, custom_pipelines, marked_folder
+from .messages import shown
 
 
 TEXT_ENCODERS = tuple(TEXT_FAMILIES)
@@ -24,12 +37,17 @@ VISION_ENCODERS = (*VISION_FAMILIES, *BACKBONE_FAMILIES)
 
 _VISION_TOWERS = {family.tower_of: name for name, family in VISION_FAMILIES.items() if family.tower_of}
 _DEFAULT_ALIGNED_LAYERS = 4
+_OTHER_LABELS = {"id2label": "label2id", "label2id": "id2label"}
 
 
+@checked_assignment
 @strict
 class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     r"""
     Configuration of [`BgaMnerModel`], [`BgaMnerForTokenClassification`] and [`BgaMnerForSequenceClassification`].
+
+    Options may be changed later, by assignment or `update`. Each is checked at once, and `id2label` and `label2id`
+    follow each other. Whether options fit together is checked by `update`, when a model is made, and when it is saved.
 
     "Paper" below is arXiv 2308.02570; where a default is not the paper's, the reason is given.
 
@@ -124,6 +142,8 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         Standard deviation of the tag classifier's initial weights, as in BERT.
     id2label, label2id : dict, optional
         Tags (or labels, of a sequence classifier) and their ids; either is enough, the other is made from it.
+    problem_type : {"regression", "single_label_classification", "multi_label_classification"}, optional
+        What the labels of a sequence classifier are, as in transformers. If left out, the labels themselves tell.
     training_summary : dict, optional
         What is known of the training that the weights come from: data, hyperparameters, scores, as
         [`summarize_training`] collects them. Values are JSON's; the model card is filled with them on each save. None
@@ -204,17 +224,28 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
 
     id2label: Any = None
     label2id: Any = None
+    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
     training_summary: dict[str, Any] | None = None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """Load as every configuration does; what can't be one is a ValueError that says so."""
-        with explained("a configuration of BGA-MNER"):
+        """Load as every configuration does, and change the options that are given; what can't be one is a ValueError.
+
+        The options are checked as the constructor does. Of `id2label`, `label2id` and `num_labels` one is enough, and
+        replaces what the file says of labels.
+        """
+        with explained("a configuration of BGA-MNER", given_arguments(kwargs)):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
+    def from_json_file(cls, json_file: str | os.PathLike) -> Any:
+        """Make one of a JSON file; what can't be one is a ValueError that says so."""
+        with explained("a configuration of BGA-MNER"):
+            return cls.from_dict(cls._dict_from_json_file(json_file))
+
+    @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Make one of what `config.json` holds; what can't be one is a ValueError that says so."""
+        """Make one of what `config.json` holds, and of options that replace some of it; see `from_pretrained`."""
         with explained("a configuration of BGA-MNER"):
             kind = config_dict.get("model_type", cls.model_type)
             if kind != cls.model_type:
@@ -225,39 +256,57 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
                 )
             for name in ("attn_implementation", "_attn_implementation"):
                 check_attention(config_dict.get(name))
-            return super().from_dict(config_dict, **kwargs)
+        check_names(cls, kwargs.keys() - config_dict.keys(), cls.__dataclass_fields__)
+        given = {
+            name: value
+            for name, value in given_arguments(kwargs).items()
+            if name in config_dict or (hasattr(cls, name) and not callable(getattr(cls, name)))
+        }
+        # "auto" and None are no options, but stand for what the file says
+        others = {name: value for name, value in kwargs.items() if name not in given and name != "dtype"}
+        try:
+            return super().from_dict(with_arguments(config_dict, given), **others)
+        except Exception:
+            with explained("a configuration of BGA-MNER"):
+                cls(**config_dict)  # raises if the file is wrong by itself
+            with explained("arguments", given, f"Correct {', '.join(given)}."):
+                raise
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign as every configuration does; refuse what the constructor refuses of this option alone."""
+        was_there = name in self.__dict__
+        if not was_there and not name.startswith("_"):
+            check_names(type(self), [name], self.__dataclass_fields__)
+        check_option(name, value)
+        if name == "_name_or_path":
+            value = marked_folder(value)
+        # whatever is assigned for the first time, by the constructor, is completed in __post_init__
+        if was_there and name in ENCODERS:
+            value = self._encoder_config(name, value)
+        elif was_there and name in _OTHER_LABELS:
+            labels = read_labels(name, value)
+            inverse = {label: number for number, label in labels.items()}
+            value, other = (labels, inverse) if name == "id2label" else (inverse, labels)
+            super().__setattr__(_OTHER_LABELS[name], other)
+        elif was_there and name == "image_size" and value and self.vision_config.model_type == CONV_STAGES:
+            self.vision_config.fit_pictures(value)
+        super().__setattr__(name, value)
 
     def __post_init__(self, **kwargs: Any) -> None:
-        fields = [name for name in self.__dataclass_fields__ if not name.startswith("_")]
-        for name in kwargs:
-            guess = get_close_matches(name, fields, n=1, cutoff=0.85)
-            if guess and not hasattr(type(self), name):
-                # Unknown arguments are kept, as in every transformers configuration, so a typing error would be too.
-                raise ValueError(f"Expected an option of BgaMnerConfig, got {name!r}. Did you mean {guess[0]!r}?")
         if not self.is_remote_code():
             # The installed classes load what was saved, and `pipeline` must not ask for those in the folder.
             for name in ("auto_map", "custom_pipelines"):
                 kwargs.pop(name, None)
-        check_given(self.text_config, self.vision_config, self.id2label, self.label2id)
-        # Copies: the model sets their attention implementation, which is no business of whoever made them.
-        self.text_config = deepcopy(self.text_config)
-        self.vision_config = _with_stages(_vision_tower(deepcopy(self.vision_config)))
-        if self.id2label is None and self.label2id is not None:
-            self.id2label = {int(index): label for label, index in self.label2id.items()}
+        for name in kwargs:
+            if isinstance(follows := getattr(type(self), name, None), property) and follows.fset is None:
+                raise ValueError(f"{name} follows from other options, and can't be set. Leave it out.")
+        count = kwargs.pop("num_labels", None)
+        # copies: the model sets their attention implementation, which is no business of whoever made them
+        self.text_config, self.vision_config = deepcopy(self.text_config), deepcopy(self.vision_config)
+        self._complete_labels(count)
         super().__post_init__(**kwargs)
         self._check_encoders()
         check_numbers(self)
-        if self.id2label is not None:
-            # PreTrainedConfig leaves label2id as given, or unset
-            derived = {label: index for index, label in self.id2label.items()}
-            if self.label2id is not None and {k: int(v) for k, v in self.label2id.items()} != derived:
-                raise ValueError(
-                    f"id2label and label2id must be each other's inverse, but id2label={self.id2label} and "
-                    f"label2id={self.label2id}. Pass only one of them; the other is made from it."
-                )
-            self.label2id = derived
-        if hasattr(self.vision_config, "vision_use_head"):
-            self.vision_config.vision_use_head = False  # SigLIP's pooling head would be loaded and never used
         if self.image_size is None:
             self.image_size = self._own_image_size()
         if self.vision_config.model_type == CONV_STAGES:
@@ -267,13 +316,66 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         # Here, so that a plain ValueError comes out; `@strict` wraps what its own validators raise.
         self.validate_consistency()
 
+    def update(self, config_dict: dict[str, Any]) -> None:
+        """Change options, and check them against each other; if any is refused, all stay as they are.
+
+        Parameters
+        ----------
+        config_dict : dict of str to object
+            Options by name.
+
+        Raises
+        ------
+        ValueError
+            As by the constructor.
+        """
+        with self._all_or_nothing():
+            if config_dict.keys() >= _OTHER_LABELS.keys():
+                check_labels(config_dict["id2label"], config_dict["label2id"])
+            super().update(config_dict)
+
+    def update_from_string(self, update_str: str) -> None:
+        """Change options as in "cycle_weight=0.5,loss_stages=drawn"; see `update`."""
+        with self._all_or_nothing():
+            super().update_from_string(update_str)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Save as every configuration does; what couldn't be loaded again is a ValueError, and nothing is written."""
+        self.check_savable()
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    def check_savable(self) -> None:
+        """Refuse what couldn't be loaded again.
+
+        Raises
+        ------
+        ValueError
+            If options contradict each other, or hold what `config.json` can't.
+        """
+        self.validate_consistency()
+        with explained("a configuration that can be saved", fix="Correct the option."):
+            type(self)(**json.loads(self.to_json_string()))
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Check what was changed, and take all of it back if it is refused."""
+        before = {**self.__dict__, **{name: deepcopy(getattr(self, name)) for name in ENCODERS}}
+        try:
+            yield
+            self.validate_consistency()
+        except Exception:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
     def validate_consistency(self) -> None:
         """Refuse what can't be built; `@strict` calls it again whenever the configuration is validated."""
         self._check_encoders()
         check_numbers(self)
         check_padding(self.text_config, TEXT_FAMILIES[self.text_config.model_type].first_position is None)
+        check_labels(self.id2label, self.label2id)
+        check_option("training_summary", self.training_summary)
         self._check_stages()
-        self._check_ranges()
         self._check_switches()
 
     def to_diff_dict(self) -> dict[str, Any]:
@@ -346,6 +448,36 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         family = VISION_FAMILIES.get(self.vision_config.model_type)
         return family is not None and family.has_class_token
 
+    def _encoder_config(self, name: str, config: Any) -> PreTrainedConfig:
+        """Make an encoder's configuration of what was given for it, in the form in which the model reads it."""
+        check_encoder(name, config)
+        if name == "vision_config":
+            config = _with_stages(_vision_tower(config))
+        with explained(f"a {name}", fix="Correct it."):
+            made, _ = self.sub_configs_defaults[name].create_subconfig(name, config)
+        for part in (made, getattr(made, "backbone_config", None)):
+            if isinstance(part, PreTrainedConfig):
+                part.name_or_path = marked_folder(part.name_or_path)
+        if hasattr(made, "vision_use_head"):
+            made.vision_use_head = False  # SigLIP's pooling head would be loaded and never used
+        if made.model_type == CONV_STAGES and self.image_size:
+            made.fit_pictures(self.image_size)
+        return made
+
+    def _complete_labels(self, count: int | None) -> None:
+        """Make labels of whatever was given of them: names, ids or, as in transformers, their number."""
+        given = {name: getattr(self, name) for name in _OTHER_LABELS if getattr(self, name) is not None}
+        if len(given) == 2:
+            check_labels(**given)
+        if not given:
+            self.num_labels = 2 if count is None else count
+        for name, labels in given.items():
+            if count is not None and count != len(labels):
+                raise ValueError(
+                    f"num_labels must be the number of {name}, {len(labels)}, but is {shown(count)}. Leave it out."
+                )
+            setattr(self, name, labels)
+
     def _own_num_bga_layers(self) -> int:
         """Return how many stages there are by default, which the shallower encoder must have layers for."""
         depths = (self.text_config.num_hidden_layers, self.vision_config.num_hidden_layers)
@@ -393,33 +525,6 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
                 f"image_size must be at least one patch of {self.vision_config.patch_size} pixels, but is "
                 f"{self.image_size}. Raise it."
             )
-        if sorted(self.id2label) != list(range(len(self.id2label))):
-            raise ValueError(
-                f"id2label must number the tags 0, 1, 2, ... without gaps, but has the ids {sorted(self.id2label)}."
-            )
-
-    def _check_ranges(self) -> None:
-        """Refuse numbers outside their range."""
-        for name in ("generator_dropout", "classifier_dropout", "entity_replacement_probability"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} is a probability and must be between 0 and 1, but is {value}.")
-        if not 0 < self.sampler_initial_keep < 1:
-            raise ValueError(
-                f"sampler_initial_keep must lie between 0 and 1, both excluded, but is {self.sampler_initial_keep}. "
-                "To keep every position, set use_context_sampler=False."
-            )
-        for name in ("sampler_temperature", "generator_ffn_ratio", "generator_num_layers", "initializer_range"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, but is {getattr(self, name)}.")
-        if not 0 < self.keep_budget <= 1:
-            raise ValueError(
-                f"keep_budget is a share of positions, above 0 and at most 1, but is {self.keep_budget}. "
-                "1 switches it off."
-            )
-        for name in ("reconstruction_weight", "cycle_weight", "keep_budget_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}. 0 switches the loss off.")
 
     def _check_switches(self) -> None:
         """Refuse options that contradict each other."""
@@ -427,6 +532,11 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
             raise ValueError(
                 'visual_source="real" reads pictures, for which a model with text_only=True has no encoder. Set '
                 'visual_source="generated".'
+            )
+        if self.keep_budget < 1 and not self.text_only and not (self.use_context_sampler and self.use_image_to_text):
+            raise ValueError(
+                "keep_budget prices what the vision sampler keeps, of which there is none with use_context_sampler="
+                f"{self.use_context_sampler} and use_image_to_text={self.use_image_to_text}. Set it to 1.0."
             )
         if self.visual_source == "real" and self.hybrid_attention == "none":
             raise ValueError(

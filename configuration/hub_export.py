@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 
@@ -158,8 +159,9 @@ def is_hub_name(name: str) -> bool:
 def came_from_hub(name: str) -> bool:
     """Whether what was loaded by a name came from the Hub, rather than from a folder of this machine or from nowhere.
 
-    A folder needn't be there any more: an absolute path is never a name on the Hub. What is there is local, as for
-    transformers, even if a repository has the same name.
+    A folder needn't be there any more: an absolute path is never a name on the Hub, and neither is what
+    `marked_folder` marked when it was loaded. What is there is local, as for transformers, even if a repository has the
+    same name.
 
     Parameters
     ----------
@@ -179,6 +181,35 @@ def came_from_hub(name: str) -> bool:
     return bool(name) and is_hub_name(name) and not Path(name).exists()
 
 
+def marked_folder(name: str, loaded_here: bool = True) -> str:
+    """Mark the name of something that is there now as a folder's, so that it is never taken for a name on the Hub.
+
+    The mark outlives a change of the working directory, and names no folder above it.
+
+    Parameters
+    ----------
+    name : str
+        What was given to `from_pretrained`.
+    loaded_here : bool, default True
+        Whether the working directory is that in which it was loaded, or the name is known to be a good one. If not, a
+        folder may have been left behind: a name on the Hub is one that the Hub's cache on this machine knows.
+
+    Returns
+    -------
+    str
+        "./models/bert" for "models/bert" if there is one here; any other name as it is.
+
+    Examples
+    --------
+    >>> marked_folder("google-bert/bert-base-cased"), marked_folder("/home/me/model")
+    ('google-bert/bert-base-cased', '/home/me/model')
+    """
+    if not is_hub_name(name):
+        return name
+    is_cached = Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}").is_dir()
+    return f"./{name}" if Path(name).exists() or not (loaded_here or is_cached) else name
+
+
 def _reference(loaded: type) -> str:
     """Name a class as transformers does in a repository: file and class."""
     return f"{loaded.__module__.rpartition('.')[2]}.{loaded.__name__}"
@@ -193,5 +224,6 @@ __all__ = [
     "entry_points",
     "flatten",
     "is_hub_name",
+    "marked_folder",
     "write_code",
 ]

@@ -7,16 +7,22 @@ import os
 import pickle
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
+from transformers import PreTrainedConfig
 
 from ..configuration.config_checks import explained
+from ..configuration.messages import shown
 
 
 # More numbers than these are not made up where weights are missing from a checkpoint: 4 GiB of float32.
 MAX_MISSING_NUMBERS = 2**30
+# Of a configuration: no weight depends on these.
+_CHANGING = ("_name_or_path", "architectures", "dtype", "problem_type", "training_summary", "label2id")
 
 
 def check_shard_index(folder: Any, subfolder: str = "", variant: str | None = None) -> None:
@@ -81,9 +87,9 @@ def check_weights_to_make(model: Any, missing: Iterable[str], mismatched: Iterab
     if others and not may_mismatch:
         name, found, expected = others[0]
         raise ValueError(
-            f"Expected weights of the shapes that config.json asks for, {tuple(expected)} for {name}, got "
-            f"{tuple(found)}; {len(others)} have another shape. Take both files from the same model, or let new "
-            "weights replace these with ignore_mismatched_sizes=True."
+            f"Expected weights of the shapes that the configuration asks for, {tuple(expected)} for {name}, got "
+            f"{tuple(found)}; {len(others)} have another shape. Take config.json and weights from the same model. If "
+            "you gave other labels or sizes, let new weights replace these with ignore_mismatched_sizes=True."
         )
     sizes = {name: tensor.numel() for name, tensor in model.state_dict(keep_vars=True).items()}
     count = sum(sizes.get(name, 0) for name in missing)
@@ -95,9 +101,66 @@ def check_weights_to_make(model: Any, missing: Iterable[str], mismatched: Iterab
         )
 
 
+def check_config_fits(model: Any, built_from: PreTrainedConfig) -> None:
+    """Refuse a configuration that was changed so that what is saved couldn't be loaded, or would be another model.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        The model, with its present configuration.
+    built_from : PreTrainedConfig
+        The configuration as it was when the model was made.
+
+    Raises
+    ------
+    ValueError
+        If the present configuration asks for other weights than the model has, or labels with other transitions.
+    """
+    config = model.config
+    before, now = (_of_structure(values.to_dict()) for values in (built_from, config))
+    if before == now:
+        return
+    old, new = _shapes(type(model), built_from), _shapes(type(model), config)
+    # what both ask for may have other names and shapes by now, as with adapters, or when quantised
+    changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    # whoever resizes embeddings changes both
+    present = {name: tuple(tensor.shape) for name, tensor in model.state_dict(keep_vars=True).items()}
+    others = [name for name in changed if present.get(name) != new.get(name)]
+    if others:
+        names = ", ".join(sorted(name for name in now if now[name] != before.get(name)))
+        raise ValueError(
+            f"Expected a configuration that fits the weights, but {shown(names)} changed since the model was made, and "
+            f"{others[0]} didn't follow. Change it back, or give what is new to from_pretrained."
+        )
+
+
+def _shapes(cls: type, config: PreTrainedConfig) -> dict[str, Any]:
+    """Return the shapes of all weights of a model, and the CRF's constraints, without memory for weights."""
+    with torch.device("meta"):
+        model = cls(deepcopy(config))
+    shapes: dict[str, Any] = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if hasattr(model, "crf"):
+        shapes["crf.allowed_transitions"] = model.crf.constraints
+    return shapes
+
+
+def _of_structure(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what making, training or saving a model changes."""
+    return {
+        name: _of_structure(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if name not in _CHANGING
+    }
+
+
 @contextmanager
-def explained_weights() -> Iterator[None]:
+def explained_weights(arguments: Iterable[str] = ()) -> Iterator[None]:
     """Make one kind of error of the many that broken or foreign weights give.
+
+    Parameters
+    ----------
+    arguments : iterable of str
+        Names of what the caller gave beside the folder.
 
     Raises
     ------
@@ -106,7 +169,7 @@ def explained_weights() -> Iterator[None]:
         isn't there.
     """
     try:
-        with explained("a configuration and weights"):
+        with explained("a configuration and weights", arguments):
             yield
     except (SafetensorError, pickle.UnpicklingError) as error:
         raise ValueError(
@@ -114,4 +177,4 @@ def explained_weights() -> Iterator[None]:
         ) from error
 
 
-__all__ = ["check_shard_index", "check_weights_to_make", "explained_weights"]
+__all__ = ["check_config_fits", "check_shard_index", "check_weights_to_make", "explained_weights"]

@@ -111,6 +111,11 @@ class ConditionalRandomField(nn.Module):
         """Which tags may come first: bool (T,), a view."""
         return self.allowed[-2, :-1]
 
+    @property
+    def constraints(self) -> tuple[Any, Any]:
+        """The constraints as lists of booleans: transitions and starts."""
+        return self._transition_rows, self._start_row
+
     @torch.no_grad()
     def reset_constraints(self) -> None:
         """Write the constraints into their buffer again, as after a load by way of the "meta" device."""

@@ -12,9 +12,11 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging
 
+from ..configuration.config_arguments import check_names, given_arguments
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from ..configuration.hub_export import RemoteCodeMixin
-from .checkpoint_files import check_shard_index, check_weights_to_make, explained_weights
+from ..configuration.hub_export import RemoteCodeMixin, marked_folder
+from ..configuration.messages import shown
+from .checkpoint_files import check_config_fits, check_shard_index, check_weights_to_make, explained_weights
 from .context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
 from .crf import ConditionalRandomField
 from .cross_modal_generator import CrossModalGenerator
@@ -45,7 +47,9 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
     def __init__(self, config: BgaMnerConfig, *inputs: Any, **kwargs: Any) -> None:
         # first of all: transformers fetches some attention functions from the Hub, and runs them
         self._refuse_other_attention(getattr(config, "_attn_implementation", None))
+        config.validate_consistency()  # options may have changed since it was made
         super().__init__(config, *inputs, **kwargs)
+        self._built_from = deepcopy(config)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -56,7 +60,8 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         pretrained_model_name_or_path : str or path
             Folder or Hub name.
         *args, **kwargs
-            As `PreTrainedModel.from_pretrained` takes them.
+            As `PreTrainedModel.from_pretrained` takes them, options of [`BgaMnerConfig`] included. New labels
+            (`id2label`, `label2id` or `num_labels`) of another number need `ignore_mismatched_sizes=True`.
 
         Returns
         -------
@@ -66,14 +71,16 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         Raises
         ------
         ValueError
-            If files don't fit together, are broken, or ask for what isn't allowed.
+            If files don't fit together, are broken, or ask for what isn't allowed, or an argument is wrong.
         OSError
             If a file is missing, or `config.json` is no JSON.
         """
         if kwargs.get("use_safetensors") is None:
             kwargs["use_safetensors"] = True
-        check_shard_index(pretrained_model_name_or_path, kwargs.get("subfolder") or "", kwargs.get("variant"))
-        with explained_weights():
+        if not isinstance(config := kwargs.get("config"), str | os.PathLike | PreTrainedConfig | None):
+            raise ValueError(f"Expected a configuration, or the folder of one, as config, got {shown(config)}.")
+        with explained_weights(given_arguments(kwargs)):
+            check_shard_index(pretrained_model_name_or_path, kwargs.get("subfolder") or "", kwargs.get("variant"))
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @staticmethod
@@ -119,7 +126,14 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
             tags texts exactly as this model does, and takes no pictures; see `BgaMnerConfig.text_only`.
         **kwargs
             As `PreTrainedModel.save_pretrained` takes them.
+
+        Raises
+        ------
+        ValueError
+            If the configuration was changed so that the folder couldn't be loaded. Nothing is written then.
         """
+        self.config.check_savable()
+        check_config_fits(self, self._built_from)
         kwargs.setdefault("save_original_format", False)
         if text_only and not self.config.text_only:
             model, state_dict = self._text_branch_alone(state_dict), None
@@ -259,9 +273,19 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         Raises
         ------
         ValueError
-            If an encoder isn't of a supported family, a model in memory holds none, or open_clip has no such model.
+            If an encoder isn't of a supported family, a model in memory holds none, or open_clip has no such model, and
+            as by [`BgaMnerConfig`].
         """
+        if unknown := sorted(name for name in options if not hasattr(BgaMnerConfig, name)):
+            # a configuration keeps whatever it is given, and saves it: a token, too
+            check_names(BgaMnerConfig, unknown, BgaMnerConfig.__dataclass_fields__)
+            raise ValueError(f"Expected options of BgaMnerConfig, got {shown(unknown)}. Leave them out.")
         if labels is not None:
+            if isinstance(labels, str) or {"id2label", "label2id", "num_labels"} & options.keys():
+                raise ValueError(
+                    f"Expected a list as labels, and nothing else of labels, got {shown(labels)} beside "
+                    f"{shown(sorted(options))}. Pass either labels or id2label."
+                )
             options["id2label"] = dict(enumerate(labels))
         config = BgaMnerConfig(text_config=_config_of(text), vision_config=_config_of(vision), **options)
         model = cls(config)
@@ -300,9 +324,15 @@ def _encoder_in(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _config_of(source: str | PreTrainedModel) -> PreTrainedConfig:
+    if not isinstance(source, str | os.PathLike | PreTrainedModel):
+        raise ValueError(f"Expected an encoder as a folder, Hub name or model, got {shown(source)}. Pass one of these.")
     if is_open_clip_name(source):
         return open_clip_config(str(source))
-    return source.config if isinstance(source, PreTrainedModel) else AutoConfig.from_pretrained(source)
+    if not isinstance(source, PreTrainedModel):
+        return AutoConfig.from_pretrained(source)
+    config = deepcopy(source.config)
+    config.name_or_path = marked_folder(config.name_or_path, loaded_here=False)
+    return config
 
 
 def _is_in(name: str, modules: tuple[str, ...]) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -24,8 +27,9 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
     ----------
     config : BgaMnerConfig
         Configuration; `id2label` names the labels, `problem_type` says what they are, as in transformers:
-        "single_label_classification", "multi_label_classification" or "regression". Where it is None, the first labels
-        that the model is given decide, once any is known.
+        "single_label_classification", "multi_label_classification" or "regression". Where it is None, the labels of
+        each batch tell, and `save_pretrained` writes down what they were, for the stock pipeline. The stock pipeline of
+        a model in memory can't know of several labels a text: set `problem_type` when the model is made.
     """
 
     def __init__(self, config: BgaMnerConfig) -> None:
@@ -35,6 +39,19 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(config.text_config.hidden_size, config.num_labels)
         self.post_init()
+        # What labels were, as far as the stock pipeline has to be told. A set, which replicas of the model share; the
+        # configuration stays as it is, so that all processes have the same.
+        self._problem_types: set[str] = {"regression"} if config.num_labels == 1 else set()
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Save as every model of this package does, with the problem type that the labels showed."""
+        told = self.config.problem_type
+        if told is None and self._problem_types:
+            (self.config.problem_type,) = self._problem_types
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            self.config.problem_type = told
 
     def forward(
         self,
@@ -81,9 +98,8 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         ValueError
             As in [`BgaMnerModel.forward`], and if labels don't fit the problem type.
         """
-        if labels is not None and self.config.problem_type is None:
-            # the stock pipeline asks for it, and it is to be saved
-            self.config.problem_type = problem_type(self.config, labels)
+        if labels is not None and problem_type(self.config, labels) == "multi_label_classification":
+            self._problem_types.add("multi_label_classification")
         replaced = None
         replaces = self.training and self.config.entity_replacement_probability > 0
         if replaces and labels is not None and target_mask is not None:

@@ -11,27 +11,29 @@ from ..configuration.configuration_bga_mner import BgaMnerConfig
 UNKNOWN_LABEL = -100
 
 
-def problem_type(config: BgaMnerConfig, labels: torch.Tensor) -> str | None:
-    """Say what labels are where the configuration doesn't, as transformers does: by their dtype.
+def problem_type(config: BgaMnerConfig, labels: torch.Tensor) -> str:
+    """Say what labels are: what the configuration says, or else, as in transformers, what their dtype says.
+
+    Only the dtype is looked at, which all batches of all processes have in common.
 
     Parameters
     ----------
     config : BgaMnerConfig
-        Its `num_labels`.
+        Its `problem_type` and `num_labels`.
     labels : torch.Tensor
         Labels of a batch.
 
     Returns
     -------
-    str or None
-        "regression" for one label, "single_label_classification" for numbers of labels, "multi_label_classification"
-        for a float for each label. None for whole numbers that are all unknown: they stand for labels of any kind.
+    str
+        Where the configuration doesn't say: "regression" for one label, "multi_label_classification" for a float for
+        each label, "single_label_classification" for numbers of labels.
     """
+    if config.problem_type is not None:
+        return config.problem_type
     if config.num_labels == 1:
         return "regression"
-    if labels.is_floating_point():
-        return "multi_label_classification"
-    return "single_label_classification" if known_labels(labels).any() else None
+    return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
 
 
 def known_labels(labels: torch.Tensor) -> torch.Tensor:
@@ -56,7 +58,7 @@ def sequence_loss(config: BgaMnerConfig, logits: torch.Tensor, labels: torch.Ten
     Parameters
     ----------
     config : BgaMnerConfig
-        Its `problem_type`, which must be set where any label is known.
+        Its `problem_type`; see the function of this name.
     logits : torch.FloatTensor of shape (batch, labels)
         Scores of the labels.
     labels : torch.Tensor
@@ -77,9 +79,10 @@ def sequence_loss(config: BgaMnerConfig, logits: torch.Tensor, labels: torch.Ten
     """
     logits = logits.float()
     batch, count = logits.shape
-    if config.problem_type == "single_label_classification":
+    problem = problem_type(config, labels)
+    if problem == "single_label_classification":
         if labels.shape != (batch,) or labels.is_floating_point():
-            raise _misfit(config, f"integers of shape ({batch},)", labels)
+            raise _misfit(problem, f"integers of shape ({batch},)", labels)
         # elsewhere looking at the values would make the host wait
         if labels.device.type == "cpu" and not ((labels == UNKNOWN_LABEL) | ((labels >= 0) & (labels < count))).all():
             raise ValueError(
@@ -91,21 +94,21 @@ def sequence_loss(config: BgaMnerConfig, logits: torch.Tensor, labels: torch.Ten
     if labels.shape != (batch, count) and not (count == 1 and labels.shape == (batch,)):
         # the collator's -100 for texts of which no label is known, nor then the shape of one
         if labels.shape != (batch,) or labels.is_floating_point() or known.any():
-            raise _misfit(config, f"floats of shape ({batch}, {count})", labels)
+            raise _misfit(problem, f"floats of shape ({batch}, {count})", labels)
         labels, known = (tensor[:, None].expand(batch, count) for tensor in (labels, known))
     known = known.view(batch, count)
     # not a product, as NaN times 0 is NaN
     target = torch.where(known, labels.to(logits.dtype).view(batch, count), 0.0)
-    if config.problem_type == "regression":
+    if problem == "regression":
         losses = F.mse_loss(logits, target, reduction="none")
     else:
         losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return losses.masked_fill(~known, 0.0).mean()
 
 
-def _misfit(config: BgaMnerConfig, expected: str, labels: torch.Tensor) -> ValueError:
+def _misfit(problem: str, expected: str, labels: torch.Tensor) -> ValueError:
     return ValueError(
-        f"With problem_type={config.problem_type!r} labels must be {expected}, but are {labels.dtype} of shape "
+        f"With problem_type={problem!r} labels must be {expected}, but are {labels.dtype} of shape "
         f"{tuple(labels.shape)}. Set config.problem_type to what they are, or give one label a sentence."
     )
 

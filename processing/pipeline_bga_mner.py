@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
+from ..configuration.messages import shown
 from .pictures import BadPictureError, fetch_picture, is_url
 from .text_tagging import TaggedText, reads_pictures, tag_texts
 from .word_splitting import as_sentences
@@ -65,6 +66,13 @@ class BgaMnerPipeline(Pipeline):
         self.allow_urls = allow_urls
         super().__init__(model=model, processor=processor, **options)
         self.check_model_type(["BgaMnerForTokenClassification"])
+        if processor.label2id not in (None, model.config.label2id):
+            warnings.warn(
+                f"The processor's labels, {shown(processor.label2id)}, are not the model's, "
+                f"{shown(model.config.label2id)}. The model's are given out, but whoever trains with this processor "
+                "teaches others. Set processor.label2id = model.config.label2id.",
+                stacklevel=2,
+            )
 
     def _sanitize_parameters(
         self,

@@ -4,11 +4,13 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
 from transformers import BatchFeature, ProcessorMixin
 
+from ..configuration.config_arguments import check_names, given_arguments
 from ..configuration.config_checks import explained
 from ..configuration.hub_export import RemoteCodeMixin, auto_map
 from ..configuration.messages import shown
@@ -105,14 +107,22 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        """Load as every processor does; files of which none can be made are a ValueError that says so.
+        """Load as every processor does; what none can be made of, in files or arguments, is a ValueError.
 
         Beside a model's files, the tokenizer's limit is at most what the model's text encoder takes.
         """
-        with explained("a processor of BGA-MNER"):
-            processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-            _lower_limit(processor.tokenizer, pretrained_model_name_or_path)
-            return processor
+        given = given_arguments(kwargs)
+        with explained("a processor of BGA-MNER", given):
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        processor = loaded[0] if isinstance(loaded, tuple) else loaded
+        # tokenizers and image processors keep or ignore what they don't know
+        known = {*signature(cls.__init__).parameters, *processor.tokenizer.SPECIAL_TOKENS_ATTRIBUTES}
+        known |= processor.tokenizer.init_kwargs.keys() - given.keys()
+        if processor.image_processor is not None:
+            known |= processor.image_processor.valid_kwargs.__annotations__.keys()
+        check_names(cls, given.keys() - known, known)
+        _lower_limit(processor.tokenizer, pretrained_model_name_or_path)
+        return loaded
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """Save as every processor does; beside a model, with a tokenizer whose limit its text encoder takes."""

@@ -5,12 +5,15 @@ import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from datetime import UTC, datetime
+from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import torch
+from datasets import Dataset
 from transformers import Trainer
 from transformers.utils import logging
 
@@ -33,6 +36,10 @@ _HYPERPARAMETERS = (
     *("per_device_train_batch_size", "gradient_accumulation_steps", "label_smoothing_factor", "bf16", "fp16"),
     *("gradient_checkpointing", "seed", "data_seed"),
 )
+# What `encode_examples` and the model read, and beside it nothing that could be a picture.
+_PICTURE_COLUMNS = ("image", "vision_states", "pixel_values")
+_TEXT_COLUMNS = ("id", "text", "tokens", "ner_tags", "label", "labels", "target", "target_mask", "word_start_mask")
+_TEXT_COLUMNS += ("input_ids", "attention_mask", "token_type_ids", "picture_mask")
 _PACKAGES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "seqeval", "huggingface_hub")
 _LANGUAGE = re.compile(r"^[a-z]{2,3}$|^multilingual$|^code$")
 
@@ -99,7 +106,8 @@ def summarize_training(
         which no parameter has `requires_grad` counts as frozen.
     data : mapping of str to ConllReport, optional
         What was read: reports of `read_conll` by set: "train", "validation", "test". Of paths only the file's name is
-        kept. Without a report the card only says how many sentences the Trainer had.
+        kept. Without a report the card only says how many sentences and pictures the Trainer had, these in a column
+        that `encode_examples` or the model reads.
     scores : mapping of str to mapping, optional
         What was measured, by set: what `Trainer.evaluate` returned with `build_compute_metrics`, or, with intervals,
         `score_with_interval`; of a sequence classifier, whatever has an accuracy.
@@ -110,7 +118,7 @@ def summarize_training(
     license : str, optional
         Of the weights, as the Hub writes it, such as "cc-by-4.0".
     datasets : sequence of str, optional
-        Names on the Hub of the datasets that were used.
+        Names on the Hub of the datasets that were used; those of folders and files are left out.
     widget_texts : sequence of str, optional
         Examples to show on the card, the first of them also in its code.
     hyperparameters : mapping of str to object, optional
@@ -145,7 +153,7 @@ def summarize_training(
         "repository": getattr(trainer, "hub_model_id", None),
         "language": _languages(language),
         "license": license,
-        "datasets": list(datasets),
+        "datasets": list(filter(came_from_hub, datasets)),
         "widget_texts": list(widget_texts),
         "date": datetime.now(UTC).date().isoformat(),
         "base_models": _base_models(model),
@@ -153,7 +161,7 @@ def summarize_training(
         "longest_text": longest_text(model.config.text_config),
         "data": sets,
         "reads": reads_at_inference(model.config),
-        "trained_with_pictures": _trained_with_pictures((data or {}).get("train")),
+        "trained_with_pictures": _trained_with_pictures(trainer, model, (data or {}).get("train")),
         "hyperparameters": _hyperparameters(arguments) | dict(hyperparameters or {}),
         "progress": _progress(trainer, resumed),
         "hardware": _hardware(arguments),
@@ -212,7 +220,31 @@ def _origin(name: str) -> dict[str, Any]:
 
 def _sizes(trainer: Trainer) -> dict[str, dict[str, Any]]:
     sets = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
-    return {part: {"sentences": len(rows)} for part, rows in sets.items() if isinstance(rows, Sized)}
+    found = {part: {"sentences": len(rows)} for part, rows in sets.items() if isinstance(rows, Sized)}
+    for part, values in found.items():
+        if pictures := _count_pictures(sets[part]):
+            missing = values["sentences"] - pictures
+            values["pictures"] = {"found": pictures, "missing": missing, "broken": {}, "checked": False}
+    return found
+
+
+def _count_pictures(rows: Any) -> int | None:
+    """Count the rows with a picture, or with states of one; None if that can't be told without encoding them."""
+    if isinstance(rows, list) and all(isinstance(row, Mapping) for row in rows):
+        names = {name for row in rows for name in row}
+        pictures = [row for row in rows if any(row.get(name) is not None for name in _PICTURE_COLUMNS)]
+        count = sum(bool(row.get("picture_mask", True)) for row in pictures)
+    elif isinstance(rows, Dataset):
+        names = set(rows.column_names)
+        present = [pc.is_valid(rows.data.column(name)) for name in _PICTURE_COLUMNS if name in names]
+        mask = reduce(pc.or_, present) if present else None
+        if mask is not None and rows._indices is not None:  # of a selection, or shuffled
+            mask = mask.take(rows._indices.column(0))
+        count = 0 if mask is None else pc.sum(mask).as_py() or 0
+    else:
+        return None
+    # in another column there may be pictures for a transform of the user's own
+    return count if count or names <= {*_PICTURE_COLUMNS, *_TEXT_COLUMNS} else None
 
 
 def _data_set(report: ConllReport) -> dict[str, Any]:
@@ -254,8 +286,15 @@ def _had_pictures(report: ConllReport) -> bool:
     return bool(report.pictures_found or report.pictures_missing or report.pictures_broken)
 
 
-def _trained_with_pictures(report: ConllReport | None) -> bool | None:
-    return None if report is None else report.pictures_found > 0
+def _trained_with_pictures(trainer: Trainer, model: Any, report: ConllReport | None) -> bool | None:
+    """Tell whether pictures were read in training, by the rows themselves if these tell."""
+    processor = getattr(getattr(trainer, "data_collator", None), "processor", None)
+    if model.config.text_only or (processor is not None and processor.image_processor is None):
+        return False
+    count = _count_pictures(trainer.train_dataset)
+    if count is None and report is not None:
+        count = report.pictures_found
+    return None if count is None else count > 0
 
 
 def _hyperparameters(arguments: Any) -> dict[str, Any]:

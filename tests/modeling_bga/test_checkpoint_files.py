@@ -90,7 +90,7 @@ def test_no_weights_are_made_for_a_model_that_the_files_do_not_fit(folder, monke
     monkeypatch.setattr(
         BgaMnerForTokenClassification, "_initialize_missing_keys", lambda *_: pytest.fail("new weights were made")
     )
-    with pytest.raises(ValueError, match=r"have another shape\. Take both files from the same model"):
+    with pytest.raises(ValueError, match=r"have another shape\. Take config\.json and weights from the same model"):
         load(folder)
 
 

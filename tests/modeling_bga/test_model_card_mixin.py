@@ -9,11 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
+import torch
 from huggingface_hub import ModelCard, constants
 from transformers import TrainingArguments
 from transformers.utils import hub as transformers_hub
 
-from bga_mner import CardKeepingTrainer
+from bga_mner import BgaMnerForTokenClassification, CardKeepingTrainer, lora_config
 
 
 SUMMARY = {"name": "tweets", "scores": {"test": {"f1": 0.8125, "precision": 0.75, "recall": 0.875}}}
@@ -161,11 +162,17 @@ def test_a_trainer_s_push_keeps_the_card(model, hub, tmp_path, how):
     assert f'from_pretrained("{REPOSITORY}")' in card.text
 
 
-def test_training_further_makes_the_record_outdated(model, tmp_path):
-    model.eval()
-    model.bga_mner.eval()
-    assert model.config.training_summary == SUMMARY
+def step(model, make_batch, optimizer=None):
+    """Train for a step, as a plain loop does."""
     model.train()
+    optimizer = optimizer or torch.optim.AdamW(filter(lambda weight: weight.requires_grad, model.parameters()), lr=1e-5)
+    model(**make_batch()).loss.backward()
+    optimizer.step()
+
+
+def test_training_further_makes_the_record_outdated(model, make_batch, tmp_path):
+    model.eval()
+    step(model, make_batch)
     model.eval()
     assert model.config.training_summary == {**SUMMARY, "outdated": True}
     model.save_pretrained(tmp_path)
@@ -177,6 +184,79 @@ def test_training_further_makes_the_record_outdated(model, tmp_path):
     model.config.training_summary = SUMMARY
     model.save_pretrained(tmp_path)
     assert f1_of(ModelCard.load(tmp_path / "README.md")) == 0.8125
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_changes_no_weight_leaves_the_record_as_it_is(model, make_batch, tmp_path, dtype):
+    model.save_pretrained(tmp_path)
+    loaded = BgaMnerForTokenClassification.from_pretrained(tmp_path)
+    assert not loaded.train().eval().to(dtype).train()(**make_batch()).loss.isnan()
+    loaded.eval().load_state_dict(model.state_dict())
+    loaded.zero_grad()
+    loaded.save_pretrained(tmp_path)
+    assert loaded.config.training_summary == SUMMARY
+    assert f1_of(ModelCard.load(tmp_path / "README.md")) == 0.8125
+
+
+class WritesData(torch.optim.Optimizer):
+    """An optimizer that writes past autograd, as fused and 8-bit ones do."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {})
+
+    def step(self):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.data.sub_(1e-4 * parameter.grad.sign())
+
+
+def _frozen(model, make_batch):
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("crf."))
+    step(model, make_batch)
+
+
+def _loaded(model, make_batch):
+    model.load_state_dict({name: tensor + 0.01 for name, tensor in model.state_dict().items()})
+
+
+def _adapted(model, make_batch):
+    peft = pytest.importorskip("peft")
+    adapted = peft.get_peft_model(model, lora_config(model, 2, ("text",)))
+    adapted.train()
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.ones_(parameter)
+    adapted.eval()
+    adapted.merge_and_unload()
+
+
+CHANGES = {
+    "a step": step,
+    "a step past autograd": lambda model, make_batch: step(model, make_batch, WritesData(model.parameters())),
+    "a step of the CRF alone": _frozen,
+    "other weights": _loaded,
+    "adapters": _adapted,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_changes_weights_makes_the_record_outdated(model, make_batch, tmp_path, change):
+    model.save_pretrained(tmp_path)
+    loaded = BgaMnerForTokenClassification.from_pretrained(tmp_path)
+    CHANGES[change](loaded, make_batch)
+    loaded.save_pretrained(tmp_path)
+    assert loaded.config.training_summary["outdated"]
+    assert not ModelCard.load(tmp_path / "README.md").data.eval_results
+
+
+def test_a_record_that_is_changed_in_place_tells_of_the_weights_of_now(model, make_batch, tmp_path):
+    model.config.training_summary = {**SUMMARY}
+    step(model, make_batch)
+    model.config.training_summary["scores"] = {"test": {"f1": 0.9375}}
+    model.eval().save_pretrained(tmp_path)
+    assert f1_of(ModelCard.load(tmp_path / "README.md")) == 0.9375
 
 
 def test_a_model_without_a_record_trains_as_ever(make_model):

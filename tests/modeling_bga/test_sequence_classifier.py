@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
 
@@ -69,13 +70,21 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_problem_types_are_those_of_transformers(make_classifier, make_pairs, problem):
+def test_problem_types_are_those_of_transformers(make_classifier, make_pairs, tmp_path, problem):
     count, labels = PROBLEMS[problem]
     model = make_classifier(id2label=dict(enumerate(LABELS[:count])))
+    before = model.config.to_dict()
     output = model(**make_pairs(pictures=False) | {"labels": labels})
-    # found out from the labels, and kept for the stock pipeline
-    assert model.config.problem_type == problem
-    assert torch.allclose(output.loss, ForSequenceClassificationLoss(labels, output.logits, model.config))
+    assert model.config.to_dict() == before
+    # which writes into the configuration what labels are
+    assert torch.allclose(
+        output.loss, ForSequenceClassificationLoss(labels, output.logits, copy.deepcopy(model.config))
+    )
+    # told to the stock pipeline, where it would take them for numbers of labels
+    model.save_pretrained(tmp_path)
+    saved = BgaMnerForSequenceClassification.from_pretrained(tmp_path).config.problem_type
+    assert saved == (None if problem == "single_label_classification" else problem)
+    assert model.config.problem_type is None
 
 
 def test_regression_of_several_values(make_classifier, make_pairs):
@@ -149,7 +158,7 @@ def test_a_batch_that_knows_no_label_is_read_where_processes_share_a_model(
         assert (model.classifier.weight.grad == 0).all()
     # what is unknown does not decide what labels are
     output = model(**batch(None, label))
-    assert model.config.problem_type == problem
+    assert model.config.problem_type == (problem if is_given else None)
     assert output.classification_loss.isfinite()
     assert output.classification_loss > 0
     assert model(**batch(None, None)).classification_loss == 0

@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from io import BytesIO
 
+import datasets
 import pytest
 import torch
 from huggingface_hub import metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from PIL import Image
 from transformers import Trainer, TrainingArguments
 
 from bga_mner import (
     BgaMnerForSequenceClassification,
+    BgaMnerProcessor,
+    DataCollatorForMner,
     bootstrap_interval,
     read_conll,
     score_tags,
@@ -79,7 +84,8 @@ def test_scores_are_those_of_the_metric_and_the_bootstrap():
     assert (found["samples"], found["confidence"]) == (40, 0.95)
 
 
-def test_a_few_lines_give_a_card(trainer, tmp_path):
+def test_a_few_lines_give_a_card(train, make_model, tmp_path):
+    trainer = train(make_model(), pictures=False)
     file = tmp_path / "train.txt"
     file.write_text("IMGID:1\nKawhi\tB-PER\nwins\tO\n\nIMGID:2\nRome\tB-LOC\n\n", encoding="utf-8")
     report = read_conll(file, return_report=True)[1]
@@ -110,7 +116,12 @@ def test_what_is_collected(trainer):
     (seconds,) = [entry["train_runtime"] for entry in trainer.state.log_history if "train_runtime" in entry]
     assert summary["progress"]["seconds"] == seconds
     assert summary["progress"]["resumed"] is True
-    assert summary["data"] == {"train": {"sentences": 4}, "validation": {"sentences": 2}}
+    pictures = {"missing": 0, "broken": {}, "checked": False}
+    assert summary["data"] == {
+        "train": {"sentences": 4, "pictures": {"found": 4, **pictures}},
+        "validation": {"sentences": 2, "pictures": {"found": 2, **pictures}},
+    }
+    assert summary["trained_with_pictures"] is True
     assert summary["parameters"] == sum(parameter.numel() for parameter in trainer.model.parameters())
     assert summary["hardware"]["device"].startswith("cpu: ")
     assert summary["hardware"]["processes"] == 1
@@ -122,8 +133,82 @@ def test_what_is_collected(trainer):
         "on_hub": False,
     }
     # nothing was said of these
-    for name in ("scores", "language", "license", "datasets", "trained_with_pictures", "widget_texts", "repository"):
+    for name in ("scores", "language", "license", "datasets", "widget_texts", "repository"):
         assert name not in summary
+
+
+def _png() -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (16, 16)).save(file, "PNG")
+    return file.getvalue()
+
+
+ROWS = [{"tokens": ["a"], "ner_tags": ["O"], "image": {"bytes": _png()} if row % 3 else None} for row in range(7)]
+PAIRS = datasets.Dataset.from_list(ROWS).cast_column("image", datasets.Image())
+SETS = {
+    "pairs": (PAIRS, 4),
+    "encoded as they are read": (PAIRS.with_transform(lambda batch: pytest.fail("encoded")), 4),
+    "a selection": (PAIRS.select([0, 1, 3, 6]), 1),
+    "a selection without pictures": (PAIRS.select([0, 3]), 0),
+    "shuffled and cut": (PAIRS.shuffle(seed=3).select(range(5)), None),
+    "paths": (datasets.Dataset.from_dict({"tokens": [["a"], ["b"]], "image": ["a.png", None]}), 1),
+    "states": (datasets.Dataset.from_dict({"tokens": [["a"], ["b"]], "vision_states": [[[0.0]], None]}), 1),
+    "texts": (PAIRS.remove_columns("image"), 0),
+    "a column of nothing": (datasets.Dataset.from_dict({"tokens": [["a"]], "image": [None]}), 0),
+    "a list": (ROWS, 4),
+    "a list of tensors": ([{"pixel_values": torch.zeros(3, 2, 2), "picture_mask": torch.tensor(x)} for x in (0, 1)], 1),
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_pictures_of_sets_that_no_report_tells_of_are_counted(trainer, name):
+    rows, count = SETS[name]
+    if count is None:
+        count = sum(row["image"] is not None for row in rows)
+        assert 0 < count < 5
+    trainer.train_dataset = rows
+    summary = summarize_training(trainer)
+    assert summary["trained_with_pictures"] is (count > 0)
+    found = summary["data"]["train"].get("pictures", {"found": 0})
+    assert found["found"] == count
+    assert json.loads(json.dumps(summary)) == summary
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        PAIRS.rename_column("image", "photo"),  # for a transform of the user's own
+        PAIRS.to_iterable_dataset(),
+        torch.utils.data.TensorDataset(torch.zeros(3)),
+        None,
+    ],
+)
+def test_what_rows_do_not_tell_is_left_open_unless_a_report_tells_it(trainer, rows, tmp_path):
+    trainer.train_dataset = rows
+    assert "trained_with_pictures" not in summarize_training(trainer)
+    (tmp_path / "train.txt").write_text("IMGID:1\nKawhi\tB-PER\n", encoding="utf-8")
+    report = read_conll(tmp_path / "train.txt", return_report=True)[1]
+    assert summarize_training(trainer, data={"train": report})["trained_with_pictures"] is False
+    report.pictures_found = 1
+    assert summarize_training(trainer, data={"train": report})["trained_with_pictures"] is True
+
+
+def test_pictures_that_nothing_reads_were_not_used(trainer, train, make_model, processor):
+    trainer.train_dataset = PAIRS
+    trainer.data_collator = DataCollatorForMner(processor)
+    assert summarize_training(trainer)["trained_with_pictures"] is True
+    trainer.data_collator = DataCollatorForMner(BgaMnerProcessor(None, processor.tokenizer))
+    assert summarize_training(trainer)["trained_with_pictures"] is False
+    trainer = train(make_model(text_only=True), pictures=False)
+    trainer.train_dataset = PAIRS
+    assert summarize_training(trainer)["trained_with_pictures"] is False
+
+
+def test_datasets_in_folders_are_no_names_on_the_hub(trainer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "tweets").mkdir(parents=True)
+    names = ["org/tweets", "data/tweets", "../data", str(tmp_path), "C:\\data"]
+    assert summarize_training(trainer, datasets=names)["datasets"] == ["org/tweets"]
 
 
 def test_paths_and_tokens_stay_private(trainer, tmp_path):
