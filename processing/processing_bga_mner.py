@@ -262,7 +262,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             Columns ``tokens`` (lists of words) or ``text`` (strings); optionally ``ner_tags`` (lists of tags, None
             allowed for a row or a word) and ``image``. For sequence classification, without ``ner_tags``: ``label`` (a
             number or a list of numbers, None where unknown) and ``target`` (pairs of places, as `targets` of a call, or
-            None). Other columns are ignored, and so is ``image`` if the
+            None). ``length`` is handed on, for a Trainer that groups
+            rows by it. Other columns are ignored, and so is ``image`` if the
             processor has no image processor, or if there are ``vision_states``, as `cache_vision_states` adds them.
         max_length, on_bad_image, on_long_text
             As for a call of the processor.
@@ -284,7 +285,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         if name not in batch:
             raise ValueError(
                 f"Expected a column 'tokens' (lists of words) or 'text', got the columns {list(batch)}. Rename yours "
-                "with dataset.rename_column."
+                "with dataset.rename_column. If Trainer dropped them, set remove_unused_columns=False in "
+                "TrainingArguments."
             )
         if name == "text" and batch.get("ner_tags") is not None:
             raise ValueError("Expected a column 'tokens' with lists of words, since 'ner_tags' is there, got 'text'.")
@@ -295,6 +297,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         sentences, _, _ = as_sentences(texts, True if name == "tokens" else None, batched=True)
         encoded = self._encode_text(sentences, batch.get("ner_tags"), max_length, on_long_text, True, targets)
         encoded.pop("word_ids")
+        if "length" in batch:
+            encoded["length"] = list(batch["length"])
         if batch.get("ner_tags") is None and batch.get("label") is not None:
             encoded["label"] = list(batch["label"])
         if {"label", "target_mask"} & encoded.keys():
