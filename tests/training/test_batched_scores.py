@@ -1,6 +1,5 @@
 """However Trainer hands an evaluation over, its scores are those of seqeval over words."""
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -117,14 +116,22 @@ def test_scores_are_taken_in_any_precision_and_from_any_output(tagger):
         assert compute(EvalPrediction([predictions], [labels])) == expected
 
 
-def test_sentences_without_labels_are_no_zero(make_trainer, tagger, rows):
+@pytest.mark.parametrize("options", [{}, {"batch_eval_metrics": True}, {"eval_do_concat_batches": False}])
+def test_sentences_without_labels_count_for_nothing(make_trainer, tagger, rows, options):
     tags = rows["ner_tags"][:3] + [None] * 5
     data = rows.remove_columns("ner_tags").add_column("ner_tags", tags, feature=rows.features["ner_tags"])
-    with pytest.raises(ValueError, match="leave sentences without labels out of the evaluation set"):
-        make_trainer(tagger, data).evaluate()
-    assert isinstance(data, datasets.Dataset)
+    found = make_trainer(tagger, data, **options).evaluate()
     alone = make_trainer(tagger, rows.select(range(3))).evaluate()
     assert alone["eval_number_PER"] == 2
+    assert {key: found[key] for key in alone if "_PER" in key or "_LOC" in key or key == "eval_f1"} == {
+        key: alone[key] for key in alone if "_PER" in key or "_LOC" in key or key == "eval_f1"
+    }
+
+
+def test_predictions_without_labels_are_refused(tagger):
+    tags = np.zeros((3, 4), dtype=int)
+    with pytest.raises(ValueError, match="leave sentences without labels out of the evaluation set"):
+        build_compute_metrics(tagger.config.id2label)(EvalPrediction(tags, tags[:2]))
 
 
 def test_the_loss_alone_has_no_scores(make_trainer, tagger):
