@@ -186,8 +186,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     wanted = wanted_verbs(given, parts, bool(arguments.model_name_or_path))
     if "do_train" in wanted and (training.bf16_full_eval or training.fp16_full_eval):
         raise ValueError(
-            "Expected a run without --do_train for --bf16_full_eval and --fp16_full_eval, which leave the model in half "
-            "precision, also where it is saved; got one that trains. Train without them, then evaluate with them: "
+            "Expected a run without --do_train for --bf16_full_eval and --fp16_full_eval, which leave the model in "
+            "half precision, also where it is saved; got one that trains. Train without them, then evaluate with them: "
             "--model_name_or_path <output_dir> --do_eval."
         )
     pictures = has_pictures(parts)

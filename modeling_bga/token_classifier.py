@@ -20,11 +20,11 @@ from .trained_on import watch_objective
 
 
 _NOT_THE_LOSS = (
-    "Expected a training on the model's loss (outputs.loss, with labels passed to the model), got one on outputs.logits "
-    "alone: it leaves out the CRF, which tags, and the images. Trainer does so with label_smoothing_factor and with "
-    "compute_loss_func: set label_smoothing_factor=0 and leave compute_loss_func out. In a compute_loss of your own pass "
-    "the labels to the model, and add to outputs.loss what you like. To train tag scores without a CRF all the same, "
-    "compute the loss from outputs.emissions."
+    "Expected a training on the model's loss (outputs.loss, with labels passed to the model), got one on "
+    "outputs.logits alone: it leaves out the CRF, which tags, and the images. Trainer does so with "
+    "label_smoothing_factor and with compute_loss_func: set label_smoothing_factor=0 and leave compute_loss_func out. "
+    "In a compute_loss of your own pass the labels to the model, and add to outputs.loss what you like. To train tag "
+    "scores without a CRF all the same, compute the loss from outputs.emissions."
 )
 
 

@@ -231,8 +231,8 @@ def _pick_tags(predictions: Any, labels: np.ndarray) -> np.ndarray:
             return _as_array(array).argmax(axis=-1)
     raise ValueError(
         f"Expected tag ids of shape {labels.shape} as integers, or scores {(*labels.shape, 'T')}, among the model's "
-        f"outputs, got {[(tuple(array.shape), str(array.dtype)) for array in arrays]}. Check `preprocess_logits_for_metrics` "
-        "and `keys_to_ignore_at_inference`. With more predictions than labels: batches without any label have none, so "
+        f"outputs, got {[(tuple(array.shape), str(array.dtype)) for array in arrays]}. Check "
+        "`preprocess_logits_for_metrics` and `keys_to_ignore_at_inference`. With more predictions than labels: batches without any label have none, so "
         "leave sentences without labels out of the evaluation set."
     )
 

@@ -120,5 +120,3 @@ def make_trainer(make_tagger, tokenizer, rows, tmp_path):
         return kind(model=model, args=arguments(**(to_arguments | options)), **to_trainer)
 
     return make
-
-

@@ -159,9 +159,7 @@ def test_each_row_comes_once_an_epoch(make_trainer, rows, strategy, has_lengths)
 
 
 def test_a_smaller_last_batch_may_be_left_out(make_trainer):
-    trainer = make_trainer(
-        dataloader_drop_last=True, per_device_train_batch_size=3, max_steps=-1, num_train_epochs=1
-    )
+    trainer = make_trainer(dataloader_drop_last=True, per_device_train_batch_size=3, max_steps=-1, num_train_epochs=1)
     trainer.data_collator = recording = Recording(trainer.data_collator, trainer.train_dataset)
     trainer.train()
     assert list(map(len, recording.batches)) == [3, 3]
