@@ -17,9 +17,9 @@ from .trained_on import watch_objective
 
 _NOT_THE_LOSS = (
     "Expected a training on the model's loss (outputs.loss), got one on outputs.logits alone: it leaves out what "
-    "images teach. Trainer does so with label_smoothing_factor and with compute_loss_func: set label_smoothing_factor=0 and "
-    "leave compute_loss_func out. In a compute_loss of your own add outputs.loss to what you compute from the logits: "
-    "called without labels, the model gives the loss of the images alone."
+    "images teach. Trainer does so with label_smoothing_factor and with compute_loss_func: set "
+    "label_smoothing_factor=0 and leave compute_loss_func out. In a compute_loss of your own add outputs.loss to what "
+    "you compute from the logits: called without labels, the model gives the loss of the images alone."
 )
 
 

@@ -232,8 +232,8 @@ def _pick_tags(predictions: Any, labels: np.ndarray) -> np.ndarray:
     raise ValueError(
         f"Expected tag ids of shape {labels.shape} as integers, or scores {(*labels.shape, 'T')}, among the model's "
         f"outputs, got {[(tuple(array.shape), str(array.dtype)) for array in arrays]}. Check "
-        "`preprocess_logits_for_metrics` and `keys_to_ignore_at_inference`. With more predictions than labels: batches without any label have none, so "
-        "leave sentences without labels out of the evaluation set."
+        "`preprocess_logits_for_metrics` and `keys_to_ignore_at_inference`. With more predictions than "
+        "labels: batches without any label have none, so leave sentences without labels out of the evaluation set."
     )
 
 

@@ -18,9 +18,7 @@ def test_every_option_of_the_installed_version_is_spoken_of():
 
 
 def test_every_line_names_a_test_that_is_there():
-    rows = [
-        line for line in re.findall(r"^\|(.*)\|$", TEXT, flags=re.MULTILINE) if not line.startswith(("---", " option"))
-    ]
+    rows = re.findall(r"^\|(?!---| option)(.*)\|$", TEXT, flags=re.MULTILINE)
     assert len(rows) >= 35
     for row in rows:
         cells = [cell.strip() for cell in row.split("|")]
