@@ -80,8 +80,27 @@ def read_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Trai
     defaults["load_best_model_at_end"] = evaluation != "no" and saving in (evaluation, "best")
     defaults["metric_for_best_model"] = "f1"
     model, data, training = parser.parse_dict({**defaults, **given})
+    _refuse_options(training)
     training.remove_unused_columns = False  # or the Trainer drops the columns before they are encoded
     return model, data, training, given
+
+
+def _refuse_options(training: TrainingArguments) -> None:
+    """Refuse at once what would stop the run later, or leave out what it is for; docs/reference/training_arguments.md.
+
+    Raises
+    ------
+    ValueError
+        If options ask for another loss, or for an evaluation without scores.
+    """
+    refused = {
+        "label_smoothing_factor": (training.label_smoothing_factor != 0, "0: the CRF's loss has no smoothed form"),
+        "prediction_loss_only": (training.prediction_loss_only, "false: the best checkpoint is chosen by F1"),
+        "label_names": (training.label_names not in (None, ["labels"]), "['labels'], which the model takes"),
+    }
+    for name, (is_wrong, expected) in refused.items():
+        if is_wrong:
+            raise ValueError(f"Expected --{name} {expected}; got {getattr(training, name)}. Leave it out.")
 
 
 def _settings(training: TrainingArguments) -> dict[str, Any]:
@@ -156,6 +175,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parts, labels = read_data(data, training.seed, endless=True)
     log_reports(parts)
     wanted = wanted_verbs(given, parts, bool(arguments.model_name_or_path))
+    if "do_train" in wanted and (training.bf16_full_eval or training.fp16_full_eval):
+        raise ValueError(
+            "Expected a run without --do_train for --bf16_full_eval and --fp16_full_eval, which leave the model in "
+            "half precision, also where it is saved; got one that trains. Train without them, then evaluate with them: "
+            "--model_name_or_path <output_dir> --do_eval."
+        )
     pictures = has_pictures(parts)
     model, processor = build_model(arguments, labels, pictures, data.max_length)
     cache = arguments.cache_vision_states and "do_train" in wanted

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging
@@ -93,6 +96,21 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
     def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
         """Accept "sdpa" only: hybrid attention is built on it, and any other would drop the generated features."""
         self._refuse_other_attention(attn_implementation)
+
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = checkpoint, **options: Any
+    ) -> None:
+        # all names of this option lead here: Trainer's, the model's, peft's
+        if enable:
+            if getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant"):
+                raise ValueError(
+                    "Expected activation checkpointing with use_reentrant=False, got True: it loses the gradients of "
+                    "generated features, which layers read beside their own states. Leave "
+                    'activation_checkpointing_kwargs (gradient_checkpointing_kwargs) out, or set {"use_reentrant": '
+                    "False} in it."
+                )
+            gradient_checkpointing_func = partial(gradient_checkpointing_func, use_reentrant=False)
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **options)
 
     def save_pretrained(
         self,

@@ -15,6 +15,15 @@ from .modeling_bga_mner import BgaMnerModel
 from .outputs import BgaMnerSequenceClassifierOutput
 from .pretrained_model import BgaMnerPreTrainedModel
 from .sequence_loss import known_labels, problem_type, sequence_loss
+from .trained_on import watch_objective
+
+
+_NOT_THE_LOSS = (
+    "Expected a training on the model's loss (outputs.loss), got one on outputs.logits alone: it leaves out what "
+    "images teach. Trainer does so with label_smoothing_factor and with compute_loss_func: set "
+    "label_smoothing_factor=0 and leave compute_loss_func out. In a compute_loss of your own add outputs.loss to what "
+    "you compute from the logits: called without labels, the model gives the loss of the images alone."
+)
 
 
 class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
@@ -131,9 +140,14 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
             first = states[torch.arange(states.shape[0], device=states.device), places]
         logits = self.classifier(self.dropout(first))  # (batch, labels)
         classification_loss = None if labels is None else sequence_loss(self.config, logits, labels)
+        loss = total_loss(self.config, classification_loss, outputs)
+        of_images = [outputs.reconstruction_loss, outputs.cycle_loss, outputs.keep_loss]
+        # without images any loss of the logits is as good as ours
+        if self.training and any(part is not None for part in of_images):
+            logits = watch_objective(logits, [loss, *of_images], _NOT_THE_LOSS, loss if labels is None else None)
 
         output = BgaMnerSequenceClassifierOutput(
-            loss=total_loss(self.config, classification_loss, outputs),
+            loss=loss,
             logits=logits,
             classification_loss=classification_loss,
             reconstruction_loss=outputs.reconstruction_loss,

@@ -17,6 +17,16 @@ from .modeling_bga_mner import BgaMnerModel
 from .outputs import BgaMnerTokenClassifierOutput
 from .pretrained_model import BgaMnerPreTrainedModel
 from .span_probabilities import Span, span_log_probabilities
+from .trained_on import watch_objective
+
+
+_NOT_THE_LOSS = (
+    "Expected a training on the model's loss (outputs.loss, with labels passed to the model), got one on "
+    "outputs.logits alone: it leaves out the CRF, which tags, and the images. Trainer does so with "
+    "label_smoothing_factor and with compute_loss_func: set label_smoothing_factor=0 and leave compute_loss_func out. "
+    "In a compute_loss of your own pass the labels to the model, and add to outputs.loss what you like. To train tag "
+    "scores without a CRF all the same, compute the loss from outputs.emissions."
+)
 
 
 class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
@@ -119,7 +129,10 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         crf_loss = None if labels is None else self.crf(emissions, labels, mask).mean()
         loss = total_loss(self.config, crf_loss, outputs)
         logits, predictions = emissions, None
-        if not self.training:
+        if self.training:
+            unlabelled = loss if labels is None else None
+            logits = watch_objective(emissions, [] if labels is None else [loss, crf_loss], _NOT_THE_LOSS, unlabelled)
+        else:
             if is_recorded():
                 logits, predictions = self.crf.recorded(emissions, mask)
             else:

@@ -6,6 +6,8 @@ from typing import Any
 import datasets
 import evaluate
 import numpy as np
+import torch
+from accelerate.state import GradientState
 from seqeval.metrics import accuracy_score, classification_report
 from seqeval.scheme import IOB2
 
@@ -128,7 +130,7 @@ class MnerMetric(evaluate.Metric):
         return score_tags(predictions, references, mode)
 
 
-def build_compute_metrics(id2label: Mapping[int, str], mode: str = "strict") -> Callable[[Any], dict[str, float]]:
+def build_compute_metrics(id2label: Mapping[int, str], mode: str = "strict") -> Callable[..., dict[str, float]]:
     """Make the ``compute_metrics`` function for a Trainer.
 
     Scored are the positions where the label is known (not -100) and a prediction was made (not -100). To score words,
@@ -147,8 +149,11 @@ def build_compute_metrics(id2label: Mapping[int, str], mode: str = "strict") -> 
     -------
     callable
         Takes a `transformers.EvalPrediction`, whose ``predictions`` are tag ids (B, L), or scores (B, L, T), or a tuple
-        of outputs of which the first integer array of shape (B, L) is taken. Returns precision, recall, f1
-        and accuracy, and for each type ``f1_<type>``, ``precision_<type>``, ``recall_<type>``, ``number_<type>``.
+        of outputs of which the first integer array of shape (B, L) is taken; or a list of these, one a batch, as with
+        ``eval_do_concat_batches=False``. Returns precision, recall, f1 and accuracy, and for each type ``f1_<type>``,
+        ``precision_<type>``, ``recall_<type>``, ``number_<type>``. With ``batch_eval_metrics=True`` Trainer calls it
+        for each batch with ``compute_result``: False keeps the batch and returns nothing, True returns the scores of
+        all batches of this evaluation.
 
     Raises
     ------
@@ -164,31 +169,61 @@ def build_compute_metrics(id2label: Mapping[int, str], mode: str = "strict") -> 
         raise ValueError(f"Expected `id2label` as a dict of ids and labels, got {shown(id2label)}. Give the model's.")
     if mode not in ("strict", "default"):
         raise ValueError(f"Expected mode 'strict' or 'default', got {mode!r}.")
-    names = {int(number): label for number, label in id2label.items()}
+    names = {int(number): str(label) for number, label in id2label.items()}
     for label in names.values():
         split_tag(label)
+    return _TagScorer(names, mode)
 
-    def compute_metrics(evaluation: Any) -> dict[str, float]:
+
+class _TagScorer:
+    """What `build_compute_metrics` makes: a class, since tags of earlier batches have to be kept."""
+
+    def __init__(self, names: dict[int, str], mode: str) -> None:
+        self.names, self.mode = names, mode
+        self._kept: list[tuple[list[str], list[str]]] = []
+        self._kept_of: tuple[Any, ...] = ()
+
+    def __call__(self, evaluation: Any, compute_result: bool | None = None) -> dict[str, float]:
         predictions, labels = evaluation.predictions, evaluation.label_ids
-        if isinstance(labels, tuple | list):
-            labels = labels[0]
+        # batches that aren't concatenated come as lists; several outputs of a batch as a tuple
+        batches = zip(predictions, labels, strict=True) if isinstance(labels, list) else [(predictions, labels)]
+        pairs = [pair for batch in batches for pair in self._pairs(*batch)]
+        if compute_result is None:
+            return self._scores(pairs)
+        # an evaluation that was broken off leaves its batches behind, and the next one reads from another loader
+        loader = GradientState().active_dataloader
+        of = (loader, getattr(loader, "iteration", None))
+        if of != self._kept_of:
+            self._kept, self._kept_of = [], of
+        self._kept += pairs
+        if not compute_result:
+            return {}
+        pairs, self._kept, self._kept_of = self._kept, [], ()
+        return self._scores(pairs)
+
+    def _pairs(self, predictions: Any, labels: Any) -> list[tuple[list[str], list[str]]]:
+        """Find the tags of each sentence of a batch, predicted and expected, where both are known."""
+        if isinstance(labels, tuple):  # of several `label_names`
+            labels = next((column for column in labels if _is_tags(column)), labels[0])
         if labels is None:
             raise ValueError("Expected labels to compare with, got None. Give the evaluation set a 'labels' column.")
-        labels = np.asarray(labels)
+        labels = _as_array(labels)
         tags = _pick_tags(predictions, labels)
         known = (labels != -100) & (tags != -100)
         for what, ids in (("labels", labels[known]), ("predictions", tags[known])):
-            if strange := sorted(set(np.unique(ids).tolist()) - set(names)):
+            if strange := sorted(set(np.unique(ids).tolist()) - set(self.names)):
                 raise ValueError(
-                    f"Expected ids of `id2label` ({min(names)} to {max(names)}) or -100 as {what}, got "
+                    f"Expected ids of `id2label` ({min(self.names)} to {max(self.names)}) or -100 as {what}, got "
                     f"{shown(strange)}. Give the id2label of the model that predicts."
                 )
+        return [
+            ([self.names[int(tag)] for tag in ours[mask]], [self.names[int(tag)] for tag in theirs[mask]])
+            for ours, theirs, mask in zip(tags, labels, known, strict=True)
+        ]
+
+    def _scores(self, pairs: list[tuple[list[str], list[str]]]) -> dict[str, float]:
         # of tokens, of which a prediction may begin anywhere with "I-"
-        scores = _score(
-            [[names[int(tag)] for tag in row[mask]] for row, mask in zip(tags, known, strict=True)],
-            [[names[int(tag)] for tag in row[mask]] for row, mask in zip(labels, known, strict=True)],
-            mode,
-        )
+        scores = _score([ours for ours, _ in pairs], [theirs for _, theirs in pairs], self.mode)
         flat: dict[str, float] = {
             name: scores.pop(f"overall_{name}") for name in ("precision", "recall", "f1", "accuracy")
         }
@@ -196,24 +231,36 @@ def build_compute_metrics(id2label: Mapping[int, str], mode: str = "strict") -> 
             flat.update({f"{name}_{kind}": value for name, value in values.items()})
         return flat
 
-    return compute_metrics
+
+def _is_tags(values: Any) -> bool:
+    return values.ndim == 2 and np.issubdtype(_as_array(values).dtype, np.integer)
+
+
+def _as_array(values: Any) -> np.ndarray:
+    """Bring what a batch is scored by to numpy, which has no bfloat16."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        return (values.float() if values.is_floating_point() else values).numpy()
+    return np.asarray(values)
 
 
 def _pick_tags(predictions: Any, labels: np.ndarray) -> np.ndarray:
     """Find the predicted tag ids (B, L) among a model's outputs."""
-    outputs = list(predictions) if isinstance(predictions, tuple | list) else [predictions]
-    arrays = [output for output in outputs if isinstance(output, np.ndarray)]
+    outputs = predictions if isinstance(predictions, tuple | list) else [predictions]
+    # left where they are until one fits: others may be large
+    arrays = [output for output in outputs if isinstance(output, np.ndarray | torch.Tensor)]
     for array in arrays:
-        if array.shape == labels.shape and np.issubdtype(array.dtype, np.integer):
-            return array
+        if array.shape == labels.shape and _is_tags(array):
+            return _as_array(array)
     for array in arrays:
         # (B, L, T) -> (B, L)
         if array.ndim == 3 and array.shape[:2] == labels.shape:
-            return array.argmax(axis=-1)
+            return _as_array(array).argmax(axis=-1)
     raise ValueError(
         f"Expected tag ids of shape {labels.shape} as integers, or scores {(*labels.shape, 'T')}, among the model's "
-        f"outputs, got {[(array.shape, str(array.dtype)) for array in arrays]}. Check `preprocess_logits_for_metrics` "
-        "and `keys_to_ignore_at_inference`."
+        f"outputs, got {[(tuple(array.shape), str(array.dtype)) for array in arrays]}. Check "
+        "`preprocess_logits_for_metrics` and `keys_to_ignore_at_inference`. With more predictions than "
+        "labels: batches without any label have none, so leave sentences without labels out of the evaluation set."
     )
 
 

@@ -318,7 +318,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             allowed for a row or a word; ids are the model's own, with a warning, since those of a data set may differ:
             see `name_tags`) and ``image``. For sequence classification, without ``ner_tags``: ``label`` (a
             number or a list of numbers, None where unknown) and ``target`` (pairs of places, as `targets` of a call, or
-            None). Other columns are ignored, and so is ``image`` if the
+            None). ``length`` is handed on, for a Trainer that groups
+            rows by it. Other columns are ignored, and so is ``image`` if the
             processor has no image processor, or if there are ``vision_states``, as `cache_vision_states` adds them.
         max_length, on_bad_image, on_long_text
             As for a call of the processor.
@@ -341,7 +342,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         if name not in batch:
             raise ValueError(
                 f"Expected a column 'tokens' (lists of words) or 'text', got the columns {shown(list(batch))}. Rename "
-                "yours with dataset.rename_column."
+                "yours with dataset.rename_column. If Trainer dropped them, set remove_unused_columns=False in "
+                "TrainingArguments."
             )
         check_example_columns(batch, self.image_processor is not None)
         if name == "text" and batch.get("ner_tags") is not None:
@@ -356,6 +358,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         warn_of_ids(tags or (), self.label2id)
         encoded = self._encode_text(sentences, are_words, tags, max_length, on_long_text, True, targets)
         encoded.pop("word_ids")
+        if "length" in batch:
+            encoded["length"] = list(batch["length"])
         if batch.get("ner_tags") is None and batch.get("label") is not None:
             encoded["label"] = list(batch["label"])
         if {"label", "target_mask"} & encoded.keys():

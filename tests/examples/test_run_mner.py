@@ -281,6 +281,33 @@ def test_predicts_only(trained, texts, tmp_path):
     assert (tmp_path / "out" / "predictions.conll").read_text() == (trained[0] / "predictions.conll").read_text()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_eval_metrics": True},
+        {"eval_do_concat_batches": "false"},
+        {"eval_accumulation_steps": 1},
+        {"include_for_metrics": "loss"},
+        {"bf16_full_eval": True},
+    ],
+)
+def test_evaluates_the_same_in_every_way(trained, texts, options, tmp_path):
+    file = texts["validation_file"]
+    found = run(
+        model_name_or_path=trained[0],
+        validation_file=file,
+        do_eval=True,
+        output_dir=tmp_path,
+        per_device_eval_batch_size=3,
+        **options,
+    )
+    expected = {name: value for name, value in trained[1].items() if re.search("_(f1|number|accuracy)", name)}
+    assert expected
+    for name in expected.keys() & found.keys():
+        assert found[name] == expected[name], name
+    assert "eval_f1" in found
+
+
 def test_no_pictures_at_all(texts, files, tmp_path, caplog):
     arguments = {key: str(value) for key, value in texts.items() if key != "test_file"}
     arguments |= {"text_model": str(files / "bert"), "output_dir": str(tmp_path / "out"), **QUICK, "max_steps": 2}
@@ -363,6 +390,15 @@ def test_reads_datasets(kind, corpus, encoders, tmp_path, monkeypatch):
         ({"vision_model": "bert"}, "image_processor.save_pretrained"),
         ({"num_bga_layers": 9}, "num_bga_layers"),
         ({"cache_vision_states": True}, "Expected --freeze_vision_encoder beside"),
+        ({"label_smoothing_factor": 0.1}, "Expected --label_smoothing_factor 0"),
+        ({"prediction_loss_only": True}, "Expected --prediction_loss_only false"),
+        ({"label_names": "tags"}, "Expected --label_names"),
+        ({"bf16_full_eval": True}, "--model_name_or_path <output_dir> --do_eval"),
+        ({"fp16_full_eval": True}, "--model_name_or_path <output_dir> --do_eval"),
+        (
+            {"activation_checkpointing": True, "activation_checkpointing_kwargs": '{"use_reentrant": true}'},
+            "use_reentrant=False, got True",
+        ),
     ],
 )
 def test_says_what_to_mend(options, fix, texts, encoders, files, tmp_path):
