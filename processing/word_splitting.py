@@ -2,8 +2,10 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
 from typing import Any
+
+from ..configuration.messages import shown
+from .sequences import as_list, is_table
 
 
 # Taken whole: web addresses, e-mail addresses and the commonest smileys.
@@ -66,7 +68,7 @@ def as_sentences(
     Parameters
     ----------
     text : str, sequence of str or sequence of sequences of str
-        A text, texts, or texts as lists of words.
+        A text, texts, or texts as lists of words. A sequence is whatever `sequences.as_list` takes.
     is_split_into_words : bool or None
         True says that a list of strings holds the words of one text. None looks at the type.
     batched : bool
@@ -89,33 +91,40 @@ def as_sentences(
     """
     if isinstance(text, str):
         if is_split_into_words:
-            raise ValueError(f"Expected words, since is_split_into_words=True, got the string {text[:50]!r}.")
+            raise ValueError(f"Expected words, since is_split_into_words=True, got the string {shown(text)}.")
         return [[word for word, _, _ in split_words(text)]], True, False
-    if not isinstance(text, Sequence) or isinstance(text, bytes):
+    items = as_list(text)
+    if items is None:
+        hint = " Give one of its columns, such as table['text']." if is_table(text) else ""
         raise ValueError(
-            f"Expected `text` as a string, a list of strings or a list of lists of words, got {type(text).__name__}."
+            "Expected `text` as a string, a list of strings or a list of lists of words, got "
+            f"{type(text).__name__}.{hint}"
         )
-    text = list(text)  # a dataset's column is a lazy sequence
-    if is_split_into_words and not batched and all(isinstance(word, str) for word in text):
-        return [list(text)], True, True
-    if not text:
+    if is_split_into_words and not batched and all(isinstance(word, str) for word in items):
+        return [items], True, True
+    if not items:
         raise ValueError(
             "Expected at least one text, got an empty list. An empty text is '' or, as list of words, [[]]."
         )
-    if all(isinstance(item, str) for item in text) and not is_split_into_words:
-        return [[word for word, _, _ in split_words(item)] for item in text], False, False
-    for index, item in enumerate(text):
-        if not isinstance(item, list | tuple) or is_split_into_words is False:
+    if all(isinstance(item, str) for item in items) and not is_split_into_words:
+        return [[word for word, _, _ in split_words(item)] for item in items], False, False
+    return [_read_words(item, index, is_split_into_words) for index, item in enumerate(items)], False, True
+
+
+def _read_words(item: Any, index: int, is_split_into_words: bool | None) -> list[str]:
+    """Read one text of many that is given as words."""
+    words = None if is_split_into_words is False else as_list(item)
+    if words is None:
+        raise ValueError(
+            f"Expected all texts as strings or all as lists of words, got {type(item).__name__} as text {index}: "
+            f"{shown(item)}. is_split_into_words=True says that a flat list holds the words of one text."
+        )
+    for place, word in enumerate(words):
+        if not isinstance(word, str):
             raise ValueError(
-                f"Expected all texts as strings or all as lists of words, got {type(item).__name__} as text {index}. "
-                "is_split_into_words=True says that a flat list holds the words of one text."
+                f"Expected words as strings, got {type(word).__name__} {shown(word)} as word {place} of text {index}."
             )
-        for place, word in enumerate(item):
-            if not isinstance(word, str):
-                raise ValueError(
-                    f"Expected words as strings, got {type(word).__name__} {word!r} as word {place} of text {index}."
-                )
-    return [list(item) for item in text], False, True
+    return words
 
 
 def _end_of_word(text: str, start: int) -> int:
