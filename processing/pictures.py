@@ -511,6 +511,7 @@ def _reason(error: Exception) -> str:
 
 
 __all__ = [
+    "FORMATS",
     "BadPictureError",
     "FirstPicture",
     "as_picture_list",
