@@ -164,8 +164,7 @@ def read_conll(
         Of several files of an id the first usable one is taken, and the report counts these tweets: the file that the
         id names exactly, then .jpg, .jpeg, .png and the others in the order of the alphabet. None: no pictures.
     check_pictures : bool
-        Decode every picture once, so that broken ones are known before training; else only look for the files, and take
-        the first.
+        Decode every picture once, so that broken ones are known before training; else only look for the files.
     encoding : str
         Of the text. Byte sequences that do not fit are replaced and counted.
     show_progress : bool or None

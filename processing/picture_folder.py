@@ -92,7 +92,7 @@ class PictureCounter:
     report : ConllReport
         What is counted into.
     check : bool
-        Whether to decode images, so that of several the first that can be read is chosen, and broken ones are counted.
+        Whether to decode all images, so that broken ones are counted; else only those of which there are several.
     """
 
     def __init__(self, report: Any, check: bool) -> None:
@@ -115,12 +115,13 @@ class PictureCounter:
         Returns
         -------
         picture or None
-            The first of `sources` that can be read, or the first if they aren't checked.
+            The first of `sources` that can be read. A single one that isn't checked is taken as it is.
         """
         report, trouble = self.report, None
         report.several_pictures += len(sources) > 1
+        decode = self.check or len(sources) > 1
         for source in sources:
-            kind = self._kind_of(source)
+            kind = self._kind_of(source) if decode else None
             if kind is None:
                 report.pictures_found += 1
                 return source
@@ -137,13 +138,12 @@ class PictureCounter:
         return None
 
     def _kind_of(self, source: Any) -> str | None:
-        if not self.check:
-            return None
-        if not isinstance(source, str):
+        path = source.get("path") if isinstance(source, dict) and source.get("bytes") is None else source
+        if not isinstance(path, str):
             return _kind_of(source)
-        if source not in self._kinds:
-            self._kinds[source] = _kind_of(source)
-        return self._kinds[source]
+        if path not in self._kinds:
+            self._kinds[path] = _kind_of(path)
+        return self._kinds[path]
 
 
 def _kind_of(source: Any) -> str | None:
