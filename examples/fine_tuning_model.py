@@ -257,6 +257,11 @@ def _image_processor(name: str, image_size: int | None) -> Any:
             f"Expected an image processor in the vision model {name!r}, got none ({error}). Save one there: "
             "image_processor.save_pretrained."
         ) from error
+    except ImportError as error:
+        raise ValueError(
+            f"Expected what the image processor of {name!r} needs, but it isn't installed: "
+            f"{' '.join(str(error).split())[:400]}"
+        ) from error
     if image_size is None:
         return image_processor
     size = getattr(image_processor, "size", None) or {}

@@ -296,9 +296,10 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         """
         if self.vision_branch is None:
             raise ValueError("A model with text_only=True has no vision encoder. Load the whole model.")
-        if only_new_layers_trained(self.vision_encoder):
+        encoder: Any = self.vision_encoder
+        if only_new_layers_trained(encoder):
             self._check_pictures(pixel_values, None, None, len(pixel_values))
-            return self.vision_encoder.read_cells(pixel_values.to(self.vision_encoder.dtype)).unsqueeze(1)
+            return encoder.read_cells(pixel_values.to(encoder.dtype)).unsqueeze(1)
         if self.vision_branch.projections is not None:
             raise ValueError(
                 f"With hybrid_attention={self.config.hybrid_attention!r} the vision encoder reads generated text "

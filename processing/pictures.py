@@ -174,8 +174,11 @@ def is_base64(text: str) -> bool:
     >>> is_base64("iVBORw0KGgo" + 90 * "A"), is_base64("photos/1.jpg")
     (True, False)
     """
-    long_enough = len(text) > (64 if text.startswith(_BASE64_STARTS) else _LONGEST_NAME)
-    return long_enough and _BASE64.fullmatch(text[:1000]) is not None
+    start = text[:1000]
+    if len(text) <= 64 or not _BASE64.fullmatch(start):
+        return False
+    mixed = any(map(str.isupper, start)) and any(map(str.islower, start)) and any(map(str.isdigit, start))
+    return text.startswith(_BASE64_STARTS) or (len(text) > _LONGEST_NAME and mixed)
 
 
 def is_url(source: Any) -> TypeGuard[str]:
@@ -491,7 +494,7 @@ def _fix_type(source: Any) -> str:
         return "Give one of its columns, such as table['image']."
     if hasattr(source, "read"):
         return "Give what the file holds: file.read()."
-    if as_list(source) is not None and not hasattr(source, "ndim"):
+    if not hasattr(source, "ndim") and as_list(source) is not None:
         return "A text has one image: choose one, or repeat the text with each of them."
     return "Arrays become images with PIL.Image.fromarray(array)."
 

@@ -215,6 +215,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
                 raise ValueError(
                     "Expected either `word_labels` or `targets`, got both. Labels of a target are one a text."
                 )
+            places = as_list(targets)  # an iterator can be read once
+            targets = targets if places is None else places
             text = mark_targets(text, targets, is_split_into_words)
         sentences, single, are_words = as_sentences(text, is_split_into_words)
         if word_labels is not None:
@@ -295,9 +297,9 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             )
         if name == "text" and batch.get("ner_tags") is not None:
             raise ValueError("Expected a column 'tokens' with lists of words, since 'ner_tags' is there, got 'text'.")
-        texts, targets = list(batch[name]), None
+        texts, targets = batch[name], None
         if batch.get("ner_tags") is None and batch.get("target") is not None:
-            targets = list(batch["target"])
+            targets = as_list(batch["target"]) or []
             texts = mark_targets(texts, targets, None)
         sentences, _, _ = as_sentences(texts, True if name == "tokens" else None, batched=True)
         encoded = self._encode_text(sentences, batch.get("ner_tags"), max_length, on_long_text, True, targets)

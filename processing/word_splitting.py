@@ -108,6 +108,12 @@ def as_sentences(
         )
     if all(isinstance(item, str) for item in items) and not is_split_into_words:
         return [[word for word, _, _ in split_words(item)] for item in items], False, False
+    missing = next((index for index, item in enumerate(items) if item is None), None)
+    if missing is not None:
+        raise ValueError(
+            f"Expected a text, got nothing (None or NaN) as text {missing}. Leave it out; an empty text is '' or, "
+            "as list of words, []."
+        )
     return [_read_words(item, index, is_split_into_words) for index, item in enumerate(items)], False, True
 
 
