@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -14,12 +15,15 @@ import pytest
 import torch
 from fine_tuning_data import DataArguments, has_pictures, log_reports, prepare_rows, read_data
 from PIL import Image
+from scripts import load_script
 from transformers import ViTImageProcessorPil
 
-from bga_mner import BgaMnerProcessor, write_conll
+from bga_mner import BgaMnerProcessor, read_conll, write_conll
 from bga_mner.processing.pictures import as_picture_list, load_first_picture
 from bga_mner.processing.word_tokenizer import build_tokenizer
 
+
+run_mner = load_script("examples/run_mner.py")
 
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 TOKENS = [["ann", "lee", "saw", "oslo"], ["[", "oslo", "]"], ["it", "rains"], ["ann"]]
@@ -353,3 +357,32 @@ def test_what_is_no_data_set_is_said(pictures, tmp_path):
         read_data(DataArguments(dataset_name=str(tmp_path / "data" / "train.jsonl")), 0)
     with pytest.raises(ValueError, match="--dataset_name"):
         read_data(DataArguments(dataset_name=str(tmp_path / "nowhere")), 0)
+
+
+def test_a_run_with_every_default(mner_files, run_script, tmp_path):
+    """An image folder, with splits in folders of their own: no flag names a column or a split."""
+    for part, name in (("train", "train"), ("validation", "valid")):
+        folder = tmp_path / "data" / part
+        folder.mkdir(parents=True)
+        rows_ = read_conll(mner_files / f"{name}.txt", mner_files / "pictures")
+        lines = []
+        for row in rows_:
+            file = Path(row["image"]["path"]) if row["image"] else None
+            if file is not None:
+                (folder / file.name).write_bytes(file.read_bytes())
+                lines.append({"file_name": file.name, **{key: row[key] for key in ("id", "tokens", "ner_tags")}})
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments = {"dataset_name": tmp_path / "data", "text_model": mner_files / "bert"}
+    arguments |= {
+        "vision_model": mner_files / "vit",
+        "output_dir": tmp_path / "out",
+        "max_steps": 2,
+        "report_to": "none",
+    }
+    found = run_mner.main(run_script.argv(arguments | {"disable_tqdm": True, "use_cpu": True, "num_bga_layers": 1}))
+    assert {"train_loss", "eval_f1"} <= set(found)
+    report = json.loads((tmp_path / "out" / "data_report.json").read_text())
+    pictures = {part: len(list((tmp_path / "data" / part).glob("*.png"))) for part in ("train", "validation")}
+    assert {part: report[part]["pictures_found"] for part in pictures} == pictures
+    history = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    assert any("reconstruction_loss" in entry for entry in history)
