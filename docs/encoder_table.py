@@ -43,7 +43,8 @@ TAIL = """## Settings
   trained unless they are frozen.
 - **Freezing**: `model.freeze_vision_encoder()` stops training the vision encoder (of a convolutional one all but the
   new layers, and with `new_layers=True` these too; see below). A frozen encoder stays in evaluation mode under
-  `model.train()`, and no graph is built through it.
+  `model.train()`, and no graph is built through it. `cache_vision_states` runs it once: of a convolutional one below
+  new layers that are trained it keeps the last feature map, on which these layers run.
 - **Learning rates**: `layerwise_parameter_groups(model, 2e-5, decay=0.9)` makes groups for any torch optimizer, which
   a `Trainer` takes as `optimizers=(torch.optim.AdamW(groups), None)`. What is new has ten times the rate, or
   `new_learning_rate`.
@@ -74,7 +75,10 @@ TAIL = """## Settings
   `model.add_adapter(lora_config(model))` needs the version of peft that transformers asks for.
 - **timm** needs torchvision, of the build (CPU or CUDA) that torch has: with a CPU build, a plain `pip install timm`
   may bring a torchvision that can't be imported, or another torch. A saved model needs timm again, unless it was
-  saved with `text_only=True`.
+  saved with `text_only=True`. Its image processor, which can't be saved, is replaced by a stock one that makes the same
+  pictures (`test_timm.py`).
+- **DINOv3**'s image processor needs torchvision. Without it `load_image_processor` gives a stock one that differs in
+  the rounding of resized pictures alone.
 - **Not supported**: `dinov3_convnext`, whose model gives tokens and not a map; timm's vision transformers; all
   others, which `BgaMnerConfig` refuses by name.
 

@@ -202,7 +202,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     of_test = commands.add_parser("test", parents=[shared], help="test a saved model")
     of_test.add_argument("--model_dir", type=Path, required=True, help="folder with a saved model and its processor")
     of_test.add_argument("--test_file", type=Path, required=True, help="CoNLL file, or JSON of an annotation tool")
-    of_test.add_argument("--image_dir", type=Path, help="folder of pictures: <id>.jpg, .jpeg or .png")
+    of_test.add_argument("--image_dir", type=Path, help="folder of pictures: <id>.jpg, .png, .webp, ...")
     of_test.add_argument(
         "--label_map", nargs="+", default=[], metavar="OLD=NEW", help="rename types, of the model and of the file"
     )

@@ -12,16 +12,15 @@ from typing import Any
 import datasets
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from fine_tuning_images import ImageReader
 from fine_tuning_model import CHANGEABLE, flag
-from fine_tuning_stream import check_columns, name_tags, open_stream, read_whole
+from fine_tuning_stream import check_columns, name_tags, open_stream, read_whole, row_id, words_of
 
 from bga_mner import (
-    BadPictureError,
     BgaMnerProcessor,
     ConllReport,
     cache_vision_states,
     labels_from_tags,
-    load_picture,
     predict,
     read_annotations,
     read_conll,
@@ -29,9 +28,11 @@ from bga_mner import (
     write_annotations,
     write_conll,
 )
+from bga_mner.configuration.messages import shown
 from bga_mner.processing.conll import writable
 from bga_mner.processing.formats.writing import WRITTEN_FORMATS
 from bga_mner.processing.label_map import tag_names
+from bga_mner.processing.picture_folder import PictureCounter
 from bga_mner.processing.tag_conversion import Converted, TagError, convert_tags
 
 
@@ -52,18 +53,30 @@ class DataArguments:
     train_file: str | None = flag(None, "File to train on: CoNLL, or JSON of an annotation tool.")
     validation_file: str | None = flag(None, "The same, to choose the best epoch by.")
     test_file: str | None = flag(None, "The same, to predict; tags are not needed.")
-    image_dir: str | None = flag(None, "Folder of pictures: <id>.jpg, .jpeg or .png, or what --image_column names.")
+    image_dir: str | None = flag(
+        None,
+        "Folder of pictures: <id>.jpg, .png, .webp, .gif, .bmp, .tiff, .avif, ... in any case of letters, with the "
+        "ending in the id or not. With --dataset_name also what names in --image_column are relative to.",
+    )
     file_format: str | None = flag(None, "Of the files, as read_annotations names it. Default: told from the content.")
     tag_scheme: str | None = flag(None, "Of the tags: BIO, BIOES, IO, ..., see to_bio. Default: told from the tags.")
     predictions_format: str | None = flag(None, "Also write predictions for a tool: doccano, label-studio, ...")
-    dataset_name: str | None = flag(None, "Dataset of the Hub, or a folder that datasets.load_dataset reads.")
+    dataset_name: str | None = flag(
+        None,
+        "Dataset of the Hub, or a folder that datasets reads: Parquet, JSONL, CSV, images with metadata.jsonl, or "
+        "what save_to_disk wrote.",
+    )
     dataset_config_name: str | None = flag(None, "Configuration of that dataset.")
     train_split: str | None = flag(None, "Default: train, where there is one.")
     validation_split: str | None = flag(None, "Default: validation, where there is one.")
     test_split: str | None = flag(None, "Default: test, where there is one.")
-    tokens_column: str = flag("tokens", "Column of lists of words.")
+    tokens_column: str = flag("tokens", "Column of lists of words; of strings, they are parted by white space.")
     tags_column: str = flag("ner_tags", "Column of lists of tags: strings, or numbers that a ClassLabel names.")
-    image_column: str = flag("image", "Column of pictures, or of file names; 'none' leaves the pictures out.")
+    image_column: str = flag(
+        "image",
+        "Column of images, of names of files (with or without endings), or of lists of these, whose first readable one "
+        "is taken. 'none' leaves them out. Without such a column --image_dir has files called by the ids.",
+    )
     id_column: str = flag("id", "Column of ids. Without it: the number of the row.")
     max_length: int | None = flag(None, "Most tokens of a text. Default: what the model reads.")
     streaming: bool = flag(
@@ -116,7 +129,7 @@ def read_data(data: DataArguments, seed: int, endless: bool = False) -> tuple[Pa
                  for part, path in files.items()}  # fmt: skip
         return parts, _labels(parts, [])
     with PartialState().main_process_first():
-        splits = datasets.load_dataset(data.dataset_name, data.dataset_config_name, streaming=data.streaming)
+        splits = _load_splits(data)
     wanted = {part: getattr(data, f"{part}_split") or part for part in PARTS}
     for part, split in wanted.items():
         if split not in splits and getattr(data, f"{part}_split"):
@@ -137,6 +150,27 @@ def read_data(data: DataArguments, seed: int, endless: bool = False) -> tuple[Pa
             f"Expected a split named train, validation or test, got {list(splits)}. Name it: --train_split."
         )
     return parts, _labels(parts, named)
+
+
+def _load_splits(data: DataArguments) -> Any:
+    """Load a data set of the Hub or of a folder, whichever way it was written."""
+    folder = Path(data.dataset_name or "")
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        saved = datasets.load_from_disk(str(folder))
+        saved = saved if isinstance(saved, datasets.DatasetDict) else datasets.DatasetDict(train=saved)
+        return {name: rows.to_iterable_dataset() if data.streaming else rows for name, rows in saved.items()}
+    if folder.is_file():
+        raise ValueError(
+            f"Expected a folder or a name as --dataset_name, got the file {str(folder)!r}. Give its folder."
+        )
+    try:
+        return datasets.load_dataset(data.dataset_name, data.dataset_config_name, streaming=data.streaming)
+    except (OSError, datasets.exceptions.DatasetsError) as error:
+        reason = error.__cause__ or error
+        raise ValueError(
+            f"Expected a data set of the Hub or a folder as --dataset_name, got {shown(data.dataset_name)}, which "
+            f"can't be read: {str(reason)[:400]} Check the name, or the files."
+        ) from error
 
 
 def _labels(parts: Parts, named: list[str]) -> list[str]:
@@ -196,8 +230,9 @@ def log_reports(parts: Parts) -> None:
     train = reports.get("train")
     if train is not None and not train.pictures_found and (train.pictures_missing or train.pictures_broken):
         logger.warning(
-            "No picture of the training set was found or could be read, so the model learns from text alone. They have "
-            "to be called <id>.jpg, .jpeg or .png, with the ids of the lines 'IMGID:<id>'."
+            "No picture of the training set was found or could be read, so the model learns from text alone. In "
+            "--image_dir they have to be called by their ids (of the lines 'IMGID:<id>'), or as --image_column says: "
+            "<id>.jpg, .png, .webp, ..."
         )
     for part, report in reports.items():
         # of a set without tags nothing can be told
@@ -271,41 +306,52 @@ def _read_split(
     """Bring a split to what `read_conll` gives, by writing it to a file and reading that."""
     columns = dataset.column_names
     check_columns(columns, split, data)
-    tokens = [[writable(word) for word in words or ()] for words in dataset[data.tokens_column]]
-    ids = list(map(str, dataset[data.id_column] if data.id_column in columns else range(len(dataset))))
+    if not len(dataset):
+        raise ValueError(f"Expected rows in {data.dataset_name}:{split}, got none. Leave the split out, or mend it.")
+    tokens = [list(map(writable, words_of(words))) for words in dataset[data.tokens_column]]
+    given = list(dataset[data.id_column]) if data.id_column in columns else list(range(len(dataset)))
+    ids = [row_id(value, number) for number, value in enumerate(given)]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "split.conll")
         tagged = _read_tags(dataset, data)
-        write_conll(file, tokens, tagged.tags, ids)
+        try:
+            write_conll(file, tokens, tagged.tags, ids)
+        except ValueError as error:
+            raise ValueError(f"In {data.dataset_name}:{split}: {error}") from error
         read, report = read_conll(file, return_report=True)
     report.scheme, report.repaired_tags = tagged.scheme, tagged.broken
     report.path = f"{data.dataset_name}:{split}"
-    if data.image_column not in columns:
+    images = ImageReader.of_split(dataset.features, data)
+    if images is None:
         return read, report
-    report.pictures_checked = check
-    if isinstance(dataset.features[data.image_column], datasets.Image):
-        # kept as they are on disk: a dataset may be larger than memory
-        pictures = dataset.select_columns(data.image_column).rename_column(data.image_column, "image")
-    else:
-        names = [
-            name and {"bytes": None, "path": str(Path(data.image_dir or "", name))}
-            for name in dataset[data.image_column]
-        ]
-        pictures = datasets.Dataset.from_dict({"image": names})
-    pictures = pictures.cast_column("image", datasets.Image(decode=False))
-    for row, item in enumerate(datasets.utils.tqdm(pictures, desc="Checking pictures", disable=not check)):
-        kind = "missing" if item["image"] is None else None
-        try:
-            if check and kind is None:
-                load_picture(item["image"])
-        except BadPictureError as error:
-            kind = error.kind
-        report.pictures_found += kind is None
-        report.pictures_missing += kind == "missing"
-        if kind not in (None, "missing"):
-            report.pictures_broken[kind] = report.pictures_broken.get(kind, 0) + 1
-            report.examples[f"picture {kind}"] = [*report.examples.get(f"picture {kind}", []), ids[row]][:5]
+    pictures = _read_images(dataset, images, list(map(str, given)), PictureCounter(report, check))
     return datasets.concatenate_datasets([read.remove_columns("image"), pictures], axis=1), report
+
+
+def _read_images(
+    dataset: datasets.Dataset, images: ImageReader, ids: list[str], counter: PictureCounter
+) -> datasets.Dataset:
+    """Read and count the images of a split; those that it holds stay on disk, since they may be larger than memory."""
+    rows: Any = [None] * len(ids)
+    if images.column is not None:
+        rows = dataset.select_columns(images.column)
+        if images.is_stored:
+            rows = rows.cast_column(images.column, images.feature)
+        stored = rows if images.column == "image" else rows.rename_column(images.column, "image")
+        rows = rows[images.column]
+    chosen = []
+    for value, name in zip(datasets.utils.tqdm(rows, "Checking pictures", disable=not counter.check), ids, strict=True):
+        try:
+            picture = counter.choose(name, *images.read(value, name))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"In the image of row {shown(name, 50)} of {counter.report.path}: {error}") from error
+        if not images.is_stored:
+            chosen.append(picture)
+    if images.is_stored:
+        return stored
+    return datasets.Dataset.from_dict(
+        {"image": chosen}, features=datasets.Features({"image": datasets.Image(decode=False)})
+    )
 
 
 def _read_tags(dataset: datasets.Dataset, data: DataArguments) -> Converted:

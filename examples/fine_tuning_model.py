@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, ViTConfig, ViTImageProcessor
 
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerProcessor, load_image_processor, lora_config
 from bga_mner.configuration.messages import brief, listed, shown
-from bga_mner.modeling_bga.encoders import longest_text
+from bga_mner.modeling_bga.encoders import longest_text, only_new_layers_trained
 from bga_mner.processing.text_tagging import longest_input
 
 
@@ -166,6 +166,8 @@ def picture_shape(model: Any, cached: bool) -> tuple[int, int, int] | None:
         )
     if config.text_only:
         return None
+    if cached and only_new_layers_trained(model.bga_mner.vision_encoder):
+        return 1, config.num_vision_tokens, config.vision_config.feature_channels
     if cached:
         return config.num_stages + 1, config.num_vision_tokens, config.vision_config.hidden_size
     return 3, config.image_size, config.image_size
@@ -272,19 +274,22 @@ def _image_processor(name: str, image_size: int | None) -> Any:
             f"Expected an image processor in the vision model {shown(name)}, got none ({brief(error)}). Save one "
             "there: image_processor.save_pretrained."
         ) from error
+    except ImportError as error:
+        raise ValueError(
+            f"Expected what the image processor of {name!r} needs, but it isn't installed: "
+            f"{' '.join(str(error).split())[:400]}"
+        ) from error
     if image_size is None:
         return image_processor
-    square = {"height": image_size, "width": image_size}
-    options: dict[str, Any] = {"size": square}
-    edge = image_processor.size.get("shortest_edge")
-    if edge:
-        # the margin that is cropped off keeps its share
-        crop = image_processor.crop_size["height"] if image_processor.crop_size else edge
-        options = {
-            "size": {"shortest_edge": round(image_size * edge / crop)},
-            "crop_size": square,
-            "do_center_crop": True,
-        }
+    size = getattr(image_processor, "size", None) or {}
+    keeps_shape = size.get("shortest_edge") is not None
+    edge = size.get("shortest_edge" if keeps_shape else "height") or image_size
+    crop = getattr(image_processor, "crop_size", None) if getattr(image_processor, "do_center_crop", None) else None
+    # the margin that is cropped off keeps its share
+    side = round(image_size * edge / (crop["height"] if crop else edge))
+    options: dict[str, Any] = {"size": {"shortest_edge": side} if keeps_shape else {"height": side, "width": side}}
+    if keeps_shape or crop:
+        options |= {"crop_size": {"height": image_size, "width": image_size}, "do_center_crop": True}
     image_processor = load_image_processor(name, **options)
     if _side(image_processor) != image_size:
         raise ValueError(

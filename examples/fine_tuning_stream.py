@@ -1,13 +1,17 @@
 """Data sets of the Hub, row by row: streamed in training, or in the form that CoNLL files have."""
 
+import ast
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import datasets
+from fine_tuning_images import ImageReader
 
+from bga_mner.configuration.messages import shown
 from bga_mner.processing.conll import writable
 from bga_mner.processing.label_map import tag_names
+from bga_mner.processing.sequences import as_list
 from bga_mner.processing.tag_conversion import convert_tags
 
 
@@ -42,9 +46,8 @@ def open_stream(
     """
     features = stream.features or stream._resolve_features().features
     check_columns(list(features), split, data)
-    stored = isinstance(features.get(data.image_column), datasets.Image)
-    if stored:
-        stream = stream.cast_column(data.image_column, datasets.Image(decode=False))
+    images = ImageReader.of_split(features, data)
+    stream = _undecoded(stream, features)[0]
     tagged = data.tags_column in features
     names = tag_names(features[data.tags_column], data.tags_column) if tagged else {}
     named = [tag.strip() for tag in data.labels.split(",")] if data.labels else list(names.values())
@@ -53,21 +56,30 @@ def open_stream(
     scheme = listed.scheme if named else data.tag_scheme or "BIO"
 
     def read_row(row: Mapping[str, Any], number: int) -> dict[str, Any]:
-        found = {
-            "id": str(row.get(data.id_column, number)),
-            "tokens": [writable(word) for word in row[data.tokens_column] or ()],
+        found: dict[str, Any] = {
+            "id": row_id(row.get(data.id_column), number),
+            "tokens": list(map(writable, words_of(row[data.tokens_column]))),
             "ner_tags": name_tags(row.get(data.tags_column), names),
         }
+        if found["ner_tags"] is not None and len(found["ner_tags"]) != len(found["tokens"]):
+            # nobody has read it before, and a training isn't to end for one row
+            warnings.warn(
+                f"Row {found['id'][:100]!r} of {split!r} has {len(found['ner_tags'])} tags for "
+                f"{len(found['tokens'])} words: its tags are taken as unknown.",
+                stacklevel=2,
+            )
+            found["ner_tags"] = None
         if found["ner_tags"] is not None:
             found["ner_tags"] = convert_tags([found["ner_tags"]], scheme).tags[0]
-        picture = row.get(data.image_column)
-        if picture is not None and not stored:
-            picture = {"bytes": None, "path": str(Path(data.image_dir or "", picture))}
-        return found | {"image": picture}
+        if images is not None:
+            sources = images.read(row.get(data.image_column), str(row.get(data.id_column, number))).paths
+            found["image"] = sources if images.has_lists else next(iter(sources), None)
+        return found
 
     strings = datasets.List(datasets.Value("string"))
     made = {"id": datasets.Value("string"), "tokens": strings, "ner_tags": strings}
-    made["image"] = datasets.Image(decode=False)
+    if images is not None:
+        made["image"] = images.feature
     rows = stream.map(read_row, with_indices=True, remove_columns=list(features), features=datasets.Features(made))
     if endless:
         rows = rows.repeat(None)
@@ -77,12 +89,22 @@ def open_stream(
 
 def read_whole(stream: datasets.IterableDataset) -> datasets.Dataset:
     """Read a stream to its end; pictures stay as they were stored."""
-    features = stream.features or stream._resolve_features().features
-    for name, kind in features.items():
-        if isinstance(kind, datasets.Image):
-            stream = stream.cast_column(name, datasets.Image(decode=False))
-            features = datasets.Features({**features, name: datasets.Image(decode=False)})
+    stream, features = _undecoded(stream, stream.features or stream._resolve_features().features)
     return datasets.Dataset.from_list(list(stream), features=features)
+
+
+def _undecoded(
+    stream: datasets.IterableDataset, features: datasets.Features
+) -> tuple[datasets.IterableDataset, datasets.Features]:
+    """Leave the images of a stream as they were stored."""
+    image = datasets.Image(decode=False)
+    for name, kind in features.items():
+        has_lists = isinstance(kind, datasets.List | datasets.LargeList)
+        if isinstance(kind.feature if has_lists else kind, datasets.Image):
+            stored = type(kind)(image) if has_lists else image
+            stream = stream.cast_column(name, stored)
+            features = datasets.Features({**features, name: stored})
+    return stream, features
 
 
 def check_columns(columns: Sequence[str], split: str, data: Any) -> None:
@@ -99,4 +121,57 @@ def check_columns(columns: Sequence[str], split: str, data: Any) -> None:
 
 def name_tags(tags: Iterable[Any] | None, names: Mapping[int, str]) -> list[str | None] | None:
     """Turn the tags of a sentence into strings; None and -100 are unknown."""
-    return None if tags is None else [None if tag in (None, -100) else names.get(tag, tag) for tag in tags]
+    items = items_of(tags, "tags")
+    return None if items is None else [None if tag in (None, -100) else names.get(tag, tag) for tag in items]
+
+
+def items_of(value: Any, kind: str) -> list[Any] | None:
+    """Read the words or the tags of a sentence: a list, or a string, since a cell of a CSV file holds no list.
+
+    A string is a list as Python or JSON writes it, as pandas leaves it in a CSV file, or parted by white space.
+
+    Parameters
+    ----------
+    value : object
+        What stands in the column.
+    kind : {"tokens", "tags"}
+        Which column, for the message.
+
+    Returns
+    -------
+    list or None
+        None where there is none.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a list nor a string.
+
+    Examples
+    --------
+    >>> items_of(["Go", "#NBA"], "tokens"), items_of("Go #NBA", "tokens"), items_of('["Go", "#NBA"]', "tokens")
+    (['Go', '#NBA'], ['Go', '#NBA'], ['Go', '#NBA'])
+    """
+    if isinstance(value, str):
+        try:
+            found = ast.literal_eval(value) if value.startswith("[") else None
+        except (SyntaxError, ValueError):  # a tweet may begin with a bracket
+            found = None
+        return found if isinstance(found, list) else value.split()
+    items = as_list(value)
+    if items is None and value is not None:
+        raise ValueError(
+            f"Expected lists or strings as {kind}, got {type(value).__name__} {shown(value)}. Name another column with "
+            f"--{kind}_column."
+        )
+    return items
+
+
+def words_of(value: Any) -> list[str]:
+    """Read the words of a sentence as `items_of` does; where one is missing, it is empty."""
+    return ["" if word is None else str(word) for word in items_of(value, "tokens") or ()]
+
+
+def row_id(value: Any, number: int) -> str:
+    """Return the id of a row on one line: what stands in the column of ids, or the number of the row."""
+    return ("" if value is None else " ".join(str(value).split())) or str(number)

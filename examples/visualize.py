@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     source.add_argument("--conll_file", type=Path, help="file with IMGID lines; needs --image_dir")
     source.add_argument("--generated", action="store_true", help="pairs of the generated corpus")
     parser.add_argument("--image", type=Path, help="the picture of --text")
-    parser.add_argument("--image_dir", type=Path, help="pictures of --conll_file: <id>.jpg, .jpeg or .png")
+    parser.add_argument("--image_dir", type=Path, help="pictures of --conll_file: <id>.jpg, .png, .webp, ...")
     parser.add_argument("--limit", type=positive, default=4, help="most pairs (default: %(default)s)")
     parser.add_argument(
         "--seed", type=natural, default=0, help="of --generated; its names are those of this seed's training"

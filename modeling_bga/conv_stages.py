@@ -67,24 +67,26 @@ class ConvStages(ViTPreTrainedModel):
         """Return the module that makes tokens of the feature map."""
         return self.projection
 
-    def embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def read_cells(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Run the backbone alone: (batch, channels, side, side) to (batch, cells, feature channels), row by row."""
+        return last_feature_map(self.backbone, pixel_values).flatten(2).transpose(1, 2)
+
+    def embed(self, pictures: torch.Tensor) -> torch.Tensor:
         """Make tokens of pictures.
 
         Parameters
         ----------
-        pixel_values : torch.FloatTensor of shape (batch, channels, side, side)
-            Pictures.
+        pictures : torch.FloatTensor of shape (batch, channels, side, side) or (batch, cells, feature channels)
+            Pictures, or what `read_cells` makes of them.
 
         Returns
         -------
         torch.FloatTensor of shape (batch, cells, hidden size)
             One token for each cell of the last feature map, row by row, with its position added.
         """
-        cells = last_feature_map(self.backbone, pixel_values)
-        side = cells.shape[-1]
-        # (batch, channels, side, side) -> (batch, side * side, channels)
-        tokens = self.projection(self.projection_norm(cells.flatten(2).transpose(1, 2)))
-        return tokens + _positions(side, self.config.hidden_size, tokens)
+        cells = self.read_cells(pictures) if pictures.ndim == 4 else pictures
+        tokens = self.projection(self.projection_norm(cells))
+        return tokens + _positions(math.isqrt(cells.shape[1]), self.config.hidden_size, tokens)
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """Encode pictures: (batch, channels, side, side) to (batch, cells, hidden size)."""

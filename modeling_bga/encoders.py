@@ -117,6 +117,11 @@ def is_frozen(encoder: PreTrainedModel) -> bool:
     return not any(parameter.requires_grad for parameter in encoder.parameters())
 
 
+def only_new_layers_trained(encoder: PreTrainedModel) -> bool:
+    """Say whether an encoder is a frozen convolutional one below new transformer layers that are trained."""
+    return isinstance(encoder, ConvStages) and is_frozen(encoder.backbone) and not is_frozen(encoder)
+
+
 def encoder_layers(encoder: PreTrainedModel) -> nn.ModuleList:
     """Return the list of layers of a supported encoder."""
     return attrgetter(_FAMILIES[encoder.config.model_type].layers)(encoder)
@@ -169,6 +174,7 @@ __all__ = [
     "is_frozen",
     "load_encoder",
     "longest_text",
+    "only_new_layers_trained",
     "pretrained_part",
     "refuse_other_attention",
 ]

@@ -14,7 +14,7 @@ from .alignment_losses import alignment_losses, keep_budget_loss, mean_over_batc
 from .branch import AlignedBranch, BranchTrace, ReadFeatures
 from .context_sampler import ContextSampler
 from .cross_modal_generator import CrossModalGenerator
-from .encoders import build_encoder, final_norm, is_frozen, longest_text
+from .encoders import build_encoder, final_norm, is_frozen, longest_text, only_new_layers_trained
 from .entity_replacement import ReplacedEntities
 from .hybrid_attention import HybridProjection
 from .keep_mask import padding_bias
@@ -144,7 +144,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             False for sentences without a picture, whose `pixel_values` are ignored; all True by default.
         vision_states : torch.FloatTensor of shape (batch, stages + 1, vision tokens, vision width), optional
             What [`BgaMnerModel.encode_pictures`] makes of the pictures, in place of `pixel_values`; the vision encoder
-            isn't run.
+            isn't run. Or (batch, 1, vision tokens, feature channels): a convolutional encoder isn't run, and the new
+            layers on it are.
         replaced : ReplacedEntities, optional
             Sentences whose entity tokens are to be replaced, for training; what they read then is
             `config.replaced_entities_read`.
@@ -218,7 +219,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             picture_mask = self._check_pictures(pixel_values, vision_states, picture_mask, batch)
             # what stands in the place of a missing picture may be anything, and must not reach a gradient
             pictures = pictures.masked_fill(~picture_mask[:, None, None, None], 0)
-            if vision_states is None:
+            if vision_states is None or pictures.shape[1] == 1:  # new layers run on what the backbone made
+                pictures = pictures if vision_states is None else pictures.squeeze(1)
                 vision = self._run_vision(pictures, padding_mask, length)
             else:
                 vision = self._trace_vision(pictures)
@@ -295,7 +297,9 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         Returns
         -------
         torch.FloatTensor of shape (batch, stages + 1, vision tokens, vision width)
-            States that enter each aligned layer, and the last ones; to be passed to `forward` as `vision_states`.
+            States that enter each aligned layer, and the last ones; to be passed to `forward` as `vision_states`. Of a
+            convolutional encoder that is frozen below new layers that are trained, (batch, 1, vision tokens, feature
+            channels): what is the same in each epoch.
 
         Raises
         ------
@@ -305,6 +309,10 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         """
         if self.vision_branch is None:
             raise ValueError("A model with text_only=True has no vision encoder. Load the whole model.")
+        encoder: Any = self.vision_encoder
+        if only_new_layers_trained(encoder):
+            self._check_pictures(pixel_values, None, None, len(pixel_values))
+            return encoder.read_cells(pixel_values.to(encoder.dtype)).unsqueeze(1)
         if self.vision_branch.projections is not None:
             raise ValueError(
                 f"With hybrid_attention={self.config.hybrid_attention!r} the vision encoder reads generated text "
@@ -335,14 +343,15 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         if vision_states is not None:
             if pixel_values is not None:
                 raise ValueError("Pass either pixel_values or vision_states, and not both.")
-            if self.vision_branch.projections is not None:
+            tokens, vision = self.config.num_vision_tokens, self.config.vision_config
+            if vision_states.shape == (batch, 1, tokens, getattr(vision, "feature_channels", None)):
+                pass  # the layers are run, whatever they read
+            elif self.vision_branch.projections is not None:
                 raise ValueError(
                     f"With hybrid_attention={self.config.hybrid_attention!r} the vision encoder reads generated text, "
                     'and has to run on pixel_values; vision_states were given. Set hybrid_attention="text".'
                 )
-            width = self.config.vision_config.hidden_size
-            expected = (batch, self.config.num_stages + 1, self.config.num_vision_tokens, width)
-            if vision_states.shape != expected:
+            elif vision_states.shape != (expected := (batch, self.config.num_stages + 1, tokens, vision.hidden_size)):
                 raise ValueError(
                     f"vision_states must have the shape (batch, stages + 1, vision tokens, vision width) = {expected}, "
                     f"but have {tuple(vision_states.shape)}. Let this model's encode_pictures make them."

@@ -20,7 +20,8 @@ def embed_pictures(encoder: PreTrainedModel, pixel_values: torch.Tensor) -> tupl
     encoder : PreTrainedModel
         Vision encoder.
     pixel_values : torch.FloatTensor of shape (batch, channels, side, side)
-        Pictures, normalised; other sizes than the encoder's own get interpolated positions.
+        Pictures, normalised; other sizes than the encoder's own get interpolated positions. For `ConvStages` also
+        (batch, cells, feature channels): what its backbone made of them.
 
     Returns
     -------

@@ -13,12 +13,11 @@ import datasets
 from datasets.utils import tqdm
 
 from ..configuration.messages import shown
-from .pictures import BadPictureError, load_picture
+from .picture_folder import FoundPictures, PictureCounter, PictureFolder
 from .tag_conversion import SCHEMES, TagError, convert_tags, scheme_name
 from .tag_scheme import spans_from_tags, split_tag
 
 
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 # Stands for a word that is empty or white space, which no tokenizer keeps; the processor makes one unknown token of it.
 PLACEHOLDER = "\ufffd"
 _FIX_FORMAT = (
@@ -58,7 +57,9 @@ class ConllReport:
     pictures_found, pictures_missing : int
         Usable pictures, and tweets whose picture file is not there. Both 0 if no folder was given.
     pictures_broken : dict of str to int
-        Unusable picture files by kind.
+        Unusable picture files by kind; one is "in a refused format" (EPS, PDF, SVG, ...) by its ending, and not opened.
+    several_pictures : int
+        Tweets with several picture files (or, of a data set, a list of images), of which the first usable one is taken.
     examples : dict of str to list of str
         The first few ids by kind of trouble.
     pictures_checked : bool
@@ -84,6 +85,7 @@ class ConllReport:
     pictures_found: int = 0
     pictures_missing: int = 0
     pictures_broken: dict[str, int] = field(default_factory=dict)
+    several_pictures: int = 0
     examples: dict[str, list[str]] = field(default_factory=dict)
     pictures_checked: bool = False
 
@@ -115,6 +117,7 @@ class ConllReport:
             (self.placeholder_words, "words were empty or white space and are now '\ufffd'"),
             (self.replaced_characters, "undecodable byte sequences were replaced by '\ufffd'"),
             (self.dropped_lines, "-DOCSTART- lines were dropped"),
+            (self.several_pictures, "tweets have several pictures, of which the first usable one is taken"),
         ):
             if count:
                 lines.append(f"{count:,} {what}")
@@ -208,7 +211,10 @@ def read_conll(
         tab will do; a line without a tag has an unknown one. Other columns may stand between word and tag, as in the
         files of CoNLL-2003.
     image_dir : str, os.PathLike or None
-        Folder with the pictures, "<id>.jpg", ".jpeg" or ".png". None: no pictures.
+        Folder with the pictures: "<id>.jpg", or with another ending of a format that `load_picture` reads, such as
+        .png, .webp, .gif, .bmp, .avif or .tiff, in any case of letters; an id may also name its file with the ending.
+        Of several files of an id the first usable one is taken, and the report counts these tweets: the file that the
+        id names exactly, then .jpg, .jpeg, .png and the others in the order of the alphabet. None: no pictures.
     word_column, tag_column : int
         Which columns hold word and tag, from 0; negative ones count from the last.
     scheme : str or None
@@ -478,52 +484,27 @@ def _find_pictures(
     show_progress: bool | None,
     report: ConllReport,
 ) -> list[str | None]:
-    report.pictures_checked = check
     hide = None if show_progress is None else not show_progress
+    files, counter = PictureFolder(folder), PictureCounter(report, check)
     pictures: list[str | None] = []
-    broken: Counter[str] = Counter()
-    verdicts: dict[str, str | None] = {}  # several tweets may share a picture
     for tweet, name in zip(tqdm(tweets, desc="Checking pictures", unit="tweet", disable=hide), ids, strict=True):
-        path = None if tweet.picture is None else _picture_path(folder, tweet.picture, tweet.line, file)
-        if path is None:
-            report.pictures_missing += 1
-            report.note("picture missing", name)
-            pictures.append(None)
-            continue
-        if path not in verdicts:
-            verdicts[path] = _trouble_with(path) if check else None
-        trouble = verdicts[path]
-        if trouble is not None:
-            broken[trouble] += 1
-            report.note(f"picture {trouble}", name)
-        report.pictures_found += trouble is None
-        pictures.append(path if trouble is None else None)
-    report.pictures_broken = dict(sorted(broken.items()))
+        found = FoundPictures([], [])
+        if tweet.picture is not None:
+            _check_id(tweet.picture, tweet.line, file)
+            found = files.find(tweet.picture)
+        pictures.append(counter.choose(name, *found))
+    report.pictures_broken = dict(sorted(report.pictures_broken.items()))
     return pictures
 
 
-def _picture_path(folder: Path, name: str, line: int, file: Path) -> str | None:
+def _check_id(name: str, line: int, file: Path) -> None:
+    """Refuse an id that leads out of the folder of pictures."""
     # Looked at as text: links are fine, since data sets are often folders of links.
     if "\0" in name or os.path.isabs(name) or ".." in re.split(r"[\\/]", name) or re.match(r"^[A-Za-z]:", name):
         raise ValueError(
             f"Expected a picture id that stays inside the folder of pictures in line {line} of {str(file)!r}, got "
-            f"{name!r}. Correct the id."
+            f"{shown(name)}. Correct the id."
         )
-    names = [name + ending for ending in PICTURE_ENDINGS]
-    if name.endswith(PICTURE_ENDINGS):
-        names.insert(0, name)
-    for candidate in names:
-        if os.path.exists(folder / candidate):  # also of a name that is too long for any file
-            return str(folder / candidate)
-    return None
-
-
-def _trouble_with(path: str) -> str | None:
-    try:
-        load_picture(path)
-    except BadPictureError as error:
-        return error.kind
-    return None
 
 
 __all__ = [

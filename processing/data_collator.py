@@ -68,7 +68,7 @@ class DataCollatorForMner:
             pixel_values, picture_mask : float32 (B, 3, H, W) and bool (B,), if any row has a picture; zeros and False
             in rows without.
             vision_states : float32 (B, stages + 1, vision tokens, vision width) in place of pixel_values, if any row
-            has them.
+            has them; (B, 1, vision tokens, feature channels) where new layers on a convolutional encoder are trained.
 
         Raises
         ------

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, ViTImageProcessorPil
+from transformers.image_processing_base import ImageProcessingMixin
 
 from ..modeling_bga.open_clip_encoders import is_open_clip_name, open_clip_image_processor
+from .square_pictures import squaring_processor
 
 
 def load_image_processor(name: str, **options: Any) -> Any:
@@ -22,23 +24,37 @@ def load_image_processor(name: str, **options: Any) -> Any:
     Returns
     -------
     transformers image processor
-        For [`BgaMnerProcessor`].
+        For [`BgaMnerProcessor`]. In place of one that makes no squares (SigLIP2's for NaFlex) or can't be saved
+        (timm's) a stock one with the same colours.
 
     Raises
     ------
     OSError
         If a folder or a repository has none.
+    ImportError
+        If it needs a library that isn't installed, as timm's needs torchvision.
     ValueError
-        If an open_clip model isn't known, or can't be used.
+        If an open_clip model isn't known, or can't be used, or timm's image processor can't be replaced.
 
     Examples
     --------
     >>> load_image_processor("open_clip:ViT-B-32/laion2b_s34b_b79k").crop_size["height"]  # doctest: +SKIP
     224
     """
-    if not is_open_clip_name(name):
-        return AutoImageProcessor.from_pretrained(name, **options)
-    image_processor = open_clip_image_processor(name)
+    if is_open_clip_name(name):
+        image_processor = open_clip_image_processor(name)
+    else:
+        try:
+            found = AutoImageProcessor.from_pretrained(name, **options)
+        except (ImportError, ValueError):  # of a missing library
+            settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
+            if not str(settings.pop("image_processor_type", "")).startswith("DINOv3ViT"):
+                raise
+            # DINOv3's runs on torchvision alone; without it, the same but for the rounding of what is resized
+            found = ViTImageProcessorPil.from_dict({**settings, **options})
+        image_processor = squaring_processor(found)
+        if image_processor is found:
+            return found
     return type(image_processor).from_dict({**image_processor.to_dict(), **options}) if options else image_processor
 
 

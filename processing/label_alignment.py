@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..configuration.messages import shown
+from .sequences import as_list
 from .tag_scheme import check_label2id, repair_bio, split_tag
 
 
@@ -22,7 +23,8 @@ def read_word_labels(
     Parameters
     ----------
     word_labels : sequence
-        One item a sentence: None, or one tag a word, each a string, an id, or None or -100 for unknown.
+        One item a sentence: None, or one tag a word, each a string, an id, or None or -100 for unknown. A sequence is
+        whatever `sequences.as_list` takes.
     sentences : sequence of sequences of str
         The words.
     label2id : mapping of str to int or None
@@ -38,17 +40,23 @@ def read_word_labels(
     ValueError
         If numbers do not fit, or a tag is unknown.
     """
-    if len(word_labels) != len(sentences):
+    rows = as_list(word_labels)
+    if rows is None:
         raise ValueError(
-            f"Expected one item of `word_labels` a text, got {len(word_labels)} for {len(sentences)} texts. "
+            f"Expected `word_labels` as a list with one item a text, got {type(word_labels).__name__} "
+            f"{shown(word_labels)}."
+        )
+    if len(rows) != len(sentences):
+        raise ValueError(
+            f"Expected one item of `word_labels` a text, got {len(rows)} for {len(sentences)} texts. "
             "Give None for a text without labels."
         )
     known: dict[str, int] = {}
     names: dict[int, str] = {}
     tags_of_sentences: list[list[str | None]] = []
     repairs, repaired_sentences = 0, 0
-    for index, (given, words) in enumerate(zip(word_labels, sentences, strict=True)):
-        labels = _as_list(given, index)
+    for index, (given, words) in enumerate(zip(rows, sentences, strict=True)):
+        labels = _labels_of(given, index)
         if labels is None:
             tags_of_sentences.append([None] * len(words))
             continue
@@ -140,17 +148,14 @@ def align_tags(
     return labels + [special] * specials[1]
 
 
-def _as_list(given: Any, index: int) -> list[Any] | None:
-    if hasattr(given, "tolist"):  # numpy arrays and tensors
-        given = given.tolist()
-    if given is None:
-        return None
-    if isinstance(given, str) or not isinstance(given, Sequence):
+def _labels_of(given: Any, index: int) -> list[Any] | None:
+    labels = None if given is None else as_list(given)
+    if given is not None and labels is None:
         raise ValueError(
             f"Expected the labels of text {index} as a list with one label a word, or None, got "
             f"{type(given).__name__} {shown(given)}. Wrap the labels of a single text in a list: word_labels=[labels]."
         )
-    return list(given)
+    return labels
 
 
 def _tag(label: Any, known: Mapping[str, int], names: Mapping[int, str], index: int) -> str | None:

@@ -28,6 +28,7 @@ import numpy as np
 
 from ..modeling_bga.span_probabilities import CrfScores, Span, span_log_probabilities
 from .entity_scores import EntityScorer
+from .sequences import as_list
 from .text_windows import TaggedText, collect_tags, make_batches, make_windows, read_texts
 from .word_encoding import group_by_word, join_pieces, readable
 from .word_reader import WordReader
@@ -133,9 +134,11 @@ class OnnxPredictor:
         ValueError
             If the arguments are nothing of the above, or don't fit together.
         """
-        if not isinstance(text, str) and isinstance(text, Sequence) and not len(text) and not is_split_into_words:
+        items = as_list(text)
+        if items == [] and not is_split_into_words:
             return []
-        texts, single = read_texts(text, is_split_into_words, self._reader)
+        # an iterator can be read once
+        texts, single = read_texts(text if items is None else items, is_split_into_words, self._reader)
         self._tag(texts, batch_size, max_length, stride)
         found = [[_as_dict(entity, item.words_given) for entity in item.entities()] for item in texts]
         return found[0] if single else found

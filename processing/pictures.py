@@ -6,12 +6,15 @@ import re
 import stat
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..configuration.messages import shown
+from .sequences import as_list, is_table
 
 
 # Above this many pixels a file of a few kilobytes can fill the memory; Pillow warns from the same figure on.
@@ -29,6 +32,24 @@ FORMATS = (
 )
 
 _URL = re.compile(r"^(?:[A-Za-z][A-Za-z0-9+.-]+://|data:)")
+# A text of base64, of which the beginning tells; and how it begins for JPEG, PNG, GIF, WebP, BMP, TIFF and AVIF.
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
+_BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk0", "SUkq", "TU0AK", "AAAA")
+_FIX_BASE64 = "Decode base64 to bytes: base64.b64decode(text)."
+# More characters than a file's name has.
+_LONGEST_NAME = 255
+# What files begin with that get a picture's name, or stand in its place.
+_OTHER_FORMATS = {
+    b"%!ps": "PostScript (EPS)",
+    b"\xc5\xd0\xd3\xc6": "PostScript (EPS)",
+    b"%pdf": "PDF",
+    b"\xd7\xcd\xc6\x9a": "WMF",
+    b"8bps": "PSD",
+    b"<svg": "SVG",
+    b"<?xml": "XML (SVG?)",
+    b"<!doctype html": "HTML",
+    b"<html": "HTML",
+}
 # `warnings.catch_warnings` changes state of the whole process, so only one thread may be inside it.
 _OPEN_LOCK = threading.Lock()
 
@@ -94,8 +115,70 @@ def load_picture(source: Any) -> Image.Image:
         return _from_path(source)
     raise TypeError(
         "Expected a picture as PIL image, path, bytes or a dict with 'bytes' and 'path', got "
-        f"{type(source).__name__}. Arrays become images with PIL.Image.fromarray(array)."
+        f"{type(source).__name__}. {_fix_type(source)}"
     )
+
+
+class FirstPicture(NamedTuple):
+    """The first picture of several that can be read.
+
+    Attributes
+    ----------
+    picture : PIL.Image.Image or None
+        None if there is no such picture.
+    number : int or None
+        Its place among those that were given.
+    errors : list of BadPictureError
+        What is wrong with those before it.
+    """
+
+    picture: Image.Image | None
+    number: int | None
+    errors: list[BadPictureError]
+
+
+def load_first_picture(sources: Iterable[Any]) -> FirstPicture:
+    """Decode the first picture that can be read: a text has one, and where several are given, the others are left.
+
+    Parameters
+    ----------
+    sources : iterable of (picture or None)
+        Whatever `load_picture` takes; None is passed over.
+
+    Returns
+    -------
+    FirstPicture
+        The picture, its place, and the errors of those before it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `load_picture`, for what can't be a picture.
+    """
+    errors: list[BadPictureError] = []
+    for number, source in enumerate(sources):
+        if source is None:
+            continue
+        try:
+            return FirstPicture(load_picture(source), number, errors)
+        except BadPictureError as error:
+            errors.append(error)
+    return FirstPicture(None, None, errors)
+
+
+def is_base64(text: str) -> bool:
+    """Tell whether a string is an image as base64 text, and no path: it begins as one, or is longer than any name.
+
+    Examples
+    --------
+    >>> is_base64("iVBORw0KGgo" + 90 * "A"), is_base64("photos/1.jpg")
+    (True, False)
+    """
+    start = text[:1000]
+    if len(text) <= 64 or not _BASE64.fullmatch(start):
+        return False
+    mixed = any(map(str.isupper, start)) and any(map(str.islower, start)) and any(map(str.isdigit, start))
+    return text.startswith(_BASE64_STARTS) or (len(text) > _LONGEST_NAME and mixed)
 
 
 def is_url(source: Any) -> TypeGuard[str]:
@@ -130,7 +213,7 @@ def fetch_picture(url: str) -> bytes:
         If the URL is of another kind.
     """
     if not url.startswith(("http://", "https://")):
-        raise ValueError(f"Expected a URL that begins with http:// or https://, got {url[:100]!r}. Give a path.")
+        raise ValueError(f"Expected a URL that begins with http:// or https://, got {shown(url)}. Give a path.")
     try:  # what stands outside of `try`, transformers asks of everyone who loads this file from the Hub
         import httpx
     except ImportError as error:
@@ -143,11 +226,11 @@ def fetch_picture(url: str) -> bytes:
                 content += piece
                 if len(content) > MAX_BYTES:
                     raise BadPictureError(
-                        "too large", f"Expected a picture of at most {MAX_BYTES:,} bytes, but {url[:100]!r} has more."
+                        "too large", f"Expected a picture of at most {MAX_BYTES:,} bytes, but {shown(url)} has more."
                     )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise BadPictureError(
-            "unreadable", f"Expected a picture, but {url[:100]!r} gives: {error}. Check the address."
+            "unreadable", f"Expected a picture, but {shown(url)} gives: {_reason(error)}. Check the address."
         ) from error
     return bytes(content)
 
@@ -158,20 +241,24 @@ def as_picture_list(images: Any) -> list[Any]:
     Parameters
     ----------
     images : picture or sequence of (picture or None)
-        Whatever `load_picture` takes, or several of it, such as a column of a dataset.
+        Whatever `load_picture` takes, or several of it: a list, a column of a dataset or a data frame, an array of
+        objects. An array of numbers, such as (H, W, 3), is one picture, and one of four axes is several.
 
     Returns
     -------
     list of (picture or None)
-        One item a picture.
+        One item a picture; what is missing (NaN) is None.
 
     Examples
     --------
     >>> as_picture_list("a.jpg"), as_picture_list(("a.jpg", None))
     (['a.jpg'], ['a.jpg', None])
     """
-    single = isinstance(images, str | bytes | bytearray | memoryview) or not isinstance(images, Sequence)
-    return [images] if single else list(images)
+    axes = getattr(images, "ndim", 0)
+    if axes > 1 and getattr(getattr(images, "dtype", None), "kind", None) not in ("O", "U", "T"):
+        return list(images) if axes == 4 else [images]
+    pictures = as_list(images)
+    return [images] if pictures is None else pictures
 
 
 def limit_aspect_ratio(picture: Image.Image, ratio: float = 20.0) -> Image.Image:
@@ -255,8 +342,8 @@ def stack_pictures(pictures: Sequence[Any], name: str = "pixel_values") -> dict[
 def _from_dict(source: dict[str, Any]) -> Any:
     if not {"bytes", "path"} & source.keys():
         raise ValueError(
-            f"Expected a picture as dict with the keys 'bytes' and 'path', got the keys {sorted(map(str, source))}. "
-            "datasets.Image(decode=False) gives such dicts."
+            "Expected a picture as dict with the keys 'bytes' and 'path', got the keys "
+            f"{shown(sorted(map(str, source)))}. datasets.Image(decode=False) gives such dicts."
         )
     content = source.get("bytes")
     if content is not None:
@@ -273,36 +360,40 @@ def _from_dict(source: dict[str, Any]) -> Any:
 def _from_path(source: str | os.PathLike[str]) -> Image.Image:
     name = os.fspath(source)
     if is_url(name):
+        fix = "download the file and give its path."
+        if name.startswith("data:"):
+            fix = "decode the base64 in it to bytes: base64.b64decode(url.partition(',')[2])."
         raise ValueError(
-            f"Expected a picture as PIL image, path or bytes, got the URL {name[:100]!r}. URLs are not fetched: "
-            "download the file and give its path."
+            f"Expected a picture as PIL image, path or bytes, got the URL {shown(name)}. URLs are not fetched: {fix}"
         )
+    hint = "Check the folder and the file ending."
+    if isinstance(name, str) and is_base64(name):
+        hint = _FIX_BASE64
     try:
         content = _read_file(Path(os.fsdecode(name)))
     except FileNotFoundError:
-        raise BadPictureError(
-            "missing", f"Expected a picture file, but {name!r} does not exist. Check the folder and the file ending."
-        ) from None
+        raise BadPictureError("missing", f"Expected a picture file, but {shown(name)} does not exist. {hint}") from None
     except BadPictureError:
         raise
     except (OSError, ValueError) as error:
-        # A folder, a file without read permission, a path with a NUL character, ...
+        # A file without read permission, a path with a NUL character or longer than any, ...
         raise BadPictureError(
-            "unreadable", f"Expected a readable picture file, but {name!r} gives: {error}. Check path and permissions."
+            "unreadable", f"Expected a readable picture file, but {shown(name)} gives: {_reason(error)}. {hint}"
         ) from error
-    return _from_bytes(content, repr(name))
+    return _from_bytes(content, shown(name))
 
 
 def _read_file(path: Path) -> bytes:
     """Read a whole file; devices and pipes never end, or block whoever opens them."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise BadPictureError("unreadable", f"Expected a picture file, but {str(path)!r} is none. Check the path.")
+        what = "is a folder" if stat.S_ISDIR(found.st_mode) else "is none"
+        raise BadPictureError("unreadable", f"Expected a picture file, but {shown(str(path))} {what}. Check the path.")
     if found.st_size > MAX_FILE_BYTES:
         raise BadPictureError(
             "too large",
-            f"Expected a picture file of at most {MAX_FILE_BYTES:,} bytes, but {str(path)!r} has {found.st_size:,}. "
-            "Scale the picture down first.",
+            f"Expected a picture file of at most {MAX_FILE_BYTES:,} bytes, but {shown(str(path))} has "
+            f"{found.st_size:,}. Scale the picture down first.",
         )
     return path.read_bytes()
 
@@ -321,7 +412,7 @@ def _from_bytes(content: bytes, name: str) -> Image.Image:
         raise BadPictureError(
             "not an image",
             f"Expected a picture in a usual format (such as JPEG or PNG), but {name} is not one (it starts with "
-            f"{content[:12]!r}). It may be an error page saved under a picture's name: fetch it again.",
+            f"{content[:12]!r}). {_fix_format(content)}",
         ) from error
     except Exception as error:
         # Pillow's readers raise nearly anything on damaged headers: SyntaxError, struct.error, ValueError, ...
@@ -392,16 +483,46 @@ def _damaged(name: str, error: Exception) -> BadPictureError:
     kind = "truncated" if "truncated" in str(error).lower() or isinstance(error, EOFError) else "damaged"
     return BadPictureError(
         kind,
-        f"Expected a whole picture, but {name} is {kind} ({type(error).__name__}: {error}). Fetch the file again.",
+        f"Expected a whole picture, but {name} is {kind} ({type(error).__name__}: {_reason(error)}). "
+        "Fetch the file again.",
     )
 
 
+def _fix_type(source: Any) -> str:
+    """Say what to do with a value that can't be a picture."""
+    if is_table(source):
+        return "Give one of its columns, such as table['image']."
+    if hasattr(source, "read"):
+        return "Give what the file holds: file.read()."
+    if not hasattr(source, "ndim") and as_list(source) is not None:
+        return "A text has one image: choose one, or repeat the text with each of them."
+    return "Arrays become images with PIL.Image.fromarray(array)."
+
+
+def _fix_format(content: bytes) -> str:
+    """Say what to do with a file that isn't in one of `FORMATS`."""
+    start = content[:100].lstrip().lower()
+    name = next((name for mark, name in _OTHER_FORMATS.items() if start.startswith(mark)), None)
+    if name == "HTML" or (name is None and not is_base64(content[:1000].decode("latin-1"))):
+        return "It may be an error page saved under a picture's name: fetch it again."
+    return _FIX_BASE64 if name is None else f"{name} is not read: convert it to PNG."
+
+
+def _reason(error: Exception) -> str:
+    """Return what a system or a library says, without the path, which may be endless."""
+    return str(getattr(error, "strerror", None) or error)[:200]
+
+
 __all__ = [
+    "FORMATS",
     "BadPictureError",
+    "FirstPicture",
     "as_picture_list",
     "fetch_picture",
+    "is_base64",
     "is_url",
     "limit_aspect_ratio",
+    "load_first_picture",
     "load_picture",
     "stack_pictures",
 ]

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from itertools import islice
 from typing import Any
 
@@ -11,7 +11,8 @@ from transformers import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from ..configuration.messages import shown
-from .pictures import BadPictureError, fetch_picture, is_url
+from .pictures import BadPictureError, as_picture_list, fetch_picture, is_url
+from .sequences import as_list
 from .text_tagging import TaggedText, reads_pictures, tag_texts
 from .word_splitting import as_sentences
 
@@ -99,9 +100,11 @@ class BgaMnerPipeline(Pipeline):
         inputs : str, list of str, dict, a list of these, or an iterable of these
             A text; or a list of its words, inside a list of texts, as an item of a generator, or with
             `is_split_into_words`; or a dict with ``text`` or ``words``, and optionally ``picture``: a PIL image, path,
-            bytes, dict of `datasets.Image`, URL (see `allow_urls`) or None. A flat list of strings holds texts, as
-            for `predict`. Of generators, torch datasets (such as `KeyDataset`) and other iterables, 16 batches are
-            read ahead to sort them by length; with ``batch_size=1`` no input is read before the last one is answered.
+            bytes, dict of `datasets.Image`, URL (see `allow_urls`) or None, or a list, of which the first that can be
+            read is taken. A flat list of strings holds texts, as for `predict`. In the place of a list there may be a
+            column of a dataset, pandas or pyarrow, or an array. Of generators, torch datasets (such as `KeyDataset`)
+            and other iterables, 16 batches are read ahead to sort them by length; with ``batch_size=1`` no input is
+            read before the last one is answered.
         batch_size : int, optional
             Texts (or windows of long ones) at a time. By default the pipeline's, or else 16, and 1 for iterables
             without a length, which may be waiting for an answer.
@@ -143,8 +146,13 @@ class BgaMnerPipeline(Pipeline):
             If an input is nothing of the above, or options don't fit together.
         """
         sized = isinstance(inputs, Sized)
-        if isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes):
-            inputs = list(inputs)  # tuples, and columns of datasets, which are lazy
+        column = as_list(inputs) if sized and not isinstance(inputs, Dataset) else None
+        if hasattr(inputs, "columns"):  # of these an iterator gives names of columns
+            raise ValueError(
+                f"Expected texts, got {type(inputs).__name__}. Give one of its columns, such as table['text']."
+            )
+        if column is not None:
+            inputs = column
             split = options.get("is_split_into_words", self._preprocess_params.get("is_split_into_words"))
             if split and all(isinstance(word, str) for word in inputs):
                 inputs = {"words": inputs}
@@ -168,14 +176,14 @@ class BgaMnerPipeline(Pipeline):
             picture = input_.get("picture")
         if not reads_pictures(self.model, visual_source):
             picture = None
-        elif is_url(picture) and not self.allow_urls:
+        elif not self.allow_urls and (urls := [url for url in as_picture_list(picture) if is_url(url)]):
             raise ValueError(
-                f"Expected a picture as PIL image, path or bytes, got the URL {picture[:100]!r}. Download it and give "
+                f"Expected a picture as PIL image, path or bytes, got the URL {shown(urls[0])}. Download it and give "
                 "its path, or make the pipeline with allow_urls=True."
             )
         if isinstance(content, str) and not is_split_into_words:
             return TaggedText.from_text(content, picture, self.processor.word_reader)
-        if not isinstance(content, str | list | tuple):
+        if not isinstance(content, str) and as_list(content) is None:
             raise ValueError(
                 f"Expected a text, a list of words, or a dict with 'text' or 'words', got {type(content).__name__}."
             )
@@ -190,8 +198,8 @@ class BgaMnerPipeline(Pipeline):
         **options: Any,
     ) -> list[TaggedText]:
         for text in input_tensors:
-            if is_url(text.picture):
-                text.picture = self._fetch(text.picture, on_bad_image)
+            if any(map(is_url, pictures := as_picture_list(text.picture))):
+                text.picture = [self._fetch(url, on_bad_image) if is_url(url) else url for url in pictures]
         tag_texts(
             input_tensors, self.model, self.processor, batch_size=batch_size, on_bad_image=on_bad_image, **options
         )

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from .pictures import as_picture_list
+from .sequences import as_list
 from .text_tagging import Entity, TaggedText, tag_texts
 from .text_windows import read_texts
 
@@ -37,9 +38,11 @@ def predict(
     processor : BgaMnerProcessor
         The model's processor.
     text : str, sequence of str or sequence of sequences of str
-        A text, texts, or texts as lists of words. Running text is split by `processor.split_words`.
+        A text, texts, or texts as lists of words. Running text is split by `processor.split_words`. A sequence may be a
+        column of a dataset, pandas or pyarrow, an array or a generator.
     images : picture, sequence of (picture or None), or None
-        One a text, for models that read real pictures. Otherwise they are ignored, and not even opened.
+        One a text, for models that read real pictures; of a list in the place of one, the first that can be read.
+        Otherwise they are ignored, and not even opened.
     is_split_into_words : bool or None
         True says that a list of strings holds the words of one text.
     batch_size : int
@@ -74,9 +77,11 @@ def predict(
     >>> predict(model, processor, "Kawhi wins in Toronto")  # doctest: +SKIP
     [{'label': 'PER', 'score': 0.98, 'word': 'Kawhi', 'start': 0, 'end': 5}, ...]
     """
-    if not isinstance(text, str) and isinstance(text, Sequence) and not len(text) and not is_split_into_words:
+    items = as_list(text)
+    if items == [] and not is_split_into_words:
         return []
-    texts, single = _read_texts(text, images, is_split_into_words, processor)
+    # an iterator can be read once
+    texts, single = _read_texts(text if items is None else items, images, is_split_into_words, processor)
     tag_texts(
         texts,
         model,
@@ -101,7 +106,7 @@ def _read_texts(
         if len(pictures) != len(texts):
             raise ValueError(
                 f"Expected one item of `images` a text, got {len(pictures)} for {len(texts)} texts. Give None for "
-                "a text without a picture."
+                "a text without a picture. A text has one image: choose one, or repeat the text with each."
             )
         for item, picture in zip(texts, pictures, strict=True):
             item.picture = picture

@@ -18,7 +18,8 @@ from ..modeling_bga.tokenizer_limit import limit_beside
 from .example_columns import check_example_columns
 from .label_alignment import align_tags, read_word_labels, warn_of_ids
 from .padding import column_padding, pad_rows, padded_length
-from .pictures import BadPictureError, as_picture_list, limit_aspect_ratio, load_picture, stack_pictures
+from .pictures import BadPictureError, as_picture_list, limit_aspect_ratio, load_first_picture, stack_pictures
+from .sequences import as_list
 from .square_pictures import check_side, squaring_processor
 from .tag_scheme import check_label2id, spans_from_tags
 from .target_marking import mark_targets, marked_words
@@ -52,7 +53,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     ----------
     image_processor : transformers image processor or None
         Brings pictures to ``pixel_values``; any that gives all pictures one size. None for text alone. SigLIP2's for
-        NaFlex, which cuts pictures of any shape into patches, is replaced by one that makes squares of as many patches.
+        NaFlex, which cuts pictures of any shape into patches, is replaced by one that makes squares of as many patches,
+        and timm's by a stock one that does the same and can be saved.
     tokenizer : transformers.PreTrainedTokenizerBase
         A fast tokenizer.
     label2id : dict of str to int or None
@@ -200,9 +202,12 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         ----------
         text : str, sequence of str, sequence of sequences of str, or None
             A text, texts, or texts as lists of words. Running text is split into words first (see
-            `split_words`). None encodes pictures alone.
-        images : picture, sequence of (picture or None), or None
-            One item a text; whatever `pictures.load_picture` takes.
+            `split_words`). None encodes pictures alone. Here and below a sequence may also be a column of a dataset,
+            pandas or pyarrow, an array or a generator; what is missing in it (NaN) is None.
+        images : picture, sequence of (picture or None or sequence), or None
+            One item a text; whatever `pictures.load_picture` takes. The model reads one image a text: of a list in the
+            place of one, the first that can be read, with a warning. To choose another, put it first, or repeat the
+            text with each.
         word_labels : sequence or None
             One item a text: None, or a list with one label a word: a tag, an id, or None or -100 for unknown.
         targets : sequence of ((int, int) or None) or None
@@ -265,19 +270,22 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
                 raise ValueError(
                     "Expected either `word_labels` or `targets`, got both. Labels of a target are one a text."
                 )
+            places = as_list(targets)  # an iterator can be read once
+            targets = targets if places is None else places
             text = mark_targets(text, targets, is_split_into_words)
         sentences, single, are_words = as_sentences(text, is_split_into_words, split=self.word_reader.split)
         if word_labels is not None:
             if not are_words:
                 raise ValueError(f"Expected texts as lists of words, since `word_labels` is given. {_FIX_WORDS}")
-            if single and not any(isinstance(item, list | tuple) for item in word_labels):
-                word_labels = [word_labels]
+            labels = as_list(word_labels)
+            if labels is not None:
+                word_labels = [labels] if single and all(as_list(item) is None for item in labels) else labels
         if images is not None:
             images = as_picture_list(images)
             if len(images) != len(sentences):
                 raise ValueError(
                     f"Expected one item of `images` a text, got {len(images)} for {len(sentences)} texts. Give None "
-                    "for a text without a picture."
+                    "for a text without a picture. A text has one image: choose one, or repeat the text with each."
                 )
 
         columns = self._encode_text(sentences, are_words, word_labels, max_length, on_long_text, truncation, targets)
@@ -316,11 +324,11 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         batch : mapping of str to sequence
             Columns ``tokens`` (lists of words) or ``text`` (strings); optionally ``ner_tags`` (lists of tags, None
             allowed for a row or a word; ids are the model's own, with a warning, since those of a data set may differ:
-            see `name_tags`) and ``image``. For sequence classification, without ``ner_tags``: ``label`` (a
-            number or a list of numbers, None where unknown) and ``target`` (pairs of places, as `targets` of a call, or
-            None). ``length`` is handed on, for a Trainer that groups
-            rows by it. Other columns are ignored, and so is ``image`` if the
-            processor has no image processor, or if there are ``vision_states``, as `cache_vision_states` adds them.
+            see `name_tags`) and ``image`` (of a list of images, the first that can be read). For sequence
+            classification, without ``ner_tags``: ``label`` (a number or a list of numbers, None where unknown) and
+            ``target`` (pairs of places, as `targets` of a call, or None). ``length`` is handed on, for a Trainer that
+            groups rows by it. Other columns are ignored, and so is ``image`` if the processor has no image processor,
+            or if there are ``vision_states``, as `cache_vision_states` adds them.
         max_length, on_bad_image, on_long_text
             As for a call of the processor.
 
@@ -348,9 +356,9 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         check_example_columns(batch, self.image_processor is not None)
         if name == "text" and batch.get("ner_tags") is not None:
             raise ValueError("Expected a column 'tokens' with lists of words, since 'ner_tags' is there, got 'text'.")
-        texts, targets = list(batch[name]), None
+        texts, targets = batch[name], None
         if batch.get("ner_tags") is None and batch.get("target") is not None:
-            targets = list(batch["target"])
+            targets = as_list(batch["target"]) or []
             texts = mark_targets(texts, targets, None)
         given = True if name == "tokens" else None
         sentences, _, are_words = as_sentences(texts, given, batched=True, split=self.word_reader.split)
@@ -381,8 +389,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
         Parameters
         ----------
-        images : sequence of (picture or None)
-            Whatever `pictures.load_picture` takes.
+        images : sequence of (picture or None or sequence of pictures)
+            Whatever `pictures.load_picture` takes; of a list in the place of one, the first that can be read.
         on_bad_image : {"missing", "raise"}
             What to do about broken ones.
         images_kwargs : dict or None
@@ -402,31 +410,42 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         """
         if on_bad_image not in ("missing", "raise"):
             raise ValueError(f"Expected on_bad_image 'missing' or 'raise', got {on_bad_image!r}.")
-        wanted = [index for index, image in enumerate(images) if image is not None]
+        sources = [
+            [source for source in as_picture_list(item) if source is not None] for item in as_picture_list(images)
+        ]
+        wanted = [index for index, given in enumerate(sources) if given]
         if wanted and self.image_processor is None:
             raise ValueError(
                 "Expected no pictures, since this processor was made for text alone, got some. Make it with "
                 "BgaMnerProcessor(image_processor=..., tokenizer=...)."
             )
-        encoded: list[np.ndarray | None] = [None] * len(images)
+        encoded: list[np.ndarray | None] = [None] * len(sources)
         kinds: Counter[str] = Counter()
         first = ""
         for index in wanted:
-            try:
-                picture = limit_aspect_ratio(load_picture(images[index]))
-            except BadPictureError as error:
+            picture, _, errors = load_first_picture(sources[index])
+            for error in errors:
                 if on_bad_image == "raise":
                     raise BadPictureError(error.kind, f"Picture {index}: {error}") from error
                 first = first or str(error)
                 kinds[error.kind] += 1
-                continue
-            options = {"return_tensors": "np", **(images_kwargs or {})}
-            # (1, 3, H, W) -> (3, H, W)
-            encoded[index] = np.asarray(self.image_processor(picture, **options)["pixel_values"], dtype=np.float32)[0]
+            if picture is not None:
+                options = {"return_tensors": "np", **(images_kwargs or {})}
+                pixels = self.image_processor(limit_aspect_ratio(picture), **options)["pixel_values"]
+                # (1, 3, H, W) -> (3, H, W)
+                encoded[index] = np.asarray(pixels, dtype=np.float32)[0]
+        if any(len(given) > 1 for given in sources):
+            # the same words each time: Python shows them once
+            warnings.warn(
+                "Some texts have several images, and the model reads one image a text: of each list the first that can "
+                "be read was taken. To choose another, put it first, or repeat the text with each.",
+                stacklevel=3,
+            )
         if kinds:
             self.bad_pictures.update(kinds)
             warnings.warn(
-                f"{sum(kinds.values())} of {len(wanted)} pictures cannot be used and are treated as missing: "
+                f"{sum(kinds.values())} of {sum(map(len, sources))} pictures cannot be used and are treated as "
+                "missing: "
                 f"{', '.join(f'{count} {kind}' for kind, count in kinds.most_common())}. The first: {first}",
                 stacklevel=3,
             )

@@ -1,11 +1,12 @@
-"""Image processors that make squares, in place of those that cut pictures of any shape into patches; and their size."""
+"""Stock image processors that make squares, in place of those that don't, or can't be saved; and their size."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from transformers import SiglipImageProcessorPil
+from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
+from transformers.image_utils import PILImageResampling
 
 
 # Pixels of a side, more than any vision encoder reads. A file may ask for a million, and each picture fill the memory.
@@ -40,7 +41,7 @@ def check_side(image_processor: Any) -> None:
 
 
 def squaring_processor(image_processor: Any) -> Any:
-    """Replace SigLIP2's image processor for NaFlex; any other comes back as it is.
+    """Replace SigLIP2's image processor for NaFlex, and timm's; any other comes back as it is.
 
     Parameters
     ----------
@@ -50,14 +51,43 @@ def squaring_processor(image_processor: Any) -> Any:
     Returns
     -------
     transformers image processor or None
-        In place of NaFlex's: one that makes squares of as many patches, with the same colours.
+        In place of NaFlex's: one that makes squares of as many patches, with the same colours. In place of timm's,
+        which makes torch tensors alone and isn't saved: one with the same size, crop and colours.
+
+    Raises
+    ------
+    ValueError
+        If timm's makes pictures that aren't square, or pads them.
     """
+    if "input_size" in (getattr(image_processor, "data_config", None) or ()):
+        return _stock_processor(image_processor.data_config)
     if "spatial_shapes" not in getattr(image_processor, "model_input_names", ()):
         return image_processor
     side = math.isqrt(image_processor.max_num_patches) * image_processor.patch_size
     names = ("do_resize", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
     options = {name: getattr(image_processor, name) for name in names}
     return SiglipImageProcessorPil(size={"height": side, "width": side}, **options)
+
+
+def _stock_processor(timm: dict[str, Any]) -> CLIPImageProcessorPil:
+    """Make an image processor that does what timm does in evaluation with this configuration."""
+    height, width = timm["input_size"][-2:]
+    mode = timm.get("crop_mode") or "center"
+    if height != width or mode not in ("center", "squash"):
+        raise ValueError(
+            "Expected an image processor of timm that makes squares without padding, got input_size="
+            f"{tuple(timm['input_size'])} and crop_mode={mode!r}. Correct pretrained_cfg in its config.json."
+        )
+    # timm makes pictures larger, by a share that is then cut off
+    edge = math.floor(height / (timm.get("crop_pct") or 0.875))
+    resample = getattr(PILImageResampling, str(timm.get("interpolation") or "bilinear").upper())
+    return CLIPImageProcessorPil(
+        size={"height": edge, "width": edge} if mode == "squash" else {"shortest_edge": edge},
+        crop_size={"height": height, "width": width},
+        resample=resample,
+        image_mean=list(timm["mean"]),
+        image_std=list(timm["std"]),
+    )
 
 
 __all__ = ["check_side", "squaring_processor"]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, overload
 
 from ..configuration.messages import shown
+from .sequences import as_list
 
 
 OPENING, CLOSING = "{", "}"
@@ -101,15 +102,20 @@ def mark_targets(texts: Any, targets: Sequence[Sequence[int] | None], is_split_i
     ValueError
         If there aren't as many targets as texts, or one isn't in its text.
     """
-    if isinstance(texts, str) or (is_split_into_words and all(isinstance(word, str) for word in texts)):
-        texts = [texts]
-    if len(texts) != len(targets):
+    rows, places = [texts] if isinstance(texts, str) else as_list(texts), as_list(targets)
+    if rows is None or places is None:
         raise ValueError(
-            f"Expected one target a text, got {len(targets)} for {len(texts)} texts. Give None for a text without one."
+            f"Expected texts and their targets as lists, got {type(texts).__name__} and {type(targets).__name__}."
+        )
+    if is_split_into_words and not isinstance(texts, str) and all(isinstance(word, str) for word in rows):
+        rows = [rows]
+    if len(rows) != len(places):
+        raise ValueError(
+            f"Expected one target a text, got {len(places)} for {len(rows)} texts. Give None for a text without one."
         )
     return [
-        text if target is None else mark_target(text, *map(int, target))
-        for text, target in zip(texts, targets, strict=True)
+        text if text is None or target is None else mark_target(text, *map(int, target))
+        for text, target in zip(rows, places, strict=True)
     ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from .sequences import as_list
 from .tag_scheme import spans_from_tags
 from .word_reader import WordReader, part_tags
 from .word_splitting import as_sentences
@@ -106,7 +107,7 @@ def read_texts(
     Parameters
     ----------
     text : str, sequence of str or sequence of sequences of str
-        A text, texts, or texts as lists of words.
+        A text, texts, or texts as lists of words. A sequence is whatever `sequences.as_list` takes.
     is_split_into_words : bool, optional
         True says that a list of strings holds the words of one text.
     reader : WordReader
@@ -127,15 +128,15 @@ def read_texts(
     >>> [item.words for item in read_texts(["Go", "#NBA"])[0]]
     [['Go'], ['#', 'NBA']]
     """
+    items = as_list(text)
     if not is_split_into_words:
         # split here, with the places: `as_sentences` would split as well, and keep the words alone
         if isinstance(text, str):
             return [TaggedText.from_text(text, reader=reader)], True
-        if isinstance(text, Sequence) and not isinstance(text, bytes):
-            text = list(text)  # a dataset's column is a lazy sequence
-            if text and all(isinstance(item, str) for item in text):
-                return [TaggedText.from_text(item, reader=reader) for item in text], False
-    sentences, single, _ = as_sentences(text, is_split_into_words)
+        if items and all(isinstance(item, str) for item in items):
+            return [TaggedText.from_text(item, reader=reader) for item in items], False
+    # an iterator can be read once
+    sentences, single, _ = as_sentences(text if items is None else items, is_split_into_words)
     return [TaggedText.from_words(words, reader=reader) for words in sentences], single
 
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import torch
 from datasets import Dataset, Features, Value
 
+from ..modeling_bga.encoders import is_frozen, only_new_layers_trained, pretrained_part
 from .evaluation_mode import evaluating
 from .vision_states import VISION_STATES, write_vision_states
 
@@ -23,7 +24,8 @@ def cache_vision_states(
     """Add what a frozen vision encoder makes of each picture, for training without running it.
 
     `BgaMnerProcessor.encode_examples` and `DataCollatorForMner` then hand these states to the model in the place of
-    pictures, and the training is the same but for rounding. They are kept on disk under a key of the dataset, sizes
+    pictures, and the training is the same but for rounding. Of a convolutional encoder the last feature map is kept,
+    if the new layers on it are trained: these then run on it. States are kept on disk under a key of the dataset, sizes
     and times of change of the pictures' files, the vision encoder's weights, the number of stages and the
     preprocessing, so that a second run finds them. A picture takes (stages + 1) * vision tokens * vision width * 4
     bytes: 0.77 MB with ViT-B/32 and 4 stages.
@@ -33,7 +35,7 @@ def cache_vision_states(
     dataset : datasets.Dataset
         With a column ``image``; None, and pictures that can't be used, are rows without a picture.
     model : BgaMnerForTokenClassification or BgaMnerModel
-        Its vision encoder is frozen (`freeze_vision_encoder`), and its layers read no text.
+        Its vision encoder is frozen (`freeze_vision_encoder`), and layers of it that aren't trained read no text.
     processor : BgaMnerProcessor
         Of the same model.
     batch_size : int
@@ -67,11 +69,10 @@ def cache_vision_states(
     if "image" not in dataset.column_names:
         raise ValueError(f"Expected a column 'image', got {dataset.column_names}. There is nothing to cache.")
     base = getattr(model, "bga_mner", model)
-    if base.vision_encoder is not None and any(weight.requires_grad for weight in base.vision_encoder.parameters()):
+    if base.vision_encoder is not None and not is_frozen(pretrained_part(base.vision_encoder)):
         raise ValueError(
             "Expected a frozen vision encoder, got one whose weights are trained, so that what it makes of a picture "
-            "changes. Freeze it with model.freeze_vision_encoder(), and the new layers on a convolutional encoder with "
-            "model.freeze_vision_encoder(new_layers=True)."
+            "changes. Freeze it with model.freeze_vision_encoder()."
         )
 
     def encode(images: Sequence[Any]) -> dict[str, list[bytes | None]]:
@@ -120,7 +121,10 @@ def _key(dataset: Dataset, base: Any, processor: Any) -> str:
     sizes = [base.config.num_stages, base.config.image_size, str(base.dtype), base.config.vision_config.to_dict()]
     key.update(json.dumps([preprocessing, *sizes], sort_keys=True, default=str).encode())
     if base.vision_encoder is not None:
-        for name, weight in sorted(base.vision_encoder.state_dict().items()):
+        whole = not only_new_layers_trained(base.vision_encoder)
+        key.update(b"states" if whole else b"feature map")
+        run = base.vision_encoder if whole else pretrained_part(base.vision_encoder)
+        for name, weight in sorted(run.state_dict().items()):
             key.update(name.encode())
             # any dtype as bytes: numpy has no bfloat16
             key.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -12,6 +12,8 @@ VISION_STATES = "vision_states"
 def write_vision_states(states: np.ndarray) -> bytes:
     """Return the states of one picture, float32 (stages + 1, vision tokens, vision width), in numpy's file format.
 
+    Of a convolutional encoder below new layers that are trained: (1, vision tokens, feature channels).
+
     Arrow's own nested lists would be read back as Python numbers, a hundred thousand a picture.
     """
     file = BytesIO()

@@ -2,14 +2,16 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ..configuration.messages import shown
+from .sequences import as_list, is_table
 
 
 Words = list[tuple[str, int, int]]
 """Words with the place of the first character and the one behind the last."""
+
 
 # Taken whole: web addresses, e-mail addresses and the commonest smileys.
 _WHOLE = re.compile(
@@ -178,7 +180,7 @@ def as_sentences(
     Parameters
     ----------
     text : str, sequence of str or sequence of sequences of str
-        A text, texts, or texts as lists of words.
+        A text, texts, or texts as lists of words. A sequence is whatever `sequences.as_list` takes.
     is_split_into_words : bool or None
         True says that a list of strings holds the words of one text. None looks at the type.
     batched : bool
@@ -208,37 +210,43 @@ def as_sentences(
                 "or leave is_split_into_words out."
             )
         return [[word for word, _, _ in split(text)]], True, False
-    if not isinstance(text, Sequence) or isinstance(text, bytes | bytearray | memoryview | range):
+    items = as_list(text)
+    if items is None:
+        advice = "Give one of its columns, such as table['text']." if is_table(text) else _advice(text)
         raise ValueError(
             f"Expected `text` as a string, a list of strings or a list of lists of words, got {type(text).__name__} "
-            f"{shown(text)}. {_advice(text)}"
+            f"{shown(text)}. {advice}"
         )
-    text = list(text)  # a dataset's column is a lazy sequence
-    if is_split_into_words and not batched and all(isinstance(word, str) for word in text):
-        return [list(text)], True, True
-    if not text:
+    if is_split_into_words and not batched and all(isinstance(word, str) for word in items):
+        return [items], True, True
+    if not items:
         raise ValueError(
             "Expected at least one text, got an empty list. An empty text is '' or, as list of words, [[]]."
         )
-    if all(isinstance(item, str) for item in text) and not is_split_into_words:
-        return [[word for word, _, _ in split(item)] for item in text], False, False
-    listed = () if is_split_into_words is False else (list, tuple)
+    if all(isinstance(item, str) for item in items) and not is_split_into_words:
+        return [[word for word, _, _ in split(item)] for item in items], False, False
+    listed = [None if isinstance(item, str) else as_list(item) for item in items]
     # what is no text at all is named before a string among lists
-    for kinds in ((str, list, tuple), listed):
-        for index, item in enumerate(text):
-            if not isinstance(item, kinds):
-                raise ValueError(
-                    "Expected all texts as strings or all as lists of words, got "
-                    f"{type(item).__name__} as text {index}. {_advice(item)}"
-                )
-    for index, item in enumerate(text):
-        for place, word in enumerate(item):
-            if not isinstance(word, str):
-                raise ValueError(
-                    f"Expected words as strings, got {type(word).__name__} {shown(word)} as word {place} of text "
-                    f"{index}. {_advice(word, 'Give each text as one flat list of words.')}"
-                )
-    return [list(item) for item in text], False, True
+    wrong = [i for i, item in enumerate(items) if listed[i] is None and not isinstance(item, str)]
+    wrong += [i for i, words in enumerate(listed) if words is None or is_split_into_words is False]
+    if wrong:
+        item = items[wrong[0]]
+        kind = "nothing (None or NaN)" if item is None else type(item).__name__
+        raise ValueError(
+            f"Expected all texts as strings or all as lists of words, got {kind} as text {wrong[0]}. {_advice(item)}"
+        )
+    return [_read_words(words or [], index) for index, words in enumerate(listed)], False, True
+
+
+def _read_words(words: list[Any], index: int) -> list[str]:
+    """Check the words of one text of many."""
+    for place, word in enumerate(words):
+        if not isinstance(word, str):
+            raise ValueError(
+                f"Expected words as strings, got {type(word).__name__} {shown(word)} as word {place} of text {index}. "
+                f"{_advice(word, 'Give each text as one flat list of words.')}"
+            )
+    return words
 
 
 def _end_of_word(text: str, start: int) -> int:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 
+import datasets
+import numpy as np
 import pytest
 import torch
+from fine_tuning_model import ModelArguments, build_model
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel, BertConfig, BertModel, TimmWrapperConfig
 
-from bga_mner import BgaMnerForTokenClassification
+from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, cache_vision_states, load_image_processor
+from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 if find_spec("timm") is None or find_spec("torchvision") is None:
@@ -58,3 +65,50 @@ def test_a_vision_transformer_of_timm_is_refused(make_model):
     options = {"backbone_config": {"model_type": "timm_wrapper", "architecture": "vit_tiny_patch16_224"}}
     with pytest.raises(ValueError, match="makes \\(1, 197, 192\\)"):
         make_model(vision="resnet", vision_options=options | {"image_size": 224})
+
+
+@pytest.fixture(params=["center", "squash"])
+def checkpoint(request, tmp_path):
+    """Save a small encoder as those of timm on the Hub are: what prepares its pictures stands in `config.json`."""
+    timm = import_module("timm")
+    found = timm.create_model("mobilenetv3_small_050").pretrained_cfg
+    own = {"input_size": [3, 64, 64], "crop_mode": request.param, "crop_pct": 0.8, "interpolation": "bilinear"}
+    config = TimmWrapperConfig(architecture="mobilenetv3_small_050", pretrained_cfg={**found, **own})
+    AutoModel.from_config(config).save_pretrained(tmp_path / "timm")
+    return tmp_path / "timm"
+
+
+@pytest.mark.parametrize("size", [(160, 160), (200, 120), (90, 90)])
+def test_the_image_processor_makes_what_timm_makes(checkpoint, size):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 9, 3), dtype=np.uint8)).resize(size)
+    made = load_image_processor(checkpoint)(picture, return_tensors="np")["pixel_values"]
+    theirs = AutoImageProcessor.from_pretrained(checkpoint)(picture, return_tensors="pt")["pixel_values"]
+    np.testing.assert_allclose(made, theirs.numpy(), atol=1e-6)
+
+
+def test_a_checkpoint_is_built_encoded_cached_and_saved(checkpoint, tmp_path):
+    tokenizer = build_tokenizer([["ann", "saw", "oslo"]], model_max_length=32)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 20}
+    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **sizes)).save_pretrained(
+        tmp_path / "bert"
+    )
+    tokenizer.save_pretrained(tmp_path / "bert")
+    arguments = ModelArguments(str(tmp_path / "bert"), str(checkpoint), image_size=32, freeze_vision_encoder=True)
+    model, processor = build_model(arguments, ["O", "B-PER", "I-PER"], True, None)
+    assert (model.config.image_size, processor.image_processor.crop_size["height"]) == (32, 32)
+    size = processor.image_processor.size
+    assert (size.get("shortest_edge") or size["height"]) == 40
+    processor.save_pretrained(tmp_path / "saved")
+    loaded = BgaMnerProcessor.from_pretrained(tmp_path / "saved")
+    picture = Image.new("RGB", (50, 40), "red")
+    texts = {"text": [["ann", "saw"], ["oslo"]], "word_labels": [["B-PER", "O"], ["O"]], "return_tensors": "pt"}
+    batch = loaded(**texts, images=[picture, None])
+    assert torch.equal(batch["pixel_values"], processor(**texts, images=[picture, None])["pixel_values"])
+    rows = datasets.Dataset.from_dict({"image": [picture, None]}, datasets.Features({"image": datasets.Image()}))
+    cached = cache_vision_states(rows, model, loaded)
+    states = loaded.encode_examples({"tokens": [["a"], ["b"]], "vision_states": cached["vision_states"]})
+    states = torch.from_numpy(np.stack([states["vision_states"][0]] * 2))
+    pixel_values = batch.pop("pixel_values")
+    model.eval()
+    losses = [model(**batch, **given).loss for given in ({"pixel_values": pixel_values}, {"vision_states": states})]
+    torch.testing.assert_close(*losses)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from small_parts import LABELS
 
 from bga_mner import read_conll, repair_bio, write_conll
-from bga_mner.processing.conll import _picture_path
+from bga_mner.processing.conll import _check_id
+from bga_mner.processing.picture_folder import PictureFolder
 
 
 PIECE = st.one_of(st.sampled_from(PIECES), st.text(max_size=4))
@@ -51,5 +52,5 @@ PART = st.sampled_from(["..", "..", "secret", "pictures", ".", "", " ", "C:", "~
 def test_no_id_leads_out_of_the_folder(folder, parts, between):
     name = between.join(parts)
     with suppress(ValueError):
-        found = _picture_path(folder / "pictures", name, 1, Path("tweets.txt"))
-        assert found is None  # there is no picture in it
+        _check_id(name, 1, Path("tweets.txt"))
+        assert PictureFolder(folder / "pictures").find(name) == ([], [])  # there is no picture in it

@@ -1,3 +1,4 @@
+import base64
 import io
 import os
 import pickle
@@ -12,7 +13,13 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
 from bga_mner.processing import pictures
-from bga_mner.processing.pictures import BadPictureError, limit_aspect_ratio, load_picture, stack_pictures
+from bga_mner.processing.pictures import (
+    BadPictureError,
+    limit_aspect_ratio,
+    load_first_picture,
+    load_picture,
+    stack_pictures,
+)
 
 
 def encode(image, kind, **options):
@@ -227,6 +234,70 @@ def test_wrong_types_are_refused(source):
 def test_wrong_dict_is_refused():
     with pytest.raises(ValueError, match="the keys 'bytes' and 'path'"):
         load_picture({"url": "x"})
+
+
+BASE64 = base64.b64encode(np.random.default_rng(0).bytes(100_000)).decode()
+IMAGE_BASE64 = base64.b64encode(encode(Image.new("RGB", (40, 40), "red"), "JPEG")).decode()
+
+
+@pytest.mark.parametrize(
+    ("source", "fix"),
+    [
+        *((text, r"base64\.b64decode\(text\)") for text in (BASE64, IMAGE_BASE64, BASE64[:300], BASE64 + "\n")),
+        ({"bytes": BASE64, "path": None}, r"base64\.b64decode\(text\)"),
+        (IMAGE_BASE64.encode(), r"base64\.b64decode\(text\)"),
+        (BASE64.encode(), r"base64\.b64decode\(text\)"),
+        ("data:image/jpeg;base64," + BASE64, r"base64\.b64decode\(url\.partition"),
+        ("https://example.org/" + 5000 * "a", "download the file"),
+        ("a/" * 5000 + "b.jpg", "Check the folder"),
+        (Path("a" * 5000), "Check the folder"),
+        ("\0" * 5000, "Check the folder"),
+        (b"<!DOCTYPE html>" + 5000 * b"a", "error page"),
+        (b"<html>", "error page"),
+        (b"a" * 70_000, r"base64\.b64decode|error page"),
+        (b"%PDF-1.7 " * 1000, "PDF is not read: convert it"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "PostScript"),
+        (b"\xc5\xd0\xd3\xc6" * 9, "PostScript"),
+        (b"\xd7\xcd\xc6\x9a" * 9, "WMF is not read"),
+        (b"  <svg xmlns='x'/>", "SVG is not read"),
+        (b"<?xml version='1.0'?><svg/>", "SVG"),
+        (dict.fromkeys(map(str, range(9999)), 0), "the keys 'bytes' and 'path'"),
+        ({"bytes": ["a"] * 9999, "path": None}, "choose one"),
+        (["a.jpg"] * 9999, "A text has one image: choose one, or repeat the text"),
+        ((1, 2), "choose one"),
+        (np.zeros((300, 300, 3)), r"PIL\.Image\.fromarray"),
+        (io.BytesIO(b"a"), r"file\.read\(\)"),
+        (Path("/"), "is a folder"),
+        (object(), "got object"),
+    ],
+)
+def test_messages_are_short_and_say_how_to_mend_it(source, fix):
+    with pytest.raises((ValueError, TypeError), match=fix) as caught:
+        load_picture(source)
+    message = str(caught.value)
+    assert len(message) < 700
+    assert message.startswith("Expected a")
+    assert not any(len(word) > 250 for word in message.split())
+
+
+def test_warnings_are_short_too(bert_processor):
+    with pytest.warns(UserWarning, match="2 of 2 pictures cannot be used") as caught:
+        bert_processor(["a", "b"], images=[BASE64, "a" * 9000 + ".jpg"])
+    assert all(len(str(warning.message)) < 1000 for warning in caught)
+    assert bert_processor.bad_pictures == {"unreadable": 2}
+
+
+@pytest.mark.parametrize("name", ["iVBORw0KGgo", "9j", "AAAA" * 20, "R0lGOD" + "a" * 80])
+def test_a_file_whose_name_looks_like_base64_is_read(photo, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    photo.save(tmp_path / name, "PNG")
+    assert load_picture(name).size == photo.size
+
+
+def test_the_first_that_can_be_read(photo):
+    found = load_first_picture([None, b"", photo, Image.new("RGB", (1, 1))])
+    assert (found.number, found.picture.size, [error.kind for error in found.errors]) == (2, photo.size, ["empty"])
+    assert load_first_picture([None]) == (None, None, [])
 
 
 def test_error_survives_pickling():

@@ -10,10 +10,13 @@ from PIL import Image as Pillow
 from transformers import Trainer, TrainingArguments, ViTImageProcessorPil
 
 from bga_mner import BgaMnerProcessor, DataCollatorForMner, cache_vision_states
+from bga_mner.configuration.encoder_families import BACKBONE_FAMILIES
 from bga_mner.processing.vision_states import read_vision_states, write_vision_states
 
 
 SIDE = 16
+# those of timm are tested where it is installed
+CONVOLUTIONAL = [name for name in BACKBONE_FAMILIES if not name.startswith("timm")]
 # one of the files is broken on purpose
 pytestmark = pytest.mark.filterwarnings("ignore:1 of [1-4] pictures cannot be used")
 
@@ -58,9 +61,18 @@ def batches(dataset, processor):
     return collate(list(dataset.with_transform(processor.encode_examples)))
 
 
-@pytest.mark.parametrize("vision", ["vit", "clip_vision_model", "siglip_vision_model", "dinov2"])
-def test_losses_and_gradients_are_those_of_the_pictures(dataset, processor, make_frozen, vision):
-    model = make_frozen(vision=vision, entity_replacement_probability=0.5, keep_budget=0.1)
+@pytest.mark.parametrize(
+    ("vision", "options"),
+    [
+        *((name, {}) for name in ("vit", "clip_vision_model", "siglip_vision_model", "dinov2", *CONVOLUTIONAL)),
+        # the new layers run on cached feature maps, so they may read generated text
+        ("resnet", {"hybrid_attention": "both"}),
+    ],
+)
+def test_losses_and_gradients_are_those_of_the_pictures(dataset, processor, make_frozen, vision, options):
+    model = make_frozen(vision=vision, entity_replacement_probability=0.5, keep_budget=0.1, **options)
+    trained = [name for name, weight in model.bga_mner.vision_encoder.named_parameters() if weight.requires_grad]
+    assert bool(trained) == (vision in CONVOLUTIONAL)
     cached = cache_vision_states(dataset, model, processor)
     assert cached.column_names == ["tokens", "ner_tags", "vision_states"]
     results = []
@@ -77,6 +89,8 @@ def test_losses_and_gradients_are_those_of_the_pictures(dataset, processor, make
     (losses, gradients), (cached_losses, cached_gradients) = results
     torch.testing.assert_close(cached_losses, losses, rtol=0, atol=1e-5)
     assert gradients.keys() == cached_gradients.keys()
+    # the last layer learns from what reads its output, if anything does
+    assert len(gradients.keys() & {f"bga_mner.vision_encoder.{name}" for name in trained}) >= len(trained) // 2
     for name, gradient in gradients.items():
         torch.testing.assert_close(cached_gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
@@ -91,10 +105,11 @@ def test_real_pictures_are_read_from_the_cache_too(dataset, processor, make_froz
     assert not torch.allclose(generated[3:], whole[3:])
 
 
-def test_trainer_takes_the_same_steps(dataset, processor, make_frozen, tmp_path):
+@pytest.mark.parametrize("vision", ["vit", "efficientnet"])
+def test_trainer_takes_the_same_steps(dataset, processor, make_frozen, tmp_path, vision):
     weights = []
     for cache in (False, True):
-        model = make_frozen()
+        model = make_frozen(vision=vision)
         rows = cache_vision_states(dataset, model, processor) if cache else dataset
         arguments = TrainingArguments(
             str(tmp_path), max_steps=5, per_device_train_batch_size=3, learning_rate=1e-2, seed=0, report_to=[],
@@ -207,6 +222,27 @@ def test_what_is_no_file_does_not_keep_pictures_from_being_cached(processor, mak
     assert cache([{"bytes": content}], {"bytes": Value("binary")}) == found[:1]
     with pytest.warns(UserWarning, match="1 of 1 pictures cannot be used"):
         assert cache(["a\0b"], Value("string")) == [None]
+
+
+def test_feature_maps_are_found_again_whatever_the_new_layers(dataset, processor, make_frozen, tmp_path):
+    model, folder = make_frozen(vision="resnet"), tmp_path / "cache"
+    first = cache_vision_states(dataset, model, processor, cache_dir=folder)
+    with torch.no_grad():
+        model.bga_mner.vision_encoder.projection.weight.add_(1)
+    assert (
+        cache_vision_states(dataset, model, processor, cache_dir=folder)["vision_states"][:]
+        == first["vision_states"][:]
+    )
+    assert len(list(folder.iterdir())) == 1
+    # frozen as a whole, states of all layers are kept, as of any encoder
+    model.freeze_vision_encoder(new_layers=True)
+    whole = cache_vision_states(dataset, model, processor, cache_dir=folder)
+    shapes = [read_vision_states(rows["vision_states"][3]).shape for rows in (first, whole)]
+    config = model.config
+    assert shapes == [(1, config.num_vision_tokens, 8), (config.num_stages + 1, config.num_vision_tokens, 24)]
+    # the model knows each by its shape
+    losses = [model.eval()(**batches(rows, processor)).loss for rows in (dataset, first, whole)]
+    torch.testing.assert_close(losses[1:], losses[:1] * 2)
 
 
 def test_runs_without_dropout_and_leaves_the_model_as_it_was(dataset, processor, make_frozen):

@@ -1,0 +1,101 @@
+"""Images of a data set: a column of any kind, or files that ids name, as the file readers of the package give them."""
+
+import os
+import re
+from typing import Any
+
+import datasets
+
+from bga_mner.processing.picture_folder import FoundPictures, PictureFolder
+from bga_mner.processing.pictures import as_picture_list, is_base64, is_url
+
+
+class ImageReader:
+    """Reads the images of a split from one of its columns, or finds them by id.
+
+    Parameters
+    ----------
+    features : datasets.Features
+        Of the split.
+    column : str
+        The column: `datasets.Image`, the content of files, dicts with "bytes" and "path", names of files with or
+        without their endings, or lists of these. If there is none, files in `image_dir` are called by the ids.
+    image_dir : str or None
+        What names of files are relative to.
+
+    Attributes
+    ----------
+    is_stored : bool
+        Whether the column holds images themselves; names of files otherwise.
+    feature : datasets.Image or datasets.List
+        Of what is read: not decoded, and a list if a text can have several.
+
+    Raises
+    ------
+    ValueError
+        If the column holds something else.
+    """
+
+    def __init__(self, features: datasets.Features, column: str, image_dir: str | None) -> None:
+        self.column = column if column in features else None
+        self.folder = PictureFolder(image_dir or "")
+        given = features.get(column)
+        self.has_lists = isinstance(given, datasets.List | datasets.LargeList)
+        kind = given.feature if self.has_lists else given
+        dtype = getattr(kind, "dtype", "")
+        self.is_stored = (
+            isinstance(kind, datasets.Image)
+            or dtype in ("binary", "large_binary")
+            or (isinstance(kind, dict) and {"bytes", "path"} <= set(kind))
+        )
+        is_named = isinstance(kind, datasets.Value) and re.match("(large_)?string|u?int|null", dtype)
+        if self.column is not None and not self.is_stored and not is_named:
+            raise ValueError(
+                f"Expected images, the content of files, or names of files in the column {column!r}, got "
+                f"{str(given)[:200]}. Name another with --image_column, or 'none'."
+            )
+        image = datasets.Image(decode=False)
+        self.feature = datasets.List(image) if self.has_lists else image
+
+    @classmethod
+    def of_split(cls, features: datasets.Features, data: Any) -> "ImageReader | None":
+        """Make the reader of a split; None if it has no images."""
+        by_id = data.image_dir is not None and data.image_column != "none"
+        return cls(features, data.image_column, data.image_dir) if data.image_column in features or by_id else None
+
+    def read(self, value: Any, name: str) -> FoundPictures:
+        """Return what there is of images in a row.
+
+        Parameters
+        ----------
+        value : object
+            What stands in the column.
+        name : str
+            The row's id.
+
+        Returns
+        -------
+        FoundPictures
+            Dicts with "bytes" and "path", in order, and paths of files in refused formats.
+        """
+        found, refused = [], []
+        for item in as_picture_list(value if self.column else name):
+            if isinstance(item, bytes):
+                found.append({"bytes": item, "path": None})
+            elif isinstance(item, dict):
+                found.append({"bytes": item.get("bytes"), "path": item.get("path")})
+            elif item is not None:
+                files = self._find(str(item))
+                found += [{"bytes": None, "path": path} for path in files.paths]
+                refused += files.refused
+        return FoundPictures(found, refused)
+
+    def _find(self, name: str) -> FoundPictures:
+        if is_url(name) or is_base64(name):  # which `load_picture` explains
+            return FoundPictures([name], [])
+        if os.path.isabs(name) or ".." in re.split(r"[\\/]", name) or "\0" in name:
+            return FoundPictures([os.path.join(self.folder.folder, name)], [])
+        return self.folder.find(name)
+
+
+__all__ = ["ImageReader"]

@@ -1,0 +1,388 @@
+"""Data of the shapes that people have, read by the fine-tuning scripts: the same rows as of CoNLL files."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from fine_tuning_data import DataArguments, has_pictures, log_reports, prepare_rows, read_data
+from PIL import Image
+from scripts import load_script
+from transformers import ViTImageProcessorPil
+
+from bga_mner import BgaMnerProcessor, read_conll, write_conll
+from bga_mner.processing.pictures import as_picture_list, load_first_picture
+from bga_mner.processing.word_tokenizer import build_tokenizer
+
+
+run_mner = load_script("examples/run_mner.py")
+
+LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+TOKENS = [["ann", "lee", "saw", "oslo"], ["[", "oslo", "]"], ["it", "rains"], ["ann"]]
+TAGS = [["B-PER", "I-PER", "O", "B-LOC"], ["O", "B-LOC", "O"], ["O", "O"], ["B-PER"]]
+IDS = ["11", "12", "13", "14"]
+NAMES = ["11.png", "12.webp", "13.jpg", "14.bmp"]
+IMAGE = datasets.Image()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Write a picture a sentence, each of another colour and format."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, name in enumerate(NAMES):
+        Image.new("RGB", (8, 8), (60 * number, 10, 200)).save(folder / name)
+    return folder
+
+
+def rows(pictures, **columns):
+    return {"id": IDS, "tokens": TOKENS, "ner_tags": TAGS, **columns}
+
+
+def contents(pictures):
+    return [(pictures / name).read_bytes() for name in NAMES]
+
+
+def write_parquet(folder, columns, **features):
+    folder.mkdir(exist_ok=True)
+    dataset = datasets.Dataset.from_dict(columns)
+    for name, feature in features.items():
+        dataset = dataset.cast_column(name, feature)
+    dataset.to_parquet(folder / "train.parquet")
+
+
+def write_lines(file, columns):
+    file.parent.mkdir(exist_ok=True, parents=True)
+    lines = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def stored_images(folder, pictures):
+    write_parquet(folder, rows(pictures, image=[str(pictures / name) for name in NAMES]), image=IMAGE)
+    return {}
+
+
+def renamed_columns(folder, pictures):
+    """All under other names, beside columns of its own, some of which have the default names."""
+    columns = {"key": [11, 12, 13, 14], "words": TOKENS, "tags": TAGS, "picture": contents(pictures)}
+    columns |= {
+        "image": ["of a cat"] * 4,
+        "id": [7.5] * 4,
+        "text": ["a"] * 4,
+        "ner_tags": [[0]] * 4,
+        "split": ["x"] * 4,
+    }
+    columns |= {"tokens": [1, 2, 3, 4], "lines": [None] * 4, "split": ["x"] * 4}
+    write_parquet(folder, columns, picture=IMAGE)
+    return {"id_column": "key", "tokens_column": "words", "tags_column": "tags", "image_column": "picture"}
+
+
+def named_tags(folder, pictures):
+    tags = datasets.List(datasets.ClassLabel(names=LABELS))
+    columns = rows(pictures, image=contents(pictures)) | {"id": [11, 12, 13, 14]}
+    columns["ner_tags"] = [[LABELS.index(tag) for tag in sentence] for sentence in TAGS]
+    write_parquet(folder, columns, image=IMAGE, ner_tags=tags)
+    return {}
+
+
+def bytes_of_files(folder, pictures):
+    write_parquet(folder, rows(pictures, image=contents(pictures)))
+    return {}
+
+
+def dicts_of_pandas(folder, pictures):
+    """As other libraries write it: nothing says that these are images."""
+    folder.mkdir()
+    images = [{"bytes": content, "path": "x"} for content in contents(pictures)]
+    pq.write_table(pa.table(rows(pictures, image=images)), folder / "train.parquet")
+    return {}
+
+
+def lists_of_images(folder, pictures):
+    images = [[content, contents(pictures)[0]] for content in contents(pictures)]
+    write_parquet(folder, rows(pictures, image=images), image=datasets.List(IMAGE))
+    return {}
+
+
+def lists_with_broken_images(folder, pictures):
+    images = [[b"", content] for content in contents(pictures)]
+    write_parquet(folder, rows(pictures, image=images), image=datasets.List(IMAGE))
+    return {}
+
+
+def lists_of_names(folder, pictures):
+    write_lines(folder / "train.jsonl", rows(pictures, image=[["gone.png", name] for name in NAMES]))
+    return {"image_dir": str(pictures)}
+
+
+def names(folder, pictures):
+    write_lines(folder / "train.jsonl", rows(pictures, image=NAMES))
+    return {"image_dir": str(pictures)}
+
+
+def names_in_a_folder(folder, pictures):
+    write_lines(folder / "train.jsonl", rows(pictures, image=[f"pictures/{name}" for name in NAMES]))
+    return {"image_dir": str(pictures.parent)}
+
+
+def whole_paths(folder, pictures):
+    write_lines(folder / "train.jsonl", rows(pictures, image=[str(pictures / name) for name in NAMES]))
+    return {}
+
+
+def names_without_endings(folder, pictures):
+    write_lines(folder / "train.jsonl", rows(pictures, image=[11, 12, 13, 14]))
+    return {"image_dir": str(pictures)}
+
+
+def files_of_the_ids(folder, pictures):
+    write_lines(folder / "train.jsonl", rows(pictures) | {"id": [11, 12, 13, 14]})
+    return {"image_dir": str(pictures)}
+
+
+def cells_of_csv(folder, pictures):
+    folder.mkdir()
+    frame = pandas.DataFrame(rows(pictures, image=NAMES))
+    frame.to_csv(folder / "train.csv", index=False)  # lists as Python writes them
+    return {"image_dir": str(pictures)}
+
+
+def parted_by_spaces(folder, pictures):
+    folder.mkdir()
+    joined = {name: list(map(" ".join, lists)) for name, lists in (("tokens", TOKENS), ("ner_tags", TAGS))}
+    pandas.DataFrame(rows(pictures, image=NAMES) | joined).to_csv(folder / "train.csv", index=False)
+    return {"image_dir": str(pictures)}
+
+
+def saved_to_disk(folder, pictures):
+    part = datasets.Dataset.from_dict(rows(pictures, image=contents(pictures)))
+    part.cast_column("image", IMAGE).save_to_disk(folder)
+    return {}
+
+
+def saved_splits(folder, pictures):
+    part = datasets.Dataset.from_dict(rows(pictures, image=contents(pictures))).cast_column("image", IMAGE)
+    datasets.DatasetDict(train=part, validation=part).save_to_disk(folder)
+    return {}
+
+
+def image_folder(kind):
+    def write(folder, pictures):
+        folder.mkdir()
+        for name in NAMES:
+            (folder / name).write_bytes((pictures / name).read_bytes())
+        frame = pandas.DataFrame(rows(pictures, file_name=NAMES, source=["x"] * 4))
+        if kind == "jsonl":
+            frame.to_json(folder / "metadata.jsonl", orient="records", lines=True)
+        elif kind == "csv":
+            frame.to_csv(folder / "metadata.csv", index=False)
+        else:
+            frame.to_parquet(folder / "metadata.parquet")
+        return {}
+
+    write.__name__ = f"image_folder_{kind}"
+    return write
+
+
+def image_folder_of_splits(folder, pictures):
+    for part in ("train", "validation"):
+        image_folder("jsonl")(folder / part, pictures) if folder.exists() else folder.mkdir()
+        if not (folder / part).exists():
+            image_folder("jsonl")(folder / part, pictures)
+    return {}
+
+
+SHAPES = [
+    *(stored_images, renamed_columns, named_tags, bytes_of_files, dicts_of_pandas, lists_of_images),
+    *(lists_with_broken_images, lists_of_names, names, names_in_a_folder, whole_paths, names_without_endings),
+    *(files_of_the_ids, cells_of_csv, parted_by_spaces, saved_to_disk, saved_splits),
+    *(image_folder("jsonl"), image_folder("csv"), image_folder("parquet"), image_folder_of_splits),
+]
+
+
+def seen(rows):
+    """Return what a model could learn from: ids, words, tags, and the pixels of the images."""
+    found = {}
+    for row in rows:
+        picture = load_first_picture(as_picture_list(row.get("image"))).picture
+        pixels = None if picture is None else np.asarray(picture).tolist()
+        found[row["id"]] = (list(row["tokens"]), list(row["ner_tags"]), pixels)
+    return found
+
+
+@pytest.fixture
+def expected(pictures, tmp_path):
+    write_conll(tmp_path / "train.txt", TOKENS, TAGS, IDS)
+    data = DataArguments(train_file=str(tmp_path / "train.txt"), image_dir=str(pictures))
+    parts, labels = read_data(data, 0)
+    assert parts["train"][1].pictures_found == 4
+    return seen(parts["train"][0]), labels
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    # seconds for which datasets waits behind each stream of Parquet
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
+def test_rows_are_those_of_conll_files(shape, streaming, pictures, expected, tmp_path):
+    flags = shape(tmp_path / "data", pictures)
+    flags |= {"streaming": True, "labels": ",".join(LABELS)} if streaming else {}
+    parts, labels = read_data(DataArguments(dataset_name=str(tmp_path / "data"), **flags), 0)
+    train, report = parts["train"]
+    assert seen(train) == expected[0]
+    assert set(labels) == set(LABELS if streaming else expected[1])
+    assert set(train.column_names) == {"id", "tokens", "ner_tags", "image"}
+    assert has_pictures(parts)
+    if not streaming:
+        assert (report.pictures_found, report.pictures_missing, report.pictures_broken) == (4, 0, {})
+        lists = ("lists_of_images", "lists_with_broken_images")
+        assert report.several_pictures == (4 if shape.__name__ in lists else 0)
+
+
+@pytest.mark.filterwarnings("ignore:4 of 8 pictures cannot be used", "ignore:1 of 2 pictures cannot be used")
+@pytest.mark.filterwarnings("ignore:Some texts have several images")
+def test_a_stream_and_a_set_are_encoded_alike(pictures, make_model, tmp_path):
+    """Of lists of images the encoded row has the first that can be read, and so do cached states."""
+    lists_with_broken_images(tmp_path / "data", pictures)
+    tokenizer = build_tokenizer(TOKENS)
+    image_processor = ViTImageProcessorPil(size={"height": 16, "width": 16})
+    processor = BgaMnerProcessor(image_processor, tokenizer, {label: number for number, label in enumerate(LABELS)})
+    model = make_model(text_options={"vocab_size": len(tokenizer)})
+    model.freeze_vision_encoder()
+    encoded = {}
+    for name, flags, cache in (("set", {}, False), ("stream", {"streaming": True}, False), ("cached", {}, True)):
+        flags |= {"labels": ",".join(LABELS)} if flags else {}
+        parts, _ = read_data(DataArguments(dataset_name=str(tmp_path / "data"), shuffle_buffer=1, **flags), 0)
+        encoded[name] = list(prepare_rows(parts, model, processor, max_length=None, cache=cache)[1]["train"])
+    for row, streamed, cached in zip(*encoded.values(), strict=True):
+        assert row["input_ids"] == streamed["input_ids"] == cached["input_ids"]
+        np.testing.assert_array_equal(row["pixel_values"], streamed["pixel_values"])
+        states = model.bga_mner.encode_pictures(torch.from_numpy(np.asarray(row["pixel_values"]))[None])
+        np.testing.assert_allclose(states[0].detach(), cached["vision_states"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "flags", "counts"),
+    [
+        ({"image": [None, None, "13.jpg", "14"]}, {}, (2, 2, {})),
+        ({"image": [None] * 4}, {}, (0, 4, {})),
+        ({"image": ["gone", "gone.jpg", "", "../pictures/14.bmp"]}, {}, (1, 3, {})),
+        ({"image": ["html.jpg", "empty.png", "12", "14"]}, {}, (2, 0, {"not an image": 1, "empty": 1})),
+        ({"image": ["drawing", "drawing.svg", "page.pdf", "14"]}, {}, (1, 0, {"in a refused format": 3})),
+        # with a list a text may have none, and nothing is counted twice
+        ({"image": [["11"], [], None, ["gone", "14"]]}, {}, (2, 2, {})),
+        ({"id": [None, "", "a\tb", 4]}, {"image_dir": None, "image_column": "none"}, (0, 0, {})),
+        # strings that are too long for any name
+        ({"image": [base64.b64encode(bytes(range(256)) * 40).decode()] * 4}, {}, (0, 0, {"unreadable": 4})),
+    ],
+)
+def test_images_that_cannot_be_used_are_counted(change, flags, counts, pictures, tmp_path, caplog):
+    (pictures / "html.jpg").write_text("<html>404</html>")
+    (pictures / "empty.png").write_bytes(b"")
+    (pictures / "drawing.svg").write_text("<svg/>")
+    (pictures / "page.pdf").write_bytes(b"%PDF-1.4")
+    write_lines(tmp_path / "data" / "train.jsonl", rows(pictures) | change)
+    flags = {"image_dir": str(pictures)} | flags
+    parts, _ = read_data(DataArguments(dataset_name=str(tmp_path / "data"), **flags), 0)
+    train, report = parts["train"]
+    assert (report.pictures_found, report.pictures_missing, report.pictures_broken) == counts
+    assert sum(picture is not None for _, _, picture in seen(train).values()) == counts[0]
+    assert all(len(example) <= 200 for examples in report.examples.values() for example in examples)
+    if "id" in change:
+        assert list(train["id"]) == ["0", "1", "a b", "4"]
+    log_reports(parts)
+    assert ("No picture of the training set" in caplog.text) == (counts[0] == 0 and counts != (0, 0, {}))
+
+
+@pytest.mark.parametrize(
+    ("change", "flags", "fix"),
+    [
+        ({"image": ["https://example.org/a.jpg"] * 4}, {}, "URLs are not fetched"),
+        ({"image": ["data:image/png;base64," + "A" * 9000] * 4}, {}, "decode the base64"),
+        ({"image": [0.5] * 4}, {}, "--image_column"),
+        ({"image": [{"address": "x"}] * 4}, {}, "--image_column"),
+        ({"image": [[[1, 2], [3, 4]]] * 4}, {}, "--image_column"),
+        ({}, {"image_column": "photo"}, "--image_column"),
+        ({}, {"id_column": "key"}, "--id_column"),
+        ({}, {"tags_column": "labels"}, "--tags_column"),
+        ({"tokens": [3] * 4}, {}, "--tokens_column"),
+        ({"ner_tags": [3] * 4}, {}, "--tags_column"),
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_columns_that_do_not_fit_are_said(change, flags, fix, streaming, pictures, tmp_path):
+    write_lines(tmp_path / "data" / "train.jsonl", rows(pictures) | change)
+    flags |= {"streaming": True, "labels": ",".join(LABELS)} if streaming else {}
+    with pytest.raises(ValueError, match=fix) as caught:  # noqa: PT012 - a stream is read row by row
+        parts, _ = read_data(DataArguments(dataset_name=str(tmp_path / "data"), **flags), 0)
+        for row in parts["train"][0]:
+            load_first_picture(as_picture_list(row["image"]))
+    assert len(str(caught.value)) < 1000
+
+
+def test_tags_that_are_too_many(pictures, tmp_path):
+    write_lines(tmp_path / "data" / "train.jsonl", rows(pictures) | {"tokens": [["a"], *TOKENS[1:]]})
+    with pytest.raises(ValueError, match="Expected one tag a word, got 4 for 1 words"):
+        read_data(DataArguments(dataset_name=str(tmp_path / "data")), 0)
+    flags = {"streaming": True, "labels": ",".join(LABELS), "shuffle_buffer": 1}
+    parts, _ = read_data(DataArguments(dataset_name=str(tmp_path / "data"), **flags), 0)
+    with pytest.warns(UserWarning, match="Row '11' of 'train' has 4 tags for 1 words"):
+        assert [row["ner_tags"] for row in parts["train"][0]] == [None, *TAGS[1:]]
+
+
+def test_texts_alone(pictures, tmp_path):
+    write_lines(tmp_path / "data" / "train.jsonl", {"tokens": TOKENS, "other": [1] * 4})
+    for flags in ({}, {"streaming": True, "labels": ",".join(LABELS)}):
+        parts, _ = read_data(DataArguments(dataset_name=str(tmp_path / "data"), **flags), 0)
+        assert sorted((row["id"], row["tokens"]) for row in parts["train"][0]) == list(zip("0123", TOKENS, strict=True))
+        # no vision encoder is asked for
+        assert not has_pictures(parts)
+
+
+def test_what_is_no_data_set_is_said(pictures, tmp_path):
+    write_lines(tmp_path / "data" / "train.jsonl", rows(pictures))
+    with pytest.raises(ValueError, match="Give its folder"):
+        read_data(DataArguments(dataset_name=str(tmp_path / "data" / "train.jsonl")), 0)
+    with pytest.raises(ValueError, match="--dataset_name"):
+        read_data(DataArguments(dataset_name=str(tmp_path / "nowhere")), 0)
+
+
+def test_a_run_with_every_default(mner_files, run_script, tmp_path):
+    """An image folder, with splits in folders of their own: no flag names a column or a split."""
+    for part, name in (("train", "train"), ("validation", "valid")):
+        folder = tmp_path / "data" / part
+        folder.mkdir(parents=True)
+        rows_ = read_conll(mner_files / f"{name}.txt", mner_files / "pictures")
+        lines = []
+        for row in rows_:
+            file = Path(row["image"]["path"]) if row["image"] else None
+            if file is not None:
+                (folder / file.name).write_bytes(file.read_bytes())
+                lines.append({"file_name": file.name, **{key: row[key] for key in ("id", "tokens", "ner_tags")}})
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments = {"dataset_name": tmp_path / "data", "text_model": mner_files / "bert"}
+    arguments |= {
+        "vision_model": mner_files / "vit",
+        "output_dir": tmp_path / "out",
+        "max_steps": 2,
+        "report_to": "none",
+    }
+    found = run_mner.main(run_script.argv(arguments | {"disable_tqdm": True, "use_cpu": True, "num_bga_layers": 1}))
+    assert {"train_loss", "eval_f1"} <= set(found)
+    report = json.loads((tmp_path / "out" / "data_report.json").read_text())
+    pictures = {part: len(list((tmp_path / "data" / part).glob("*.png"))) for part in ("train", "validation")}
+    assert {part: report[part]["pictures_found"] for part in pictures} == pictures
+    history = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    assert any("reconstruction_loss" in entry for entry in history)
