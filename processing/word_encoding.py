@@ -3,9 +3,11 @@
 import json
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from .word_reader import WordReader
+from .word_splitting import split_words
 
 
 # Tokenizers without a known limit carry a huge number as `model_max_length`.
@@ -152,13 +154,17 @@ def join_pieces(tokens: Sequence[list[int]], owners: Sequence[int], count: int) 
 
 
 def placeholders(tokenizer: Any) -> tuple[str, ...]:
-    """Return the tokens that were added to a tokenizer's vocabulary, such as "[USER]", but for those of any tokenizer.
+    """Return the tokens that were added to a tokenizer's vocabulary and that splitting would part, such as "[USER]".
 
-    What a text's author writes is never taken for the class token, the mask and their like.
+    Those of any tokenizer are left out: what a text's author writes is never taken for the mask and its like.
     """
     reserved = {str(getattr(tokenizer, name)) for name in tokenizer.SPECIAL_TOKENS_ATTRIBUTES}
-    added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
-    return tuple(sorted(token for token in added - reserved if token and not any(map(str.isspace, token))))
+    return _parted(frozenset(map(str, tokenizer.added_tokens_decoder.values())) - reserved)
+
+
+@lru_cache(maxsize=8)
+def _parted(tokens: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted(token for token in tokens if not any(map(str.isspace, token)) and len(split_words(token)) > 1))
 
 
 def group_by_word(

@@ -101,7 +101,7 @@ class WordReader(NamedTuple):
         text = ""
         owners: list[int] = []  # the word of each character
         for number, word in enumerate(words):
-            written = " " if _is_blank(word) else word
+            written = word if word.strip("\ufffd").strip() else " "
             if number and _are_parted(words[number - 1], written):
                 written = f" {written}"
             text += written

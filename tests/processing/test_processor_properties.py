@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_parts import LABELS, LENGTH, processor
 
 from bga_mner import repair_bio, split_words
-from bga_mner.processing.word_reader import unite_tags
+from bga_mner.processing.word_reader import WordReader, unite_tags
 from bga_mner.processing.word_splitting import as_sentences
 
 
@@ -36,6 +36,31 @@ def test_every_character_that_is_not_white_space_is_in_one_word(text):
 def test_words_are_split_the_same_behind_a_space(before, text):
     whole = [word for word, _, _ in split_words(f"{before} {text}")]
     assert whole == [word for part in (before, text) for word, _, _ in split_words(part)]
+
+
+# letters of scripts with and without spaces, digits, marks, symbols; no white space
+WRITTEN = st.text(
+    st.one_of(
+        st.sampled_from("東京に行くNBA15.,:/@#กรุงเทพน้ำខ្មែរမြန်မာབོད་。」\u3099\u200b\u200d\ufe0f👩👧🇩🇪"),
+        st.characters(exclude_categories=("Zs", "Zl", "Zp", "Cc", "Cs"), exclude_characters="\ufffd"),
+    ),
+    max_size=20,
+)
+
+
+@given(WRITTEN)
+def test_a_text_by_characters_is_read_as_running_text(text):
+    text = f"東{text}"
+    reader = WordReader()
+    units = reader.units(list(text))
+    pieces, _ = reader.pieces([text[unit.start : unit.stop] for unit in units])
+    assert pieces == [word for word, _, _ in split_words(text)]
+
+
+@given(st.one_of(TEXT, WRITTEN))
+def test_pieces_are_split_no_further(text):
+    words = [word for word, _, _ in split_words(text)]
+    assert WordReader().pieces(words) == (words, list(range(len(words))))
 
 
 @given(KIND, st.lists(SENTENCE, min_size=1, max_size=3))

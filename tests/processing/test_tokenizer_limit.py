@@ -1,4 +1,4 @@
-"""Tokenizers that allow longer texts than the text encoder takes: what is saved beside a model is right, or says so."""
+"""Tokenizers that allow longer texts than the text encoder takes: beside a model they are mended, or it is said."""
 
 import json
 import warnings

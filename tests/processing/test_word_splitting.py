@@ -79,14 +79,43 @@ def test_forms_of_text():
         (["a", ["b"]], None, "all as lists of words, got str as text 0"),
         ([["a"], "b"], None, "got str as text 1"),
         ([["a", 3]], None, "got int 3 as word 1 of text 0"),
-        ([["a", None]], None, "got NoneType None as word 1"),
+        ([["a", None]], None, r"got NoneType None as word 1 of text 0. Leave it out, or give ''"),
+        (None, None, r"got NoneType None\. Leave it out"),
+        (["a", None], None, "got NoneType as text 1"),
+        ([None, ["a"]], None, "got NoneType as text 0"),
+        (b"a" * 5000, None, r"got bytes b'aaa.*\(5000 bytes\)\. Decode bytes first: value\.decode"),
+        ([b"a", "b"], None, "got bytes as text 0. Decode bytes first"),
+        ([["a", b"b"]], None, "got bytes b'b' as word 1 of text 0. Decode bytes first"),
+        ([["a", ("b", "c")]], None, r"got tuple \('b', 'c'\) as word 1 of text 0. Give each text as one flat list"),
+        (([["a"]],), None, r"got list \['a'\] as word 0 of text 0. Give each text as one flat list"),
+        ([1.5, 2], None, r"got float as text 0. Write numbers as strings: str\(value\)"),
+        ([["a", 7]], True, r"got int 7 as word 1 of text 0. Write numbers as strings"),
+        ({"text": "a"}, None, r"got dict \{'text': 'a'\}. Give strings"),
+        (iter(["a"]), None, "got list_iterator"),
+        ("a" * 5000, True, r"Expected words.*\(5000 characters\). Give a list of words"),
         ("a", True, "got the string 'a'"),
         ([["a"]], False, "got list as text 0"),
     ],
 )
 def test_other_text_is_refused(text, split, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         as_sentences(text, split)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"a", "got bytes b'a'. Decode bytes first"),
+        (None, "got NoneType None. Leave it out"),
+        (3, "got int 3. Write numbers as strings"),
+        (["a"] * 9999, r"got list \['a', 'a'.*\(9999 items\)\. Give one text\."),
+    ],
+)
+def test_running_text_is_a_string(text, message):
+    with pytest.raises(ValueError, match=f"Expected a text as a string, {message}") as error:
+        split_words(text)
+    assert len(str(error.value)) < 1000
 
 
 def test_the_short_cut_for_plain_words_changes_nothing(monkeypatch):
