@@ -24,8 +24,9 @@ _FIX_FORMAT = (
     "The format is: a line 'IMGID:<id>', then one line '<word><TAB><tag>' a word, and a blank line after each tweet. "
     "Other columns may stand between (word_column, tag_column)."
 )
-# Ids in the files of MultiCoNER.
-_COMMENT_ID = re.compile(r"# id (\S+)(?:[ \t]+\S+=\S*)*")
+# Ids in the files of MultiCoNER; ids and comments in those that follow CoNLL-U.
+_COMMENT_ID = re.compile(r"# id (\S+)(?:[ \t]+\S+=\S*)*|# sent_id = (\S+)")
+_COMMENT = re.compile(r"# \w+ = [^\t]*")
 
 
 @dataclass
@@ -50,8 +51,8 @@ class ConllReport:
         Of the lines of a CoNLL file; 0 of another.
     repaired_tags, placeholder_words, replaced_characters, dropped_lines : int
         Beginnings of entities (in BIOES and the like also ends) that were mended; words that were empty or white space
-        and are now "\ufffd"; undecodable byte sequences that are now "\ufffd"; -DOCSTART- lines, which are all that is
-        ever dropped of a CoNLL file.
+        and are now "\ufffd"; undecodable byte sequences that are now "\ufffd"; -DOCSTART- lines and comments ("# text =
+        ..."), which are all that is ever dropped of a CoNLL file.
     troubles : dict of str to int
         What else was found, such as spans that end inside a word, and how often.
     pictures_found, pictures_missing : int
@@ -116,7 +117,7 @@ class ConllReport:
             (self.repaired_tags, self.repairs),
             (self.placeholder_words, "words were empty or white space and are now '\ufffd'"),
             (self.replaced_characters, "undecodable byte sequences were replaced by '\ufffd'"),
-            (self.dropped_lines, "-DOCSTART- lines were dropped"),
+            (self.dropped_lines, "-DOCSTART- lines and comments were dropped"),
             (self.several_pictures, "tweets have several pictures, of which the first usable one is taken"),
         ):
             if count:
@@ -424,6 +425,9 @@ def _parse(text: str, file: Path, report: ConllReport, word_column: int, tag_col
             tweet = Tweet(number, name or None, picture=name or None)
             tweets.append(tweet)
             continue
+        if _COMMENT.fullmatch(line):
+            report.dropped_lines += 1
+            continue
         word, tag = read_line(line, number)
         if not word.strip():
             report.placeholder_words += 1
@@ -444,7 +448,7 @@ def _name_of(line: str) -> str | None:
     if line.startswith("IMGID:") and "\t" not in line:
         return line.removeprefix("IMGID:").strip()
     comment = _COMMENT_ID.fullmatch(line)
-    return comment[1] if comment else None
+    return comment[1] or comment[2] if comment else None
 
 
 class _LineReader:

@@ -165,7 +165,8 @@ def build_compute_metrics(id2label: Mapping[int, str], mode: str = "strict") -> 
     --------
     >>> Trainer(..., compute_metrics=build_compute_metrics(model.config.id2label))  # doctest: +SKIP
     """
-    if not isinstance(id2label, Mapping) or not id2label:
+    numbers = isinstance(id2label, Mapping) and all(str(number).strip().isdecimal() for number in id2label)
+    if not numbers or not id2label:
         raise ValueError(f"Expected `id2label` as a dict of ids and labels, got {shown(id2label)}. Give the model's.")
     if mode not in ("strict", "default"):
         raise ValueError(f"Expected mode 'strict' or 'default', got {mode!r}.")

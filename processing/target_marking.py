@@ -5,6 +5,7 @@ them. A marked text is a text, so whatever reads texts reads it, the stock `text
 """
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any, overload
 
 from ..configuration.messages import shown
@@ -40,7 +41,7 @@ def mark_target(text: Any, start: int, end: int) -> Any:
     Raises
     ------
     ValueError
-        If the places aren't in the text, or there is nothing or only white space between them.
+        If the places are no whole numbers or aren't in the text, or there is nothing or only white space between them.
 
     Examples
     --------
@@ -49,6 +50,10 @@ def mark_target(text: Any, start: int, end: int) -> Any:
     >>> mark_target(["Kawhi", "beats", "the", "Sixers"], 2, 4)
     ['Kawhi', 'beats', '{', 'the', 'Sixers', '}']
     """
+    try:
+        start, end = map(index, (start, end))
+    except TypeError:
+        raise ValueError(f"Expected whole numbers as the places of a target, got {shown((start, end))}.") from None
     if not 0 <= start < end <= len(text):
         unit = "characters" if isinstance(text, str) else "words"
         raise ValueError(
@@ -114,7 +119,7 @@ def mark_targets(texts: Any, targets: Sequence[Sequence[int] | None], is_split_i
             f"Expected one target a text, got {len(places)} for {len(rows)} texts. Give None for a text without one."
         )
     return [
-        text if text is None or target is None else mark_target(text, *map(int, target))
+        text if text is None or target is None else mark_target(text, *target)
         for text, target in zip(rows, places, strict=True)
     ]
 

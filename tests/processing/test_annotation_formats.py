@@ -341,6 +341,13 @@ def test_wrong_arguments_are_refused(tmp_path):
         ("a B-X\nb M-X\nc E-X\n", {}, ["a", "b", "c"], ["B-X", "I-X", "I-X"], "BMES"),
         ("a PER\nb O\n", {"scheme": "IO"}, ["a", "b"], ["B-PER", "O"], "IO"),
         ("# id 5239d808 domain=en\na _ _ B-X\n", {}, ["a"], ["B-X"], "IOB2"),
+        (
+            "# sent_id = 5239d808\n# text = a b\n1\ta\tB-X\t-\n",
+            {"word_column": 1, "tag_column": 2},
+            ["a"],
+            ["B-X"],
+            "IOB2",
+        ),
     ],
 )
 def test_conll_files_of_other_kinds(tmp_path, content, options, words, tags, scheme):

@@ -29,6 +29,34 @@ def test_places_outside_are_refused(start, end):
         mark_target(TEXT, start, end)
 
 
+@pytest.mark.parametrize(
+    ("text", "start", "end"),
+    [("a b", 1, 2), ("a \u00a0\n b", 1, 4), ("a\u3000b", 1, 2), (["a", " ", "b"], 1, 2), (["a", "", "b"], 1, 2)],
+)
+def test_targets_of_white_space_are_refused(bert_processor, text, start, end):
+    with pytest.raises(ValueError, match="more than white space"):
+        mark_target(text, start, end)
+    column = {"text": [text]} if isinstance(text, str) else {"tokens": [text]}
+    for call in (
+        lambda: bert_processor([text], targets=[(start, end)]),
+        lambda: bert_processor.encode_examples(column | {"target": [[start, end]]}),
+    ):
+        with pytest.raises(ValueError, match="more than white space"):
+            call()
+
+
+def test_white_space_at_the_ends_of_a_target_stays_outside():
+    assert mark_target(TEXT, 5, 14) == mark_target(TEXT, 6, 13) == "Kawhi { Leonard } wins in Seattle!"
+    assert mark_target(["a", " ", "b", ""], 1, 4) == ["a", " ", "{", "b", "}", ""]
+
+
+@pytest.mark.parametrize("places", [(0.5, 2), (0, 2.0), ("0", 2), (None, 2)])
+def test_places_are_whole_numbers(bert_processor, places):
+    for call in (lambda: mark_target(TEXT, *places), lambda: bert_processor(TEXT, targets=[places])):
+        with pytest.raises(ValueError, match="whole numbers as the places of a target"):
+            call()
+
+
 def test_every_tokenizer_sees_target_and_marks(processor):
     """Words and text give the same tokens, which the mask parts into the target's and the others'."""
     plain = processor([WORDS], return_tensors="pt")["input_ids"][0]
