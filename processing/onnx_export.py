@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ..configuration.hub_export import flatten
+from ..configuration.messages import listed
 from ..modeling_bga.encoders import longest_text
 from ..modeling_bga.span_probabilities import CrfScores
 from .evaluation_mode import evaluating
@@ -138,7 +139,7 @@ def _check(model: Any) -> None:
             missing.append(name)
     if missing:
         raise ValueError(
-            f"Expected the packages of the extra 'onnx', but {', '.join(missing)} can't be imported. "
+            f"Expected the packages of the extra 'onnx', but {listed(missing)} can't be imported. "
             'Install them: pip install "bga-mner[onnx]".'
         )
     if not hasattr(model, "crf"):
