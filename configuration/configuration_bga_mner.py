@@ -14,7 +14,7 @@ from .config_checks import check_attention, check_given, check_numbers, check_pa
 from .configuration_conv_stages import CONV_STAGES, ConvStagesConfig
 from .encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
 from .hub_export import RemoteCodeMixin, auto_map, came_from_hub, custom_pipelines
-from .messages import listed, shown
+from .messages import shown
 
 
 TEXT_ENCODERS = tuple(TEXT_FAMILIES)
@@ -368,7 +368,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         ):
             if config.model_type not in supported:
                 raise ValueError(
-                    f"The {kind} encoder must be one of {listed(supported)}, but {kind}_config has "
+                    f"The {kind} encoder must be one of {', '.join(supported)}, but {kind}_config has "
                     f"model_type={shown(config.model_type)}, whose attention doesn't take generated features. "
                     f"Pass a {kind}_config (or checkpoint) of one of these families."
                 )
