@@ -11,6 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, ResNetConfig, ViTConfig
 
 from .encoder_families import BACKBONE_FAMILIES
+from .messages import shown
 
 
 CONV_STAGES = "conv_stages"
@@ -63,7 +64,7 @@ class ConvStagesConfig(ViTConfig):
         if not isinstance(backbone, PreTrainedConfig) or backbone.model_type not in BACKBONE_FAMILIES:
             found = backbone.model_type if isinstance(backbone, PreTrainedConfig) else type(backbone).__name__
             raise ValueError(
-                f"backbone_config must be of one of {', '.join(BACKBONE_FAMILIES)}, but is {found!r}. "
+                f"backbone_config must be of one of {', '.join(BACKBONE_FAMILIES)}, but is {shown(found)}. "
                 "Pass the configuration of a convolutional encoder."
             )
         self.backbone_config = backbone
@@ -120,8 +121,8 @@ def _feature_map_shape(config: PreTrainedConfig, side: int) -> tuple[int, int]:
     if len(shape) != 4 or shape[2] != shape[3] or shape[2] == 0:
         raise ValueError(
             "Expected a convolutional encoder, with a feature map (batch, channels, cells, cells), but of a picture of "
-            f"{side} pixels {config.model_type!r} makes {shape or 'none'}. Pass a convolutional encoder, or larger "
-            "pictures."
+            f"{side} pixels {shown(config.model_type)} makes {shape or 'none'}. Pass a convolutional encoder, or "
+            "larger pictures."
         )
     return int(shape[1]), int(shape[2])
 

@@ -75,20 +75,20 @@ def listed(values: Iterable[Any], limit: int = MOST_SHOWN) -> str:
     return text or "none"
 
 
-def brief(error: BaseException, limit: int = 2 * MOST_SHOWN) -> str:
-    r"""Write what another error says for an error message: on one line, cut to a limit.
+def brief(text: BaseException | str, limit: int = 2 * MOST_SHOWN) -> str:
+    r"""Write a text, or what another error says, for an error message: on one line, cut to a limit.
 
     Parameters
     ----------
-    error : BaseException
-        The error.
+    text : BaseException or str
+        The error or text.
     limit : int, default 400
         Most characters.
 
     Returns
     -------
     str
-        Its text without a full stop at the end, or the name of its class if it says nothing.
+        It without a full stop at the end, or the name of the error's class if it says nothing.
 
     Examples
     --------
@@ -96,8 +96,8 @@ def brief(error: BaseException, limit: int = 2 * MOST_SHOWN) -> str:
     'no such thing'
     """
     # of megabytes only the beginning is put on one line
-    text = " ".join(str(error)[: 4 * limit].split()).removesuffix(".")
-    return (text if len(text) <= limit else f"{text[:limit]}...") or type(error).__name__
+    line = " ".join(str(text)[: 4 * limit].split()).removesuffix(".")
+    return (line if len(line) <= limit else f"{line[:limit]}...") or type(text).__name__
 
 
 __all__ = ["MOST_SHOWN", "brief", "listed", "shown"]

@@ -138,7 +138,7 @@ def names_of(known: Iterable[str], separator: str = ",") -> Callable[[str], list
         found = [name.strip() for name in text.split(separator)]
         for name in found:
             if name not in known:
-                raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got {_cut(name)!r}")
+                raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got {_cut(name)}")
         return found
 
     return read

@@ -48,6 +48,7 @@ from transformers.utils import logging
 from bga_mner import ConvStagesConfig
 from bga_mner.configuration.configuration_conv_stages import last_feature_map
 from bga_mner.configuration.encoder_families import BACKBONE_FAMILIES, VISION_FAMILIES
+from bga_mner.configuration.messages import shown
 from bga_mner.modeling_bga.conv_stages import ConvStages
 
 
@@ -127,7 +128,7 @@ def load_benchmark() -> Any:
     path = Path(__file__).resolve().parents[1] / "benchmarks" / "alignment.py"
     spec = spec_from_file_location("alignment", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise ValueError(f"Expected the script {str(path)!r} beside the examples, but it is not there.")
+        raise ValueError(f"Expected the script {shown(str(path))} beside the examples, but it is not there.")
     script = module_from_spec(spec)
     spec.loader.exec_module(script)
     return script

@@ -134,7 +134,7 @@ def read_data(data: DataArguments, seed: int, endless: bool = False) -> tuple[Pa
     for part, split in wanted.items():
         if split not in splits and getattr(data, f"{part}_split"):
             raise ValueError(
-                f"Expected one of the splits {list(splits)} as --{part}_split, got {split!r}. Name another."
+                f"Expected one of the splits {shown(list(splits))} as --{part}_split, got {shown(split)}. Name another."
             )
     parts, named = {}, []
     for part, name in wanted.items():
@@ -147,7 +147,7 @@ def read_data(data: DataArguments, seed: int, endless: bool = False) -> tuple[Pa
             parts[part] = _read_split(read_whole(splits[name]) if data.streaming else splits[name], name, data, check)
     if not parts:
         raise ValueError(
-            f"Expected a split named train, validation or test, got {list(splits)}. Name it: --train_split."
+            f"Expected a split named train, validation or test, got {shown(list(splits))}. Name it: --train_split."
         )
     return parts, _labels(parts, named)
 
@@ -293,7 +293,7 @@ def wanted_verbs(given: Mapping[str, Any], parts: Parts, saved: bool) -> list[st
     for verb in wanted:
         if not set(VERBS[verb]) & set(parts):
             raise ValueError(
-                f"Expected a {' or '.join(VERBS[verb])} set for --{verb}, got {list(parts)} only. Give one."
+                f"Expected a {' or '.join(VERBS[verb])} set for --{verb}, got {shown(list(parts))} only. Give one."
             )
     if "do_train" not in wanted and not saved:
         raise ValueError("Expected a trained model, since nothing is trained, got none. Give --model_name_or_path.")

@@ -196,7 +196,7 @@ def _load(name: str, labels: list[str], options: dict[str, Any]) -> tuple[Any, B
     fixed = sorted(set(options) - set(CHANGEABLE))
     if fixed:
         raise ValueError(
-            f"Expected no {', '.join(fixed)} beside --model_name_or_path, whose weights fit one value only. Leave it "
+            f"Expected no {listed(fixed)} beside --model_name_or_path, whose weights fit one value only. Leave it "
             f"out, or start from --text_model. These can be changed: {', '.join(CHANGEABLE)}."
         )
     with _reading("a saved model", "--model_name_or_path", name):

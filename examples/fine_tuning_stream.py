@@ -115,7 +115,8 @@ def check_columns(columns: Sequence[str], split: str, data: Any) -> None:
         must = option == "tokens_column" or name != getattr(defaults, option)
         if must and name not in columns and (option, name) != ("image_column", "none"):
             raise ValueError(
-                f"Expected a column {name!r} in {split!r}, got {list(columns)}. Name the right one with --{option}."
+                f"Expected a column {shown(name)} in {shown(split)}, got {shown(list(columns))}. Name the right one "
+                f"with --{option}."
             )
 
 

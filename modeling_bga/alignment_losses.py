@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
+from ..configuration.messages import shown
 from .branch import BranchTrace, at_drawn_stage
 from .cross_modal_generator import CrossModalGenerator
 from .keep_mask import padding_bias
@@ -57,7 +58,7 @@ def feature_distance(
     elif distance == "cosine":
         distances = 1 - F.cosine_similarity(generated, target, dim=-1)
     else:
-        raise ValueError(f"The distance must be 'mse', 'smooth_l1' or 'cosine', but is {distance!r}.")
+        raise ValueError(f"The distance must be 'mse', 'smooth_l1' or 'cosine', but is {shown(distance)}.")
     # (batch, length) -> (batch,)
     return (distances * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 

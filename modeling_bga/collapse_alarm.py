@@ -11,6 +11,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
+from ..configuration.messages import shown
 from .alignment_losses import reconstruction_target
 from .output_watching import OutputWatchingCallback
 
@@ -116,7 +117,8 @@ class CollapseAlarmCallback(OutputWatchingCallback):
         if target != "last":
             raise ValueError(
                 'Expected a model with visual_target="last", since only last states are returned to compare with, got '
-                f'{target!r}. Leave CollapseAlarmCallback out of the callbacks, or train with visual_target="last".'
+                f"{shown(target)}. Leave CollapseAlarmCallback out of the callbacks, or train with "
+                'visual_target="last".'
             )
         super().on_train_begin(args, state, control, **kwargs)
 

@@ -19,6 +19,7 @@ from transformers import (
 
 from ..configuration.configuration_conv_stages import CONV_STAGES
 from ..configuration.encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
+from ..configuration.messages import shown
 from .conv_stages import ConvStages
 from .hybrid_attention import HYBRID_ATTENTION, HybridStates, register_hybrid_attention
 from .open_clip_encoders import is_open_clip_name, load_open_clip_encoder
@@ -137,7 +138,7 @@ def refuse_other_attention(encoder: PreTrainedModel) -> None:
     if found != HYBRID_ATTENTION:
         raise ValueError(
             f"Expected hybrid attention ({HYBRID_ATTENTION!r}) in {type(encoder).__name__}, which no other function "
-            f"replaces, but it was set to {found!r}. Run: encoder.set_attn_implementation({HYBRID_ATTENTION!r})."
+            f"replaces, but it was set to {shown(found)}. Run: encoder.set_attn_implementation({HYBRID_ATTENTION!r})."
         )
 
 

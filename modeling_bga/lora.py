@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..configuration.messages import brief, listed
 from .conv_stages import ConvStages
 from .encoders import encoder_layers
 from .hybrid_attention import projection_names
@@ -61,10 +62,10 @@ def lora_config(
         from peft import LoraConfig
     except ImportError as error:
         raise ValueError(
-            f"Expected peft, which makes adapters, but it can't be imported ({error}). Run: pip install peft"
+            f"Expected peft, which makes adapters, but it can't be imported ({brief(error)}). Run: pip install peft"
         ) from error
     if unknown := sorted(set(encoders) - set(ENCODERS)):
-        raise ValueError(f"encoders must be of {ENCODERS}, but are {encoders}. Leave out {', '.join(unknown)}.")
+        raise ValueError(f"encoders must be of {ENCODERS}, but are {encoders}. Leave out {listed(unknown)}.")
     base: Any = getattr(model, model.base_model_prefix, model)
     targets = []
     for kind in ENCODERS:

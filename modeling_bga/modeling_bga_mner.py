@@ -191,7 +191,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             )
         source = visual_source or config.visual_source
         if source not in ("generated", "real", "none"):
-            raise ValueError(f"visual_source must be 'generated', 'real' or 'none', but is {source!r}.")
+            raise ValueError(f"visual_source must be 'generated', 'real' or 'none', but is {str(source)[:80]!r}.")
         pictures, given_as = (
             (pixel_values, "pixel_values") if vision_states is None else (vision_states, "vision_states")
         )

@@ -18,6 +18,8 @@ import torch
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 from transformers.image_utils import PILImageResampling
 
+from ..configuration.messages import brief, shown
+
 
 OPEN_CLIP = "open_clip:"
 """What the name of an open_clip model begins with."""
@@ -88,9 +90,9 @@ def open_clip_config(name: str) -> CLIPVisionConfig:
     vision = source.model["vision_cfg"]
     if reason := _why_not_clip(vision):
         raise ValueError(
-            f"Expected an open_clip model whose vision tower is a plain CLIP vision transformer, but that of {name!r} "
-            f"{reason}. Take a ViT such as open_clip:ViT-B-32/laion2b_s34b_b79k; docs/reference/encoders.md lists "
-            "other ways to convolutional and SigLIP encoders."
+            "Expected an open_clip model whose vision tower is a plain CLIP vision transformer, but that of "
+            f"{shown(name)} {reason}. Take a ViT such as open_clip:ViT-B-32/laion2b_s34b_b79k; "
+            "docs/reference/encoders.md lists other ways to convolutional and SigLIP encoders."
         )
     width = vision.get("width", 768)
     return CLIPVisionConfig(
@@ -135,9 +137,9 @@ def load_open_clip_encoder(name: str, config: CLIPVisionConfig | None = None) ->
     if differing:
         key = differing[0]
         raise ValueError(
-            f"Expected the weights of {name!r} to fit its model, but {len(differing)} don't, such as {key}: the model "
-            f"has {_shape(own, key) or 'none'}, the file {_shape(weights, key) or 'none'}. Name the model that the "
-            "weights are of."
+            f"Expected the weights of {shown(name)} to fit its model, but {len(differing)} don't, such as {key}: the "
+            f"model has {_shape(own, key) or 'none'}, the file {_shape(weights, key) or 'none'}. Name the model that "
+            "the weights are of."
         )
     encoder.load_state_dict(weights)
     return encoder.eval()
@@ -182,8 +184,8 @@ def _import_open_clip() -> Any:
     except (ImportError, RuntimeError) as error:  # torchvision raises the latter where it doesn't fit to torch
         raise ValueError(
             f"Expected open_clip, since the name of a vision encoder begins with {OPEN_CLIP!r}, but it can't be "
-            f"imported ({error}). Run: pip install open_clip_torch torchvision, the latter in the build (CPU or CUDA) "
-            "that torch has."
+            f"imported ({brief(error)}). Run: pip install open_clip_torch torchvision, the latter in the build (CPU "
+            "or CUDA) that torch has."
         ) from error
     return open_clip
 
@@ -194,15 +196,15 @@ def _find(name: str) -> _Source:
     model = open_clip.get_model_config(model_name) if ":" not in model_name else None
     if model is None:
         raise ValueError(
-            f"Expected a model of open_clip in {name!r}, got {model_name!r}. "
+            f"Expected a model of open_clip in {shown(name)}, got {shown(model_name)}. "
             f"{_near(model_name, open_clip.list_models())} All: open_clip.list_models()."
         )
     tag = open_clip.get_pretrained_cfg(model_name, weights)
     if not tag and not os.path.isfile(weights):
         tags = open_clip.list_pretrained_tags_by_model(model_name)
         raise ValueError(
-            f"Expected a tag of open_clip's {model_name} behind the '/' of {name!r}, or a file of weights, got "
-            f"{weights or 'nothing'!r}. {_near(weights, tags)}"
+            f"Expected a tag of open_clip's {model_name} behind the '/' of {shown(name)}, or a file of weights, got "
+            f"{shown(weights or 'nothing')}. {_near(weights, tags)}"
         )
     return _Source(name, weights, model, tag)
 
@@ -244,8 +246,8 @@ def _read_weights(source: _Source) -> Mapping[str, torch.Tensor]:
         return open_clip.factory.load_state_dict(path, device="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
         raise ValueError(
-            f"Expected tensors alone in the weights of {source.name!r}, got something else in {os.fspath(path)!r} "
-            f"({error}). Save the state dict as safetensors."
+            f"Expected tensors alone in the weights of {shown(source.name)}, got something else in "
+            f"{shown(os.fspath(path))} ({brief(error)}). Save the state dict as safetensors."
         ) from error
 
 

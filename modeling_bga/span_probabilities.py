@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..configuration.messages import shown
+
 
 class CrfScores(NamedTuple):
     """Scores of a CRF over ``T`` tags, in nats, those of forbidden transitions included.
@@ -142,8 +144,8 @@ def _check(spans: Sequence[Span], read: np.ndarray, labels: Sequence[str]) -> No
     for span in spans:
         if not {f"B-{span.label}", f"I-{span.label}"} & set(labels):
             raise ValueError(
-                f"Expected a type that has a tag, got {span.label!r} with the tags {list(labels)}. Give the type "
-                "alone, such as 'PER'."
+                f"Expected a type that has a tag, got {shown(span.label)} with the tags {shown(list(labels))}. Give "
+                "the type alone, such as 'PER'."
             )
         inside = 0 <= span.sentence < len(read) and 0 <= span.first < span.behind <= read.shape[1]
         if not inside or not read[span.sentence, span.first]:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from ..configuration.messages import shown
 from ..modeling_bga.alignment_losses import reconstruction_target
 from ..modeling_bga.keep_mask import padding_bias
 from .evaluation_mode import evaluating
@@ -143,7 +144,9 @@ def align(model: Any, processor: Any, words: Sequence[str], image: Any) -> Align
     """
     base, config = model.bga_mner, model.config
     if isinstance(words, str) or not words:
-        raise ValueError(f"Expected the words of a sentence as a list, got {words!r}. Split text with split_words().")
+        raise ValueError(
+            f"Expected the words of a sentence as a list, got {shown(words)}. Split text with split_words()."
+        )
     if base.text_branch.generator is None:
         raise ValueError("Expected a model with a text -> image generator, got one with use_text_to_image=False.")
     if config.visual_target != "last" or not config.normalize_targets:

@@ -217,7 +217,7 @@ class PartAssembler:
     def finish(self) -> int:
         """Return how many rows the input has; raise RuntimeError if some of them never came."""
         if self.total is None or self._waiting:
-            raise RuntimeError(f"Expected all rows of the input, but parts {sorted(self._waiting)} lack some.")
+            raise RuntimeError(f"Expected all rows of the input, but parts {shown(sorted(self._waiting))} lack some.")
         return self.total
 
     def _commit_if_whole(self, number: int) -> None:

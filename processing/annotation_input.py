@@ -1,5 +1,6 @@
 """The input of a bulk annotation: JSONL, CSV and Parquet files, or a dataset of `datasets`, row by row."""
 
+import codecs
 import csv
 import hashlib
 import json
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob
 from io import TextIOWrapper
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.utils import tqdm
 
+from ..configuration.messages import brief, listed, shown
 from .annotation_chunks import EMPTY, MALFORMED, MISSING, SURROGATES, UNDECODABLE, WRONG_TYPE, InputRow
+from .annotation_json import is_document, read_items
 
 
 # Endings of the files of each format. Those of lines may also be compressed.
 FORMATS = {"jsonl": (".jsonl", ".ndjson", ".json"), "csv": (".csv", ".tsv"), "parquet": (".parquet",)}
 _COMPRESSED = (".gz", ".bz2", ".xz")
 _ROWS_AT_ONCE = 1000
+_HEAD = 1 << 16
 # A longer line, or record of CSV, is a bad row: compressed, a few kilobytes may hold one that fills the memory.
 MAX_LINE = 2**24
 _TOO_LONG = f"expected a line or record of at most {MAX_LINE:,} bytes. Split it, or leave it out"
@@ -36,7 +41,8 @@ class AnnotationInput:
     """What is to be annotated.
 
     Give files or a dataset, and a column of texts or of words. Row numbers count from 0 over all files, in the order
-    of their names; of JSONL each line is a row, of CSV each record.
+    of their names; of JSONL each line is a row, of CSV each record. A file that ends in ``.json`` may also
+    hold an array, or objects of several lines each: each item is a row.
 
     Attributes
     ----------
@@ -71,7 +77,7 @@ class AnnotationInput:
                 f"Expected files or the name of a dataset, got {'both' if self.files else 'neither'}. Give one of them."
             )
         if self.dataset_name and not self.split:
-            raise ValueError(f"Expected a split of {self.dataset_name!r}, such as 'train', got none. Name one.")
+            raise ValueError(f"Expected a split of {shown(self.dataset_name)}, such as 'train', got none. Name one.")
         if self.files:
             _ = self.format
 
@@ -83,7 +89,7 @@ class AnnotationInput:
             endings = ", ".join(ending for group in FORMATS.values() for ending in group)
             raise ValueError(
                 f"Expected files of one format, that end in {endings} (all but Parquet also with "
-                f"{', '.join(_COMPRESSED)}), got {', '.join(map(repr, self.files[:5]))}. Convert or rename them."
+                f"{', '.join(_COMPRESSED)}), got {listed(self.files)}. Convert or rename them."
             )
         return str(found.pop())
 
@@ -117,6 +123,8 @@ class AnnotationInput:
         size = sum(Path(path).stat().st_size for path in self.files)
         with tqdm(total=size, desc="Checksums", unit="B", unit_scale=True, disable=not show_progress) as bar:
             checked = [_check_file(path, bar) for path in self.files]
+        with _explained("one of them can't be read"):
+            documents = [path for path in self.files if self.format != "parquet" and _is_document(path)]
         facts["files"] = [
             {"name": Path(path).name, "sha256": checksum}
             for path, (checksum, _) in zip(self.files, checked, strict=True)
@@ -124,7 +132,7 @@ class AnnotationInput:
         if self.format == "parquet":
             with _explained("one of them can't be read"):
                 return facts, sum(pq.read_metadata(path).num_rows for path in self.files)
-        if any(path.endswith(_COMPRESSED) for path in self.files):
+        if documents or any(path.endswith(_COMPRESSED) for path in self.files):
             return facts, None
         headers = len(self.files) if self.format == "csv" else 0
         return facts, max(0, sum(lines for _, lines in checked) - headers)
@@ -149,7 +157,8 @@ class AnnotationInput:
         """
         with _explained("reading stopped. What is annotated is kept. Mend the input, or try again"):
             if self.files and self.format == "jsonl":
-                yield from map(self._from_json, _lines(self.files, skip))
+                rows = chain.from_iterable(map(_json_rows, self.files))
+                yield from map(self._from_json, islice(rows, skip, None))
             elif self.files and self.format == "csv":
                 yield from self._from_csv(skip)
             else:
@@ -167,31 +176,39 @@ class AnnotationInput:
         except (ValueError, RecursionError) as error:
             return InputRow(None, None, MALFORMED, str(error))
         if not isinstance(values, dict):
-            return InputRow(None, None, MALFORMED, f"expected an object, got {type(values).__name__}")
+            hint = ". The items of an array are read from a file that ends in .json" if isinstance(values, list) else ""
+            return InputRow(None, None, MALFORMED, f"expected one object a line (JSONL), got {_kind(values)}{hint}")
         try:
-            return self._make_row([values.get(name) for name in self.columns])
+            row = self._make_row([values.get(name) for name in self.columns])
+            if self.columns[0] not in values:
+                return row._replace(detail=f"no {shown(self.columns[0])} among {listed(values)}")
+            return row
         except RecursionError as error:  # of an id that is a list of lists of lists, and so on
             return InputRow(None, None, MALFORMED, str(error))
 
     def _from_csv(self, skip: int) -> Iterator[InputRow]:
         if self.words_column:
             raise ValueError(
-                f"Expected JSONL or Parquet for the column of words {self.words_column!r}, since CSV has no lists, got "
-                "CSV. Convert it, or annotate a column of texts."
+                f"Expected JSONL or Parquet for the column of words {shown(self.words_column)}, since CSV has no "
+                "lists, got CSV. Convert it, or annotate a column of texts."
             )
         number = 0
         for path in self.files:
             delimiter = "\t" if ".tsv" in Path(path).suffixes else ","
+            _is_document(path)
             # bytes that aren't UTF-8 become lone surrogates, which are found later: one bad row, not a bad file
             with TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
                 lines = _RecordLines(file)
-                records = csv.reader(lines, delimiter=delimiter)
+                # strict: or the lines behind a quote that isn't closed would become one text
+                records = csv.reader(lines, delimiter=delimiter, strict=True)
                 header = next(_records(records, lines), [])
                 if isinstance(header, csv.Error):
-                    raise ValueError(f"Expected a header in {path!r}, got a line that can't be read: {header}.")
+                    raise ValueError(
+                        f"Expected a header in {shown(path)}, got a line that can't be read: {header}. Mend the file."
+                    )
                 missing = [name for name in self.columns if name not in header]
                 if missing:
-                    raise _no_column(missing, header, path)
+                    raise _no_column(missing, header, path, f" Fields are split at {delimiter!r}.")
                 places = [header.index(name) for name in self.columns]
                 for record in _records(records, lines):
                     number += 1
@@ -239,11 +256,18 @@ class AnnotationInput:
                 if content is _UNDECODED:
                     return InputRow(name, None, UNDECODABLE)
             if not isinstance(content, str):
-                return InputRow(name, None, WRONG_TYPE, f"expected a string, got {type(content).__name__}")
+                hint = ". A list of words is read as words_column" if isinstance(content, list) else ""
+                return InputRow(name, None, WRONG_TYPE, f"expected a string, got {_kind(content)}{hint}")
             text = content
         else:
-            if not isinstance(content, list) or not all(isinstance(word, str) for word in content):
-                return InputRow(name, None, WRONG_TYPE, f"expected a list of words, got {type(content).__name__}")
+            if not isinstance(content, list):
+                hint = ". A text is read as text_column" if isinstance(content, str) else ""
+                return InputRow(name, None, WRONG_TYPE, f"expected a list of words, got {_kind(content)}{hint}")
+            for number, word in enumerate(content):
+                if not isinstance(word, str):
+                    return InputRow(
+                        name, None, WRONG_TYPE, f"expected a list of words, but word {number} is {_kind(word)}"
+                    )
             text = " ".join(content)
         if not text or text.isspace():
             return InputRow(name, None, EMPTY)
@@ -291,7 +315,7 @@ def find_files(patterns: Iterable[str]) -> tuple[str, ...]:
         if not here:
             raise ValueError(
                 f"Expected a file, a folder of JSONL, CSV or Parquet files, or a pattern, but nothing is found for "
-                f"{pattern!r}. Check the path."
+                f"{shown(pattern)}. Check the path."
             )
         found |= here
     return tuple(sorted(found))
@@ -312,7 +336,7 @@ class _explained:  # noqa: N801
             *(pa.ArrowException, datasets.exceptions.DatasetsError),
         )
         if isinstance(error, known) or (isinstance(error, ValueError) and not str(error).startswith("Expected")):
-            raise ValueError(f"Expected input that can be read, but {self.what}: {error}") from error
+            raise ValueError(f"Expected input that can be read, but {self.what}: {brief(error)}.") from error
 
 
 def _format_of(path: str) -> str | None:
@@ -327,18 +351,39 @@ def _open(path: str) -> Any:
     return fsspec.open(path, "rb", compression="infer").open()
 
 
-def _lines(files: Sequence[str], skip: int) -> Iterator[bytes | None]:
-    """Read lines; None for those that are too long."""
-    for path in files:
-        with _open(path) as file:
-            while line := file.readline(MAX_LINE + 1):
-                too_long = len(line) > MAX_LINE
-                while too_long and line and not line.endswith(b"\n"):
-                    line = file.readline(MAX_LINE)
-                if skip:
-                    skip -= 1
-                else:
-                    yield None if too_long else line
+def _is_document(path: str) -> bool:
+    """Tell whether a file of text is JSON, but no object a line; refuse what isn't UTF-8 from its first bytes on."""
+    with _open(path) as file:
+        head = file.read(_HEAD)
+    # a text without such a mark begins with a letter, which has zero bytes beside it
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head[:4]:
+        raise ValueError(
+            f"Expected UTF-8 in {shown(path)}, got UTF-16 or another encoding with zero bytes. Convert it: "
+            "iconv -f UTF-16 -t UTF-8."
+        )
+    return ".json" in Path(path).suffixes and is_document(head)
+
+
+def _json_rows(path: str) -> Iterator[bytes | None]:
+    """Read the lines or items of a file; None for lines that are too long."""
+    as_document = _is_document(path)
+    with _open(path) as file:
+        if as_document:
+            yield from read_items(file, path, MAX_LINE)
+            return
+        while line := file.readline(MAX_LINE + 1):
+            too_long = len(line) > MAX_LINE
+            while too_long and line and not line.endswith(b"\n"):
+                line = file.readline(MAX_LINE)
+            yield None if too_long else line
+
+
+def _kind(value: Any) -> str:
+    """Call a value what JSON and people call it."""
+    if value is None:
+        return "null"
+    names = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "an array"}
+    return (names | {dict: "an object"}).get(type(value), type(value).__name__)
 
 
 class _RecordLines:
@@ -413,10 +458,10 @@ def _as_id(value: Any) -> str | None:
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _no_column(missing: Sequence[str], there: Sequence[str], where: str) -> ValueError:
+def _no_column(missing: Sequence[str], there: Sequence[str], where: str, hint: str = "") -> ValueError:
     return ValueError(
-        f"Expected the column {missing[0]!r} in {where!r}, which has {', '.join(map(repr, there))}. Name the columns "
-        "of texts (or words) and ids."
+        f"Expected the column {shown(missing[0])} in {shown(where)}, which has {listed(there)}. Name the columns of "
+        f"texts (or words) and ids.{hint}"
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..configuration.messages import shown
+from ..configuration.messages import brief, listed, shown
 from .annotation_chunks import ENTITY_SCHEMA, AnnotatedChunk
 
 
@@ -63,7 +63,7 @@ class AnnotationParts:
 
     def __init__(self, folder: str | os.PathLike[str], run: Mapping[str, Any], output_format: str, rows_per_part: int):
         if output_format not in OUTPUT_FORMATS:
-            raise ValueError(f"Expected an output format of {', '.join(OUTPUT_FORMATS)}, got {output_format!r}.")
+            raise ValueError(f"Expected an output format of {', '.join(OUTPUT_FORMATS)}, got {shown(output_format)}.")
         if rows_per_part < 1:
             raise ValueError(f"Expected at least 1 row a part, got {rows_per_part}.")
         self.folder = Path(folder)
@@ -197,14 +197,14 @@ class AnnotationParts:
             return
         started = json.loads(path.read_text(encoding="utf-8"))
         differences = [
-            f"{name} was {shown(started.get(name))} and is now {shown(run.get(name))}"
+            f"{name} was {shown(started.get(name), 100)} and is now {shown(run.get(name), 100)}"
             for name in sorted(started.keys() | run.keys())
             if started.get(name) != run.get(name)
         ]
         if differences:
             raise ValueError(
-                f"Expected the run in {str(self.folder)!r} to go on with what it was started with, but "
-                f"{'; '.join(differences)}. Give the same again, or name another output folder."
+                f"Expected the run in {shown(str(self.folder))} to go on with what it was started with, but "
+                f"{brief('; '.join(differences), 500)}. Give the same again, or name another output folder."
             )
 
     def _verify(self) -> None:
@@ -248,7 +248,7 @@ class AnnotationParts:
             return error
         return OSError(
             error.errno,
-            f"Expected room to write in {str(self.folder)!r}, but the disk is full or a limit is reached "
+            f"Expected room to write in {shown(str(self.folder))}, but the disk is full or a limit is reached "
             f"({os.strerror(error.errno or 0)}). {sum(self.done.values()):,} rows are done and kept. Make room and run "
             "the same again",
         )
@@ -317,7 +317,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"Expected a folder to write, but {str(folder)!r} is a file. Name another.")
+        raise ValueError(f"Expected a folder to write, but {shown(str(folder))} is a file. Name another.")
     if not folder.exists() or (folder / RUN_FILE).is_file():
         return
     own = {LOCK_FILE, f".{RUN_FILE}.tmp", ENTITIES, BAD_ROWS, RECORDS}  # a run that was killed at once
@@ -325,8 +325,8 @@ def _check_folder(folder: Path) -> None:
     others += sorted(path.name for name in own for path in (folder / name).glob("*"))
     if others:
         raise ValueError(
-            f"Expected a new or empty folder, or that of a run, but {str(folder)!r} holds {', '.join(others[:5])} and "
-            f"no {RUN_FILE}. Name another."
+            f"Expected a new or empty folder, or that of a run, but {shown(str(folder))} holds {listed(others[:5])} "
+            f"and no {RUN_FILE}. Name another."
         )
 
 
@@ -340,8 +340,8 @@ def _lock(path: Path) -> int:
     except BlockingIOError as error:
         os.close(descriptor)
         raise ValueError(
-            f"Expected to be the only process that writes to {str(path.parent)!r}, but another one does. Wait for it, "
-            "or name another output folder."
+            f"Expected to be the only process that writes to {shown(str(path.parent))}, but another one does. Wait "
+            "for it, or name another output folder."
         ) from error
     return descriptor
 

@@ -20,6 +20,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import logging
 
+from ..configuration.messages import brief, shown
+
 
 logger = logging.get_logger(__name__)
 
@@ -125,10 +127,11 @@ def check_settings(folder: str | os.PathLike[str], settings: Mapping[str, Any]) 
     given = json.loads(json.dumps(settings))
     other = {name: (kept[name], value) for name, value in given.items() if name in kept and kept[name] != value}
     if other:
-        differences = "; ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in sorted(other.items()))
+        differences = [f"{name} was {shown(old)} and is {shown(new)}" for name, (old, new) in sorted(other.items())]
         raise ValueError(
-            f"Expected the data and settings that {str(folder)!r} was written with, got others: {differences}. Go on "
-            "with those, choose another --output_dir, or start over with --overwrite_output_dir."
+            f"Expected the data and settings that {shown(str(folder))} was written with, got others: "
+            f"{brief('; '.join(differences), 500)}. Go on with those, choose another --output_dir, or start over with "
+            "--overwrite_output_dir."
         )
 
 

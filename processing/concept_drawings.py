@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
+from ..configuration.messages import shown
+
 
 __all__ = ["ENTITY_TYPES", "SENTIMENTS", "concept_pictures", "draw_concept"]
 
@@ -125,7 +127,7 @@ def draw_concept(concept: str, rng: random.Random, size: int = 64, clutter: floa
     ((32, 32), 4)
     """
     if concept not in (known := (*ENTITY_TYPES, *SENTIMENTS)):
-        raise ValueError(f"expected a concept out of {known}, got {concept!r}; pass one of these names")
+        raise ValueError(f"expected a concept out of {known}, got {shown(concept)}; pass one of these names")
     if size < 16:
         raise ValueError(f"expected a picture size of at least 16 pixels, got {size}; ask for a larger picture")
     if not 0.0 <= clutter <= 1.0:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..configuration.messages import brief, shown
 from .padding import column_padding, pad_rows, padded_length
 from .pictures import stack_pictures
 from .vision_states import VISION_STATES
@@ -129,8 +130,8 @@ class DataCollatorForMner:
 def _read_row(feature: Mapping[str, Any], index: int) -> dict[str, list[int]]:
     if feature.get("input_ids") is None:
         raise ValueError(
-            f"Expected 'input_ids' in every example, got {sorted(feature)} in example {index}. Encode the dataset with "
-            "dataset.with_transform(processor.encode_examples), and set remove_unused_columns=False in "
+            f"Expected 'input_ids' in every example, got {shown(sorted(feature))} in example {index}. Encode the "
+            "dataset with dataset.with_transform(processor.encode_examples), and set remove_unused_columns=False in "
             "TrainingArguments, since otherwise the columns are dropped before they are encoded."
         )
     row = {name: _as_list(feature[name], name) for name in _TEXT_COLUMNS if feature.get(name) is not None}
@@ -139,7 +140,7 @@ def _read_row(feature: Mapping[str, Any], index: int) -> dict[str, list[int]]:
     for name, values in row.items():
         if len(values) != count:
             raise ValueError(
-                f"Expected {count} items in {name!r} of example {index}, as in 'input_ids', got {len(values)}. "
+                f"Expected {count} items in {shown(name)} of example {index}, as in 'input_ids', got {len(values)}. "
                 "Labels are one a token here; processor.encode_examples makes them from labels of words."
             )
     return row
@@ -150,13 +151,15 @@ def _stack_labels(labels: Sequence[Any]) -> torch.Tensor | None:
     words = [label for label in labels if isinstance(label, str)]
     if words:
         raise ValueError(
-            f"Expected a 'label' that is a number, got {words[0]!r}. Number them as the model's label2id does: "
+            f"Expected a 'label' that is a number, got {shown(words[0])}. Number them as the model's label2id does: "
             "dataset.map(lambda row: {'label': label2id[row['label']]})."
         )
     try:
         known = [torch.as_tensor(label) for label in labels if label is not None]
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"Expected a 'label' that is a number or a list of numbers, got another: {error}.") from error
+        raise ValueError(
+            f"Expected a 'label' that is a number or a list of numbers, got another: {brief(error)}."
+        ) from error
     if not known:
         return None
     if len({label.shape for label in known}) > 1:
@@ -174,7 +177,7 @@ def _stack_labels(labels: Sequence[Any]) -> torch.Tensor | None:
 def _as_list(values: Any, name: str) -> list[int]:
     values = values.tolist() if hasattr(values, "tolist") else values
     if not isinstance(values, Sequence):
-        raise ValueError(f"Expected a list of numbers in {name!r}, got {type(values).__name__}.")
+        raise ValueError(f"Expected a list of numbers in {shown(name)}, got {type(values).__name__}.")
     return list(values)
 
 
@@ -183,11 +186,13 @@ def _to_tensor(rows: list[list[int]], name: str, kind: torch.dtype) -> torch.Ten
     try:
         made = torch.tensor(rows)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"Expected one whole number a token in {name!r}, got something else: {error}.") from error
+        raise ValueError(
+            f"Expected one whole number a token in {shown(name)}, got something else: {brief(error)}."
+        ) from error
     if made.ndim != 2 or (made.numel() and (made.is_floating_point() or made.is_complex())):
         raise ValueError(
-            f"Expected one whole number a token in {name!r}, got {made.dtype} of shape {tuple(made.shape)}. Encode the "
-            "dataset with processor.encode_examples."
+            f"Expected one whole number a token in {shown(name)}, got {made.dtype} of shape {tuple(made.shape)}. "
+            "Encode the dataset with processor.encode_examples."
         )
     return made.to(kind)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import datasets
 
+from ..configuration.messages import shown
 from .concept_drawings import ENTITY_TYPES, draw_concept
 from .generated_texts import Row, invent_names, text_rows
 
@@ -155,7 +156,7 @@ def generate_corpus(
         raise ValueError(f"expected numbers of sentences >= 0, got {sizes}; pass 0 to leave a part out")
     if pictures is not None and not all(pictures.get(kind) for kind in ENTITY_TYPES):
         raise ValueError(
-            f"expected pictures for each of {ENTITY_TYPES}, got them for {sorted(pictures)}; add the others"
+            f"expected pictures for each of {ENTITY_TYPES}, got them for {shown(sorted(pictures))}; add the others"
         )
     labelled, unlabelled = invent_names(seed, names_per_type)
     seen: set[str] = set()

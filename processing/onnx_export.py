@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..configuration.hub_export import flatten
+from ..configuration.messages import listed
 from ..modeling_bga.encoders import longest_text
 from ..modeling_bga.span_probabilities import CrfScores
 from .evaluation_mode import evaluating
@@ -145,7 +146,7 @@ def _check(model: Any) -> None:
             missing.append(name)
     if missing:
         raise ValueError(
-            f"Expected the packages of the extra 'onnx', but {', '.join(missing)} can't be imported. "
+            f"Expected the packages of the extra 'onnx', but {listed(missing)} can't be imported. "
             'Install them: pip install "bga-mner[onnx]".'
         )
     if not hasattr(model, "crf"):

@@ -223,7 +223,8 @@ def _blamed_on(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # what tokenizers and ONNX Runtime raise of a broken file has no narrower class
         raise ValueError(
-            f"Expected a folder that export_onnx wrote, but {str(path)!r} isn't what it should be: {error}. {_MEND}"
+            f"Expected a folder that export_onnx wrote, but {str(path)!r} isn't what it should be: "
+            f"{str(error)[:400]}. {_MEND}"
         ) from error
 
 

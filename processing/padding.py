@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ..configuration.messages import shown
+
 
 # What fills a row behind its end, by column. `input_ids` and `token_type_ids` depend on the tokenizer.
 PADDING_VALUES: dict[str, int] = {"attention_mask": 0, "labels": -100, "word_start_mask": 0, "target_mask": 0}
@@ -56,7 +58,7 @@ def pad_rows(rows: Sequence[Sequence[Any]], length: int, value: Any, side: str) 
     [[0, 1, 2], [0, 0, 3]]
     """
     if side not in ("left", "right"):
-        raise ValueError(f"Expected the padding side 'left' or 'right', got {side!r}. Set tokenizer.padding_side.")
+        raise ValueError(f"Expected the padding side 'left' or 'right', got {shown(side)}. Set tokenizer.padding_side.")
     padded = []
     for row in rows:
         filling = [value] * (length - len(row))

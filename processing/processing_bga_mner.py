@@ -13,7 +13,7 @@ from transformers import BatchFeature, ProcessorMixin
 from ..configuration.config_arguments import check_names, given_arguments
 from ..configuration.config_checks import explained
 from ..configuration.hub_export import RemoteCodeMixin, auto_map
-from ..configuration.messages import shown
+from ..configuration.messages import brief, shown
 from ..modeling_bga.tokenizer_limit import limit_beside
 from .example_columns import check_example_columns
 from .label_alignment import align_tags, read_word_labels, warn_of_ids
@@ -256,7 +256,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         if text is None and images is None:
             raise ValueError("Expected `text`, `images` or both, got neither.")
         if return_tensors not in (None, "pt", "np"):
-            raise ValueError(f"Expected return_tensors 'pt', 'np' or None, got {return_tensors!r}.")
+            raise ValueError(f"Expected return_tensors 'pt', 'np' or None, got {shown(return_tensors)}.")
         if text is None:
             if word_labels is not None:
                 raise ValueError(f"Expected `text` beside `word_labels`, got none. {_FIX_WORDS}")
@@ -409,7 +409,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             If pictures are given and the processor has no image processor.
         """
         if on_bad_image not in ("missing", "raise"):
-            raise ValueError(f"Expected on_bad_image 'missing' or 'raise', got {on_bad_image!r}.")
+            raise ValueError(f"Expected on_bad_image 'missing' or 'raise', got {shown(on_bad_image)}.")
         sources = [
             [source for source in as_picture_list(item) if source is not None] for item in as_picture_list(images)
         ]
@@ -426,7 +426,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             picture, _, errors = load_first_picture(sources[index])
             for error in errors:
                 if on_bad_image == "raise":
-                    raise BadPictureError(error.kind, f"Picture {index}: {error}") from error
+                    raise BadPictureError(error.kind, f"Picture {index}: {brief(error)}") from error
                 first = first or str(error)
                 kinds[error.kind] += 1
             if picture is not None:
@@ -463,7 +463,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     ) -> dict[str, list[Any]]:
         """Encode texts without padding: one list a column, one list a text in it. Targets are marked already."""
         if on_long_text not in ("truncate", "raise"):
-            raise ValueError(f"Expected on_long_text 'truncate' or 'raise', got {on_long_text!r}.")
+            raise ValueError(f"Expected on_long_text 'truncate' or 'raise', got {shown(on_long_text)}.")
         tags = None if word_labels is None else read_word_labels(word_labels, sentences, self.label2id)
         numbers = None
         if are_words:
@@ -593,7 +593,9 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             # A text may be longer where truncation is off.
             length = max(max(lengths), default_max_length(self.tokenizer) if max_length is None else max_length)
         else:
-            raise ValueError(f"Expected padding True, False, 'longest', 'max_length' or 'do_not_pad', got {padding!r}.")
+            raise ValueError(
+                f"Expected padding True, False, 'longest', 'max_length' or 'do_not_pad', got {shown(padding)}."
+            )
         length = padded_length(length, multiple)
         values: dict[str, Any] = {**column_padding(self.tokenizer), "word_ids": None}
         values |= {"word_start_mask": False, "target_mask": False}

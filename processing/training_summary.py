@@ -18,6 +18,7 @@ from transformers import Trainer
 from transformers.utils import logging
 
 from ..configuration.hub_export import came_from_hub
+from ..configuration.messages import shown
 from ..configuration.model_card import reads_at_inference
 from ..modeling_bga.encoders import is_frozen, longest_text, pretrained_part
 from .bootstrap import bootstrap_interval
@@ -365,7 +366,7 @@ def _normalized(scores: Mapping[str, Any]) -> dict[str, Any]:
     prefix = next(prefixes, None)
     if prefix is None:
         raise ValueError(
-            f"Expected scores with an F1 or an accuracy, got {sorted(scores)}. Give the Trainer compute_metrics="
+            f"Expected scores with an F1 or an accuracy, got {shown(sorted(scores))}. Give the Trainer compute_metrics="
             "build_compute_metrics(model.config.id2label), or of your own for a sequence classifier, or pass "
             "score_with_interval(...)."
         )

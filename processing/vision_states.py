@@ -4,6 +4,8 @@ from io import BytesIO
 
 import numpy as np
 
+from ..configuration.messages import brief
+
 
 VISION_STATES = "vision_states"
 """Name of the column, of the collator's key and of the model's argument."""
@@ -49,7 +51,7 @@ def read_vision_states(data: bytes) -> np.ndarray:
     except (TypeError, ValueError, EOFError) as error:
         raise ValueError(
             f"Expected the column {VISION_STATES!r} as cache_vision_states writes it, got a "
-            f"{type(data).__name__} that is no array: {error}. Drop the column, and cache anew."
+            f"{type(data).__name__} that is no array: {brief(error)}. Drop the column, and cache anew."
         ) from error
     if getattr(states, "ndim", 0) != 3 or states.dtype != np.float32:
         raise ValueError(

@@ -51,4 +51,4 @@ def test_every_preset_is_a_configuration_and_one_is_the_default(benchmark):
 def test_an_unknown_preset_is_refused(benchmark, capsys, tmp_path):
     with pytest.raises(SystemExit):
         benchmark.main(["--results", str(tmp_path / "results"), "--presets", "3 layers"])
-    assert "expected presets of 12 layers" in capsys.readouterr().err
+    assert "expected some of 12 layers" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from bga_mner.processing.annotation_chunks import TextChunk, make_chunks
 from bga_mner.processing.annotation_input import AnnotationInput
 
 
-ENDINGS = (".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz", ".json.bz2", ".csv.xz")
+ENDINGS = (".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz", ".json.bz2", ".csv.xz", ".json")
 REASONS = {"", "missing text", "wrong type", "empty text", "undecodable bytes", "lone surrogates", "malformed line"}
 MAX_LENGTH = 600
 
@@ -64,9 +64,21 @@ def seeds() -> list[bytes]:
         *(b"[", b"null", b"\xff\xfe", b"\xef\xbb\xbf{}", b'"text"', b"9" * 500, b"{" * 500),
     ]
     table = b'id,text,x\n1,"a, ""b""",\n2,"never closed\n3,\xff\xfe,y\n4,a\n5,\r\n\n6,\0,z,more\n'
-    bodies = [*lines, b"\n".join(lines), table, b"", b"text\na\n", b'"text\n', b"\xef\xbb\xbftext\r\na\rb\n"]
+    items = b",".join(line for line in lines if line.startswith(b"{") and line.endswith(b"}"))
+    bodies = [
+        *lines,
+        b"[%s]" % items,
+        b"[\n%s,\n" % items,
+        b'{\n"text": "a",\n"id": 1\n}\n' * 2,
+        b"\n".join(lines),
+        table,
+        b"",
+        b"text\na\n",
+        b'"text\n',
+        b"\xef\xbb\xbftext\r\na\rb\n",
+    ]
     return [
         bytes([ending, words, 1, 1, 0]) + body
         for body in bodies
-        for ending, words in ((0, 1), (0, 0), (1, 1), (2, 1), (3, 1), (4, 1))
+        for ending, words in ((0, 1), (0, 0), (1, 1), (2, 1), (3, 1), (4, 1), (7, 1))
     ]

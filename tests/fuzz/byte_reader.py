@@ -117,6 +117,8 @@ def refusals(*kinds: type[Exception]) -> Iterator[None]:
         except kinds:
             pass
         except ValueError as error:
+            if len(str(error)) >= 1000:
+                raise AssertionError(f"A message of {len(str(error))} characters: {str(error)[:1000]}") from error
             # of text that can't be encoded the codec says it well enough
             if not isinstance(error, UnicodeError) and not _SAYS_WHAT_WAS_EXPECTED.search(str(error)):
                 raise AssertionError(f"A refusal that doesn't say what was expected: {error}") from error

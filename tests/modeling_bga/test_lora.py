@@ -222,7 +222,7 @@ def test_adapters_have_the_rate_of_what_is_new(make_model):
 
 
 def test_says_what_to_mend(make_model, monkeypatch):
-    with pytest.raises(ValueError, match="Leave out audio"):
+    with pytest.raises(ValueError, match="Leave out 'audio'"):
         lora_config(make_model(), encoders=["text", "audio"])
     with pytest.raises(ValueError, match=r"of 'vision' this model has none"):
         lora_config(make_model(vision="resnet"), encoders=["vision"])

@@ -6,6 +6,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 import tracemalloc
 from collections import Counter
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bga_mner.processing import annotation_input
+from bga_mner.processing import annotation_input, annotation_json
 from bga_mner.processing.annotation_chunks import AnnotatedChunk, InputRow, TextChunk, make_chunks
 from bga_mner.processing.annotation_input import AnnotationInput, find_files
 
@@ -47,6 +48,205 @@ def test_all_formats_give_the_same_rows(tmp_path, name, skip):
     facts, total = source.inspect()
     assert total == (None if name.endswith(".gz") else len(TEXTS))
     assert facts["columns"] == ["text", "key"]
+
+
+def as_array(texts, **options):
+    rows = [{"key": f"s{number}", "text": text} for number, text in enumerate(texts)]
+    return json.dumps(rows, **options)
+
+
+def as_objects(texts, **options):
+    return "\n".join(json.dumps(row, **options) for row in json.loads(as_array(texts)))
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz", "a.json.bz2", "a.json.xz"])
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (as_array, {}),
+        (as_array, {"indent": 2, "ensure_ascii": False}),
+        (as_array, {"separators": (",", ":")}),
+        (as_objects, {}),
+        (as_objects, {"indent": 4}),
+        (as_objects, {"indent": 0, "ensure_ascii": False}),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_documents_of_json_give_the_same_rows(tmp_path, monkeypatch, name, make, options, encoding):
+    content = make(TEXTS, **options).encode(encoding)
+    packed = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+    (tmp_path / name).write_bytes(packed.get((tmp_path / name).suffix, bytes)(content))
+    source = AnnotationInput((str(tmp_path / name),), id_column="key")
+    for at_once in (1 << 16, 7, 1):
+        monkeypatch.setattr(annotation_json, "_CHARACTERS_AT_ONCE", at_once)
+        for skip in (0, 7, len(TEXTS)):
+            assert list(source.rows(skip)) == ROWS[skip:]
+
+
+def test_documents_and_lines_are_counted_together(tmp_path):
+    (tmp_path / "a.json").write_text(as_array(TEXTS[:4], indent=1))
+    (tmp_path / "b.json").write_text(as_objects(TEXTS[4:9]))
+    (tmp_path / "c.json").write_text(" [ ] \n")
+    (tmp_path / "d.json").write_text(as_array(TEXTS[9:]))
+    source = AnnotationInput(find_files([str(tmp_path)]))
+    for skip in range(len(TEXTS) + 1):
+        assert [row.content for row in source.rows(skip)] == TEXTS[skip:]
+    assert source.inspect()[1] is None
+
+
+def test_items_that_cannot_be_used_are_bad_rows(tmp_path):
+    items = [
+        b'{"text": "good"}',
+        b"1",
+        b'"a"',
+        b"null",
+        b"[[1]]",
+        b"{}",
+        b'{"text": "caf\xe9"}',
+        b'{"text": "\\ud83c"}',
+        b"-2.5e3",
+    ]
+    reasons = ["", *["malformed line"] * 4, "missing text", "undecodable bytes", "lone surrogates", "malformed line"]
+    (tmp_path / "a.json").write_bytes(b"[" + b" ,\n".join(items) + b"]")
+    rows = list(AnnotationInput((str(tmp_path / "a.json"),)).rows())
+    assert [row.reason for row in rows] == reasons
+    assert "a number" in rows[1].detail
+    assert "null" in rows[3].detail
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('[{"text": "a"}, {"text": "b"}', "behind 2 .*it ends there"),
+        ('[{"text": "a"}, {"text": ', "behind 1 .*Expecting value"),
+        ('[{"text": "a"} {"text": "b"}]', "behind 1 .*comma is missing before '{'"),
+        ('[{"text": "a"}, {text: "b"}, ' + '{"text": "c"},' * 9, "behind 1 .*Expecting property name"),
+        ('[{"text": "a"}] {"text": "b"}', "behind 1 .*'{' stands behind the array's end"),
+        ('[{"text": "a"},]', "behind 1 .*Expecting value"),
+        ("[" * 100_000, "behind 0 .*recursion|behind 0 .*it ends|behind 0 .*more than"),
+        ('{\n"text": "a"\n}\n{\n"text": "b"\n', "behind 1 "),
+        ("[", "behind 0 .*"),
+    ],
+)
+def test_a_document_that_breaks_stops_the_run(tmp_path, content, said):
+    (tmp_path / "a.json").write_text(content)
+    found = []
+    with pytest.raises(ValueError, match=f"Expected an array of JSON objects in .*a.json', but {said}") as raised:
+        found.extend(AnnotationInput((str(tmp_path / "a.json"),)).rows())
+    assert len(str(raised.value)) < 1000
+
+
+def test_an_item_that_would_fill_the_memory_stops_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(annotation_input, "MAX_LINE", 1 << 17)
+    (tmp_path / "a.json.gz").write_bytes(
+        gzip.compress(b'[{"text": "good"}, {"text": "' + b"a" * 30_000_000 + b'"}]', 1)
+    )
+    rows = AnnotationInput((str(tmp_path / "a.json.gz"),)).rows()
+    assert next(rows).content == "good"
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="an item has more than 131,072 characters"):
+        next(rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+def test_a_long_array_is_read_in_little_memory(tmp_path):
+    with gzip.open(tmp_path / "a.json.gz", "wt", compresslevel=1) as file:
+        file.write("[" + ",".join(json.dumps({"text": f"{number} " + "a" * 300}) for number in range(50_000)) + "]")
+    tracemalloc.start()
+    count = sum(row.content is not None for row in AnnotationInput((str(tmp_path / "a.json.gz"),)).rows())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 50_000
+    assert peak < 3 << 20
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "detail"),
+    [
+        ("a.jsonl", '[{"text": "a"}]', "one object a line .*got an array. The items .* in .json"),
+        ("a.jsonl", '{"text": "a"}, ', "Extra data"),
+        ("a.jsonl", "{", "Expecting property name"),
+        ("a.json", '{"text": "cut\n{"text": "good"}', "Unterminated|control character"),
+        ("a.jsonl", '"text"', "got a string"),
+        ("a.jsonl", "3", "got a number"),
+        ("a.jsonl", '{"body": "a", "id": 1}', "no 'text' among 'body', 'id'"),
+        ("a.jsonl", json.dumps(dict.fromkeys(map(str, range(9000)))), r"no 'text' among .*\(9000 in all\)"),
+        ("a.jsonl", '{"text": null}', "^$"),
+        ("a.jsonl", '{"text": true}', "a string, got true or false"),
+        ("a.jsonl", '{"text": ["Kawhi"]}', "a string, got an array. A list of words is read as words_column"),
+        ("a.jsonl", '{"text": {"0": "Kawhi"}}', "a string, got an object"),
+        ("a.csv", 'text\n"a\nb\n', "unexpected end of data"),
+        ("a.csv", 'text\n"a" b\n', "',' expected after '\"'"),
+        ("a.tsv", 'text\tid\n"a" b\t1\n', "expected after"),
+        ("a.csv", "text,id\na,b,c\n", "expected 2 fields, got 3"),
+    ],
+)
+def test_a_bad_row_says_what_is_wrong_with_it(tmp_path, name, content, detail):
+    (tmp_path / name).write_text(content + "\n")
+    row = next(AnnotationInput((str(tmp_path / name),)).rows())
+    assert row.content is None
+    assert re.search(detail, row.detail), row.detail
+    assert len(row.detail) < 300
+
+
+@pytest.mark.parametrize(
+    ("words", "detail"),
+    [
+        (["Kawhi", None], "word 1 is null"),
+        ([None], "word 0 is null"),
+        (["a", "b", 3], "word 2 is a number"),
+        (["a", 1.5], "word 1 is a number"),
+        ([True], "word 0 is true or false"),
+        ([["a"], "b"], "word 0 is an array"),
+        ([{"word": "a"}], "word 0 is an object"),
+        ("Kawhi wins", "a list of words, got a string. A text is read as text_column"),
+        (7, "a list of words, got a number"),
+        ({"0": "a"}, "a list of words, got an object"),
+    ],
+)
+def test_the_word_that_is_none_is_named(tmp_path, words, detail):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"words": words}) + "\n")
+    (row,) = AnnotationInput((str(tmp_path / "a.jsonl"),), words_column="words").rows()
+    assert (row.content, row.reason) == (None, "wrong type")
+    assert row.detail.endswith(detail)
+
+
+@pytest.mark.parametrize(
+    ("column", "detail"),
+    [
+        (pa.array([["a", None]]), "a list of words, but word 1 is null"),
+        (pa.array([[1, 2]]), "a list of words, but word 0 is a number"),
+        (pa.array([[["a"]]]), "a list of words, but word 0 is an array"),
+        (pa.array([[b"a"]]), "a list of words, but word 0 is bytes"),
+        (pa.array(["Kawhi"]), "a list of words, got a string. A text is read as text_column"),
+        (pa.array([{"a": 1}]), "a list of words, got an object"),
+        (pa.array([1.5]), "a list of words, got a number"),
+    ],
+)
+def test_columns_of_other_types_say_what_they_hold(tmp_path, column, detail):
+    pq.write_table(pa.table({"words": column}), tmp_path / "a.parquet")
+    (row,) = AnnotationInput((str(tmp_path / "a.parquet"),), words_column="words").rows()
+    assert (row.content, row.reason, row.detail) == (None, "wrong type", f"expected {detail}")
+
+
+def test_lines_behind_a_quote_that_is_not_closed_are_no_text(tmp_path):
+    (tmp_path / "a.csv").write_text('text\nfirst\n"never closed\nsecond\nthird "quoted" \nfourth\n')
+    rows = list(AnnotationInput((str(tmp_path / "a.csv"),)).rows())
+    assert [row.content for row in rows] == ["first", None, "fourth"]
+    assert rows[1].reason == "malformed line"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.tsv.gz"])
+def test_other_encodings_are_refused_at_once(tmp_path, name, encoding):
+    content = (as_objects(TEXTS) if "json" in name else "text\nKawhi\n").encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    source = AnnotationInput((str(tmp_path / name),))
+    for read in (source.inspect, lambda: next(source.rows())):
+        with pytest.raises(ValueError, match=r"Expected UTF-8 in .*Convert it"):
+            read()
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])

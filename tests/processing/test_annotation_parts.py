@@ -142,7 +142,7 @@ def test_another_run_is_refused(finished, changes):
 
 def test_what_no_run_wrote_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(ValueError, match=r"holds thesis.tex and no run.json"):
+    with pytest.raises(ValueError, match=r"holds 'thesis.tex' and no run.json"):
         open_parts(tmp_path)
     with pytest.raises(ValueError, match="is a file"):
         open_parts(tmp_path / "thesis.tex")
