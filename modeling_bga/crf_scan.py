@@ -1,8 +1,8 @@
 """The CRF's marginals and best paths without a look at any value, for `torch.export` and `torch.jit.trace`.
 
-A recorded program can't choose its way by the scores, as `ConditionalRandomField` does: here every sentence goes through
-log space, one position after the other. It is slower, and the same up to rounding (and up to which of two equally good
-paths is chosen).
+A recorded program can't choose its way by the scores, as `ConditionalRandomField` does: here every sentence goes
+through log space, one position after the other. It is slower, and the same up to rounding (and up to which of two
+equally good paths is chosen).
 """
 
 from __future__ import annotations
