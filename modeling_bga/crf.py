@@ -204,7 +204,8 @@ class ConditionalRandomField(nn.Module):
     @torch.no_grad()
     def recorded(self, emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """`log_marginals` and `decode` for a program that is recorded: which way it goes depends on no value."""
-        mask, scores = self._check(emissions, mask), self._scores()
+        mask, scores = self._check(emissions, mask), self._scores().detach()
+        emissions = emissions.detach()  # the program runs without this method's no_grad
         log_unary = self._reported(recorded_log_marginals(emissions, mask, scores), emissions, mask)
         return log_unary, recorded_best_path(emissions, mask, scores).masked_fill(~mask, UNKNOWN_TAG)
 

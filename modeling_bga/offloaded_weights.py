@@ -19,7 +19,7 @@ def fetched(module: nn.Module) -> AbstractContextManager[None]:
     module : torch.nn.Module
         The module, with or without a hook.
     """
-    hook = getattr(module, "_hf_hook", None)
+    hook = module.__dict__.get("_hf_hook")
     return nullcontext() if hook is None else _between(hook, module)
 
 

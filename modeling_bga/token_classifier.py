@@ -115,12 +115,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         emissions = self.classifier(self.dropout(outputs.last_hidden_state))  # (batch, length, tags)
         shape = emissions.shape[:2]
         for name, given in (("labels", labels), ("word_start_mask", word_start_mask)):
-            if given is not None and given.shape != shape:
-                raise ValueError(
-                    f"{name} must have the shape (batch, length) = {tuple(shape)} of the tokens that were read, but "
-                    f"have {tuple(given.shape)}. Virtual tokens, as peft's prompt tuning puts before a text, "
-                    "have no tags: use adapters instead, see bga_mner.lora_config."
-                )
+            _check_length(name, given, shape)
         if attention_mask is None:
             mask = torch.ones(shape, dtype=torch.bool, device=emissions.device)
         else:
@@ -194,8 +189,9 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         Raises
         ------
         ValueError
-            If a type has no tag, or a span doesn't begin with a word.
+            If a type has no tag, a span doesn't begin with a word, or shapes don't fit.
         """
+        _check_length("attention_mask", attention_mask, emissions.shape[:2])
         mask = attention_mask.bool().cpu().numpy()
         read = np.ones_like(mask) if word_start_mask is None else word_start_mask.bool().cpu().numpy()
         labels = [str(self.config.id2label[number]) for number in range(self.num_labels)]
@@ -208,6 +204,16 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
             self.crf.numpy_scores(),
         )
         return torch.from_numpy(np.exp(found))
+
+
+def _check_length(name: str, given: torch.Tensor | None, shape: torch.Size) -> None:
+    """Refuse what hasn't a value for each token that was read, (batch, length)."""
+    if given is not None and given.shape != shape:
+        raise ValueError(
+            f"{name} must have the shape (batch, length) = {tuple(shape)} of the tokens that were read, but has "
+            f"{tuple(given.shape)}. Virtual tokens, as peft's prompt tuning puts before a text, have no tags: use "
+            "adapters instead, see bga_mner.lora_config."
+        )
 
 
 __all__ = ["BgaMnerForTokenClassification"]

@@ -1,4 +1,4 @@
-"""Error messages and warnings stay short, whatever comes in: what they show of values goes through `shown` and the like."""
+"""Error messages and warnings stay short, whatever comes in: values in them go through `shown` and the like."""
 
 from __future__ import annotations
 

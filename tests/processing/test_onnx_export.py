@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+import warnings
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from accelerate import cpu_offload
 from onnx import TensorProto, helper, numpy_helper
+from peft import get_peft_model
 
-from bga_mner import BgaMnerProcessor, ConditionalRandomField, OnnxPredictor, export_onnx
+from bga_mner import BgaMnerProcessor, ConditionalRandomField, OnnxPredictor, export_onnx, lora_config
 from bga_mner.modeling_bga.crf import bio_constraints
 from bga_mner.processing.onnx_graph import add_best_path, merge_linears, widen_inner_layers
 from bga_mner.processing.word_tokenizer import build_tokenizer
@@ -131,6 +135,46 @@ def test_int8_is_near_and_smaller(make_lively, export):
     difference, same = compare(model, folder)
     assert 1e-4 < difference < 2
     assert same > 0.9
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_precisions_are_exported_as_a_copy_in_float32(make_lively, export, dtype, int8):
+    model = make_lively().to(dtype).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = {path.name: path.read_bytes() for path in export(model, int8=int8).iterdir()}
+    assert model.training
+    for name, value in model.state_dict().items():
+        assert value.dtype == before[name].dtype
+        assert torch.equal(value, before[name])
+    folder = export(copy.deepcopy(model).float(), int8=int8)
+    assert found == {path.name: path.read_bytes() for path in folder.iterdir()}
+    if not int8:
+        check_equal(model.float().eval(), folder)
+
+
+def test_adapters_are_exported_as_they_are_on(make_lively, export):
+    model = make_lively()
+    adapted = get_peft_model(model, lora_config(model, 2, task_type="TOKEN_CLS", init_lora_weights=False)).eval()
+    folder = export(adapted)
+    check_equal(adapted, folder)
+    with adapted.disable_adapter():
+        assert compare(adapted, folder)[0] > 1e-3
+
+
+def test_weights_that_cannot_be_exported_are_named(make_model, export):
+    model = make_model()
+    with torch.device("meta"):
+        empty = type(model)(model.config)
+    with pytest.raises(ValueError, match="on one device, got meta"):
+        export(empty)
+    with pytest.raises(ValueError, match="on one device, got cpu, meta"):
+        export(cpu_offload(copy.deepcopy(model), execution_device="cpu", offload_buffers=False))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(torch.ao.quantization|torch.quantize_per_tensor).* deprecated")
+        quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear})
+    with pytest.raises(ValueError, match="quantised, got Linear.*int8=True"):
+        export(quantised)
 
 
 def test_says_what_to_mend(make_model, export, monkeypatch):
