@@ -11,12 +11,19 @@ from huggingface_hub.errors import StrictDataclassFieldValidationError
 from .messages import shown
 
 
-T = TypeVar("T", bound=type)
+T = TypeVar("T")
 
 ENCODERS = ("text_config", "vision_config")
 _LABELS = ("id2label", "label2id")
 # Of `from_pretrained`, by transformers itself or about what is loaded from where.
-_NOT_OPTIONS = ("name_or_path", "return_unused_kwargs", "config", "trust_remote_code", "revision", "use_safetensors")
+_NOT_OPTIONS: tuple[str, ...] = (
+    "name_or_path",
+    "return_unused_kwargs",
+    "config",
+    "trust_remote_code",
+    "revision",
+    "use_safetensors",
+)
 _NOT_OPTIONS += ("local_files_only", "force_download", "adapter_kwargs")
 
 
@@ -99,7 +106,7 @@ def with_arguments(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
     return merged
 
 
-def checked_assignment(cls: T) -> T:
+def checked_assignment(cls: type[T]) -> type[T]:
     """Make a `@strict` class say as a ValueError what a field must be, whoever sets it: constructor or assignment."""
     assign = cls.__setattr__
 
@@ -112,7 +119,7 @@ def checked_assignment(cls: T) -> T:
             expected = _written(self.__dataclass_fields__[name].type)
             raise ValueError(f"{name} must be {expected}, but is {shown(value)}. Correct it.") from error
 
-    cls.__setattr__ = assign_checked  # type: ignore[method-assign, assignment]
+    cls.__setattr__ = assign_checked  # type: ignore[method-assign]
     return cls
 
 

@@ -125,7 +125,7 @@ def read_labels(name: str, labels: Any) -> dict[int, str]:
     ValueError
         If it is something else, a label is there twice, or numbers are left out.
     """
-    pairs = list(labels.items()) if isinstance(labels, Mapping) else [(None, None)]
+    pairs: list[tuple[Any, Any]] = list(labels.items()) if isinstance(labels, Mapping) else [(None, None)]
     if name == "label2id":
         pairs = [pair[::-1] for pair in pairs]
     for number, label in pairs:

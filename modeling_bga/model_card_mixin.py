@@ -41,7 +41,7 @@ class ModelCardMixin:
         if not summary or summary.get("outdated"):
             self._described = None
             return
-        now = _samples(self)  # type: ignore[arg-type]
+        now = _samples(self)
         seen, content, before = self._described or ({}, {}, {})
         if seen is not summary or content != summary:  # set or changed since
             before = {}

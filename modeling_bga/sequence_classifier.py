@@ -50,7 +50,7 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         self.post_init()
         # What labels were, as far as the stock pipeline has to be told. A set, which replicas of the model share; the
         # configuration stays as it is, so that all processes have the same.
-        self._problem_types: set[str] = {"regression"} if config.num_labels == 1 else set()
+        self._problem_types: set[Any] = {"regression"} if config.num_labels == 1 else set()
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save as every model of this package does, with the problem type that the labels showed."""

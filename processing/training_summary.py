@@ -39,7 +39,17 @@ _HYPERPARAMETERS = (
 )
 # What `encode_examples` and the model read, and beside it nothing that could be a picture.
 _PICTURE_COLUMNS = ("image", "vision_states", "pixel_values")
-_TEXT_COLUMNS = ("id", "text", "tokens", "ner_tags", "label", "labels", "target", "target_mask", "word_start_mask")
+_TEXT_COLUMNS: tuple[str, ...] = (
+    "id",
+    "text",
+    "tokens",
+    "ner_tags",
+    "label",
+    "labels",
+    "target",
+    "target_mask",
+    "word_start_mask",
+)
 _TEXT_COLUMNS += ("input_ids", "attention_mask", "token_type_ids", "picture_mask")
 _PACKAGES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "seqeval", "huggingface_hub")
 _LANGUAGE = re.compile(r"^[a-z]{2,3}$|^multilingual$|^code$")
@@ -221,7 +231,9 @@ def _origin(name: str) -> dict[str, Any]:
 
 def _sizes(trainer: Trainer) -> dict[str, dict[str, Any]]:
     sets = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
-    found = {part: {"sentences": len(rows)} for part, rows in sets.items() if isinstance(rows, Sized)}
+    found: dict[str, dict[str, Any]] = {
+        part: {"sentences": len(rows)} for part, rows in sets.items() if isinstance(rows, Sized)
+    }
     for part, values in found.items():
         if pictures := _count_pictures(sets[part]):
             missing = values["sentences"] - pictures

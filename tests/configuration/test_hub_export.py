@@ -4,9 +4,11 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -18,7 +20,15 @@ from transformers import (
 from transformers.dynamic_module_utils import get_imports, get_relative_import_files
 
 import bga_mner
-from bga_mner.configuration.hub_export import came_from_hub, code_files, entry_points, flatten, write_code
+from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification
+from bga_mner.configuration.hub_export import (
+    came_from_hub,
+    code_files,
+    entry_points,
+    flatten,
+    marked_folder,
+    write_code,
+)
 from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
@@ -135,6 +145,64 @@ def test_a_name_on_the_hub_is_told_from_a_folder_there_or_gone(tmp_path, monkeyp
     assert all(map(came_from_hub, ("bert-base-cased", "google-bert/bert-base-cased", "outputs/resnet")))
     local = ("", "outputs/bert", "weights", str(tmp_path), "/home/me/runs/gone", "./gone", "../gone", "~/gone", "a/b/c")
     assert not any(map(came_from_hub, local))
+
+
+@pytest.fixture
+def folders(make_model, tmp_path, monkeypatch):
+    """Save two encoders in "models" of one folder, and go there; there is another folder to go to."""
+    for name, encoder in (("bert", "text_encoder"), ("vit", "vision_encoder")):
+        getattr(make_model().bga_mner, encoder).save_pretrained(tmp_path / "one" / "models" / name)
+    (tmp_path / "two").mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    return tmp_path
+
+
+def _path(folders, form):
+    return {"relative": "models/bert", "above": "../one/models/bert", "absolute": str(folders / "one/models/bert")}[
+        form
+    ]
+
+
+@pytest.mark.parametrize("form", ["relative", "above", "absolute"])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_folder_left_behind_is_not_published(folders, monkeypatch, form, in_memory):
+    name = _path(folders, form)
+    text = AutoModel.from_pretrained(name) if in_memory else name
+    if in_memory:  # loaded long before
+        monkeypatch.chdir(folders / "two")
+    vision = folders / "one" / "models" / "vit"
+    model = BgaMnerForTokenClassification.from_text_vision_pretrained(text, str(vision), ["O", "B-X", "I-X"])
+    monkeypatch.chdir(folders / "two")
+    model.save_pretrained("model")
+    saved = Path("model", "config.json").read_text(encoding="utf-8")
+    assert "models/" not in saved
+    assert str(folders) not in saved
+    assert not came_from_hub(model.bga_mner.text_encoder.config.name_or_path)
+    # the same of a model of this package
+    loaded = BgaMnerForTokenClassification.from_pretrained("model")
+    monkeypatch.chdir(folders)
+    assert not came_from_hub(loaded.config.name_or_path)
+    assert loaded.name_or_path == "./model"
+
+
+def test_an_encoder_in_memory_that_the_cache_knows_came_from_the_hub(folders, make_model, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folders / "cache"))
+    (folders / "cache" / "models--google-bert--bert-base-cased").mkdir(parents=True)
+    for name, is_known in (("google-bert/bert-base-cased", True), ("google-bert/bert-base-uncased", False)):
+        encoders = make_model().bga_mner
+        encoders.text_encoder.config.name_or_path = name
+        parts = encoders.text_encoder, encoders.vision_encoder
+        model = BgaMnerForTokenClassification.from_text_vision_pretrained(*parts, ["O", "B-X", "I-X"])
+        assert came_from_hub(model.config.text_config.name_or_path) is is_known
+        # of what a file of this package tells, it was found out when that was saved
+        model.config.save_pretrained("again")
+        assert came_from_hub(BgaMnerConfig.from_pretrained("again").text_config.name_or_path) is is_known
+
+
+@pytest.mark.parametrize("name", ["C:\\models\\bert", "models\\bert", "~/models/bert", "models/bert/", "..", "./a", ""])
+def test_no_path_is_a_name_on_the_hub(name):
+    assert not came_from_hub(name)
+    assert marked_folder(name) == name
 
 
 LOAD_WITHOUT_THE_PACKAGE = """

@@ -55,7 +55,7 @@ def fine_tuned(run_in, workplace) -> Path:
 def test_the_python_examples_run_in_order(run_in, workplace, fine_tuned):
     (workplace / "outputs" / "mner").symlink_to(fine_tuned)  # what README's command writes there
     examples = [example for example in blocks("python") if "trust_remote_code" not in example]
-    assert len(examples) == 7
+    assert len(examples) == 9
     run_in(workplace, [sys.executable, "-c", "\n".join(examples)])
     assert (workplace / "outputs" / "from_python" / "model.safetensors").exists()
     assert "text-classification" in (workplace / "outputs" / "sentiment" / "README.md").read_text(encoding="utf-8")

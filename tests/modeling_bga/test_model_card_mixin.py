@@ -14,7 +14,13 @@ from huggingface_hub import ModelCard, constants
 from transformers import TrainingArguments
 from transformers.utils import hub as transformers_hub
 
-from bga_mner import BgaMnerForTokenClassification, CardKeepingTrainer, lora_config
+from bga_mner import (
+    BgaMnerForSequenceClassification,
+    BgaMnerForTokenClassification,
+    BgaMnerModel,
+    CardKeepingTrainer,
+    lora_config,
+)
 
 
 SUMMARY = {"name": "tweets", "scores": {"test": {"f1": 0.8125, "precision": 0.75, "recall": 0.875}}}
@@ -264,3 +270,24 @@ def test_a_model_without_a_record_trains_as_ever(make_model):
     assert model.train().training
     assert model.config.training_summary is None
     assert not model.train(False).training
+
+
+MODELS = (BgaMnerModel, BgaMnerForTokenClassification, BgaMnerForSequenceClassification)
+
+
+@pytest.mark.parametrize("model_class", MODELS)
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("labels", [None, torch.tensor([0, 2, 1]), torch.tensor([[0.0, 1, 1, 0, 1]] * 3)])
+def test_forward_leaves_the_configuration_as_it_is(make_config, make_batch, model_class, training, labels):
+    model = model_class(make_config(training_summary=SUMMARY)).train(training)
+    before = model.config.to_dict()
+    batch = make_batch()
+    if model_class is not BgaMnerForTokenClassification:
+        batch["labels"] = labels
+    if model_class is BgaMnerModel:
+        del batch["labels"]
+    output = model(**{name: value for name, value in batch.items() if value is not None})
+    assert model.config.to_dict() == before
+    if training and output.get("loss") is not None:
+        output.loss.backward()
+        assert model.config.to_dict() == before
