@@ -67,7 +67,8 @@ class BgaMnerTokenClassifierOutput(ModelOutput):
         L_crf + alpha L_rec + beta L_cyc; of these, what the batch has labels and pictures for.
     logits : torch.FloatTensor of shape (batch, length, tags)
         In evaluation log posterior marginals of the tags, in float32: softmax gives calibrated probabilities. In
-        training the emissions.
+        training the emissions, for losses beside the model's own: the backward pass of one that leaves the CRF out
+        raises ValueError.
     predictions : torch.LongTensor of shape (batch, length), optional
         In evaluation the most probable tag path (Viterbi), -100 at padding and outside `word_start_mask`.
     emissions : torch.FloatTensor of shape (batch, length, tags)

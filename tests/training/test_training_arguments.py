@@ -167,7 +167,7 @@ def test_a_smaller_last_batch_may_be_left_out(make_trainer):
 
 
 def test_a_batch_that_does_not_fit_is_made_smaller(make_trainer):
-    trainer = make_trainer(auto_find_batch_size=True, per_device_train_batch_size=8, callbacks=[LossPartsCallback()])
+    trainer = make_trainer(auto_find_batch_size=True, per_device_train_batch_size=5, callbacks=[LossPartsCallback()])
     collator = trainer.data_collator
 
     def collate(features):
