@@ -133,7 +133,9 @@ def _key(dataset: Dataset, base: Any, processor: Any) -> str:
 
 def _paths(dataset: Dataset) -> list[str]:
     """List the paths that pictures are read from, each once. No picture is read."""
-    paths = dataset.data.column("image")
+    paths, indices = dataset.data.column("image"), dataset._indices
+    if pa.types.is_list(paths.type) or pa.types.is_large_list(paths.type):  # several images a text
+        paths, indices = pc.list_flatten(paths if indices is None else paths.take(indices.column(0))), None
     if pa.types.is_struct(paths.type):
         names = {field.name for field in paths.type}
         if "path" not in names:
@@ -145,8 +147,8 @@ def _paths(dataset: Dataset) -> list[str]:
             paths = pc.if_else(pc.is_valid(content), pa.scalar(None, paths.type), paths)
     if not (pa.types.is_string(paths.type) or pa.types.is_large_string(paths.type)):
         return []
-    if dataset._indices is not None:
-        paths = paths.take(dataset._indices.column(0))
+    if indices is not None:
+        paths = paths.take(indices.column(0))
     return [path for path in paths.unique().to_pylist() if path is not None]
 
 

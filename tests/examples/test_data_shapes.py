@@ -378,6 +378,7 @@ def test_a_run_with_every_default(mner_files, run_script, tmp_path):
         "output_dir": tmp_path / "out",
         "max_steps": 2,
         "report_to": "none",
+        "logging_steps": 1,
     }
     found = run_mner.main(run_script.argv(arguments | {"disable_tqdm": True, "use_cpu": True, "num_bga_layers": 1}))
     assert {"train_loss", "eval_f1"} <= set(found)

@@ -33,6 +33,10 @@ def one_input(data: bytes) -> None:
             assert 0 < picture.width * picture.height <= 2 * MAX_PIXELS
         (encoded,) = processor().encode_pictures([data])
         assert (encoded is None) == (picture is None)
+        # of several images of a text, the first that can be read
+        (first,) = processor().encode_pictures([[b"", data, None]])
+        assert (first is None) == (encoded is None)
+        assert first is None or np.array_equal(first, encoded)
         if encoded is not None:
             assert encoded.shape == (3, SIDE, SIDE)
             assert np.isfinite(encoded).all()

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features, Image, IterableDataset, Value
+from datasets import Dataset, Features, Image, IterableDataset, List, Value
 from PIL import Image as Pillow
 from transformers import Trainer, TrainingArguments, ViTImageProcessorPil
 
@@ -191,6 +191,28 @@ def test_a_picture_that_was_mended_or_replaced_is_encoded_anew(dataset, processo
     # what changed is no picture of these rows
     states(some)
     assert not counted
+
+
+@pytest.mark.filterwarnings("ignore:Some texts have several images")
+def test_of_several_images_a_text_the_first_is_cached_and_a_change_is_seen(processor, make_frozen, tmp_path):
+    paths = [str(tmp_path / f"{colour}.png") for colour in ("red", "blue")]
+    for path in paths:
+        Pillow.new("RGB", (9, 9), os.path.basename(path)[:-4]).save(path)
+    feature = Features({"image": List(Image(decode=False))})
+    rows = Dataset.from_dict({"image": [paths, paths[1:], []]}, feature)
+    single = Dataset.from_dict({"image": [*paths, None]}, Features({"image": Image(decode=False)}))
+    model = make_frozen()
+
+    def states(dataset):
+        return cache_vision_states(dataset, model, processor, cache_dir=tmp_path / "cache")["vision_states"][:]
+
+    first = states(rows)
+    assert first == states(single)
+    picked = states(rows.select([1, 0]))
+    assert picked == [first[1], first[0]]
+    Pillow.new("RGB", (7, 7), "white").save(paths[0])
+    assert states(rows) == states(single) != first
+    assert states(rows.select([1, 0])) != picked
 
 
 def test_what_is_no_file_does_not_keep_pictures_from_being_cached(processor, make_frozen, tmp_path, monkeypatch):
