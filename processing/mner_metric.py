@@ -9,6 +9,7 @@ import numpy as np
 from seqeval.metrics import accuracy_score, classification_report
 from seqeval.scheme import IOB2
 
+from ..configuration.messages import shown
 from .bootstrap import pair_sentences
 
 
@@ -56,7 +57,7 @@ def score_tags(
     0.5
     """
     if mode not in ("strict", "default"):
-        raise ValueError(f"Expected mode 'strict' or 'default', got {mode!r}.")
+        raise ValueError(f"Expected mode 'strict' or 'default', got {shown(mode)}.")
     predicted: list[list[str]] = []
     expected: list[list[str]] = []
     for ours, theirs in pair_sentences(predictions, references):
