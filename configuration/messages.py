@@ -61,7 +61,7 @@ def listed(values: Iterable[Any], limit: int = MOST_SHOWN) -> str:
     >>> listed(["id", "text"])
     "'id', 'text'"
     >>> listed(range(1000), limit=10)
-    '0, 1, 2, ... (1000 in all)'
+    '0, 1, 2, 3, ... (1000 in all)'
     >>> listed([])
     'none'
     """

@@ -199,7 +199,7 @@ def _load(name: str, labels: list[str], options: dict[str, Any]) -> tuple[Any, B
             f"Expected no {listed(fixed)} beside --model_name_or_path, whose weights fit one value only. Leave it "
             f"out, or start from --text_model. These can be changed: {', '.join(CHANGEABLE)}."
         )
-    with _reading("a saved model", "--model_name_or_path", name):
+    with _reading("a saved model", "--model_name_or_path", name, "train first"):
         config, processor = BgaMnerConfig.from_pretrained(name), BgaMnerProcessor.from_pretrained(name)
     unknown = sorted(set(labels) - set(config.label2id))
     if unknown:
@@ -211,7 +211,7 @@ def _load(name: str, labels: list[str], options: dict[str, Any]) -> tuple[Any, B
         setattr(config, key, value)
     config.validate_consistency()
     processor.label2id = dict(config.label2id)
-    with _reading("a saved model", "--model_name_or_path", name):
+    with _reading("a saved model", "--model_name_or_path", name, "train first"):
         return BgaMnerForTokenClassification.from_pretrained(name, config=config), processor
 
 
@@ -246,7 +246,7 @@ def _combine(
 
 def _text_encoder(name: str) -> tuple[Any, Any]:
     """Load the configuration and the tokenizer of a text encoder."""
-    with _reading("a text encoder with its tokenizer", "--text_model", name):
+    with _reading("a text encoder with its tokenizer", "--text_model", name, "the name on the Hub"):
         config = AutoConfig.from_pretrained(name)
         # RoBERTa's tokenizer knows words of running text only with the space in front
         spaced = {"add_prefix_space": True} if config.model_type == "roberta" else {}
@@ -254,14 +254,14 @@ def _text_encoder(name: str) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _reading(what: str, flag: str, name: str) -> Iterator[None]:
+def _reading(what: str, flag: str, name: str, mend: str) -> Iterator[None]:
     """Say of what can't be loaded which argument named it."""
     try:
         yield
     except (OSError, ValueError) as error:
         raise ValueError(
             f"Expected {what} as {flag}, got {shown(name)}, which can be read neither here nor from the Hub: "
-            f"{brief(error)}. Check the path, or the name on the Hub."
+            f"{brief(error)}. Check the path, or {mend}."
         ) from error
 
 

@@ -33,7 +33,7 @@ from scipy.stats import t as student_t
 from transformers import TrainingArguments
 
 from bga_mner import BgaMnerConfig, CardKeepingTrainer, DataCollatorForMner, build_compute_metrics
-from bga_mner.configuration.messages import listed, shown
+from bga_mner.configuration.messages import brief, listed, shown
 
 
 SPACE = "learning_rate=1e-5..3e-4:log,reconstruction_weight=0.1..2:log,cycle_weight=0.01..1:log"
@@ -74,7 +74,8 @@ def parse_space(text: str) -> dict[str, dict[str, Any]]:
                 space[name] = {"low": low, "high": high, "log": scale == "log"}
         except ValueError as error:
             raise ValueError(
-                f"Expected name=low..high, name=low..high:log or name=one|other in --space, got {shown(item)}: {error}."
+                f"Expected name=low..high, name=low..high:log or name=one|other in --space, got {shown(item)}: "
+                f"{brief(error)}."
             ) from error
     return space
 

@@ -51,13 +51,13 @@ def check_shard_index(folder: Any, subfolder: str = "", variant: str | None = No
         names = set(json.loads(path.read_bytes())["weight_map"].values())
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise ValueError(
-            f"Expected a JSON object with a 'weight_map' from weights to files in {str(path)!r}, but it can't be read: "
-            f"{type(error).__name__}: {str(error)[:200]}. Save the model again."
+            f"Expected a JSON object with a 'weight_map' from weights to files in {shown(str(path))}, but it can't be "
+            f"read: {type(error).__name__}: {str(error)[:200]}. Save the model again."
         ) from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise ValueError(
-                f"Expected names of safetensors files of the same folder in {str(path)!r}, got {str(name)[:200]!r}. "
+                f"Expected names of safetensors files of the same folder in {shown(str(path))}, got {shown(name)}. "
                 "Save the model again."
             )
 

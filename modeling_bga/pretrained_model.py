@@ -186,7 +186,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
     def _refuse_other_attention(requested: str | dict | None) -> None:
         if requested not in (None, "sdpa"):
             raise ValueError(
-                f'BGA-MNER runs on attn_implementation="sdpa", but {requested!r} was asked for. '
+                f'BGA-MNER runs on attn_implementation="sdpa", but {shown(requested)} was asked for. '
                 "Leave attn_implementation out."
             )
 

@@ -289,7 +289,9 @@ def make_dataset(
     """Find the pictures of tweets, whose tags are in BIO, count, and put all in a dataset."""
     folder = None if image_dir is None else Path(image_dir)
     if folder is not None and not folder.is_dir():
-        raise ValueError(f"Expected a folder of pictures as image_dir, but {str(folder)!r} is not one. Check the path.")
+        raise ValueError(
+            f"Expected a folder of pictures as image_dir, but {shown(str(folder))} is not one. Check the path."
+        )
     ids = []
     entities: Counter[str] = Counter()
     for tweet in tweets:
@@ -391,7 +393,7 @@ def writable(word: str) -> str:
 
 def _decode(content: bytes, encoding: str, file: Path, report: ConllReport) -> str:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")) and encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
-        raise ValueError(f"Expected UTF-8 in {str(file)!r}, got UTF-16. Give encoding='utf-16'.")
+        raise ValueError(f"Expected UTF-8 in {shown(str(file))}, got UTF-16. Give encoding='utf-16'.")
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError:
@@ -399,7 +401,7 @@ def _decode(content: bytes, encoding: str, file: Path, report: ConllReport) -> s
         genuine = content.decode(encoding, errors="ignore").count("\ufffd")
         report.replaced_characters = text.count("\ufffd") - genuine
     except LookupError:
-        raise ValueError(f"Expected an encoding that Python knows, such as 'utf-8', got {encoding!r}.") from None
+        raise ValueError(f"Expected an encoding that Python knows, such as 'utf-8', got {shown(encoding)}.") from None
     return text.removeprefix("\ufeff")
 
 
@@ -506,7 +508,7 @@ def _check_id(name: str, line: int, file: Path) -> None:
     # Looked at as text: links are fine, since data sets are often folders of links.
     if "\0" in name or os.path.isabs(name) or ".." in re.split(r"[\\/]", name) or re.match(r"^[A-Za-z]:", name):
         raise ValueError(
-            f"Expected a picture id that stays inside the folder of pictures in line {line} of {str(file)!r}, got "
+            f"Expected a picture id that stays inside the folder of pictures in line {line} of {shown(str(file))}, got "
             f"{shown(name)}. Correct the id."
         )
 

@@ -60,7 +60,7 @@ def score_tags(
     0.5
     """
     if mode not in ("strict", "default"):
-        raise ValueError(f"Expected mode 'strict' or 'default', got {mode!r}.")
+        raise ValueError(f"Expected mode 'strict' or 'default', got {shown(mode)}.")
     predicted: list[list[str]] = []
     expected: list[list[str]] = []
     for ours, theirs in pair_sentences(predictions, references, strict=mode == "strict"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -156,4 +157,8 @@ def main(arguments: Sequence[str] | None = None, wait: bool = True) -> gr.Blocks
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:  # on its own in a Space, without command_line.py beside
+        print(f"error: {' '.join(str(error).split())[:900]}", file=sys.stderr)
+        sys.exit(2)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bga_mner.configuration.messages import shown
+from bga_mner.configuration.messages import brief, listed, shown
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,38 @@ def test_a_value_is_recognised_and_cut(value, text):
 
 def test_the_limit_holds_where_each_character_is_escaped():
     assert len(shown("\x00" * 10_000_000, limit=40)) < 80
+
+
+@pytest.mark.parametrize(
+    ("values", "limit", "text"),
+    [
+        (["id", "text"], 200, "'id', 'text'"),
+        ({"id": 1}, 200, "'id'"),
+        ([], 200, "none"),
+        (range(1000), 10, "0, 1, 2, 3, ... (1000 in all)"),
+        (["a" * 1000, "b"], 20, "'aaaaaaaaa... (1000 characters), ... (2 in all)"),
+    ],
+)
+def test_several_values_are_cut_together(values, limit, text):
+    assert listed(values, limit) == text
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (OSError("no such\n  file."), "no such file"),
+        ("two\nlines.", "two lines"),
+        (ValueError(), "ValueError"),
+        (ValueError("a" * 1000), "a" * 400 + "..."),
+    ],
+)
+def test_what_another_error_says_is_one_short_line(given, text):
+    assert brief(given) == text
+
+
+@pytest.mark.parametrize("show", [shown, listed, brief])
+@pytest.mark.parametrize(
+    "value", ["x" * 10_000_000, list(range(1_000_000)), {"k" * 1000: "v"}, ["\n" * 100_000] * 3, b"\xff" * 1_000_000]
+)
+def test_what_is_shown_is_short_whatever_it_is(show, value):
+    assert len(show(value)) < 450
