@@ -22,10 +22,10 @@ from .pictures import BadPictureError, as_picture_list, limit_aspect_ratio, load
 from .sequences import as_list
 from .square_pictures import check_side, squaring_processor
 from .tag_scheme import check_label2id, spans_from_tags
-from .target_marking import mark_targets, marked_words
+from .target_marking import mark_targets, marked_words, warn_of_lost_targets
 from .vision_states import VISION_STATES, read_vision_states
 from .word_encoding import check_tokenizer, default_max_length, encode_words, placeholders, special_tokens
-from .word_reader import WordReader, unite_tags
+from .word_reader import WordReader
 from .word_splitting import Words, as_sentences, check_unspaced_scripts
 
 
@@ -363,7 +363,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         given = True if name == "tokens" else None
         sentences, _, are_words = as_sentences(texts, given, batched=True, split=self.word_reader.split)
         tags = batch.get("ner_tags")
-        warn_of_ids(tags or (), self.label2id)
+        tags = tags if (rows := as_list(tags)) is None else rows
+        warn_of_ids(rows or (), self.label2id)
         encoded = self._encode_text(sentences, are_words, tags, max_length, on_long_text, True, targets)
         encoded.pop("word_ids")
         if "length" in batch:
@@ -467,7 +468,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         tags = None if word_labels is None else read_word_labels(word_labels, sentences, self.label2id)
         numbers = None
         if are_words:
-            sentences, tags, numbers = self._unite(sentences, tags)
+            sentences, tags, numbers = self.word_reader.unite(sentences, tags)
         before, behind = special_tokens(self.tokenizer)
         if max_length is None:
             max_length = default_max_length(self.tokenizer)
@@ -488,7 +489,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             ]
         )
         if asked is not None:
-            _warn_of_lost_targets(asked, pieces)
+            warn_of_lost_targets(asked, pieces)
         columns: dict[str, list[Any]] = {
             name: [] for name in ("input_ids", "attention_mask", "word_ids", "word_start_mask")
         }
@@ -520,19 +521,6 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
                     )
                 )
         return columns
-
-    def _unite(
-        self, sentences: list[list[str]], tags: list[list[str | None]] | None
-    ) -> tuple[list[list[str]], list[list[str | None]] | None, list[list[int]]]:
-        """Put words that are read as one together; return them, their tags, and the number of the first of each."""
-        reader = self.word_reader
-        units = [reader.units(words) for words in sentences]
-        if tags is not None:
-            united = [unite_tags(*pair) for pair in zip(tags, units, strict=True)]
-            units, tags = [unit for unit, _ in united], [tag for _, tag in united]
-        pairs = list(zip(sentences, units, strict=True))
-        joined = [["".join(words[unit.start : unit.stop]) for unit in row] for words, row in pairs]
-        return joined, tags, [[unit.start for unit in row] for row in units]
 
     def _shorten(
         self, pieces: list[list[list[int]]], tags: list[list[str | None]] | None, room: int, on_long_text: str
@@ -607,16 +595,6 @@ def _lower_limit(tokenizer: Any, folder: str | os.PathLike[str]) -> None:
     longest = limit_beside(folder)
     if longest is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
-
-
-def _warn_of_lost_targets(asked: Sequence[range], pieces: Sequence[Sequence[Any]]) -> None:
-    lost = sum(target.stop > len(words) for target, words in zip(asked, pieces, strict=True))
-    if lost:
-        warnings.warn(
-            f"{lost} of {len(pieces)} texts were cut before the end of their target, so that the model doesn't see "
-            "what it is asked about. Raise max_length, or shorten the texts around their targets.",
-            stacklevel=4,
-        )
 
 
 __all__ = ["BgaMnerProcessor"]

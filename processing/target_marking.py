@@ -4,6 +4,7 @@ The marks are braces, as words of their own: every tokenizer knows them, no toke
 them. A marked text is a text, so whatever reads texts reads it, the stock `text-classification` pipeline included.
 """
 
+import warnings
 from collections.abc import Sequence
 from operator import index
 from typing import Any, overload
@@ -135,4 +136,15 @@ def marked_words(words: Sequence[str]) -> range:
     return range(words.index(OPENING) + 1, words.index(CLOSING))
 
 
-__all__ = ["CLOSING", "OPENING", "mark_target", "mark_targets", "marked_words"]
+def warn_of_lost_targets(asked: Sequence[range], pieces: Sequence[Sequence[Any]]) -> None:
+    """Warn of texts that were cut to `pieces` before the end of what they are asked about, `asked`."""
+    lost = sum(target.stop > len(words) for target, words in zip(asked, pieces, strict=True))
+    if lost:
+        warnings.warn(
+            f"{lost} of {len(pieces)} texts were cut before the end of their target, so that the model doesn't see "
+            "what it is asked about. Raise max_length, or shorten the texts around their targets.",
+            stacklevel=4,
+        )
+
+
+__all__ = ["CLOSING", "OPENING", "mark_target", "mark_targets", "marked_words", "warn_of_lost_targets"]

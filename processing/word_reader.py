@@ -114,6 +114,18 @@ class WordReader(NamedTuple):
             units.append(range(first, behind))
         return units
 
+    def unite(
+        self, sentences: Sequence[Sequence[str]], tags: list[list[str | None]] | None
+    ) -> tuple[list[list[str]], list[list[str | None]] | None, list[list[int]]]:
+        """Put words that are read as one together; return them, their tags, and the number of the first of each."""
+        units = [self.units(words) for words in sentences]
+        if tags is not None:
+            united = [unite_tags(*pair) for pair in zip(tags, units, strict=True)]
+            units, tags = [unit for unit, _ in united], [tag for _, tag in united]
+        pairs = zip(sentences, units, strict=True)
+        joined = [["".join(words[unit.start : unit.stop]) for unit in row] for words, row in pairs]
+        return joined, tags, [[unit.start for unit in row] for row in units]
+
 
 def unite_tags(tags: Sequence[str | None], units: Sequence[range]) -> tuple[list[range], list[str | None]]:
     """Bring the tags of words to units of them.

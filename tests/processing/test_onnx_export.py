@@ -173,7 +173,7 @@ def test_weights_that_cannot_be_exported_are_named(make_model, export):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(torch.ao.quantization|torch.quantize_per_tensor).* deprecated")
         quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear})
-    with pytest.raises(ValueError, match="quantised, got Linear.*int8=True"):
+    with pytest.raises(ValueError, match=r"quantised, got Linear.*int8=True"):
         export(quantised)
 
 
