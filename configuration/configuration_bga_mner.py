@@ -14,7 +14,6 @@ from .config_checks import check_attention, check_given, check_numbers, check_pa
 from .configuration_conv_stages import CONV_STAGES, ConvStagesConfig
 from .encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
 from .hub_export import RemoteCodeMixin, auto_map, came_from_hub, custom_pipelines
-from .messages import shown
 
 
 TEXT_ENCODERS = tuple(TEXT_FAMILIES)
@@ -220,7 +219,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
             kind = config_dict.get("model_type", cls.model_type)
             if kind != cls.model_type:
                 raise ValueError(
-                    f"Expected a configuration with model_type {shown(cls.model_type)}, got {shown(kind)}. Name the "
+                    f"Expected a configuration with model_type {cls.model_type!r}, got {str(kind)[:80]!r}. Name the "
                     "folder of a saved BGA-MNER model, or build one of two encoders: from_text_vision_pretrained, or "
                     "--text_model and --vision_model on a command line."
                 )
@@ -369,7 +368,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
             if config.model_type not in supported:
                 raise ValueError(
                     f"The {kind} encoder must be one of {', '.join(supported)}, but {kind}_config has "
-                    f"model_type={shown(config.model_type)}, whose attention doesn't take generated features. "
+                    f"model_type={config.model_type!r}, whose attention doesn't take generated features. "
                     f"Pass a {kind}_config (or checkpoint) of one of these families."
                 )
         if getattr(self.text_config, "is_decoder", False):

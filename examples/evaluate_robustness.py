@@ -34,7 +34,6 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, read_conll, write_conll
-from bga_mner.configuration.messages import shown
 from bga_mner.processing.bootstrap import bootstrap_interval, paired_bootstrap
 from bga_mner.processing.evaluation import predict_tags, robustness_report
 from bga_mner.processing.label_map import entity_types
@@ -51,7 +50,7 @@ def parse_label_map(items: list[str]) -> dict[str, str | None]:
     for item in items:
         old, equals, new = item.partition("=")
         if not old or not equals:
-            raise ValueError(f"Expected OLD=NEW, or OLD= to leave a type out, as --label_map, got {shown(item)}.")
+            raise ValueError(f"Expected OLD=NEW, or OLD= to leave a type out, as --label_map, got {item!r}.")
         label_map[old] = new or None
     return label_map
 
@@ -93,7 +92,7 @@ def print_report(console: Console, report: list[dict[str, Any]]) -> None:
 def test(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     """Test a saved model; return the report of `robustness_report`."""
     if not (options.model_dir / "config.json").is_file():
-        raise ValueError(f"Expected a folder with a saved model as --model_dir, got {shown(str(options.model_dir))}.")
+        raise ValueError(f"Expected a folder with a saved model as --model_dir, got {str(options.model_dir)!r}.")
     label_map = parse_label_map(options.label_map)
     model = BgaMnerForTokenClassification.from_pretrained(options.model_dir)
     if torch.cuda.is_available():

@@ -27,7 +27,6 @@ from bga_mner import (
     score_with_interval,
     write_conll,
 )
-from bga_mner.configuration.messages import shown
 
 
 logger = logging.getLogger("run_mner")
@@ -108,7 +107,7 @@ def read_data(data: DataArguments, seed: int, endless: bool = False) -> tuple[Pa
     for part, split in wanted.items():
         if split not in splits and getattr(data, f"{part}_split"):
             raise ValueError(
-                f"Expected one of the splits {shown(list(splits))} as --{part}_split, got {shown(split)}. Name another."
+                f"Expected one of the splits {list(splits)} as --{part}_split, got {split!r}. Name another."
             )
     parts, named = {}, []
     for part, name in wanted.items():
@@ -121,7 +120,7 @@ def read_data(data: DataArguments, seed: int, endless: bool = False) -> tuple[Pa
             parts[part] = _read_split(read_whole(splits[name]) if data.streaming else splits[name], name, data, check)
     if not parts:
         raise ValueError(
-            f"Expected a split named train, validation or test, got {shown(list(splits))}. Name it: --train_split."
+            f"Expected a split named train, validation or test, got {list(splits)}. Name it: --train_split."
         )
     return parts, _labels(parts, named)
 
@@ -245,7 +244,7 @@ def wanted_verbs(given: Mapping[str, Any], parts: Parts, saved: bool) -> list[st
     for verb in wanted:
         if not set(VERBS[verb]) & set(parts):
             raise ValueError(
-                f"Expected a {' or '.join(VERBS[verb])} set for --{verb}, got {shown(list(parts))} only. Give one."
+                f"Expected a {' or '.join(VERBS[verb])} set for --{verb}, got {list(parts)} only. Give one."
             )
     if "do_train" not in wanted and not saved:
         raise ValueError("Expected a trained model, since nothing is trained, got none. Give --model_name_or_path.")

@@ -7,7 +7,6 @@ from typing import Any
 import datasets
 
 from bga_mner import repair_bio
-from bga_mner.configuration.messages import shown
 from bga_mner.processing.conll import PLACEHOLDER
 
 
@@ -89,8 +88,7 @@ def check_columns(columns: Sequence[str], split: str, data: Any) -> None:
         must = option == "tokens_column" or name != getattr(defaults, option)
         if must and name not in columns and (option, name) != ("image_column", "none"):
             raise ValueError(
-                f"Expected a column {shown(name)} in {shown(split)}, got {shown(list(columns))}. Name the right one "
-                f"with --{option}."
+                f"Expected a column {name!r} in {split!r}, got {list(columns)}. Name the right one with --{option}."
             )
 
 

@@ -26,7 +26,6 @@ from rich.console import Console
 from transformers.utils import logging
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, load_picture, read_conll, split_words
-from bga_mner.configuration.messages import shown
 from bga_mner.processing.alignment_html import alignment_html
 from bga_mner.processing.alignment_picture import align, draw_alignment
 from bga_mner.processing.generated_corpus import generate_corpus
@@ -57,7 +56,7 @@ def pairs_of_text(options: argparse.Namespace) -> Pairs:
     """Return the one pair of --text and --image."""
     words = [word for word, _, _ in split_words(options.text)]
     if not words:
-        raise ValueError(f"Expected a sentence as --text, got {shown(options.text)}. Write at least one word.")
+        raise ValueError(f"Expected a sentence as --text, got {options.text!r}. Write at least one word.")
     if options.image is None:
         raise ValueError("Expected a picture with --text, got none. Name its file: --image picture.png.")
     return [(words, options.image)]
@@ -84,8 +83,8 @@ def pairs_of_conll(options: argparse.Namespace, console: Console) -> Pairs:
         console.print(f"Passed over without a usable picture: {len(passed_over)} ({names}).", highlight=False)
     if not pairs:
         raise ValueError(
-            f"Expected at least one sentence with a usable picture in {shown(str(options.conll_file))}, got none of "
-            f"{len(dataset)}. Check that {shown(str(options.image_dir))} has the pictures, named by the file's ids."
+            f"Expected at least one sentence with a usable picture in {str(options.conll_file)!r}, got none of "
+            f"{len(dataset)}. Check that {str(options.image_dir)!r} has the pictures, named by the file's ids."
         )
     return pairs
 
@@ -109,7 +108,7 @@ def main(arguments: list[str] | None = None) -> tuple[Path, Path]:
     options = parse(arguments)
     if not (options.model_dir / "config.json").is_file():
         raise ValueError(
-            f"Expected a folder with a saved model as --model_dir, got {shown(str(options.model_dir))}. "
+            f"Expected a folder with a saved model as --model_dir, got {str(options.model_dir)!r}. "
             "examples/quickstart.py makes one: outputs/quickstart/model."
         )
     check_output(options.output_dir, "--output_dir")

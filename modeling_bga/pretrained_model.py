@@ -14,7 +14,6 @@ from transformers.utils import logging
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
 from ..configuration.hub_export import RemoteCodeMixin
-from ..configuration.messages import shown
 from .checkpoint_files import check_shard_index, check_weights_to_make, explained_weights
 from .context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
 from .crf import ConditionalRandomField
@@ -151,7 +150,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
     def _refuse_other_attention(requested: str | dict | None) -> None:
         if requested not in (None, "sdpa"):
             raise ValueError(
-                f'BGA-MNER runs on attn_implementation="sdpa", but {shown(requested)} was asked for. '
+                f'BGA-MNER runs on attn_implementation="sdpa", but {requested!r} was asked for. '
                 "Leave attn_implementation out."
             )
 

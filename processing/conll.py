@@ -12,7 +12,6 @@ from typing import Literal, overload
 import datasets
 from datasets.utils import tqdm
 
-from ..configuration.messages import shown
 from .pictures import BadPictureError, load_picture
 from .tag_scheme import repair_bio, spans_from_tags, split_tag
 
@@ -183,9 +182,7 @@ def read_conll(
         raise ValueError(f"Expected a CoNLL file, but {str(file)!r} is not a file. Check the path.")
     folder = None if image_dir is None else Path(image_dir)
     if folder is not None and not folder.is_dir():
-        raise ValueError(
-            f"Expected a folder of pictures as image_dir, but {shown(str(folder))} is not one. Check the path."
-        )
+        raise ValueError(f"Expected a folder of pictures as image_dir, but {str(folder)!r} is not one. Check the path.")
     content = file.read_bytes()
     report = ConllReport(str(file), hashlib.sha256(content).hexdigest())
     tweets = _parse(_decode(content, encoding, file, report), file, report)
@@ -290,7 +287,7 @@ def write_conll(
 
 def _decode(content: bytes, encoding: str, file: Path, report: ConllReport) -> str:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")) and encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
-        raise ValueError(f"Expected UTF-8 in {shown(str(file))}, got UTF-16. Give encoding='utf-16'.")
+        raise ValueError(f"Expected UTF-8 in {str(file)!r}, got UTF-16. Give encoding='utf-16'.")
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError:
@@ -298,7 +295,7 @@ def _decode(content: bytes, encoding: str, file: Path, report: ConllReport) -> s
         genuine = content.decode(encoding, errors="ignore").count("\ufffd")
         report.replaced_characters = text.count("\ufffd") - genuine
     except LookupError:
-        raise ValueError(f"Expected an encoding that Python knows, such as 'utf-8', got {shown(encoding)}.") from None
+        raise ValueError(f"Expected an encoding that Python knows, such as 'utf-8', got {encoding!r}.") from None
     return text.removeprefix("\ufeff")
 
 
@@ -393,7 +390,7 @@ def _picture_path(folder: Path, name: str, line: int, file: Path) -> str | None:
     # Looked at as text: links are fine, since data sets are often folders of links.
     if "\0" in name or os.path.isabs(name) or ".." in re.split(r"[\\/]", name) or re.match(r"^[A-Za-z]:", name):
         raise ValueError(
-            f"Expected a picture id that stays inside the folder of pictures in line {line} of {shown(str(file))}, got "
+            f"Expected a picture id that stays inside the folder of pictures in line {line} of {str(file)!r}, got "
             f"{name!r}. Correct the id."
         )
     names = [name + ending for ending in PICTURE_ENDINGS]

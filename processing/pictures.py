@@ -13,8 +13,6 @@ from typing import Any, TypeGuard
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..configuration.messages import brief, shown
-
 
 # Above this many pixels a file of a few kilobytes can fill the memory; Pillow warns from the same figure on.
 MAX_PIXELS = 89_478_485
@@ -237,7 +235,7 @@ def stack_pictures(pictures: Sequence[Any], name: str = "pixel_values") -> dict[
     try:
         arrays = [None if picture is None else np.asarray(picture, dtype=np.float32) for picture in pictures]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"Expected {shown(name)} as arrays of numbers, got something else: {brief(error)}.") from error
+        raise ValueError(f"Expected {name!r} as arrays of numbers, got something else: {error}.") from error
     present = np.array([array is not None for array in arrays], dtype=bool)
     found = [array for array in arrays if array is not None]
     if not found:
@@ -245,8 +243,8 @@ def stack_pictures(pictures: Sequence[Any], name: str = "pixel_values") -> dict[
     shapes = {array.shape for array in found}
     if len(shapes) > 1 or found[0].ndim != 3:
         raise ValueError(
-            f"Expected pictures of one shape (channels, height, width), got {shown(sorted(shapes))}. Use an image "
-            "processor that resizes to a fixed size, or crops, such as size={'height': 224, 'width': 224}."
+            f"Expected pictures of one shape (channels, height, width), got {sorted(shapes)}. Use an image processor "
+            "that resizes to a fixed size, or crops, such as size={'height': 224, 'width': 224}."
         )
     stacked = np.zeros((len(arrays), *found[0].shape), dtype=np.float32)
     # N pictures (3, H, W) -> (N, 3, H, W), into their rows of (B, 3, H, W)

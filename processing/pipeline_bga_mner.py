@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-from ..configuration.messages import brief, shown
 from .pictures import BadPictureError, fetch_picture, is_url
 from .text_tagging import TaggedText, reads_pictures, tag_texts
 from .word_splitting import as_sentences
@@ -255,7 +254,7 @@ class BgaMnerPipeline(Pipeline):
             if on_bad_image == "raise":
                 raise
             self.processor.bad_pictures[error.kind] += 1
-            warnings.warn(f"A picture cannot be used and is treated as missing: {brief(error)}", stacklevel=2)
+            warnings.warn(f"A picture cannot be used and is treated as missing: {error}", stacklevel=2)
             return None
 
 
@@ -280,7 +279,7 @@ def _read_mapping(input_: Mapping[str, Any]) -> tuple[Any, bool]:
     if not keys <= {"text", "words", "picture"} or len(keys & {"text", "words"}) != 1:
         raise ValueError(
             "Expected a dict with either 'text' or 'words', and optionally 'picture', got the keys "
-            f"{shown(sorted(map(str, keys)))}. Rename yours, and leave others out."
+            f"{sorted(map(str, keys))}. Rename yours, and leave others out."
         )
     if "text" in keys:
         return input_["text"], False

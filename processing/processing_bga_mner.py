@@ -11,7 +11,6 @@ from transformers import BatchFeature, ProcessorMixin
 
 from ..configuration.config_checks import explained
 from ..configuration.hub_export import RemoteCodeMixin, auto_map
-from ..configuration.messages import brief, shown
 from .label_alignment import align_tags, read_word_labels
 from .padding import column_padding, pad_rows, padded_length
 from .pictures import BadPictureError, as_picture_list, limit_aspect_ratio, load_picture, stack_pictures
@@ -197,7 +196,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         if text is None and images is None:
             raise ValueError("Expected `text`, `images` or both, got neither.")
         if return_tensors not in (None, "pt", "np"):
-            raise ValueError(f"Expected return_tensors 'pt', 'np' or None, got {shown(return_tensors)}.")
+            raise ValueError(f"Expected return_tensors 'pt', 'np' or None, got {return_tensors!r}.")
         if text is None:
             if word_labels is not None:
                 raise ValueError(f"Expected `text` beside `word_labels`, got none. {_FIX_WORDS}")
@@ -337,7 +336,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             If pictures are given and the processor has no image processor.
         """
         if on_bad_image not in ("missing", "raise"):
-            raise ValueError(f"Expected on_bad_image 'missing' or 'raise', got {shown(on_bad_image)}.")
+            raise ValueError(f"Expected on_bad_image 'missing' or 'raise', got {on_bad_image!r}.")
         wanted = [index for index, image in enumerate(images) if image is not None]
         if wanted and self.image_processor is None:
             raise ValueError(
@@ -352,7 +351,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
                 picture = limit_aspect_ratio(load_picture(images[index]))
             except BadPictureError as error:
                 if on_bad_image == "raise":
-                    raise BadPictureError(error.kind, f"Picture {index}: {brief(error)}") from error
+                    raise BadPictureError(error.kind, f"Picture {index}: {error}") from error
                 first = first or str(error)
                 kinds[error.kind] += 1
                 continue
@@ -379,7 +378,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     ) -> dict[str, list[Any]]:
         """Encode texts without padding: one list a column, one list a text in it. Targets are marked already."""
         if on_long_text not in ("truncate", "raise"):
-            raise ValueError(f"Expected on_long_text 'truncate' or 'raise', got {shown(on_long_text)}.")
+            raise ValueError(f"Expected on_long_text 'truncate' or 'raise', got {on_long_text!r}.")
         tags = None if word_labels is None else read_word_labels(word_labels, sentences, self.label2id)
         before, behind = special_tokens(self.tokenizer)
         if max_length is None:
@@ -492,9 +491,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             # A text may be longer where truncation is off.
             length = max(max(lengths), default_max_length(self.tokenizer) if max_length is None else max_length)
         else:
-            raise ValueError(
-                f"Expected padding True, False, 'longest', 'max_length' or 'do_not_pad', got {shown(padding)}."
-            )
+            raise ValueError(f"Expected padding True, False, 'longest', 'max_length' or 'do_not_pad', got {padding!r}.")
         length = padded_length(length, multiple)
         values: dict[str, Any] = {**column_padding(self.tokenizer), "word_ids": None}
         values |= {"word_start_mask": False, "target_mask": False}

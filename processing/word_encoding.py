@@ -5,8 +5,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..configuration.messages import shown
-
 
 # Tokenizers without a known limit carry a huge number as `model_max_length`.
 _NO_LIMIT = 1_000_000
@@ -36,11 +34,11 @@ def check_tokenizer(tokenizer: Any) -> None:
         )
     limit = tokenizer.model_max_length
     if not isinstance(limit, int) and not (isinstance(limit, float) and math.isfinite(limit)):
-        raise ValueError(f"Expected a number as model_max_length of the tokenizer, got {shown(limit)}. Set it.")
+        raise ValueError(f"Expected a number as model_max_length of the tokenizer, got {limit!r}. Set it.")
     unknown = tokenizer.unk_token
     if unknown is not None and tokenizer.backend_tokenizer.token_to_id(str(unknown)) is None:
         raise ValueError(
-            f"Expected the unknown token {shown(unknown)} in the tokenizer's vocabulary, but it isn't there. Set "
+            f"Expected the unknown token {str(unknown)[:100]!r} in the tokenizer's vocabulary, but it isn't there. Set "
             "tokenizer.unk_token to one that is, or load the tokenizer again."
         )
 
@@ -169,7 +167,7 @@ def group_by_word(
         if not tokens:
             if substitute is None:
                 raise ValueError(
-                    f"Expected a tokenizer with an unknown token, since the word {shown(text)} has no token, got one "
+                    f"Expected a tokenizer with an unknown token, since the word {text!r} has no token, got one "
                     "without. Set tokenizer.unk_token."
                 )
             tokens.append(substitute)

@@ -23,8 +23,11 @@ BOUNDED = re.compile(
 # onnx_predictor.py is also run on its own, without the package; of the others not each line is cut yet.
 LEFT = {"processing/onnx_predictor.py", "examples/space/app.py", "configuration/configuration_bga_mner.py"}
 LEFT |= {f"processing/{name}.py" for name in ("conll", "evaluation", "label_alignment", "label_map", "pictures")}
-LEFT |= {f"processing/{name}.py" for name in ("processing_bga_mner", "tag_scheme", "word_splitting", "__init__")}
-LEFT |= {"examples/fine_tuning_stream.py", "modeling_bga/checkpoint_files.py"}
+LEFT |= {f"processing/{name}.py" for name in ("processing_bga_mner", "pipeline_bga_mner", "tag_scheme")}
+LEFT |= {f"processing/{name}.py" for name in ("word_splitting", "word_encoding", "__init__")}
+LEFT |= {"examples/fine_tuning_stream.py", "examples/fine_tuning_data.py"}
+LEFT |= {"examples/visualize.py", "examples/evaluate_robustness.py"}
+LEFT |= {"modeling_bga/checkpoint_files.py", "modeling_bga/pretrained_model.py"}
 
 
 def messages(tree: ast.AST) -> Iterator[ast.AST]:
