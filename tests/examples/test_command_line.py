@@ -231,6 +231,7 @@ def test_a_mistake_is_one_line(folder, tmp_path, monkeypatch, capsys, name, word
     # what the environment variable says was read when they were imported
     for package in ("huggingface_hub.constants", "datasets.config"):
         monkeypatch.setattr(f"{package}.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # for tracebacks
     own = [str(tmp_path / word) if word == "out" else word for word in words.split()]
     check(*outcome(load_script(f"examples/{name}.py"), own, capsys), said)
 
