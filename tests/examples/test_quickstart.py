@@ -35,6 +35,8 @@ def test_it_trains_saves_annotates_and_draws(script, tmp_path, capsys):
         "labelled names": scores["text and pictures"]["labelled"]["f1"],
         "never-labelled names": scores["text and pictures"]["never_labelled"]["f1"],
     }
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert "It was trained on texts with pictures." in card
     printed = capsys.readouterr().out
     for step in ("1/5", "2/5", "3/5", "4/5", "5/5", "never-labelled names"):
         assert step in printed
