@@ -69,7 +69,9 @@ def check_names(owner: type, names: Iterable[str], fields: Iterable[str]) -> Non
     for name in names:
         guess = get_close_matches(name, options, n=1, cutoff=0.85)
         if guess and guess[0] != name and not hasattr(owner, name):
-            raise ValueError(f"Expected an option of {owner.__name__}, got {name!r}. Did you mean {guess[0]!r}?")
+            raise ValueError(
+                f"Expected an option of {owner.__name__}, got {shown(name)}. Did you mean {shown(guess[0])}?"
+            )
 
 
 def with_arguments(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

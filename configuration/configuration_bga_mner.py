@@ -550,9 +550,9 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         ):
             raise ValueError(
                 "entity_replacement_probability > 0 hides entities from a text that reads the picture instead; with "
-                f"hybrid_attention={self.hybrid_attention!r}, use_text_to_image={self.use_text_to_image} and "
-                f"visual_source={self.visual_source!r} it reads none. Set it to 0, let the text read features, or set "
-                'replaced_entities_read="generated", which needs no picture.'
+                f"hybrid_attention={shown(self.hybrid_attention)}, use_text_to_image={self.use_text_to_image} and "
+                f"visual_source={shown(self.visual_source)} it reads none. Set it to 0, let the text read features, "
+                'or set replaced_entities_read="generated", which needs no picture.'
             )
 
 

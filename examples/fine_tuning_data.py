@@ -28,7 +28,7 @@ from bga_mner import (
     write_annotations,
     write_conll,
 )
-from bga_mner.configuration.messages import shown
+from bga_mner.configuration.messages import brief, shown
 from bga_mner.processing.conll import writable
 from bga_mner.processing.formats.writing import WRITTEN_FORMATS
 from bga_mner.processing.label_map import tag_names
@@ -118,7 +118,8 @@ def read_data(data: DataArguments, seed: int, endless: bool = False) -> tuple[Pa
         )
     if data.predictions_format not in (None, *WRITTEN_FORMATS):
         raise ValueError(
-            f"Expected --predictions_format as one of {', '.join(WRITTEN_FORMATS)}, got {data.predictions_format!r}."
+            f"Expected --predictions_format as one of {', '.join(WRITTEN_FORMATS)}, got "
+            f"{shown(data.predictions_format)}."
         )
     check = PartialState().is_main_process  # once is enough; the others pass over broken ones when they meet them
     if files:
@@ -161,7 +162,7 @@ def _load_splits(data: DataArguments) -> Any:
         return {name: rows.to_iterable_dataset() if data.streaming else rows for name, rows in saved.items()}
     if folder.is_file():
         raise ValueError(
-            f"Expected a folder or a name as --dataset_name, got the file {str(folder)!r}. Give its folder."
+            f"Expected a folder or a name as --dataset_name, got the file {shown(str(folder))}. Give its folder."
         )
     try:
         return datasets.load_dataset(data.dataset_name, data.dataset_config_name, streaming=data.streaming)
@@ -317,7 +318,7 @@ def _read_split(
         try:
             write_conll(file, tokens, tagged.tags, ids)
         except ValueError as error:
-            raise ValueError(f"In {data.dataset_name}:{split}: {error}") from error
+            raise ValueError(f"In {data.dataset_name}:{split}: {brief(error)}.") from error
         read, report = read_conll(file, return_report=True)
     report.scheme, report.repaired_tags = tagged.scheme, tagged.broken
     report.path = f"{data.dataset_name}:{split}"
@@ -344,7 +345,9 @@ def _read_images(
         try:
             picture = counter.choose(name, *images.read(value, name))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"In the image of row {shown(name, 50)} of {counter.report.path}: {error}") from error
+            raise ValueError(
+                f"In the image of row {shown(name, 50)} of {counter.report.path}: {brief(error)}."
+            ) from error
         if not images.is_stored:
             chosen.append(picture)
     if images.is_stored:
@@ -363,7 +366,7 @@ def _read_tags(dataset: datasets.Dataset, data: DataArguments) -> Converted:
     try:
         return convert_tags([name_tags(tags, names) for tags in dataset[column]], data.tag_scheme)
     except TagError as error:
-        raise ValueError(f"In row {error.sentence} of the column {column!r}: {error}") from None
+        raise ValueError(f"In row {error.sentence} of the column {shown(column)}: {brief(error)}.") from None
 
 
 def write_predictions(

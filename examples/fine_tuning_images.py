@@ -6,6 +6,7 @@ from typing import Any
 
 import datasets
 
+from bga_mner.configuration.messages import shown
 from bga_mner.processing.picture_folder import FoundPictures, PictureFolder
 from bga_mner.processing.pictures import as_picture_list, is_base64, is_url
 
@@ -51,7 +52,7 @@ class ImageReader:
         is_named = isinstance(kind, datasets.Value) and re.match("(large_)?string|u?int|null", dtype)
         if self.column is not None and not self.is_stored and not is_named:
             raise ValueError(
-                f"Expected images, the content of files, or names of files in the column {column!r}, got "
+                f"Expected images, the content of files, or names of files in the column {shown(column)}, got "
                 f"{str(given)[:200]}. Name another with --image_column, or 'none'."
             )
         image = datasets.Image(decode=False)

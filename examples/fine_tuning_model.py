@@ -276,7 +276,7 @@ def _image_processor(name: str, image_size: int | None) -> Any:
         ) from error
     except ImportError as error:
         raise ValueError(
-            f"Expected what the image processor of {name!r} needs, but it isn't installed: "
+            f"Expected what the image processor of {shown(name)} needs, but it isn't installed: "
             f"{' '.join(str(error).split())[:400]}"
         ) from error
     if image_size is None:

@@ -64,7 +64,7 @@ def open_stream(
         if found["ner_tags"] is not None and len(found["ner_tags"]) != len(found["tokens"]):
             # nobody has read it before, and a training isn't to end for one row
             warnings.warn(
-                f"Row {found['id'][:100]!r} of {split!r} has {len(found['ner_tags'])} tags for "
+                f"Row {shown(found['id'])} of {shown(split)} has {len(found['ner_tags'])} tags for "
                 f"{len(found['tokens'])} words: its tags are taken as unknown.",
                 stacklevel=2,
             )

@@ -87,9 +87,9 @@ def check_weights_to_make(model: Any, missing: Iterable[str], mismatched: Iterab
     if others and not may_mismatch:
         name, found, expected = others[0]
         raise ValueError(
-            f"Expected weights of the shapes that the configuration asks for, {tuple(expected)} for {name}, got "
-            f"{tuple(found)}; {len(others)} have another shape. Take config.json and weights from the same model. If "
-            "you gave other labels or sizes, let new weights replace these with ignore_mismatched_sizes=True."
+            f"Expected weights of the shapes that the configuration asks for, {shown(tuple(expected))} for {name}, got "
+            f"{shown(tuple(found))}; {len(others)} have another shape. Take config.json and weights from the same "
+            "model. If you gave other labels or sizes, let new weights replace these with ignore_mismatched_sizes=True."
         )
     sizes = {name: tensor.numel() for name, tensor in model.state_dict(keep_vars=True).items()}
     count = sum(sizes.get(name, 0) for name in missing)

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
+from ..configuration.messages import shown
 
 
 UNKNOWN_LABEL = -100
@@ -108,7 +109,7 @@ def sequence_loss(config: BgaMnerConfig, logits: torch.Tensor, labels: torch.Ten
 
 def _misfit(problem: str, expected: str, labels: torch.Tensor) -> ValueError:
     return ValueError(
-        f"With problem_type={problem!r} labels must be {expected}, but are {labels.dtype} of shape "
+        f"With problem_type={shown(problem)} labels must be {expected}, but are {labels.dtype} of shape "
         f"{tuple(labels.shape)}. Set config.problem_type to what they are, or give one label a sentence."
     )
 

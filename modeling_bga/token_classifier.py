@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
+from ..configuration.messages import shown
 from .alignment_losses import total_loss
 from .crf import ConditionalRandomField, bio_constraints
 from .crf_scan import is_recorded
@@ -210,7 +211,7 @@ def _check_length(name: str, given: torch.Tensor | None, shape: torch.Size) -> N
     """Refuse what hasn't a value for each token that was read, (batch, length)."""
     if given is not None and given.shape != shape:
         raise ValueError(
-            f"{name} must have the shape (batch, length) = {tuple(shape)} of the tokens that were read, but has "
+            f"{name} must have the shape (batch, length) = {shown(tuple(shape))} of the tokens that were read, but has "
             f"{tuple(given.shape)}. Virtual tokens, as peft's prompt tuning puts before a text, have no tags: use "
             "adapters instead, see bga_mner.lora_config."
         )

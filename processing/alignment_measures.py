@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 from transformers.utils.logging import tqdm
 
+from ..configuration.messages import shown
 from ..modeling_bga.alignment_losses import feature_distance, reconstruction_target
 from ..modeling_bga.collapse_alarm import comparable, spread
 from .data_collator import DataCollatorForMner
@@ -168,7 +169,7 @@ def alignment_report(
         )
     if config.visual_target != "last":
         raise ValueError(
-            f'Expected visual_target="last", got {config.visual_target!r}. Other targets are not returned.'
+            f'Expected visual_target="last", got {shown(config.visual_target)}. Other targets are not returned.'
         )
     if groups is not None and len(groups) != len(pairs):
         raise ValueError(

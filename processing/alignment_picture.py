@@ -152,8 +152,8 @@ def align(model: Any, processor: Any, words: Sequence[str], image: Any) -> Align
     if config.visual_target != "last" or not config.normalize_targets:
         raise ValueError(
             "Expected a model that generates normalised last states, since these are compared with the picture's, got "
-            f"visual_target={config.visual_target!r}, normalize_targets={config.normalize_targets}. Train one with "
-            'visual_target="last" and normalize_targets=True.'
+            f"visual_target={shown(config.visual_target)}, normalize_targets={config.normalize_targets}. Train one "
+            'with visual_target="last" and normalize_targets=True.'
         )
     image = load_picture(image)
     batch = processor(

@@ -208,7 +208,7 @@ class AnnotationInput:
                     )
                 missing = [name for name in self.columns if name not in header]
                 if missing:
-                    raise _no_column(missing, header, path, f" Fields are split at {delimiter!r}.")
+                    raise _no_column(missing, header, path, f" Fields are split at {shown(delimiter)}.")
                 places = [header.index(name) for name in self.columns]
                 for record in _records(records, lines):
                     number += 1

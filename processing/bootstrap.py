@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..configuration.messages import brief
 from .tag_scheme import as_tag_lists, check_tags, refuse_iob1, spans_from_tags
 
 
@@ -83,7 +84,7 @@ def _warn_of_starts(predicted: list[list[str | None]], expected: list[list[str |
     try:
         refuse_iob1(predicted, "predictions")
     except ValueError as error:
-        warnings.warn(f"Strict scores count nothing of what is predicted. {error}", stacklevel=4)
+        warnings.warn(f"Strict scores count nothing of what is predicted. {brief(error)}.", stacklevel=4)
 
 
 def count_entities(

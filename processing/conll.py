@@ -12,7 +12,7 @@ from typing import Literal, overload
 import datasets
 from datasets.utils import tqdm
 
-from ..configuration.messages import shown
+from ..configuration.messages import brief, shown
 from .picture_folder import FoundPictures, PictureCounter, PictureFolder
 from .tag_conversion import SCHEMES, TagError, convert_tags, scheme_name
 from .tag_scheme import spans_from_tags, split_tag
@@ -247,7 +247,9 @@ def read_conll(
     scheme = None if scheme is None else scheme_name(scheme)
     tweets = _parse(text, file, report, word_column, tag_column)
     if not tweets:
-        raise ValueError(f"Expected tweets in {str(file)!r}, got none in {file.stat().st_size} bytes. {_FIX_FORMAT}")
+        raise ValueError(
+            f"Expected tweets in {shown(str(file))}, got none in {file.stat().st_size} bytes. {_FIX_FORMAT}"
+        )
     try:
         converted = convert_tags([tweet.tags for tweet in tweets], scheme)
     except TagError as error:
@@ -255,7 +257,7 @@ def read_conll(
         columns = ""
         if report.columns > 2:
             columns = f" Its lines have {report.columns} columns; running text is for examples/annotate.py."
-        raise ValueError(f"In line {line} of {str(file)!r}: {error}{columns} {_FIX_FORMAT}") from None
+        raise ValueError(f"In line {line} of {shown(str(file))}: {brief(error)}.{columns} {_FIX_FORMAT}") from None
     report.scheme, report.repaired_tags = converted.scheme, converted.broken
     for tweet, tags in zip(tweets, converted.tags, strict=True):
         tweet.tags = tags or []

@@ -7,6 +7,7 @@ import datasets
 from torch import nn
 from transformers.utils.logging import tqdm
 
+from ..configuration.messages import listed
 from .bootstrap import bootstrap_interval, paired_bootstrap
 from .label_map import check_dataset, entity_types, map_labels, name_tags
 from .picture_removal import choose_pictures, mismatch_pictures
@@ -196,8 +197,8 @@ def _rename(
     unknown = sorted(set(label_map) - {*of_data, *of_model})
     if unknown:
         raise ValueError(
-            f"Expected types of the model ({', '.join(of_model)}) or the data ({', '.join(of_data)}) as keys of "
-            f"label_map, got {', '.join(unknown)}."
+            f"Expected types of the model ({listed(of_model)}) or the data ({listed(of_data)}) as keys of "
+            f"label_map, got {listed(unknown)}."
         )
     renamed_references, (renamed_labels,) = (
         map_labels(tags, {kind: name for kind, name in label_map.items() if kind in types})

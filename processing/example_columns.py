@@ -46,7 +46,7 @@ def check_example_columns(batch: Mapping[str, Sequence[Any]], reads_images: bool
         if unread:
             warnings.warn(
                 f"Images are read of a column 'image', and there is none, but {shown(unread[0])}: the texts have no "
-                f"images. If that column holds them: dataset.rename_column({unread[0]!r}, 'image').",
+                f"images. If that column holds them: dataset.rename_column({shown(unread[0])}, 'image').",
                 stacklevel=3,
             )
 

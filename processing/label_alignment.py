@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..configuration.messages import shown
+from ..configuration.messages import brief, shown
 from .sequences import as_list
 from .tag_scheme import check_label2id, repair_bio, split_tag
 
@@ -167,7 +167,7 @@ def _tag(label: Any, known: Mapping[str, int], names: Mapping[int, str], index: 
         try:
             split_tag(label)
         except ValueError as error:
-            raise ValueError(f"In text {index}: {error}") from None
+            raise ValueError(f"In text {index}: {brief(error)}.") from None
         raise ValueError(
             f"Expected the labels {shown(list(known))}, got {shown(label)} in text {index}. Add it to `label2id` (of "
             "model and processor), or correct the tag."

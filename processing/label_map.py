@@ -5,7 +5,7 @@ from typing import Any
 
 import datasets
 
-from ..configuration.messages import shown
+from ..configuration.messages import listed, shown
 from .tag_scheme import check_tags, split_tag
 
 
@@ -35,8 +35,8 @@ def tag_names(feature: Any, column: str) -> dict[int, str]:
     if getattr(kind, "dtype", None) in ("string", "large_string", "null") or getattr(feature, "dtype", None) == "null":
         return {}
     raise ValueError(
-        f"Expected lists of strings, or of ids of a ClassLabel, in the column {column!r}, got {shown(feature)}. Give "
-        "ids names: dataset.cast_column(..., datasets.List(datasets.ClassLabel(names=[...])))."
+        f"Expected lists of strings, or of ids of a ClassLabel, in the column {shown(column)}, got {shown(feature)}. "
+        "Give ids names: dataset.cast_column(..., datasets.List(datasets.ClassLabel(names=[...])))."
     )
 
 
@@ -98,12 +98,12 @@ def check_dataset(dataset: Any, columns: Sequence[str]) -> None:
     """
     if not isinstance(dataset, datasets.Dataset):
         raise ValueError(
-            f"Expected a datasets.Dataset with the columns {', '.join(columns)}, got {type(dataset).__name__}. Make "
+            f"Expected a datasets.Dataset with the columns {listed(columns)}, got {type(dataset).__name__}. Make "
             "one: datasets.Dataset.from_dict(...); of several splits, name one: data['test']."
         )
     for name in columns:
         if name not in dataset.column_names:
-            raise ValueError(f"Expected a column {name!r}, got {shown(dataset.column_names)}. Rename yours.")
+            raise ValueError(f"Expected a column {shown(name)}, got {shown(dataset.column_names)}. Rename yours.")
 
 
 def entity_types(sentences: Iterable[Tags]) -> list[str]:
@@ -173,7 +173,7 @@ def map_labels(data: datasets.Dataset | Iterable[Tags], mapping: Mapping[str, st
     unknown = sorted(set(mapping) - set(known), key=str)
     if unknown:
         raise ValueError(
-            f"Expected types that occur as keys of the mapping, got {', '.join(map(str, unknown))}. There are: "
+            f"Expected types that occur as keys of the mapping, got {listed(map(str, unknown))}. There are: "
             f"{', '.join(known) or 'none'}."
         )
     for name in mapping.values():

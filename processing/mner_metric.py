@@ -169,7 +169,7 @@ def build_compute_metrics(id2label: Mapping[int, str], mode: str = "strict") -> 
     if not numbers or not id2label:
         raise ValueError(f"Expected `id2label` as a dict of ids and labels, got {shown(id2label)}. Give the model's.")
     if mode not in ("strict", "default"):
-        raise ValueError(f"Expected mode 'strict' or 'default', got {mode!r}.")
+        raise ValueError(f"Expected mode 'strict' or 'default', got {shown(mode)}.")
     names = {int(number): str(label) for number, label in id2label.items()}
     for label in names.values():
         split_tag(label)

@@ -166,7 +166,7 @@ def _check_weights(model: Any) -> None:
     devices = {str(tensor.device) for tensor in (*model.parameters(), *model.buffers())}
     if len(devices) > 1 or "meta" in devices:
         raise ValueError(
-            f"Expected a model whose weights are all on one device, got {', '.join(sorted(devices))}. Load it without "
+            f"Expected a model whose weights are all on one device, got {listed(sorted(devices))}. Load it without "
             "device_map, and with its weights."
         )
     quantised = {type(part).__name__ for part in model.modules() if "quantized" in type(part).__module__}

@@ -444,10 +444,10 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             )
         if kinds:
             self.bad_pictures.update(kinds)
+            counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
             warnings.warn(
                 f"{sum(kinds.values())} of {sum(map(len, sources))} pictures cannot be used and are treated as "
-                "missing: "
-                f"{', '.join(f'{count} {kind}' for kind, count in kinds.most_common())}. The first: {first}",
+                f"missing: {counts}. The first: {first}",
                 stacklevel=3,
             )
         return encoded

@@ -8,6 +8,8 @@ from typing import Any
 from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 from transformers.image_utils import PILImageResampling
 
+from ..configuration.messages import shown
+
 
 # Pixels of a side, more than any vision encoder reads. A file may ask for a million, and each picture fill the memory.
 MAX_SIDE = 2_048
@@ -76,7 +78,8 @@ def _stock_processor(timm: dict[str, Any]) -> CLIPImageProcessorPil:
     if height != width or mode not in ("center", "squash"):
         raise ValueError(
             "Expected an image processor of timm that makes squares without padding, got input_size="
-            f"{tuple(timm['input_size'])} and crop_mode={mode!r}. Correct pretrained_cfg in its config.json."
+            f"{shown(tuple(timm['input_size']))} and crop_mode={shown(mode)}. Correct pretrained_cfg in its "
+            "config.json."
         )
     # timm makes pictures larger, by a share that is then cut off
     edge = math.floor(height / (timm.get("crop_pct") or 0.875))

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ..configuration.messages import shown
+from ..configuration.messages import brief, shown
 from .tag_scheme import as_tag_lists, count_starts, split_tag
 
 
@@ -85,7 +85,7 @@ def to_bio(
     try:
         found = convert_tags(sentences, scheme)
     except TagError as error:
-        raise ValueError(f"In sentence {error.sentence}, word {error.word}: {error}") from None
+        raise ValueError(f"In sentence {error.sentence}, word {error.word}: {brief(error)}.") from None
     if found.broken and found.scheme != "IOB1":
         warnings.warn(
             f"{found.broken} ends of entities are not well-formed in the scheme {found.scheme}: a beginning or an end "

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..configuration.messages import shown
+from ..configuration.messages import brief, shown
 
 
 _FIX_IDS = (
@@ -151,7 +151,7 @@ def check_tags(sentences: Any, name: str = "tags") -> list[list[str | None] | No
             except TypeError:  # of a list, which no set can hold
                 raise ValueError(f"In sentence {index} of {name}: {_why_not_bio(tag)}") from None
             except ValueError as error:
-                raise ValueError(f"In sentence {index} of {name}: {error}") from None
+                raise ValueError(f"In sentence {index} of {name}: {brief(error)}.") from None
     return found
 
 
@@ -364,7 +364,9 @@ def check_label2id(label2id: Mapping[str, int] | None) -> dict[str, int]:
         prefix, kind = split_tag(label)
         partner = {"B": f"I-{kind}", "I": f"B-{kind}", "O": "O"}[prefix]
         if partner not in ids:
-            raise ValueError(f"Expected `label2id` to hold {partner!r} beside {label!r}, got {shown(list(ids))}. {fix}")
+            raise ValueError(
+                f"Expected `label2id` to hold {shown(partner)} beside {shown(label)}, got {shown(list(ids))}. {fix}"
+            )
     if "O" not in ids:
         raise ValueError(f"Expected `label2id` to hold 'O', got {shown(list(ids))}. {fix}")
     return ids

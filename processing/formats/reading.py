@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 
 import datasets
 
-from ...configuration.messages import shown
+from ...configuration.messages import brief, shown
 from ..conll import PLACEHOLDER, ConllReport, Tweet, make_dataset, read_conll, read_file, writable
 from ..tag_conversion import TagError, convert_tags
 from ..word_splitting import split_words
@@ -168,8 +168,8 @@ def _format_of(rows: list[tuple[int, Any]], text: str, file: Path) -> str:
         if not any(isinstance(value, dict) and isinstance(value.get("text"), str) for value in values):
             first = list(values[0]) if values and isinstance(values[0], dict) else values[0] if values else text[:80]
             raise ValueError(
-                f"Expected annotations in {str(file)!r}, got {shown(first)}. Give rows with 'text' and spans or with "
-                f"'tokens' and 'ner_tags', or name the format: {', '.join(FORMATS)}."
+                f"Expected annotations in {shown(str(file))}, got {shown(first)}. Give rows with 'text' and spans or "
+                f"with 'tokens' and 'ner_tags', or name the format: {', '.join(FORMATS)}."
             )
         found = (
             "doccano" if any(isinstance(value, dict) and value.get("label") == [] for value in values) else "entities"
@@ -227,8 +227,8 @@ def _read_rows(values: list[tuple[int, Any]], file: Path, report: ConllReport) -
             report.count(BAD_ROWS, f"{number} ({error})")
     if not rows:
         raise ValueError(
-            f"Expected rows of the format {report.format!r} in {str(file)!r}, got none that can be read.{first} Name "
-            f"the right format: {', '.join(FORMATS)}."
+            f"Expected rows of the format {shown(report.format)} in {shown(str(file))}, got none that can be "
+            f"read.{first} Name the right format: {', '.join(FORMATS)}."
         )
     return rows
 
@@ -254,7 +254,7 @@ def _make_tweets(
         try:
             converted = convert_tags([row.tags for _, row in rows], scheme)
         except TagError as error:
-            raise ValueError(f"In row {rows[error.sentence][0]}, word {error.word}: {error}") from None
+            raise ValueError(f"In row {rows[error.sentence][0]}, word {error.word}: {brief(error)}.") from None
         report.scheme, report.repaired_tags = converted.scheme, converted.broken
         for tweet, tags in zip(tweets, converted.tags, strict=True):
             tweet.tags = [None] * len(tweet.tokens) if tags is None else tags

@@ -284,7 +284,7 @@ def _text(given: Mapping[str, Any], keys: Sequence[str]) -> str:
     value = _first(given, keys)
     if not isinstance(value, str):
         raise BadRowError(
-            f"expected a text in {keys[0]!r}, got {shown(value, 60)} and the keys {shown(list(given), 80)}"
+            f"expected a text in {shown(keys[0])}, got {shown(value, 60)} and the keys {shown(list(given), 80)}"
         )
     return value
 
@@ -302,7 +302,7 @@ def _is_words(value: Any) -> bool:
 def _words(given: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
     value = _first(given, keys)
     if not _is_words(value):
-        raise BadRowError(f"expected a list of words in {keys[0]!r}, got {shown(value, 80)}")
+        raise BadRowError(f"expected a list of words in {shown(keys[0])}, got {shown(value, 80)}")
     return [clean(word) for word in value]
 
 

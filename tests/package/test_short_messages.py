@@ -18,13 +18,10 @@ CUT = {"shown", "listed", "brief", "len", "_cut", "_one_line"}
 GATHER = {"list", "sorted", "tuple", "dict", "set", "str", "repr", "map"}
 # Values that were checked to be one of a few before, and names of our own.
 BOUNDED = re.compile(
-    r"_?[A-Z][A-Z_]*(\[verb\])?|known|delimiter|(self\.)?(config\.)?(hybrid_attention|visual_source|visual_target)"
+    r"_?[A-Z][A-Z_]*(\[verb\])?|__name__|known|supported|delimiter|(self\.)?(config\.)?(hybrid_attention|visual_source|visual_target)"
 )
-# onnx_predictor.py is also run on its own, without the package; of the others not each line is cut yet.
-LEFT = {"processing/onnx_predictor.py", "examples/space/app.py", "configuration/configuration_bga_mner.py"}
-LEFT |= {f"processing/{name}.py" for name in ("conll", "evaluation", "label_alignment", "label_map", "pictures")}
-LEFT |= {f"processing/{name}.py" for name in ("processing_bga_mner", "tag_scheme", "word_splitting", "__init__")}
-LEFT |= {"examples/fine_tuning_stream.py", "modeling_bga/checkpoint_files.py"}
+# These run on their own, without the package's helpers.
+LEFT = {"processing/onnx_predictor.py", "examples/space/app.py"}
 
 
 def messages(tree: ast.AST) -> Iterator[ast.AST]:
