@@ -135,8 +135,9 @@ def test_int8_is_near_and_smaller(make_lively, export):
     assert same > 0.9
 
 
-@pytest.mark.parametrize("int8", [False, True])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize(
+    ("dtype", "int8"), [(torch.bfloat16, False), (torch.bfloat16, True), (torch.float16, False), (torch.float64, False)]
+)
 def test_other_precisions_are_exported_as_a_copy_in_float32(make_lively, export, dtype, int8):
     model = make_lively().to(dtype).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -171,7 +172,7 @@ def test_weights_that_cannot_be_exported_are_named(make_model, export):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(torch.ao.quantization|torch.quantize_per_tensor).* deprecated")
         quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear})
-    with pytest.raises(ValueError, match="quantised, got Linear.*int8=True"):
+    with pytest.raises(ValueError, match=r"quantised, got Linear.*int8=True"):
         export(quantised)
 
 

@@ -27,7 +27,7 @@ TEXTS = ["ann saw oslo", "oslo", "ann ann saw today oslo ann"]
 
 @pytest.fixture
 def made(make_model):
-    """A tagger whose tags differ from token to token, and its processor."""
+    """Make a tagger whose tags differ from token to token, and its processor."""
     tokenizer = build_tokenizer([text.split() for text in TEXTS])
     model = make_model(text_options={"vocab_size": len(tokenizer), "max_position_embeddings": 64})
     with torch.no_grad():
