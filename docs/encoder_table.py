@@ -72,7 +72,9 @@ TAIL = """## Settings
   whole: samplers, generators, projections, gates, head, CRF, and the new layers on a convolutional encoder, which gets
   no adapters itself. Generated features are read through the adapters too. `merge_and_unload()` makes a plain model of
   it again; `run_mner.py --lora_rank 8` does all of this. It needs the extra `peft`; transformers' own
-  `model.add_adapter(lora_config(model))` needs the version of peft that transformers asks for.
+  `model.add_adapter(lora_config(model))` needs the version of peft that transformers asks for. `task_type="TOKEN_CLS"`
+  or `"SEQ_CLS"` may be given. With a plain `LoraConfig` what is new stays frozen but for the classifier, and `train()`
+  warns of it.
 - **timm** needs torchvision, of the build (CPU or CUDA) that torch has: with a CPU build, a plain `pip install timm`
   may bring a torchvision that can't be imported, or another torch. A saved model needs timm again, unless it was
   saved with `text_only=True`. Its image processor, which can't be saved, is replaced by a stock one that makes the same

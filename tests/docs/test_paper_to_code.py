@@ -20,6 +20,7 @@ NOT_OF_THE_MODEL = {
     "lora.py",
     "loss_logging.py",
     "model_card_mixin.py",
+    "offloaded_weights.py",
     "open_clip_encoders.py",
     "output_watching.py",
     "outputs.py",

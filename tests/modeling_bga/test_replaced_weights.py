@@ -66,12 +66,12 @@ TOOLS = {tool.__name__: tool for tool in (pruned, weight_normed, adapted, hooked
 def test_a_sampler_computes_what_its_layers_compute(tool):
     sampler = TOOLS[tool](ContextSampler(width=8, temperature=1.0, initial_keep=0.9).eval())
     states, keep = torch.randn(3, 5, 8), torch.tensor([[1.0, 0, 1, 1, 0]]).repeat(3, 1)
+    found = sampler.logits(states, keep)
     # the formula of the class, with every layer called
     local, context = nn.functional.gelu(sampler.local_global(sampler.norm(states))).chunk(2, dim=-1)
     mean = torch.stack([row[kept.bool()].mean(dim=0) for row, kept in zip(context, keep, strict=True)])
     joined = torch.cat([local, mean[:, None].expand(-1, 5, -1)], dim=-1)
     expected = sampler.decision(nn.functional.gelu(sampler.hidden(joined)))
-    found = sampler.logits(states, keep)
     torch.testing.assert_close(found, expected + sampler.decision_bias)
 
 

@@ -137,8 +137,9 @@ def test_int8_is_near_and_smaller(make_lively, export):
     assert same > 0.9
 
 
-@pytest.mark.parametrize("int8", [False, True])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize(
+    ("dtype", "int8"), [(torch.bfloat16, False), (torch.bfloat16, True), (torch.float16, False), (torch.float64, False)]
+)
 def test_other_precisions_are_exported_as_a_copy_in_float32(make_lively, export, dtype, int8):
     model = make_lively().to(dtype).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
