@@ -349,22 +349,22 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         name = "tokens" if "tokens" in batch else "text"
         if name not in batch:
             raise ValueError(
-                f"Expected a column 'tokens' (lists of words) or 'text', got the columns {shown(list(batch))}. Rename "
-                "yours with dataset.rename_column. If Trainer dropped them, set remove_unused_columns=False in "
-                "TrainingArguments."
+                f"Expected a column 'tokens' (lists of words) or 'text', got {shown(list(batch))}. Rename yours with "
+                "dataset.rename_column. If Trainer dropped them, set TrainingArguments(remove_unused_columns=False)."
             )
+        # an iterator can be read once
+        lists = {column: as_list(batch.get(column)) for column in (name, "ner_tags", "label", "target")}
+        batch = {**batch, **{column: rows for column, rows in lists.items() if rows is not None}}
         check_example_columns(batch, self.image_processor is not None)
         if name == "text" and batch.get("ner_tags") is not None:
             raise ValueError("Expected a column 'tokens' with lists of words, since 'ner_tags' is there, got 'text'.")
         texts, targets = batch[name], None
         if batch.get("ner_tags") is None and batch.get("target") is not None:
-            targets = as_list(batch["target"]) or []
-            texts = mark_targets(texts, targets, None)
-        given = True if name == "tokens" else None
-        sentences, _, are_words = as_sentences(texts, given, batched=True, split=self.word_reader.split)
+            texts, targets = mark_targets(texts, batch["target"], None), batch["target"]
+        split = self.word_reader.split
+        sentences, _, are_words = as_sentences(texts, name == "tokens" or None, batched=True, split=split)
         tags = batch.get("ner_tags")
-        tags = tags if (rows := as_list(tags)) is None else rows
-        warn_of_ids(rows or (), self.label2id)
+        warn_of_ids(tags or (), self.label2id)
         encoded = self._encode_text(sentences, are_words, tags, max_length, on_long_text, True, targets)
         encoded.pop("word_ids")
         if "length" in batch:
