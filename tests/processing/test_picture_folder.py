@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 def draw(file, kind="PNG", colour="red"):
     file.parent.mkdir(exist_ok=True)
-    Image.new("RGB", (8, 8), colour).save(file, kind)
+    Image.new("RGB", (16, 16), colour).save(file, kind)  # an icon has at least 16 pixels
 
 
 def read(folder, *ids, **options):
