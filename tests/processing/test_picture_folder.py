@@ -53,7 +53,7 @@ def test_images_of_every_format_that_is_read(folder, ending):
     paths, report = read(folder, "1", "2", "3", "4.b", *names, f"2{ending}", f"1{ending.upper()}")
     assert paths == [*names, *names, names[1], names[0]]
     assert (report.pictures_found, report.pictures_missing, report.several_pictures) == (10, 0, 0)
-    assert load_picture(folder / names[0]).size == (8, 8)
+    assert load_picture(folder / names[0]).size == (16, 16)
 
 
 def test_formats_that_people_have_are_among_them():
