@@ -29,6 +29,8 @@ from .annotation_json import is_document, read_items
 FORMATS = {"jsonl": (".jsonl", ".ndjson", ".json"), "csv": (".csv", ".tsv"), "parquet": (".parquet",)}
 _COMPRESSED = (".gz", ".bz2", ".xz")
 _ROWS_AT_ONCE = 1000
+# of lists and objects in an id; where Python itself gives up depends on its recursion limit
+_MOST_LEVELS = 100
 _HEAD = 1 << 16
 # A longer line, or record of CSV, is a bad row: compressed, a few kilobytes may hold one that fills the memory.
 MAX_LINE = 2**24
@@ -178,13 +180,12 @@ class AnnotationInput:
         if not isinstance(values, dict):
             hint = ". The items of an array are read from a file that ends in .json" if isinstance(values, list) else ""
             return InputRow(None, None, MALFORMED, f"expected one object a line (JSONL), got {_kind(values)}{hint}")
-        try:
-            row = self._make_row([values.get(name) for name in self.columns])
-            if self.columns[0] not in values:
-                return row._replace(detail=f"no {shown(self.columns[0])} among {listed(values)}")
-            return row
-        except RecursionError as error:  # of an id that is a list of lists of lists, and so on
-            return InputRow(None, None, MALFORMED, str(error))
+        if self.id_column and _is_nested(values.get(self.id_column), _MOST_LEVELS):
+            return InputRow(None, None, MALFORMED, f"the id has more than {_MOST_LEVELS} levels of lists or objects")
+        row = self._make_row([values.get(name) for name in self.columns])
+        if self.columns[0] not in values:
+            return row._replace(detail=f"no {shown(self.columns[0])} among {listed(values)}")
+        return row
 
     def _from_csv(self, skip: int) -> Iterator[InputRow]:
         if self.words_column:
@@ -456,6 +457,17 @@ def _as_id(value: Any) -> str | None:
     if value is None or value is _UNDECODED:
         return None
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _is_nested(value: Any, levels: int) -> bool:
+    """Tell whether a value of JSON has more levels of lists and objects than these, without recursion."""
+    layer = [value]
+    for _ in range(levels + 1):
+        parts = [part for part in layer if isinstance(part, list | dict)]
+        if not parts:
+            return False
+        layer = [item for part in parts for item in (part.values() if isinstance(part, dict) else part)]
+    return True
 
 
 def _no_column(missing: Sequence[str], there: Sequence[str], where: str, hint: str = "") -> ValueError:
