@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
+from numbers import Real
 from typing import Any, NamedTuple
 
 from ...configuration.messages import shown
@@ -123,7 +124,7 @@ def read_span(item: Any) -> Span | None:
 def _offset(value: Any) -> int | None:
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 12:
         return int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):  # NumPy's numbers, too
         return None
     return int(value) if abs(value) < 2**53 and int(value) == value else None
 
@@ -168,6 +169,9 @@ def tag_words(
             note(OTHER_TEXT, f"{example}, whose own is {shown(span.text, 40)}")
             continue
         first, behind = words_in(words, start, end)
+        if first == behind:  # zero-width spaces, which are of no word in scripts without spaces
+            note(OUTSIDE, example)
+            continue
         if start > words[first][1] or end < words[behind - 1][2]:
             note(WIDENED, example)
         found.append((first, behind, span.label, example))

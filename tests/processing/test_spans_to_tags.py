@@ -3,6 +3,7 @@
 import random
 import warnings
 
+import numpy as np
 import pytest
 
 from bga_mner import spans_from_tags, split_words, tags_from_spans
@@ -15,6 +16,7 @@ PIECES = [
     "#NBA",
     "5th",
     "don't",
+    "東\u200b京\u200b",
     "😂",
     "👨🏻\u200d🚒",
     "🇩🇪",
@@ -110,6 +112,8 @@ def test_troubles_are_told(spans, tags, message):
         {"start": 0, "end": 3, "type": "X", "text": "ann "},
         {"start": 0, "end": 3, "entity_group": "X", "word": "ann", "score": 0.5},
         (0, 4, "X"),  # white space belongs to no word
+        (np.int64(0), np.int32(3), "X"),
+        (np.float32(0), np.float64(3), "X"),
     ],
 )
 def test_spans_of_every_form(span):
