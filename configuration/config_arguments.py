@@ -67,8 +67,9 @@ def check_names(owner: type, names: Iterable[str], fields: Iterable[str]) -> Non
     """
     options = [name for name in fields if not name.startswith("_")]
     for name in names:
-        guess = get_close_matches(name, options, n=1, cutoff=0.85)
-        if guess and guess[0] != name and not hasattr(owner, name):
+        if hasattr(owner, name) or name in options:
+            continue
+        if guess := get_close_matches(name, options, n=1, cutoff=0.85):
             raise ValueError(
                 f"Expected an option of {owner.__name__}, got {shown(name)}. Did you mean {shown(guess[0])}?"
             )

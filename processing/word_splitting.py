@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 
 from ..configuration.messages import shown
@@ -53,12 +54,15 @@ _UNSPACED_BLOCKS = (
 # Chinese characters, letters all of them; the last range is that of planes 2 and 3.
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 # Letters of these scripts: neither their marks, which go with a letter, nor their digits and punctuation.
-_UNSPACED_LETTERS = _HAN + "".join(
-    letter
+_CODES = [
+    code
     for first, last in _UNSPACED_BLOCKS
-    for letter in map(chr, range(ord(first), ord(last) + 1))
-    if unicodedata.category(letter) in ("Lo", "Lm", "Nl")
-)
+    for code in range(ord(first), ord(last) + 1)
+    if unicodedata.category(chr(code)) in ("Lo", "Lm", "Nl")
+]
+# In ranges: beyond U+FFFF a search compares each character of a text with each item, one after the other.
+_RUNS = ([code for _, code in run] for _, run in groupby(enumerate(_CODES), key=lambda item: item[1] - item[0]))
+_UNSPACED_LETTERS = _HAN + "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in _RUNS)
 _UNSPACED_LETTER = re.compile(f"[{_UNSPACED_LETTERS}]")
 # A word each. Punctuation among these letters is one anyway, but no web address goes on behind it: what Unicode has
 # for them, and ! ( ) , : ; ? [ ] { } of full width.
@@ -115,7 +119,7 @@ def split_words(text: str, unspaced_scripts: str = "characters") -> Words:
         advice = _advice(text, "Give one text.")
         raise ValueError(f"Expected a text as a string, got {type(text).__name__} {shown(text)}. {advice}")
     check_unspaced_scripts(unspaced_scripts)
-    if unspaced_scripts == "words":
+    if unspaced_scripts == "words" or text.isascii():
         return _split_spaced(text, 0)
     words: Words = []
     place = 0
