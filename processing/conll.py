@@ -309,12 +309,11 @@ def make_dataset(
     if folder is not None:
         pictures = _find_pictures(tweets, ids, folder, file, check_pictures, show_progress, report)
 
-    tags = datasets.Value("string")
     features = datasets.Features(
         {
             "id": datasets.Value("string"),
             "tokens": datasets.List(datasets.Value("string")),
-            "ner_tags": datasets.List(tags),
+            "ner_tags": datasets.List(datasets.Value("string")),
             "image": datasets.Image(decode=False),
         }
     )
@@ -465,19 +464,19 @@ class _LineReader:
         parts = line.split("\t") if "\t" in line else line.split()
         if len(parts) == 1:
             return parts[0], None
-        where = f"line {number} of {str(self.file)!r}"
         if not self.columns:
             self.columns, self.first = len(parts), number
             for name, place in zip(("word_column", "tag_column"), self.places, strict=True):
                 if not isinstance(place, int) or not -len(parts) <= place < len(parts):
                     raise ValueError(
-                        f"Expected {name} as one of the {len(parts)} columns (0 to {len(parts) - 1}) of {where}, got "
-                        f"{shown(place)}. Count from 0, or from the last with -1."
+                        f"Expected {name} as one of the {len(parts)} columns (0 to {len(parts) - 1}) of line {number} "
+                        f"of {shown(str(self.file))}, got {shown(place)}. Count from 0, or from the last with -1."
                     )
         if len(parts) != self.columns:
             raise ValueError(
-                f"Expected {self.columns} columns, as in line {self.first}, in {where}, got {len(parts)} columns: "
-                f"{shown(line, 80)}. {_FIX_FORMAT} Running text, a text a line, is read by examples/annotate.py."
+                f"Expected {self.columns} columns, as in line {self.first}, in line {number} of "
+                f"{shown(str(self.file))}, got {len(parts)} columns: {shown(line, 80)}. {_FIX_FORMAT} Running text, a "
+                "text a line, is read by examples/annotate.py."
             )
         word, tag = (parts[place] for place in self.places)
         return word, tag.strip() or None

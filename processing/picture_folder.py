@@ -132,9 +132,7 @@ class PictureCounter:
             report.pictures_missing += 1
         else:
             report.pictures_broken[trouble] = report.pictures_broken.get(trouble, 0) + 1
-        examples = report.examples.setdefault(f"picture {trouble or 'missing'}", [])
-        if len(examples) < 5:
-            examples.append(name)
+        report.note(f"picture {trouble or 'missing'}", name)
         return None
 
     def _kind_of(self, source: Any) -> str | None:
