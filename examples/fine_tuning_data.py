@@ -14,7 +14,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from fine_tuning_images import ImageReader
 from fine_tuning_model import CHANGEABLE, flag
-from fine_tuning_stream import check_columns, name_tags, open_stream, read_whole, row_id, words_of
+from fine_tuning_stream import check_columns, open_stream, read_whole, row_id, tags_of, words_of
 
 from bga_mner import (
     BgaMnerProcessor,
@@ -358,13 +358,13 @@ def _read_images(
 
 
 def _read_tags(dataset: datasets.Dataset, data: DataArguments) -> Converted:
-    """Read tags given as strings or as numbers that a ClassLabel names; None and -100 are unknown."""
+    """Read tags given as strings or as numbers that a ClassLabel names."""
     column = data.tags_column
     if column not in dataset.column_names:
         return Converted([None] * len(dataset), "IOB2", 0)
     names = tag_names(dataset.features[column], column)
     try:
-        return convert_tags([name_tags(tags, names) for tags in dataset[column]], data.tag_scheme)
+        return convert_tags([tags_of(tags, names) for tags in dataset[column]], data.tag_scheme)
     except TagError as error:
         raise ValueError(f"In row {error.sentence} of the column {shown(column)}: {brief(error)}.") from None
 

@@ -2,7 +2,7 @@
 
 import ast
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -10,7 +10,7 @@ from fine_tuning_images import ImageReader
 
 from bga_mner.configuration.messages import shown
 from bga_mner.processing.conll import writable
-from bga_mner.processing.label_map import tag_names
+from bga_mner.processing.label_map import named, tag_names
 from bga_mner.processing.sequences import as_list
 from bga_mner.processing.tag_conversion import convert_tags
 
@@ -59,7 +59,7 @@ def open_stream(
         found: dict[str, Any] = {
             "id": row_id(row.get(data.id_column), number),
             "tokens": list(map(writable, words_of(row[data.tokens_column]))),
-            "ner_tags": name_tags(row.get(data.tags_column), names),
+            "ner_tags": tags_of(row.get(data.tags_column), names),
         }
         if found["ner_tags"] is not None and len(found["ner_tags"]) != len(found["tokens"]):
             # nobody has read it before, and a training isn't to end for one row
@@ -120,10 +120,10 @@ def check_columns(columns: Sequence[str], split: str, data: Any) -> None:
             )
 
 
-def name_tags(tags: Iterable[Any] | None, names: Mapping[int, str]) -> list[str | None] | None:
-    """Turn the tags of a sentence into strings; None and -100 are unknown."""
-    items = items_of(tags, "tags")
-    return None if items is None else [None if tag in (None, -100) else names.get(tag, tag) for tag in items]
+def tags_of(value: Any, names: Mapping[int, str]) -> list[str | None] | None:
+    """Turn the tags of a sentence into strings; see `label_map.named`."""
+    items = items_of(value, "tags")
+    return None if items is None else named(items, names)
 
 
 def items_of(value: Any, kind: str) -> list[Any] | None:

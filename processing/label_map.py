@@ -9,7 +9,7 @@ from ..configuration.messages import listed, shown
 from .tag_scheme import check_tags, split_tag
 
 
-__all__ = ["check_dataset", "entity_types", "map_labels", "name_tags", "tag_names"]
+__all__ = ["check_dataset", "entity_types", "map_labels", "name_tags", "named", "tag_names"]
 
 Tags = Sequence[str | None] | None
 
@@ -40,6 +40,17 @@ def tag_names(feature: Any, column: str) -> dict[int, str]:
     )
 
 
+def named(tags: Sequence[Any], names: Mapping[int, str]) -> list[Any]:
+    """Put names in the place of ids; None, -100 and, as in a `ClassLabel`, -1 stand for unknown tags.
+
+    Examples
+    --------
+    >>> named([1, -1, None], {0: "O", 1: "B-PER"}), named(["B-PER"], {})
+    (['B-PER', None, None], ['B-PER'])
+    """
+    return [None if tag in (None, -100) or (names and tag == -1) else names.get(tag, tag) for tag in tags]
+
+
 def name_tags(dataset: datasets.Dataset, column: str = "ner_tags") -> datasets.Dataset:
     """Put the names of tags in the place of their ids.
 
@@ -51,7 +62,7 @@ def name_tags(dataset: datasets.Dataset, column: str = "ner_tags") -> datasets.D
     dataset : datasets.Dataset
         Any; also one whose tags are strings already.
     column : str, default "ner_tags"
-        Column of lists of ids that a `datasets.ClassLabel` names; None and -100 stand for unknown ones.
+        Column of lists of ids that a `datasets.ClassLabel` names; None, -1 and -100 stand for unknown ones.
 
     Returns
     -------
@@ -75,9 +86,7 @@ def name_tags(dataset: datasets.Dataset, column: str = "ner_tags") -> datasets.D
     plain = dataset.with_format(None)
     if not names:
         return plain
-    tags = [
-        None if row is None else [None if tag in (None, -100) else names[tag] for tag in row] for row in plain[column]
-    ]
+    tags = [None if row is None else named(row, names) for row in plain[column]]
     return _replaced(plain, column, tags, datasets.List(datasets.Value("string")))
 
 

@@ -155,6 +155,7 @@ def test_ids_get_the_names_of_their_data_set():
     assert named.column_names == data.column_names
     assert named.features["ner_tags"] == datasets.List(datasets.Value("string"))
     assert name_tags(named)["ner_tags"][:] == expected
+    assert name_tags(class_labels([[3, -1], [-1]]))["ner_tags"][:] == [["B-LOC", None], [None]]
     assert name_tags(class_labels([[3]]).select([0]))["ner_tags"][:] == [["B-LOC"]]  # the only column
     assert map_labels(data, {"PER": "PERSON"})["ner_tags"][0] == ["B-PERSON", "I-PERSON", "O"]
     assert map_labels(data, {"PER": None, "LOC": "GPE"})["ner_tags"][3] == ["B-GPE", None]
