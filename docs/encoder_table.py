@@ -43,8 +43,8 @@ TAIL = """## Settings
   trained unless they are frozen.
 - **Freezing**: `model.freeze_vision_encoder()` stops training the vision encoder (of a convolutional one all but the
   new layers, and with `new_layers=True` these too; see below). A frozen encoder stays in evaluation mode under
-  `model.train()`, and no graph is built through it. `cache_vision_states` runs it once: of a convolutional one below
-  new layers that are trained it keeps the last feature map, on which these layers run.
+  `model.train()`, and no graph is built through it. `cache_vision_states` runs it once. Of a convolutional one it keeps
+  the last feature map, on which the new layers run if they are trained.
 - **Learning rates**: `layerwise_parameter_groups(model, 2e-5, decay=0.9)` makes groups for any torch optimizer, which
   a `Trainer` takes as `optimizers=(torch.optim.AdamW(groups), None)`. What is new has ten times the rate, or
   `new_learning_rate`.
@@ -73,8 +73,8 @@ TAIL = """## Settings
   no adapters itself. Generated features are read through the adapters too. `merge_and_unload()` makes a plain model of
   it again; `run_mner.py --lora_rank 8` does all of this. It needs the extra `peft`; transformers' own
   `model.add_adapter(lora_config(model))` needs the version of peft that transformers asks for. `task_type="TOKEN_CLS"`
-  or `"SEQ_CLS"` may be given. With a plain `LoraConfig` what is new stays frozen but for the classifier, and `train()`
-  warns of it.
+  or `"SEQ_CLS"` may be given. A plain `LoraConfig` with such a task type leaves what is new frozen, all but the
+  classifier, and `train()` warns of it.
 - **timm** needs torchvision, of the build (CPU or CUDA) that torch has: with a CPU build, a plain `pip install timm`
   may bring a torchvision that can't be imported, or another torch. A saved model needs timm again, unless it was
   saved with `text_only=True`. Its image processor, which can't be saved, is replaced by a stock one that makes the same

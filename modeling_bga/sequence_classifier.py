@@ -85,8 +85,9 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         ----------
         input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
             As in [`BgaMnerModel.forward`].
-        pixel_values, picture_mask, vision_states, visual_source, output_hidden_states, return_dict,
-        output_attentions
+        pixel_values, picture_mask, vision_states, visual_source
+            As in [`BgaMnerModel.forward`].
+        output_hidden_states, return_dict, output_attentions
             As in [`BgaMnerModel.forward`].
         labels : torch.Tensor of shape (batch,) or (batch, labels), optional
             As `config.problem_type` has them: numbers of labels, a float for each label, or a value. -100 (floats: NaN)

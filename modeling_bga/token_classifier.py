@@ -75,8 +75,9 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         ----------
         input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
             As in [`BgaMnerModel.forward`].
-        pixel_values, picture_mask, vision_states, visual_source, output_hidden_states, return_dict,
-        output_attentions
+        pixel_values, picture_mask, vision_states, visual_source
+            As in [`BgaMnerModel.forward`].
+        output_hidden_states, return_dict, output_attentions
             As in [`BgaMnerModel.forward`].
         labels : torch.LongTensor of shape (batch, length), optional
             Tag ids; -100 where the tag is unknown, and at padding. A sentence without any known tag adds nothing to

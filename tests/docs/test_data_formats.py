@@ -40,6 +40,7 @@ def test_the_python_examples_print_what_the_page_says(printed):
         assert line in text, text
 
 
+@pytest.mark.slow
 def test_the_command_runs(run_in, workplace, printed):
     (command,) = blocks("bash")
     words = shlex.split(command.replace("\\\n", " "))

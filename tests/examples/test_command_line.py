@@ -287,17 +287,11 @@ def run(words, folder, **environment):
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("given", [["--debug"], {command_line.DEBUG: "1"}])
-def test_debug_shows_the_traceback_too(folder, given):
-    words = [
-        EXAMPLES / "export_onnx.py",
-        "--model",
-        "nowhere",
-        "--output",
-        "out",
-        *(given if given == ["--debug"] else []),
-    ]
-    code, _, shown = run(words, folder, **(given if isinstance(given, dict) else {}))
+@pytest.mark.parametrize(("flags", "variable"), [(["--debug"], ""), ([], "1")])
+def test_debug_shows_the_traceback_too(monkeypatch, capsys, flags, variable):
+    monkeypatch.setenv(command_line.DEBUG, variable)
+    words = ["--model", "nowhere", "--output", "out", *flags]
+    code, shown = outcome(load_script("examples/export_onnx.py"), words, capsys)
     assert code == 2
     assert "Traceback (most recent call last)" in shown
     assert re.fullmatch("error: .*'nowhere' can't be loaded.*", shown.splitlines()[-1])
@@ -316,10 +310,15 @@ def test_debug_with_a_value_is_that_of_the_trainer(monkeypatch):
     ("missing", "words", "said"),
     [
         ("rich", ["quickstart.py", "--steps", "1"], r"package 'rich'.*bga-mner\[examples\]"),
-        ("optuna", ["sweep.py", "search", *TRAIN.split()], r"package 'optuna'.*bga-mner\[sweep\]"),
-        ("seqeval", ["run_mner.py", *TRAIN.split()], "package 'seqeval'.*pip install seqeval"),
         ("bga_mner", ["export_onnx.py"], "package 'bga_mner'.*pip install -e"),
-        ("onnx", ["export_onnx.py", "--model", "model", "--output", "out"], r"onnx.*bga-mner\[onnx\]"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("optuna", ["sweep.py", "search", *TRAIN.split()], r"package 'optuna'.*bga-mner\[sweep\]"),
+                ("seqeval", ["run_mner.py", *TRAIN.split()], "package 'seqeval'.*pip install seqeval"),
+                ("onnx", ["export_onnx.py", "--model", "model", "--output", "out"], r"onnx.*bga-mner\[onnx\]"),
+            )
+        ),
     ],
 )
 def test_a_missing_package_is_named_with_its_extra(folder, tmp_path, missing, words, said):
@@ -357,6 +356,7 @@ def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch, tmp_path, capsys):
     assert "decoder.py" in log.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["run_mner.py", "run_mner_no_trainer.py"])
 def test_of_several_processes_the_first_says_it(folder, tmp_path, script):
     words = TRAIN.replace("train.txt", "nowhere.txt").replace(" out", f" {tmp_path / 'out'}").split()
@@ -378,6 +378,7 @@ def test_a_later_process_that_fails_alone_says_it(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: here alone\n"
 
 
+@pytest.mark.slow
 def test_a_refused_token_is_one_line(folder, tmp_path, loopback_hub):
     words = [EXAMPLES / "push_to_hub.py", "--model_dir", "model", "--repo_id", "org/x"]
     code, out, shown = run(words, folder, **loopback_hub.environment(tmp_path / "home", "hf_wrong"), HF_HUB_OFFLINE="0")

@@ -193,10 +193,9 @@ def image_folder(kind):
 
 
 def image_folder_of_splits(folder, pictures):
+    folder.mkdir()
     for part in ("train", "validation"):
-        image_folder("jsonl")(folder / part, pictures) if folder.exists() else folder.mkdir()
-        if not (folder / part).exists():
-            image_folder("jsonl")(folder / part, pictures)
+        image_folder("jsonl")(folder / part, pictures)
     return {}
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from scripts import load_script
+from slow_cases import mostly_slow
 from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetModel
 
 
@@ -24,7 +25,7 @@ def encoders(mner_files, tmp_path_factory):
     return {"vit": mner_files / "vit", "resnet": folder}
 
 
-@pytest.mark.parametrize("rank", [None, 2])
+@pytest.mark.parametrize("rank", mostly_slow([None, 2], None))
 @pytest.mark.parametrize("vision", ["vit", "resnet"])
 def test_cached_states_train_as_pictures_do(vision, rank, encoders, mner_arguments, run_script, tmp_path):
     arguments = mner_arguments | {"vision_model": encoders[vision], "freeze_vision_encoder": True, "lora_rank": rank}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from packaging.version import Version
+from slow_cases import mostly_slow
 from torch import nn
 
 from bga_mner import (
@@ -42,11 +43,16 @@ def make_inputs(model, lengths, side, pictures):
 @pytest.mark.parametrize(
     ("model_class", "text", "vision", "pictures", "strict"),
     [
-        (BgaMnerForTokenClassification, "bert", "vit", False, True),
-        (BgaMnerForTokenClassification, "modernbert", "vit", False, False),
-        (BgaMnerForTokenClassification, "mpnet", "resnet", True, False),
-        (BgaMnerForSequenceClassification, "deberta-v2", "siglip2_vision_model", True, False),
         (BgaMnerModel, "distilbert", "vit", False, False),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (BgaMnerForTokenClassification, "bert", "vit", False, True),
+                (BgaMnerForTokenClassification, "modernbert", "vit", False, False),
+                (BgaMnerForTokenClassification, "mpnet", "resnet", True, False),
+                (BgaMnerForSequenceClassification, "deberta-v2", "siglip2_vision_model", True, False),
+            )
+        ),
     ],
 )
 def test_an_exported_program_gives_what_the_model_gives(make_config, model_class, text, vision, pictures, strict):
@@ -103,7 +109,7 @@ class _MarginalsAndPaths(nn.Module):
         return self.crf.log_marginals(emissions, mask), self.crf.decode(emissions, mask)
 
 
-@pytest.mark.parametrize("constrained", [False, True])
+@pytest.mark.parametrize("constrained", mostly_slow([False, True], True))
 def test_an_exported_crf_gives_what_the_crf_gives(constrained):
     crf = ConditionalRandomField(5, *(bio_constraints(dict(enumerate(TAGS))) if constrained else (None, None)))
     with torch.no_grad():

@@ -17,6 +17,7 @@ from peft import (
     PromptTuningConfig,
     get_peft_model,
 )
+from slow_cases import mostly_slow
 from transformers.utils import logging as transformers_logging
 
 from bga_mner import BgaMnerForSequenceClassification, BgaMnerForTokenClassification, lora_config
@@ -60,7 +61,7 @@ def trained_names(model):
 
 
 @pytest.mark.parametrize("task", CLASSES)
-@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+@pytest.mark.parametrize("configuration", mostly_slow(CONFIGURATIONS, "lora_config", "plain LoRA"))
 def test_what_a_task_type_trains_comes_back_to_the_bit(make_config, make_batch, tmp_path, task, configuration):
     model, batch = make(make_config, make_batch, task, tmp_path)
     adapted = get_peft_model(model, CONFIGURATIONS[configuration](model, task)).train()

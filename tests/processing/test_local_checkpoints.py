@@ -10,6 +10,7 @@ import transformers
 from conftest import BACKBONE_CONFIGS, TEXT_CONFIGS, VISION_CONFIGS
 from fine_tuning_model import ModelArguments, build_model
 from PIL import Image
+from slow_cases import mostly_slow
 from transformers import AutoConfig, AutoModel
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor
@@ -92,7 +93,7 @@ def test_text_encoders(family, save_text, save_vision, tmp_path):
     check(save_text(family), save_vision("vit"), tmp_path / "saved")
 
 
-@pytest.mark.parametrize("image_size", [None, 24])
+@pytest.mark.parametrize("image_size", mostly_slow([None, 24], None))
 @pytest.mark.parametrize("family", [*VISION_FAMILIES, *(name for name in BACKBONE_FAMILIES if "timm" not in name)])
 def test_vision_encoders(family, image_size, save_text, save_vision, tmp_path):
     text, vision = save_text("bert"), save_vision(family)

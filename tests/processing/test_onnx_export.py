@@ -137,6 +137,7 @@ def test_int8_is_near_and_smaller(make_lively, export):
     assert same > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "int8"), [(torch.bfloat16, False), (torch.bfloat16, True), (torch.float16, False), (torch.float64, False)]
 )
@@ -154,6 +155,7 @@ def test_other_precisions_are_exported_as_a_copy_in_float32(make_lively, export,
         check_equal(model.float().eval(), folder)
 
 
+@pytest.mark.slow
 def test_adapters_are_exported_as_they_are_on(make_lively, export):
     model = make_lively()
     adapted = get_peft_model(model, lora_config(model, 2, task_type="TOKEN_CLS", init_lora_weights=False)).eval()

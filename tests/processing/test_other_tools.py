@@ -99,7 +99,8 @@ def resized(model, path):
 
 @pytest.mark.parametrize(
     ("tool", "same"),
-    [(tool, 1.0) for tool in (copy.deepcopy, compiled, shared, prepared, double)]
+    [(tool, 1.0) for tool in (copy.deepcopy, shared, prepared, double)]
+    + [pytest.param(compiled, 1.0, marks=pytest.mark.slow)]
     + [(tool, 0.8) for tool in (half, brain_half, quantised)],
 )
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
@@ -200,6 +201,7 @@ def _entities_of_a_folder(folder):
     return predict(model, BgaMnerProcessor(None, tokenizer, model.config.label2id), TEXTS)
 
 
+@pytest.mark.slow
 def test_other_processes_find_the_same(made, tmp_path):
     model, processor = made
     model.save_pretrained(tmp_path)

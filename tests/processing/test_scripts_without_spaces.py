@@ -10,6 +10,7 @@ import datasets
 import pytest
 import torch
 from seqeval.metrics import f1_score
+from slow_cases import mostly_slow
 from transformers import Trainer, TrainingArguments, pipeline
 
 from bga_mner import (
@@ -103,8 +104,14 @@ def train(model, processor, rows, folder, steps=80):
     return trainer
 
 
+# each script, and each form of words
+QUICK = [("chinese", "words"), ("japanese", "characters"), ("thai", "words")]
+
+
 @pytest.fixture(
-    scope="module", params=[(script, form) for script in CORPORA for form in ("characters", "words")], ids="-".join
+    scope="module",
+    params=mostly_slow(((script, form) for script in CORPORA for form in ("characters", "words")), *QUICK),
+    ids="-".join,
 )
 def trained(request, tmp_path_factory):
     """Train a tagger on a corpus, and save it with its processor."""
@@ -163,6 +170,7 @@ def test_bulk_annotation_finds_the_same(trained):
     ] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained", [("japanese", "words")], indirect=True)
 def test_the_predictor_without_torch_finds_the_same(trained, tmp_path):
     model, processor, _, rows, _ = trained

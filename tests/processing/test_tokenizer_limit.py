@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from slow_cases import mostly_slow
 from transformers import AutoTokenizer, pipeline
 
 from bga_mner import (
@@ -44,7 +45,7 @@ def make(family="bert", limit=10**30, model_class=BgaMnerForTokenClassification)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("limit", [10**30, LONGEST + 1, 512])
+@pytest.mark.parametrize("limit", mostly_slow([10**30, LONGEST + 1, 512], 10**30))
 @pytest.mark.parametrize("order", ["model first", "processor first"])
 def test_a_tokenizer_that_is_saved_beside_a_model_has_its_limit(family, limit, order, tmp_path):
     model, processor = make(family, limit)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from seqeval.metrics import classification_report
 from seqeval.scheme import IOB2
+from slow_cases import mostly_slow
 from transformers import EvalPrediction
 
 from bga_mner import build_compute_metrics
@@ -66,7 +67,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("preprocess", [None, lambda outputs, labels: outputs[1]])
+@pytest.mark.parametrize("preprocess", mostly_slow([None, lambda outputs, labels: outputs[1]], None))
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_score_is_that_of_the_words(make_trainer, tagger, name, preprocess):
     trainer = make_trainer(tagger, preprocess_logits_for_metrics=preprocess, **OPTIONS[name])

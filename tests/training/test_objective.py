@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from slow_cases import mostly_slow
 from torch.nn import functional as F
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer
 from transformers.trainer_pt_utils import LabelSmoother
@@ -69,8 +70,10 @@ OTHER_OBJECTIVES = {
 }
 
 
-@pytest.mark.parametrize("images", [True, False])
-@pytest.mark.parametrize("name", OTHER_OBJECTIVES)
+@pytest.mark.parametrize("images", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", mostly_slow(OTHER_OBJECTIVES, "label_smoothing_factor", "compute_loss_func", "own loss")
+)
 def test_another_objective_is_refused_before_the_first_step(make_trainer, rows, name, images):
     data = rows if images else rows.remove_columns("image")
     trainer = make_trainer(data=data, **OTHER_OBJECTIVES[name])

@@ -7,6 +7,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from slow_cases import mostly_slow
 from torch.utils.data import Dataset
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer
 
@@ -80,7 +81,7 @@ def restored_determinism(monkeypatch):
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, False
 
 
-@pytest.mark.parametrize("name", NO_CHANGE)
+@pytest.mark.parametrize("name", mostly_slow(NO_CHANGE, "activation_checkpointing", "dispatch_batches", "fp16"))
 def test_what_changes_no_weight(plain, make_tagger, make_trainer, restored_determinism, name):
     found = trained(make_trainer(make_tagger(noise=True), **NO_CHANGE[name]))
     assert_same(found, plain, rtol=1e-6, atol=1e-7)
@@ -141,8 +142,10 @@ class Recording:
         return self.collator(features)
 
 
-@pytest.mark.parametrize("has_lengths", [False, True])
-@pytest.mark.parametrize("strategy", ["random", "sequential", "group_by_length", "batch_rebalance"])
+@pytest.mark.parametrize("has_lengths", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "strategy", mostly_slow(["random", "sequential", "group_by_length", "batch_rebalance"], "group_by_length")
+)
 def test_each_row_comes_once_an_epoch(make_trainer, rows, strategy, has_lengths):
     lengths = [len(words) + 2 for words in rows["tokens"]]
     data = rows.add_column("length", lengths) if has_lengths else rows
@@ -166,6 +169,7 @@ def test_a_smaller_last_batch_may_be_left_out(make_trainer):
     assert list(map(len, recording.batches)) == [3, 3]
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_made_smaller(make_trainer):
     trainer = make_trainer(auto_find_batch_size=True, per_device_train_batch_size=5, callbacks=[LossPartsCallback()])
     collator = trainer.data_collator
@@ -212,7 +216,10 @@ def test_a_gradient_is_cut_to_its_norm(make_tagger, make_trainer):
     assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
-@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop"])
+@pytest.mark.parametrize(
+    "optim",
+    mostly_slow(["adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop"], "adamw_torch"),
+)
 def test_every_optimizer_trains_every_weight(make_tagger, make_trainer, optim):
     model = make_tagger(noise=True)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
