@@ -3,7 +3,7 @@
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,10 @@ from typing import Any
 import datasets
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from datasets.data_files import SPLIT_KEYWORDS
 from fine_tuning_images import ImageReader
 from fine_tuning_model import CHANGEABLE, flag
-from fine_tuning_stream import check_columns, open_stream, read_whole, row_id, tags_of, words_of
+from fine_tuning_stream import check_columns, ids_named, open_stream, read_whole, row_id, tags_of, words_of
 
 from bga_mner import (
     BgaMnerProcessor,
@@ -31,7 +32,6 @@ from bga_mner import (
 from bga_mner.configuration.messages import brief, shown
 from bga_mner.processing.conll import writable
 from bga_mner.processing.formats.writing import WRITTEN_FORMATS
-from bga_mner.processing.label_map import tag_names
 from bga_mner.processing.picture_folder import PictureCounter
 from bga_mner.processing.tag_conversion import Converted, TagError, convert_tags
 
@@ -68,7 +68,7 @@ class DataArguments:
     )
     dataset_config_name: str | None = flag(None, "Configuration of that dataset.")
     train_split: str | None = flag(None, "Default: train, where there is one.")
-    validation_split: str | None = flag(None, "Default: validation, where there is one.")
+    validation_split: str | None = flag(None, "Default: validation, or dev, valid, val, where there is one.")
     test_split: str | None = flag(None, "Default: test, where there is one.")
     tokens_column: str = flag("tokens", "Column of lists of words; of strings, they are parted by white space.")
     tags_column: str = flag("ner_tags", "Column of lists of tags: strings, or numbers that a ClassLabel names.")
@@ -131,7 +131,7 @@ def read_data(data: DataArguments, seed: int, endless: bool = False) -> tuple[Pa
         return parts, _labels(parts, [])
     with PartialState().main_process_first():
         splits = _load_splits(data)
-    wanted = {part: getattr(data, f"{part}_split") or part for part in PARTS}
+    wanted = {part: getattr(data, f"{part}_split") or _default_split(part, splits) for part in PARTS}
     for part, split in wanted.items():
         if split not in splits and getattr(data, f"{part}_split"):
             raise ValueError(
@@ -151,6 +151,11 @@ def read_data(data: DataArguments, seed: int, endless: bool = False) -> tuple[Pa
             f"Expected a split named train, validation or test, got {shown(list(splits))}. Name it: --train_split."
         )
     return parts, _labels(parts, named)
+
+
+def _default_split(part: str, splits: Iterable[str]) -> str:
+    """Find a set under the names that `datasets` gives it in folders: dev, valid and val are validation sets."""
+    return next((name for name in (part, *SPLIT_KEYWORDS[datasets.Split(part)]) if name in splits), part)
 
 
 def _load_splits(data: DataArguments) -> Any:
@@ -362,7 +367,7 @@ def _read_tags(dataset: datasets.Dataset, data: DataArguments) -> Converted:
     column = data.tags_column
     if column not in dataset.column_names:
         return Converted([None] * len(dataset), "IOB2", 0)
-    names = tag_names(dataset.features[column], column)
+    names = ids_named(dataset.features[column], column)
     try:
         return convert_tags([tags_of(tags, names) for tags in dataset[column]], data.tag_scheme)
     except TagError as error:

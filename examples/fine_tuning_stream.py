@@ -49,7 +49,7 @@ def open_stream(
     images = ImageReader.of_split(features, data)
     stream = _undecoded(stream, features)[0]
     tagged = data.tags_column in features
-    names = tag_names(features[data.tags_column], data.tags_column) if tagged else {}
+    names = ids_named(features[data.tags_column], data.tags_column) if tagged else {}
     named = [tag.strip() for tag in data.labels.split(",")] if data.labels else list(names.values())
     # nobody has read the tags: all that there are tell their scheme, and one sentence can't
     listed = convert_tags([named], data.tag_scheme)
@@ -118,6 +118,22 @@ def check_columns(columns: Sequence[str], split: str, data: Any) -> None:
                 f"Expected a column {shown(name)} in {shown(split)}, got {shown(list(columns))}. Name the right one "
                 f"with --{option}."
             )
+
+
+def ids_named(feature: Any, column: str) -> dict[int, str]:
+    """Return the names of tags that are ids of a ClassLabel; none if they are strings, or stand in one string a row.
+
+    Raises
+    ------
+    ValueError
+        If they are neither.
+    """
+    if getattr(feature, "dtype", None) in ("string", "large_string"):
+        return {}  # cells of a CSV file, which items_of reads
+    try:
+        return tag_names(feature, column)
+    except ValueError as error:
+        raise ValueError(f"{error} Or name another column: --tags_column.") from None
 
 
 def tags_of(value: Any, names: Mapping[int, str]) -> list[str | None] | None:

@@ -36,7 +36,8 @@ def tag_names(feature: Any, column: str) -> dict[int, str]:
         return {}
     raise ValueError(
         f"Expected lists of strings, or of ids of a ClassLabel, in the column {shown(column)}, got {shown(feature)}. "
-        "Give ids names: dataset.cast_column(..., datasets.List(datasets.ClassLabel(names=[...])))."
+        "Give ids names: dataset.cast_column(..., datasets.List(datasets.ClassLabel(names=[...]))); spans of an "
+        "annotation tool are read by read_annotations (--train_file)."
     )
 
 

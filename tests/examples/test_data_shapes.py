@@ -318,6 +318,7 @@ def test_images_that_cannot_be_used_are_counted(change, flags, counts, pictures,
         ({}, {"tags_column": "labels"}, "--tags_column"),
         ({"tokens": [3] * 4}, {}, "--tokens_column"),
         ({"ner_tags": [3] * 4}, {}, "--tags_column"),
+        ({"ner_tags": [[{"start": 0, "end": 3, "label": "PER"}]] * 4}, {}, "read_annotations"),
     ],
 )
 @pytest.mark.parametrize("streaming", [False, True])
@@ -339,6 +340,23 @@ def test_tags_that_are_too_many(pictures, tmp_path):
     parts, _ = read_data(DataArguments(dataset_name=str(tmp_path / "data"), **flags), 0)
     with pytest.warns(UserWarning, match="Row '11' of 'train' has 4 tags for 1 words"):
         assert [row["ner_tags"] for row in parts["train"][0]] == [None, *TAGS[1:]]
+
+
+@pytest.mark.parametrize(
+    ("names", "read"),
+    [
+        (("train", "dev"), ("train", "dev")),
+        (("train", "valid", "test"), ("train", "valid", "test")),
+        (("training", "val", "evaluation"), ("training", "val", "evaluation")),
+        (("train", "dev", "validation"), ("train", "validation")),
+    ],
+)
+def test_splits_have_the_names_that_datasets_knows(names, read, pictures, tmp_path):
+    part = datasets.Dataset.from_dict(rows(pictures))
+    datasets.DatasetDict(dict.fromkeys(names, part)).save_to_disk(tmp_path / "data")
+    parts, _ = read_data(DataArguments(dataset_name=str(tmp_path / "data")), 0)
+    assert [report.path.rpartition(":")[2] for _, report in parts.values()] == list(read)
+    assert list(parts) == ["train", "validation", "test"][: len(read)]
 
 
 def test_texts_alone(pictures, tmp_path):
