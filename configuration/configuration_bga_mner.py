@@ -11,6 +11,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+from transformers.utils import logging
 
 from .config_arguments import ENCODERS, check_names, checked_assignment, given_arguments, with_arguments
 from .config_checks import (
@@ -28,6 +29,8 @@ from .encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
 from .hub_export import RemoteCodeMixin, auto_map, came_from_hub, custom_pipelines, marked_folder
 from .messages import shown
 
+
+logger = logging.get_logger(__name__)
 
 TEXT_ENCODERS = tuple(TEXT_FAMILIES)
 """`model_type` of the text encoders whose layers can read generated features."""
@@ -534,9 +537,9 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
                 'visual_source="generated".'
             )
         if self.keep_budget < 1 and not self.text_only and not (self.use_context_sampler and self.use_image_to_text):
-            raise ValueError(
-                "keep_budget prices what the vision sampler keeps, of which there is none with use_context_sampler="
-                f"{self.use_context_sampler} and use_image_to_text={self.use_image_to_text}. Set it to 1.0."
+            logger.warning_once(
+                "keep_budget does nothing: it prices what the vision sampler keeps, of which there is none with "
+                f"use_context_sampler={self.use_context_sampler} and use_image_to_text={self.use_image_to_text}."
             )
         if self.visual_source == "real" and self.hybrid_attention == "none":
             raise ValueError(

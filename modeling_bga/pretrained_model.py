@@ -18,7 +18,7 @@ from transformers.utils import logging
 from ..configuration.config_arguments import check_names, given_arguments
 from ..configuration.configuration_bga_mner import BgaMnerConfig
 from ..configuration.hub_export import RemoteCodeMixin, marked_folder
-from ..configuration.messages import listed, shown
+from ..configuration.messages import shown
 from .checkpoint_files import check_config_fits, check_shard_index, check_weights_to_make, explained_weights
 from .context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
 from .crf import ConditionalRandomField
@@ -218,7 +218,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         # peft leaves its configuration on the model that it adapts
         if mode and getattr(self, "peft_config", None) and (frozen := self._frozen_new_modules()):
             logger.warning_once(
-                f"peft's adapters are trained, but these parts are frozen: {listed(frozen)}. No encoder's "
+                f"peft's adapters are trained, but these parts are frozen: {', '.join(frozen)}. No encoder's "
                 "checkpoint has weights for them. Unless they were trained before, give peft the configuration of "
                 "bga_mner.lora_config(model), or its modules_to_save."
             )

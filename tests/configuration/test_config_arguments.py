@@ -94,8 +94,6 @@ WRONG = [
     ({"image_size": 4}, "image_size must be at least one patch"),
     ({"visual_source": "real", "hybrid_attention": "none"}, 'visual_source="real" lets the text attend'),
     ({"text_only": True, "visual_source": "real"}, "for which a model with text_only=True has no encoder"),
-    ({"keep_budget": 0.5, "use_context_sampler": False}, "keep_budget"),
-    ({"keep_budget": 0.5, "use_image_to_text": False}, "keep_budget"),
 ]
 
 

@@ -26,6 +26,8 @@ NOT_OF_THE_MODEL = {
     "outputs.py",
     "parameter_groups.py",
     "pretrained_model.py",
+    "tokenizer_limit.py",
+    "trained_on.py",
 }
 
 

@@ -294,7 +294,7 @@ def test_a_text_longer_than_the_encoder_is_refused(make_model, text):
     model = make_model(text)
     longest = 38 if "roberta" in text or text == "mpnet" else 40
     assert model(input_ids=torch.randint(5, 60, (1, longest))).logits.shape == (1, longest, 5)
-    with pytest.raises(ValueError, match=f"at most {longest} tokens, but a text has {longest + 1}"):
+    with pytest.raises(ValueError, match=f"at most {longest} tokens, .*got {longest + 1}"):
         model(input_ids=torch.randint(5, 60, (1, longest + 1)))
 
 

@@ -296,6 +296,6 @@ def test_every_option_is_drawn():
     # what a new option of the configuration would be missing in
     unlike = {"text_config", "vision_config", "generator_dropout", "classifier_dropout", "initializer_range"}
     unlike |= {"gate_initial_bias", "sampler_initial_keep", "image_size", "keep_budget_weight"}
-    unlike |= {"id2label", "label2id", "training_summary"}
+    unlike |= {"id2label", "label2id", "problem_type", "training_summary"}
     of_our_own = set(BgaMnerConfig.__annotations__) - unlike
     assert of_our_own - set(values) == set()

@@ -148,7 +148,7 @@ def test_what_no_run_wrote_is_refused(tmp_path):
         open_parts(tmp_path / "thesis.tex")
     (tmp_path / "entities").mkdir()
     (tmp_path / "thesis.tex").rename(tmp_path / "entities" / "part-00000000.parquet")
-    with pytest.raises(ValueError, match=r"holds part-00000000.parquet and no run.json"):
+    with pytest.raises(ValueError, match=r"holds 'part-00000000.parquet' and no run.json"):
         open_parts(tmp_path)
 
 

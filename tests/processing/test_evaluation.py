@@ -186,7 +186,9 @@ def test_labels_are_renamed_in_what_is_predicted_and_expected(tagger, bert_proce
         assert found["f1"] == plain["f1"]
         assert found["types"][name] == plain["types"]["LOC"]
     assert "LOC" not in report(dataset, LOC=None)["types"]
-    with pytest.raises(ValueError, match=r"model \(LOC, MISC, ORG, PER\) or the data \(PER, PLACE\).*got Place"):
+    with pytest.raises(
+        ValueError, match=r"model \('LOC', 'MISC', 'ORG', 'PER'\) or the data \('PER', 'PLACE'\).*got 'Place'"
+    ):
         report(renamed, Place="LOC")
 
 
