@@ -126,7 +126,8 @@ def _offset(value: Any) -> int | None:
         return int(value)
     if isinstance(value, bool) or not isinstance(value, Real):  # NumPy's numbers, too
         return None
-    return int(value) if abs(value) < 2**53 and int(value) == value else None
+    number = float(value)
+    return int(number) if abs(number) < 2**53 and number.is_integer() else None
 
 
 def clean(text: str) -> str:
