@@ -169,7 +169,7 @@ def test_weights_that_cannot_be_exported_are_named(make_model, export):
     model = make_model()
     with torch.device("meta"):
         empty = type(model)(model.config)
-    with pytest.raises(ValueError, match="on one device, got meta"):
+    with pytest.raises(ValueError, match="on one device, got 'meta'"):
         export(empty)
     with pytest.raises(ValueError, match="on one device, got cpu, meta"):
         export(cpu_offload(copy.deepcopy(model), execution_device="cpu", offload_buffers=False))
@@ -184,7 +184,7 @@ def test_says_what_to_mend(make_model, export, monkeypatch):
     with pytest.raises(ValueError, match='visual_source="real", which needs pictures'):
         export(make_model(visual_source="real"))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ValueError, match=r"onnxscript can't be imported.*bga-mner\[onnx\]"):
+    with pytest.raises(ValueError, match=r"'onnxscript' can't be imported.*bga-mner\[onnx\]"):
         export(make_model())
 
 
