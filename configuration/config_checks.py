@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
-from .messages import MOST_SHOWN, shown
+from .messages import MOST_SHOWN, brief, shown
 
 
 # Far beyond what any encoder has. Building a million layers takes hours, and rows of a billion numbers the memory.
@@ -272,7 +272,7 @@ def explained(what: str, arguments: Iterable[str] = (), fix: str = "") -> Iterat
             given = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
             fix = f"Correct what was given as {given}. If the same is raised without, correct the file."
         raise ValueError(
-            f"Expected {what} that can be used, but {type(error).__name__} is raised: {str(error)[:MOST_SHOWN]}. "
+            f"Expected {what} that can be used, but {type(error).__name__} is raised: {brief(error, MOST_SHOWN)}. "
             f"{fix or 'Correct the file, or fetch it again.'}"
         ) from error
 

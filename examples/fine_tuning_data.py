@@ -175,7 +175,7 @@ def _load_splits(data: DataArguments) -> Any:
         reason = error.__cause__ or error
         raise ValueError(
             f"Expected a data set of the Hub or a folder as --dataset_name, got {shown(data.dataset_name)}, which "
-            f"can't be read: {str(reason)[:400]} Check the name, or the files."
+            f"can't be read: {brief(reason)}. Check the name, or the files."
         ) from error
 
 

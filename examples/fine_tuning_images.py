@@ -53,7 +53,7 @@ class ImageReader:
         if self.column is not None and not self.is_stored and not is_named:
             raise ValueError(
                 f"Expected images, the content of files, or names of files in the column {shown(column)}, got "
-                f"{str(given)[:200]}. Name another with --image_column, or 'none'."
+                f"{shown(given)}. Name another with --image_column, or 'none'."
             )
         image = datasets.Image(decode=False)
         self.feature = datasets.List(image) if self.has_lists else image

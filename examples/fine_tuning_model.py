@@ -276,8 +276,7 @@ def _image_processor(name: str, image_size: int | None) -> Any:
         ) from error
     except ImportError as error:
         raise ValueError(
-            f"Expected what the image processor of {shown(name)} needs, but it isn't installed: "
-            f"{' '.join(str(error).split())[:400]}"
+            f"Expected what the image processor of {shown(name)} needs, but it isn't installed: {brief(error)}."
         ) from error
     if image_size is None:
         return image_processor

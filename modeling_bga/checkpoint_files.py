@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
 from ..configuration.config_checks import explained
-from ..configuration.messages import shown
+from ..configuration.messages import brief, shown
 
 
 # More numbers than these are not made up where weights are missing from a checkpoint: 4 GiB of float32.
@@ -52,7 +52,7 @@ def check_shard_index(folder: Any, subfolder: str = "", variant: str | None = No
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise ValueError(
             f"Expected a JSON object with a 'weight_map' from weights to files in {shown(str(path))}, but it can't be "
-            f"read: {type(error).__name__}: {str(error)[:200]}. Save the model again."
+            f"read: {type(error).__name__}: {brief(error)}. Save the model again."
         ) from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
@@ -173,7 +173,7 @@ def explained_weights(arguments: Iterable[str] = ()) -> Iterator[None]:
             yield
     except (SafetensorError, pickle.UnpicklingError) as error:
         raise ValueError(
-            f"Expected weights as whole safetensors files, but one can't be read: {str(error)[:200]}. Fetch it again."
+            f"Expected weights as whole safetensors files, but one can't be read: {brief(error)}. Fetch it again."
         ) from error
 
 

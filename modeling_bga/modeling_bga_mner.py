@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
+from ..configuration.messages import shown
 from .alignment_losses import alignment_losses, keep_budget_loss, mean_over_batch, visual_targets
 from .branch import AlignedBranch, BranchTrace, ReadFeatures
 from .context_sampler import ContextSampler
@@ -191,7 +192,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             )
         source = visual_source or config.visual_source
         if source not in ("generated", "real", "none"):
-            raise ValueError(f"visual_source must be 'generated', 'real' or 'none', but is {str(source)[:80]!r}.")
+            raise ValueError(f"visual_source must be 'generated', 'real' or 'none', but is {shown(source)}.")
         pictures, given_as = (
             (pixel_values, "pixel_values") if vision_states is None else (vision_states, "vision_states")
         )
@@ -226,15 +227,15 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
                 vision = self._trace_vision(pictures)
 
         inputs = TextInputs(input_ids, token_type_ids, position_ids, inputs_embeds, attended, padding_mask)
-        shown = replaced if config.replaced_entities_read == "real" else None
+        pictured = replaced if config.replaced_entities_read == "real" else None
         aligned = picture_mask
         use_real = picture_mask if source == "real" else None
-        if shown is not None and vision is not None:
+        if pictured is not None and vision is not None:
             if use_real is None:
-                use_real = shown.chosen & picture_mask
+                use_real = pictured.chosen & picture_mask
             # their words aren't what the picture shows
-            aligned = picture_mask & ~shown.chosen
-            inputs = inputs._replace(input_ids=shown.input_ids)
+            aligned = picture_mask & ~pictured.chosen
+            inputs = inputs._replace(input_ids=pictured.input_ids)
         reads = self.text_branch.projections is not None and source != "none"
         if output_hidden_states is None:
             output_hidden_states = bool(config.output_hidden_states)
@@ -268,7 +269,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             if config.keep_budget < 1 and self.training and self.vision_branch.samplers is not None:
                 excess = keep_budget_loss(vision.keep_masks[-1], config.keep_budget)
                 keep_loss = mean_over_batch([excess], picture_mask)
-        if replaced is not None and shown is None:
+        if replaced is not None and pictured is None:
             text.last = self._read_again(inputs, replaced, text)
 
         output = BgaMnerModelOutput(

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from ..configuration.messages import brief, shown
 from ..modeling_bga.span_probabilities import CrfScores, Span, span_log_probabilities
 from .entity_scores import EntityScorer
 from .sequences import as_list
@@ -78,7 +79,7 @@ class OnnxPredictor:
         missing = [name for name in (MODEL_FILE, TAGGER_FILE, TOKENIZER_FILE) if not (folder / name).is_file()]
         if missing:
             what = "is no folder" if not folder.is_dir() else f"has no {', '.join(missing)}"
-            raise ValueError(f"Expected a folder that export_onnx wrote, but {str(folder)!r} {what}. {_MEND}")
+            raise ValueError(f"Expected a folder that export_onnx wrote, but {shown(str(folder))} {what}. {_MEND}")
         self.settings = _read_settings(folder / TAGGER_FILE)
         with _blamed_on(folder / TOKENIZER_FILE):
             self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
@@ -223,8 +224,8 @@ def _blamed_on(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # what tokenizers and ONNX Runtime raise of a broken file has no narrower class
         raise ValueError(
-            f"Expected a folder that export_onnx wrote, but {str(path)!r} isn't what it should be: "
-            f"{str(error)[:400]}. {_MEND}"
+            f"Expected a folder that export_onnx wrote, but {shown(str(path))} isn't what it should be: "
+            f"{brief(error)}. {_MEND}"
         ) from error
 
 

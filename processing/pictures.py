@@ -510,7 +510,7 @@ def _fix_format(content: bytes) -> str:
 
 def _reason(error: Exception) -> str:
     """Return what a system or a library says, without the path, which may be endless."""
-    return str(getattr(error, "strerror", None) or error)[:200]
+    return brief(getattr(error, "strerror", None) or error, 200)
 
 
 __all__ = [

@@ -20,8 +20,8 @@ GATHER = {"list", "sorted", "tuple", "dict", "set", "str", "repr", "map"}
 BOUNDED = re.compile(
     r"_?[A-Z][A-Z_]*(\[verb\])?|__name__|known|supported|frozen|delimiter|(self\.)?(config\.)?(hybrid_attention|visual_source|visual_target)"
 )
-# These run on their own, without the package's helpers.
-LEFT = {"processing/onnx_predictor.py", "examples/space/app.py"}
+# It runs on its own, without the package's helpers.
+LEFT = {"examples/space/app.py"}
 
 
 def messages(tree: ast.AST) -> Iterator[ast.AST]:
