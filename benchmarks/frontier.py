@@ -163,9 +163,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """
     parser = Parser(__doc__)
     parser.add_argument("--results", type=Path, required=True, help="file of JSON lines")
-    parser.add_argument(
-        "--presets", type=names_of(PRESETS, ";"), default=";".join(PRESETS), help="with semicolons between"
-    )
+    of_presets = f"with semicolons between, of {'; '.join(PRESETS)}; default: all"
+    parser.add_argument("--presets", type=names_of(PRESETS, ";"), default=";".join(PRESETS), help=of_presets)
     parser.add_argument("--seeds", type=seeds, default=[], help="train with these, commas between them")
     parser.add_argument("--time", action="store_true", help="time the presets")
     parser.add_argument("--plot", type=Path, help="PNG file to draw")

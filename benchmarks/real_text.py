@@ -251,7 +251,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "--pictures", type=Path, help="folder of JPEG files: train ours with any of them beside a tweet"
     )
     parser.add_argument(
-        "--models", type=names_of(("plain", "bga_mner")), default="plain,bga_mner", help="comma-separated"
+        "--models",
+        type=names_of(("plain", "bga_mner")),
+        default="plain,bga_mner",
+        help="comma-separated; default: both",
     )
     parser.add_argument("--threads", type=positive, help="threads of torch; default: leave them")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

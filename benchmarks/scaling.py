@@ -193,7 +193,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """
     parser = Parser(__doc__)
     parser.add_argument("--what", choices=("inference", "training"), default="inference")
-    parser.add_argument("--axes", type=names_of(GROWTH), default=",".join(GROWTH), help="comma-separated; default: all")
+    of_axes = f"comma-separated, of {', '.join(GROWTH)}; default: all"
+    parser.add_argument("--axes", type=names_of(GROWTH), default=",".join(GROWTH), help=of_axes)
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument("--repeats", type=positive, default=3)
     parser.add_argument("--threads", type=positive, default=1)

@@ -138,7 +138,8 @@ class Benchmark:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--seeds", type=seeds, default="0", help="comma-separated")
-    parser.add_argument("--variants", type=names_of(VARIANTS), default="full,text_only", help="comma-separated")
+    of_variants = f"comma-separated, of {', '.join(VARIANTS)}"
+    parser.add_argument("--variants", type=names_of(VARIANTS), default="full,text_only", help=of_variants)
     parser.add_argument("--steps", type=positive, default=450)
     parser.add_argument("--batch_size", type=positive, default=32)
     parser.add_argument("--learning_rate", type=rate, default=2e-3)

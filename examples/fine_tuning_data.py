@@ -58,8 +58,12 @@ class DataArguments:
         "Folder of pictures: <id>.jpg, .png, .webp, .gif, .bmp, .tiff, .avif, ... in any case of letters, with the "
         "ending in the id or not. With --dataset_name also what names in --image_column are relative to.",
     )
-    file_format: str | None = flag(None, "Of the files, as read_annotations names it. Default: told from the content.")
-    tag_scheme: str | None = flag(None, "Of the tags: BIO, BIOES, IO, ..., see to_bio. Default: told from the tags.")
+    file_format: str | None = flag(
+        None, "Format of the files: conll, doccano, ..., as read_annotations names it. Default: told from the content."
+    )
+    tag_scheme: str | None = flag(
+        None, "Scheme of the tags: BIO, BIOES, IO, ..., as to_bio names it. Default: told from the tags."
+    )
     predictions_format: str | None = flag(None, "Also write predictions for a tool: doccano, label-studio, ...")
     dataset_name: str | None = flag(
         None,

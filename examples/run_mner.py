@@ -103,6 +103,16 @@ def _refuse_options(training: TrainingArguments) -> None:
             raise ValueError(f"Expected --{name} {expected}; got {getattr(training, name)}. Leave it out.")
 
 
+def _refuse_saving_in_half_precision(training: TrainingArguments, wanted: list[str]) -> None:
+    """Refuse an evaluation that leaves the model in half precision, if the run then saves what it trained."""
+    if "do_train" in wanted and (training.bf16_full_eval or training.fp16_full_eval):
+        raise ValueError(
+            "Expected a run without --do_train for --bf16_full_eval and --fp16_full_eval, which leave the model in "
+            "half precision, also where it is saved; got one that trains. Train without them, then evaluate with them: "
+            "--model_name_or_path <output_dir> --do_eval."
+        )
+
+
 def _settings(training: TrainingArguments) -> dict[str, Any]:
     """Say what has to be the same for a run to go on as if it had not been cut off."""
     names = ("per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "seed", "data_seed")
@@ -175,12 +185,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parts, labels = read_data(data, training.seed, endless=True)
     log_reports(parts)
     wanted = wanted_verbs(given, parts, bool(arguments.model_name_or_path))
-    if "do_train" in wanted and (training.bf16_full_eval or training.fp16_full_eval):
-        raise ValueError(
-            "Expected a run without --do_train for --bf16_full_eval and --fp16_full_eval, which leave the model in "
-            "half precision, also where it is saved; got one that trains. Train without them, then evaluate with them: "
-            "--model_name_or_path <output_dir> --do_eval."
-        )
+    _refuse_saving_in_half_precision(training, wanted)
     pictures = has_pictures(parts)
     model, processor = build_model(arguments, labels, pictures, data.max_length)
     cache = arguments.cache_vision_states and "do_train" in wanted
