@@ -91,9 +91,8 @@ def warn_of_ids(word_labels: Sequence[Any], label2id: Mapping[str, int] | None) 
     label2id : mapping of str to int or None
         Ids of the model's labels.
     """
-    given = (row.tolist() if hasattr(row, "tolist") else row for row in word_labels)
-    rows = (row for row in given if isinstance(row, Sequence) and not isinstance(row, str))
-    ids = {label for row in rows for label in row if isinstance(label, int) and label != UNKNOWN}
+    rows = map(as_list, word_labels)
+    ids = {label for row in rows for label in row or () if isinstance(label, int) and label != UNKNOWN}
     if ids:
         meant = {number: label for label, number in (label2id or {}).items() if number in ids}
         warnings.warn(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..configuration.messages import brief, shown
+from .sequences import as_list
 
 
 _FIX_IDS = (
@@ -76,14 +77,14 @@ def as_tag_lists(sentences: Any, name: str = "tags") -> list[list[Any] | None]:
     Parameters
     ----------
     sentences : iterable of (iterable or None)
-        One list of tags a sentence: lists, NumPy arrays, columns of a dataset or a table.
+        One list of tags a sentence. A sequence is whatever `sequences.as_list` takes.
     name : str, default "tags"
         What messages call them.
 
     Returns
     -------
     list of (list or None)
-        None stays.
+        None where there is none, or NaN.
 
     Raises
     ------
@@ -96,21 +97,19 @@ def as_tag_lists(sentences: Any, name: str = "tags") -> list[list[Any] | None]:
     [['B-PER', 'O'], None]
     """
     fix = f"The tags of a single sentence are wrapped in a list: [{name}]; those of a dataset are dataset['ner_tags']."
-    if isinstance(sentences, str | bytes | Mapping) or not hasattr(sentences, "__iter__"):
+    rows = as_list(sentences)
+    if rows is None:
         raise ValueError(
             f"Expected {name} as a list of sentences, each a list of tags, got {type(sentences).__name__} "
             f"{shown(sentences)}. {fix}"
         )
-    found: list[list[Any] | None] = []
-    for index, tags in enumerate(sentences):
-        if hasattr(tags, "tolist"):  # NumPy arrays, tensors and columns of pandas
-            tags = tags.tolist()
-        if tags is not None and (isinstance(tags, str | bytes | Mapping) or not hasattr(tags, "__iter__")):
+    found = [as_list(tags) for tags in rows]
+    for index, (given, tags) in enumerate(zip(rows, found, strict=True)):
+        if tags is None and given is not None:
             raise ValueError(
-                f"Expected {name} as a list of sentences, each a list of tags, got {type(tags).__name__} "
-                f"{shown(tags)} as sentence {index}. {fix}"
+                f"Expected {name} as a list of sentences, each a list of tags, got {type(given).__name__} "
+                f"{shown(given)} as sentence {index}. {fix}"
             )
-        found.append(None if tags is None else list(tags))
     return found
 
 

@@ -2,6 +2,7 @@
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 from transformers import EvalPrediction
 
@@ -84,6 +85,15 @@ def test_other_tags_are_never_listed(function, tags):
 @pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
 def test_right_tags_in_any_container_score_one(score, tags):
     assert score(tags, tags) == 1
+
+
+@pytest.mark.parametrize("library", ["pyarrow", "pandas"])
+def test_columns_of_tables_are_tags(library):
+    tags = [["B-PER", None], None]
+    table = pa.table({"ner_tags": tags})
+    column = table["ner_tags"] if library == "pyarrow" else table.to_pandas()["ner_tags"].fillna(float("nan"))
+    assert labels_from_tags(column) == ["O", "B-PER", "I-PER"]
+    assert map_labels(column, {"PER": "LOC"}) == [["B-LOC", None], None]
 
 
 @pytest.mark.parametrize("score", [SCORES[name] for name in SCORES if "lenient" not in name])
