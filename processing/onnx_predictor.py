@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ..configuration.messages import brief, shown
+from ..configuration.messages import brief, listed, shown
 from ..modeling_bga.span_probabilities import CrfScores, Span, span_log_probabilities
 from .entity_scores import EntityScorer
 from .sequences import as_list
@@ -78,7 +78,7 @@ class OnnxPredictor:
         folder = Path(folder)
         missing = [name for name in (MODEL_FILE, TAGGER_FILE, TOKENIZER_FILE) if not (folder / name).is_file()]
         if missing:
-            what = "is no folder" if not folder.is_dir() else f"has no {', '.join(missing)}"
+            what = "is no folder" if not folder.is_dir() else f"has no {listed(missing)}"
             raise ValueError(f"Expected a folder that export_onnx wrote, but {shown(str(folder))} {what}. {_MEND}")
         self.settings = _read_settings(folder / TAGGER_FILE)
         with _blamed_on(folder / TOKENIZER_FILE):
@@ -169,7 +169,7 @@ class OnnxPredictor:
         made = {part.name for part in self.session.get_outputs()}
         fed = {"input_ids", "attention_mask"} | ({"token_type_ids"} if self.settings["takes_token_type_ids"] else set())
         if given != fed or not made >= {"emissions", "predictions"}:
-            raise ValueError(f"its inputs are {', '.join(sorted(given))}, its outputs {', '.join(sorted(made))}")
+            raise ValueError(f"its inputs are {listed(sorted(given))}, its outputs {listed(sorted(made))}")
 
     def _tag(self, texts: list[TaggedText], batch_size: int, max_length: int | None, stride: int | None) -> None:
         settings = self.settings
@@ -242,7 +242,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
 def _check_keys(part: Any, names: Iterable[str]) -> None:
     missing = [name for name in names if not isinstance(part, dict) or name not in part]
     if missing:
-        raise ValueError(f"it has no {', '.join(missing)}")
+        raise ValueError(f"it has no {listed(missing)}")
 
 
 def _as_dict(entity: Any, words_given: bool) -> dict[str, Any]:

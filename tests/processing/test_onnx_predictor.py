@@ -118,7 +118,7 @@ def test_says_what_to_mend(exported, tmp_path):
         OnnxPredictor(tmp_path / "nowhere")
     broken = shutil.copytree(exported, tmp_path / "broken")
     (broken / "tagger.json").unlink()
-    with pytest.raises(ValueError, match=r"broken' has no tagger\.json"):
+    with pytest.raises(ValueError, match=r"broken' has no 'tagger\.json'"):
         OnnxPredictor(broken)
     annotate = OnnxPredictor(exported)
     for options, message in (
@@ -155,11 +155,11 @@ def without(*path):
         ("tokenizer.json", lambda text: "broken", "tokenizer.json"),
         ("tokenizer.json", lambda text: "{}", "tokenizer.json"),
         ("tagger.json", lambda text: "broken", "tagger.json"),
-        ("tagger.json", lambda text: "[]", "it has no id2label, max_length"),
-        ("tagger.json", without("word_prefix"), "it has no word_prefix"),
-        ("tagger.json", without("id2label", "0"), "it has no 0"),
-        ("tagger.json", without("special_tokens", "behind"), "it has no behind"),
-        ("tagger.json", without("crf", "transitions"), "it has no transitions"),
+        ("tagger.json", lambda text: "[]", "it has no 'id2label', 'max_length'"),
+        ("tagger.json", without("word_prefix"), "it has no 'word_prefix'"),
+        ("tagger.json", without("id2label", "0"), "it has no '0'"),
+        ("tagger.json", without("special_tokens", "behind"), "it has no 'behind'"),
+        ("tagger.json", without("crf", "transitions"), "it has no 'transitions'"),
     ],
 )
 def test_broken_files_are_named(exported, tmp_path, capsys, name, change, message):
@@ -178,7 +178,7 @@ def test_the_graph_of_something_else_is_refused(exported, tmp_path):
     settings = json.loads((folder / "tagger.json").read_text(encoding="utf-8"))
     settings["takes_token_type_ids"] = not settings["takes_token_type_ids"]
     (folder / "tagger.json").write_text(json.dumps(settings), encoding="utf-8")
-    with pytest.raises(ValueError, match="its inputs are attention_mask, input_ids"):
+    with pytest.raises(ValueError, match="its inputs are 'attention_mask', 'input_ids'"):
         OnnxPredictor(folder)
 
 
