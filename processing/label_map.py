@@ -184,7 +184,7 @@ def map_labels(data: datasets.Dataset | Iterable[Tags], mapping: Mapping[str, st
     if unknown:
         raise ValueError(
             f"Expected types that occur as keys of the mapping, got {listed(map(str, unknown))}. There are: "
-            f"{', '.join(known) or 'none'}."
+            f"{listed(known)}."
         )
     for name in mapping.values():
         if name is not None and (not isinstance(name, str) or name in ("", "O") or name[:2] in ("B-", "I-")):

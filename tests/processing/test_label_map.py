@@ -57,7 +57,7 @@ def test_a_dataset_keeps_everything_else():
 
 
 def test_wrong_mappings_are_refused():
-    with pytest.raises(ValueError, match=r"got 'Other'\. There are: OTHER, PER"):
+    with pytest.raises(ValueError, match=r"got 'Other'\. There are: 'OTHER', 'PER'"):
         map_labels(TAGS, {"Other": "MISC", "PER": "PERSON"})
     with pytest.raises(ValueError, match="There are: none"):
         map_labels([["O"], None], {"PER": None})
