@@ -196,7 +196,7 @@ class AnnotationInput:
         number = 0
         for path in self.files:
             delimiter = "\t" if ".tsv" in Path(path).suffixes else ","
-            _is_document(path)
+            _read_head(path)
             # bytes that aren't UTF-8 become lone surrogates, which are found later: one bad row, not a bad file
             with TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
                 lines = _RecordLines(file)
@@ -352,8 +352,8 @@ def _open(path: str) -> Any:
     return fsspec.open(path, "rb", compression="infer").open()
 
 
-def _is_document(path: str) -> bool:
-    """Tell whether a file of text is JSON, but no object a line; refuse what isn't UTF-8 from its first bytes on."""
+def _read_head(path: str) -> bytes:
+    """Read the beginning of a file of text; refuse what isn't UTF-8 from its first bytes on."""
     with _open(path) as file:
         head = file.read(_HEAD)
     # a text without such a mark begins with a letter, which has zero bytes beside it
@@ -362,6 +362,12 @@ def _is_document(path: str) -> bool:
             f"Expected UTF-8 in {shown(path)}, got UTF-16 or another encoding with zero bytes. Convert it: "
             "iconv -f UTF-16 -t UTF-8."
         )
+    return head
+
+
+def _is_document(path: str) -> bool:
+    """Tell whether a file of text is JSON, but no object a line."""
+    head = _read_head(path)
     return ".json" in Path(path).suffixes and is_document(head)
 
 

@@ -9,6 +9,8 @@ import random
 import datasets
 import numpy as np
 
+from ..configuration.messages import shown
+
 
 __all__ = ["choose_pictures", "mismatch_pictures", "remove_pictures"]
 
@@ -42,8 +44,8 @@ def choose_pictures(dataset: datasets.Dataset, share: float, seed: int = 0) -> l
     feature = dataset.features.get("image")
     if not isinstance(feature, datasets.Image):
         raise ValueError(
-            f"Expected a column 'image' of datasets.Image, got {'none' if feature is None else feature} among the "
-            f"columns {dataset.column_names}. Rename yours, or make it one: "
+            f"Expected a column 'image' of datasets.Image, got {'none' if feature is None else shown(feature)} among "
+            f"the columns {shown(dataset.column_names)}. Rename yours, or make it one: "
             "dataset.cast_column('image', datasets.Image(decode=False))."
         )
     having: list[int] = []

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import torch
 from datasets import Dataset, Features, Value
 
+from ..configuration.messages import shown
 from ..modeling_bga.encoders import is_frozen, only_new_layers_trained, pretrained_part
 from .evaluation_mode import evaluating
 from .vision_states import VISION_STATES, write_vision_states
@@ -67,7 +68,7 @@ def cache_vision_states(
             "once an epoch: pass it to the Trainer as it is, or load it whole."
         )
     if "image" not in dataset.column_names:
-        raise ValueError(f"Expected a column 'image', got {dataset.column_names}. There is nothing to cache.")
+        raise ValueError(f"Expected a column 'image', got {shown(dataset.column_names)}. There is nothing to cache.")
     base = getattr(model, "bga_mner", model)
     if base.vision_encoder is not None and not is_frozen(pretrained_part(base.vision_encoder)):
         raise ValueError(
