@@ -6,8 +6,9 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from numbers import Real
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ...configuration.messages import shown
 from ..word_splitting import split_words
@@ -124,7 +125,9 @@ def read_span(item: Any) -> Span | None:
 def _offset(value: Any) -> int | None:
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 12:
         return int(value)
-    if isinstance(value, bool) or not isinstance(value, Real):  # NumPy's numbers, too
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     number = float(value)
     return int(number) if abs(number) < 2**53 and number.is_integer() else None
