@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ..configuration.messages import brief, shown
+from ..configuration.messages import brief, listed, shown
 from ..modeling_bga.span_probabilities import CrfScores, Span, span_log_probabilities
 from .entity_scores import EntityScorer
 from .sequences import as_list
@@ -169,7 +169,7 @@ class OnnxPredictor:
         made = {part.name for part in self.session.get_outputs()}
         fed = {"input_ids", "attention_mask"} | ({"token_type_ids"} if self.settings["takes_token_type_ids"] else set())
         if given != fed or not made >= {"emissions", "predictions"}:
-            raise ValueError(f"its inputs are {', '.join(sorted(given))}, its outputs {', '.join(sorted(made))}")
+            raise ValueError(f"its inputs are {listed(sorted(given))}, its outputs {listed(sorted(made))}")
 
     def _tag(self, texts: list[TaggedText], batch_size: int, max_length: int | None, stride: int | None) -> None:
         settings = self.settings

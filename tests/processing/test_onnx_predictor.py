@@ -178,7 +178,7 @@ def test_the_graph_of_something_else_is_refused(exported, tmp_path):
     settings = json.loads((folder / "tagger.json").read_text(encoding="utf-8"))
     settings["takes_token_type_ids"] = not settings["takes_token_type_ids"]
     (folder / "tagger.json").write_text(json.dumps(settings), encoding="utf-8")
-    with pytest.raises(ValueError, match="its inputs are attention_mask, input_ids"):
+    with pytest.raises(ValueError, match="its inputs are 'attention_mask', 'input_ids'"):
         OnnxPredictor(folder)
 
 
