@@ -61,6 +61,13 @@ def folder(mner_files, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def offline(monkeypatch):
+    """Look nowhere but here; what the environment variable says was read when these were imported."""
+    for package in ("huggingface_hub.constants", "datasets.config"):
+        monkeypatch.setattr(f"{package}.HF_HUB_OFFLINE", True)
+
+
 def outcome(script, words, capsys):
     with pytest.raises(SystemExit) as ended:
         command_line.run_main(script.main, words)
@@ -226,11 +233,8 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("name", "words", "said"), MISTAKES, ids=lambda value: value[:60] or "nothing")
-def test_a_mistake_is_one_line(folder, tmp_path, monkeypatch, capsys, name, words, said):
+def test_a_mistake_is_one_line(folder, offline, tmp_path, monkeypatch, capsys, name, words, said):
     monkeypatch.chdir(folder)
-    # what the environment variable says was read when they were imported
-    for package in ("huggingface_hub.constants", "datasets.config"):
-        monkeypatch.setattr(f"{package}.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # for tracebacks
     own = [str(tmp_path / word) if word == "out" else word for word in words.split()]
     check(*outcome(load_script(f"examples/{name}.py"), own, capsys), said)
@@ -288,7 +292,7 @@ def run(words, folder, **environment):
 
 
 @pytest.mark.parametrize(("flags", "variable"), [(["--debug"], ""), ([], "1")])
-def test_debug_shows_the_traceback_too(monkeypatch, capsys, flags, variable):
+def test_debug_shows_the_traceback_too(offline, monkeypatch, capsys, flags, variable):
     monkeypatch.setenv(command_line.DEBUG, variable)
     words = ["--model", "nowhere", "--output", "out", *flags]
     code, shown = outcome(load_script("examples/export_onnx.py"), words, capsys)

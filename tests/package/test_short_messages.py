@@ -18,7 +18,7 @@ CUT = {"shown", "listed", "brief", "len", "_cut", "_one_line"}
 GATHER = {"list", "sorted", "tuple", "dict", "set", "str", "repr", "map"}
 # Values that were checked to be one of a few before, and names of our own.
 BOUNDED = re.compile(
-    r"_?[A-Z][A-Z_]*(\[verb\])?|__name__|known|supported|frozen|delimiter|(self\.)?(config\.)?(hybrid_attention|visual_source|visual_target)"
+    r"_?[A-Z][A-Z_]*(\[verb\])?|__name__|known|missing|supported|frozen|delimiter|(self\.)?(config\.)?(hybrid_attention|visual_source|visual_target)"
 )
 # It runs on its own, without the package's helpers.
 LEFT = {"examples/space/app.py"}
