@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 from fine_tuning_images import ImageReader
 
-from bga_mner.configuration.messages import shown
+from bga_mner.configuration.messages import brief, shown
 from bga_mner.processing.conll import writable
 from bga_mner.processing.label_map import tag_names
 from bga_mner.processing.sequences import as_list
@@ -133,7 +133,7 @@ def ids_named(feature: Any, column: str) -> dict[int, str]:
     try:
         return tag_names(feature, column)
     except ValueError as error:
-        raise ValueError(f"{error} Or name another column: --tags_column.") from None
+        raise ValueError(f"{brief(error)}. Or name another column: --tags_column.") from None
 
 
 def name_tags(tags: Iterable[Any] | None, names: Mapping[int, str]) -> list[str | None] | None:

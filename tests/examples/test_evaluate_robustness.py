@@ -87,7 +87,7 @@ def test_another_data_set_has_its_types_renamed(script, trained, model_dir, tmp_
     assert "The model" not in capsys.readouterr().out
     (dropped,) = script.main([*arguments, "--label_map", "OTHER=", "MISC="])
     assert "MISC" not in dropped["types"]
-    for wrong, message in (("Other=MISC", "got Other"), ("OTHER", "Expected OLD=NEW"), ("=MISC", "Expected OLD=NEW")):
+    for wrong, message in (("Other=MISC", "got 'Other'"), ("OTHER", "Expected OLD=NEW"), ("=MISC", "Expected OLD=NEW")):
         with pytest.raises(ValueError, match=message):
             script.main([*arguments, "--label_map", wrong])
 
