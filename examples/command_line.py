@@ -51,7 +51,8 @@ class ErrorsInOneLine(argparse.ArgumentParser):
         if unknown:
             word = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
             plain = f"--{word.lstrip('-').replace('-', '_')}"
-            meant = difflib.get_close_matches(plain, _flags(self), n=1)
+            flags = [flag for flag in _flags(self) if flag != "--help" and word.startswith("-")]
+            meant = difflib.get_close_matches(plain, flags, n=1)
             self.error(f"unknown argument {_cut(word)!r}" + (f"; did you mean {meant[0]}?" if meant else ""))
         return options
 
@@ -172,7 +173,8 @@ def check_output(path: Path | str, flag: str, folder: bool = True) -> None:
 def explain(error: BaseException) -> str:
     """Say in one line what went wrong; of an error of the system with the file's name."""
     if isinstance(error, ModuleNotFoundError) and error.name:
-        package = error.name.partition(".")[0]
+        # transformers puts a sentence there: "The 'deepspeed>=0.9.3' distribution was not found and ..."
+        package = re.sub(r"^The '([\w-]+).*", r"\1", error.name, flags=re.DOTALL).partition(".")[0]
         return f"Expected the package {package!r}, but it is not installed. Run: {_how_to_install(package)}"
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return _one_line(f"{error.strerror}: {_cut(os.fsdecode(error.filename), 600)!r}")

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def test(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     dataset, found = read_annotations(options.test_file, options.image_dir, return_report=True)
     console.print(str(found), highlight=False, soft_wrap=True)
     disable_progress_bars()  # of copied pictures; those of tagging stay
+    warnings.filterwarnings("ignore", "The data have types")  # said below
     report = robustness_report(
         model,
         processor,

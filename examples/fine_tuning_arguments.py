@@ -90,6 +90,15 @@ class ArgumentsParser(ErrorsInOneLine, HfArgumentParser):
             # nothing is less than nan, and nothing more
             if isinstance(value, int | float) and not value >= least:
                 raise ValueError(f"Expected --{name} of at least {least}, got {value}. Give another.")
+        for name, value in given.items():
+            if isinstance(value, str) and value.startswith("{"):
+                try:
+                    json.loads(value)
+                except ValueError as error:
+                    raise ValueError(
+                        f"Expected JSON as --{name}, got {shown(value)}: {brief(error)}. Quote names and texts with "
+                        "double quotes, and the whole with single ones."
+                    ) from error
         if not given.get("output_dir"):
             raise ValueError("Expected --output_dir, got none. Name the folder that the model and the results go to.")
         check_output(given["output_dir"], "--output_dir")

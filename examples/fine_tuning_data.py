@@ -41,6 +41,8 @@ logger = logging.getLogger("run_mner")
 PARTS = ("train", "validation", "test")
 # What each step can be done with; of several sets the first there is.
 VERBS = {"do_train": ["train"], "do_eval": ["validation"], "do_predict": ["test", "validation"]}
+# Options that say nothing of files.
+_COLUMNS = ("tokens_column", "tags_column", "id_column")
 # A stream has no report: nobody has read it yet.
 Rows = datasets.Dataset | datasets.IterableDataset
 Parts = dict[str, tuple[Rows, ConllReport | None]]
@@ -127,8 +129,12 @@ def read_data(data: DataArguments, seed: int, endless: bool = False) -> tuple[Pa
         )
     check = PartialState().is_main_process  # once is enough; the others pass over broken ones when they meet them
     if files:
-        if data.streaming:
-            raise ValueError("Expected --dataset_name beside --streaming, got files, which are read whole. Drop one.")
+        for name in ("streaming", "dataset_config_name", *map("{}_split".format, PARTS), *_COLUMNS):
+            if getattr(data, name) != getattr(DataArguments, name):
+                raise ValueError(
+                    f"Expected --dataset_name beside --{name}, got files, which are read whole and have no such names. "
+                    "Drop one."
+                )
         parts = {part: read_annotations(path, data.image_dir, format=data.file_format, scheme=data.tag_scheme,
                                         check_pictures=check, return_report=True)
                  for part, path in files.items()}  # fmt: skip

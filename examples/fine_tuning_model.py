@@ -10,7 +10,14 @@ from typing import Any
 from PIL import Image
 from transformers import AutoConfig, AutoTokenizer, ViTConfig, ViTImageProcessorPil, ViTModel
 
-from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerProcessor, load_image_processor, lora_config
+from bga_mner import (
+    TEXT_ENCODERS,
+    BgaMnerConfig,
+    BgaMnerForTokenClassification,
+    BgaMnerProcessor,
+    load_image_processor,
+    lora_config,
+)
 from bga_mner.configuration.messages import brief, listed, shown
 from bga_mner.modeling_bga.encoders import longest_text, only_new_layers_trained
 from bga_mner.processing.text_tagging import longest_input
@@ -248,6 +255,13 @@ def _text_encoder(name: str) -> tuple[Any, Any]:
     """Load the configuration and the tokenizer of a text encoder."""
     with _reading("a text encoder with its tokenizer", "--text_model", name, "the name on the Hub"):
         config = AutoConfig.from_pretrained(name)
+    if config.model_type not in TEXT_ENCODERS:
+        saved = " It is a saved model, for --model_name_or_path." if config.model_type == "bga_mner" else ""
+        raise ValueError(
+            f"Expected a text encoder of one of {', '.join(TEXT_ENCODERS)} as --text_model, got "
+            f"{shown(config.model_type)} in {shown(name)}.{saved} Name another."
+        )
+    with _reading("a text encoder with its tokenizer", "--text_model", name, "the name on the Hub"):
         # RoBERTa's tokenizer knows words of running text only with the space in front
         spaced = {"add_prefix_space": True} if config.model_type == "roberta" else {}
         return config, AutoTokenizer.from_pretrained(name, **spaced)
@@ -271,8 +285,8 @@ def _image_processor(name: str, image_size: int | None) -> Any:
         image_processor = load_image_processor(name)
     except OSError as error:
         raise ValueError(
-            f"Expected an image processor in the vision model {shown(name)}, got none ({brief(error)}). Save one "
-            "there: image_processor.save_pretrained."
+            f"Expected an image processor in the vision model {shown(name)}, got none ({brief(error)}). If it is "
+            "one, and no text model, save one there: image_processor.save_pretrained."
         ) from error
     except ImportError as error:
         raise ValueError(

@@ -113,6 +113,17 @@ def _refuse_saving_in_half_precision(training: TrainingArguments, wanted: list[s
         )
 
 
+def _check_best(training: TrainingArguments, labels: Sequence[str]) -> None:
+    """Refuse a score that is never measured, before the training rather than after its first epoch."""
+    kinds = sorted({label[2:] for label in labels} - {""})
+    names = ["loss", "precision", "recall", "f1", "accuracy", *(f"f1_{kind}" for kind in kinds)]
+    names += [f"{name}_{kind}" for name in ("precision", "recall", "number") for kind in kinds]
+    if (name := str(training.metric_for_best_model)).removeprefix("eval_") not in names:
+        raise ValueError(
+            f"Expected one of {listed(names)} as --metric_for_best_model, got {shown(name)}. Name another."
+        )
+
+
 def _settings(training: TrainingArguments) -> dict[str, Any]:
     """Say what has to be the same for a run to go on as if it had not been cut off."""
     names = ("per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "seed", "data_seed")
@@ -190,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     model, processor = build_model(arguments, labels, pictures, data.max_length)
     cache = arguments.cache_vision_states and "do_train" in wanted
     sets, encoded = prepare_rows(parts, model, processor, max_length=data.max_length, cache=cache)
+    _check_best(training, labels)
     if "validation" not in parts or "do_train" not in wanted:
         training.eval_strategy, training.load_best_model_at_end = IntervalStrategy.NO, False
         training.save_strategy = SaveStrategy.EPOCH if training.save_strategy == "best" else training.save_strategy

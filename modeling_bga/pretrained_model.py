@@ -301,8 +301,8 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         if labels is not None:
             if isinstance(labels, str) or {"id2label", "label2id", "num_labels"} & options.keys():
                 raise ValueError(
-                    f"Expected a list as labels, and nothing else of labels, got {shown(labels)} beside "
-                    f"{shown(sorted(options))}. Pass either labels or id2label."
+                    f"Expected labels as a list, such as ['O', 'B-PER', 'I-PER'], and no other option of labels, got "
+                    f"{shown(labels)} and the options {shown(sorted(options))}. Pass such a list, or id2label."
                 )
             options["id2label"] = dict(enumerate(labels))
         config = BgaMnerConfig(text_config=_config_of(text), vision_config=_config_of(vision), **options)

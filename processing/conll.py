@@ -26,6 +26,8 @@ _FIX_FORMAT = (
 )
 # Ids in the files of MultiCoNER; ids and comments in those that follow CoNLL-U.
 _COMMENT_ID = re.compile(r"# id (\S+)(?:[ \t]+\S+=\S*)*|# sent_id = (\S+)")
+_TAG = re.compile(r"O|[BIESLUMWbieslumw]-.+|o")
+_GLUED = re.compile(r".*[,;|](O|[BIESLUMW]-\S+)")
 _COMMENT = re.compile(r"# \w+ = [^\t]*")
 
 
@@ -244,6 +246,8 @@ def read_conll(
     """
     file = Path(path)
     text, report = read_file(file, encoding, "a CoNLL file")
+    if tag_column == -1:
+        text = _without_empty_column(text)
     scheme = None if scheme is None else scheme_name(scheme)
     tweets = _parse(text, file, report, word_column, tag_column)
     if not tweets:
@@ -395,6 +399,8 @@ def writable(word: str) -> str:
 def _decode(content: bytes, encoding: str, file: Path, report: ConllReport) -> str:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")) and encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
         raise ValueError(f"Expected UTF-8 in {shown(str(file))}, got UTF-16. Give encoding='utf-16'.")
+    if content.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+        raise ValueError(f"Expected text in {shown(str(file))}, got a compressed file. Unpack it first.")
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError:
@@ -404,6 +410,14 @@ def _decode(content: bytes, encoding: str, file: Path, report: ConllReport) -> s
     except LookupError:
         raise ValueError(f"Expected an encoding that Python knows, such as 'utf-8', got {shown(encoding)}.") from None
     return text.removeprefix("\ufeff")
+
+
+def _without_empty_column(text: str) -> str:
+    """Drop tabs at the ends of all lines, where the tags stand in front of them."""
+    rows = [line.rstrip("\r").split("\t") for line in text.split("\n") if "\t" in line.strip()]
+    if rows and all(len(row) > 2 and not row[-1].strip() and _TAG.fullmatch(row[-2].strip()) for row in rows):
+        return re.sub(r"[\t ]+(?=\r?$)", "", text, flags=re.MULTILINE)
+    return text
 
 
 def _parse(text: str, file: Path, report: ConllReport, word_column: int, tag_column: int) -> list[Tweet]:
@@ -443,6 +457,12 @@ def _parse(text: str, file: Path, report: ConllReport, word_column: int, tag_col
         tweet.tags.append(tag)
         tweet.lines.append(number)
     report.columns = read_line.columns
+    words = [] if report.columns else [word for tweet in tweets for word in tweet.tokens]
+    if words and all(map(_GLUED.fullmatch, words)):
+        raise ValueError(
+            f"Expected a tab or a space between word and tag in {shown(str(file))}, got {shown(words[0])}. "
+            f"Write one there. {_FIX_FORMAT}"
+        )
     return tweets
 
 

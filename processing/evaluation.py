@@ -1,5 +1,6 @@
 """Score a model with pictures, without some of them, and with wrong ones."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ import datasets
 from torch import nn
 from transformers.utils.logging import tqdm
 
-from ..configuration.messages import listed
+from ..configuration.messages import listed, shown
 from .bootstrap import bootstrap_interval, paired_bootstrap
 from .label_map import check_dataset, entity_types, map_labels, name_tags
 from .picture_removal import choose_pictures, mismatch_pictures
@@ -204,4 +205,10 @@ def _rename(
         map_labels(tags, {kind: name for kind, name in label_map.items() if kind in types})
         for tags, types in ((references, of_data), ([labels], of_model))
     )
+    if never := sorted(set(entity_types(renamed_references)) - set(entity_types([renamed_labels]))):
+        warnings.warn(
+            f"The data have types that the model can't predict, which score 0: {listed(never)}; it has "
+            f"{listed(of_model)}. Name with label_map what is the same, or drop them: {{{shown(never[0])}: None}}.",
+            stacklevel=3,
+        )
     return renamed_references, dict(zip(labels, renamed_labels, strict=True))

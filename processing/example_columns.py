@@ -1,5 +1,6 @@
 """Which columns of a dataset an example is made of, and which look as if they were meant for it."""
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +9,10 @@ from ..configuration.messages import shown
 
 
 # Names that annotations have elsewhere; under these the processor doesn't read them.
-_WORD_LABELS = ("labels", "tags", "ner", "word_labels", "ner_labels", "ner_tags_ids", "label_ids")
+_WORD_LABELS = re.compile(
+    r"labels|tags|word_labels|label_ids|(.*_)?(ner|bio|iob)(_?(tags?|labels?|ids?))*", re.IGNORECASE
+)
+_TAG = re.compile(r"O|[BIESLUMW]-.+")
 _SPANS = ("entities", "spans", "named_entities", "annotations")
 _IMAGES = ("images", "img", "image_path", "image_file", "picture", "pictures", "photo")
 
@@ -37,7 +41,8 @@ def check_example_columns(batch: Mapping[str, Sequence[Any]], reads_images: bool
         if any(_is_span(item) for row in batch.get("label") or () if isinstance(row, list | tuple) for item in row):
             raise ValueError(_lost("label", batch["label"], spans=True))
         if not given("label"):
-            for name in (*_SPANS, *_WORD_LABELS):
+            tags = (name for name in batch if _WORD_LABELS.fullmatch(name) or _holds_tags(name, batch[name]))
+            for name in (*_SPANS, *tags):
                 if given(name):
                     spans = name in _SPANS or any(map(_is_span, (item for row in batch[name] for item in _items(row))))
                     raise ValueError(_lost(name, batch[name], spans))
@@ -49,6 +54,12 @@ def check_example_columns(batch: Mapping[str, Sequence[Any]], reads_images: bool
                 f"images. If that column holds them: dataset.rename_column({shown(unread[0])}, 'image').",
                 stacklevel=3,
             )
+
+
+def _holds_tags(name: str, column: Sequence[Any]) -> bool:
+    """Tell a column of tags of words by its first sentence, whatever it is called."""
+    row = _items(next((row for row in column if row is not None), None))
+    return name not in ("tokens", "text") and all(isinstance(item, str) and _TAG.fullmatch(item) for item in row or [0])
 
 
 def _items(row: Any) -> Sequence[Any]:

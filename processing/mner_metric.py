@@ -13,7 +13,7 @@ from seqeval.scheme import IOB2
 
 from ..configuration.messages import shown
 from .bootstrap import pair_sentences
-from .tag_scheme import split_tag
+from .tag_scheme import check_tags, split_tag
 
 
 _DESCRIPTION = "Precision, recall and F1 of entities: an entity counts if its type and both its ends are right."
@@ -124,6 +124,18 @@ class MnerMetric(evaluate.Metric):
             features=datasets.Features({"predictions": tags, "references": tags}),
         )
 
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
+        """Keep tags of sentences, as `evaluate.Metric` does, whose own message about others holds all of them.
+
+        Raises
+        ------
+        ValueError
+            If these are no lists of BIO tags, or of other lengths.
+        """
+        given = {"predictions": predictions, "references": references}
+        checked = {name: value if value is None else check_tags(value, name) for name, value in given.items()}
+        super().add_batch(**checked, **kwargs)
+
     def _compute(
         self, predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str | None]], mode: str = "strict"
     ) -> dict[str, Any]:
@@ -185,7 +197,7 @@ class _TagScorer:
         self._kept_of: tuple[Any, ...] = ()
 
     def __call__(self, evaluation: Any, compute_result: bool | None = None) -> dict[str, float]:
-        predictions, labels = evaluation.predictions, evaluation.label_ids
+        predictions, labels = evaluation[0], evaluation[1]  # EvalPrediction, or a pair of these
         # batches that aren't concatenated come as lists; several outputs of a batch as a tuple
         batches = zip(predictions, labels, strict=True) if isinstance(labels, list) else [(predictions, labels)]
         pairs = [pair for batch in batches for pair in self._pairs(*batch)]

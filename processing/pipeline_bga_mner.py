@@ -82,7 +82,14 @@ class BgaMnerPipeline(Pipeline):
         max_length: int | None = None,
         stride: int | None = None,
         on_bad_image: str | None = None,
+        **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if unknown:
+            raise ValueError(
+                "Expected is_split_into_words, visual_source, max_length, stride, on_bad_image or batch_size as an "
+                f"option of the pipeline, got {shown(next(iter(unknown)))}. Leave it out: entities are always whole."
+            )
+
         def given(**values: Any) -> dict[str, Any]:
             return {name: value for name, value in values.items() if value is not None}
 

@@ -1,5 +1,6 @@
 """Tags in the BIO scheme (IOB2): checking, mending, reading spans, listing labels. Pure Python."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -58,6 +59,12 @@ def _why_not_bio(tag: Any) -> str:
             fix = "Convert all sentences first, which writes prefixes in capitals: tags = bga_mner.to_bio(tags)."
         elif tag.lstrip("-").isdecimal():
             fix = _FIX_IDS
+        elif re.match("LABEL_[0-9]+$", tag):
+            fix = "That is what transformers calls a label without a name: give the model its labels with id2label."
+        elif re.match("[BIESLUMW]$", tag):
+            fix = f"Behind the prefix stands the type: where all entities are of one, call it as you like, '{tag}-ENT'."
+        elif re.match("[BIESLUMW][^A-Za-z-].|.+-[BIESLUMW]$", tag):
+            fix = "A prefix stands in front, with a '-' behind it: write the tags so."
         elif tag and not dash:
             fix = (
                 "If these are entity types without a prefix, name the scheme: to_bio(tags, scheme='IO'), "

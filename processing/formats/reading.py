@@ -196,7 +196,7 @@ def parse_json(text: str) -> list[tuple[int, Any]]:
         whole = json.loads(stripped) if stripped[:1] in ("[", "{") else None
     except (ValueError, RecursionError):
         whole = None
-    if isinstance(whole, dict) and isinstance(whole.get("annotations"), list) and "data" not in whole:
+    if isinstance(whole, dict) and isinstance(whole.get("annotations"), list) and not {"data", "text"} & whole.keys():
         whole = [item for item in whole["annotations"] if item is not None]  # beside the names of classes
     if isinstance(whole, list) and detect_format(whole) is None:
         return list(enumerate(whole, start=1))

@@ -61,7 +61,7 @@ def detect_format(value: Any) -> str | None:
         return "tokens"
     if "spans" in value or ("answer" in value and "text" in value):
         return "prodigy"
-    entities = value.get("entities")
+    entities = value.get("entities", value.get("ents"))
     if isinstance(entities, list) and entities:
         return "doccano" if isinstance(entities[0], Mapping) and "start_offset" in entities[0] else "entities"
     if any(_is_results(item) for item in value.values()):
@@ -98,10 +98,15 @@ def _doccano(value: Any) -> Row:
 def _entities(value: Any) -> Row:
     """Read ``{"text": ..., "entities": [{"start": 0, "end": 5, "label": "PER"}]}``."""
     given = _mapping(value)
-    row = _row(given, text=_text(given, ("text", "sentence")), spans=_list(given.get("entities")))
+    # "ents" is what spaCy's Doc.to_json writes
+    row = _row(
+        given, text=_text(given, ("text", "sentence")), spans=_list(_first(given, ("entities", "ents", "annotations")))
+    )
     _need_spans(row)
     if "entities" not in given and isinstance(given.get("label", given.get("labels")), list | str):
         raise BadRowError(f"expected 'entities', got a label {shown(given.get('label', given.get('labels')), 60)}")
+    if row.spans is None and (other := next((key for key in given if _is_span(_item(given[key]))), None)):
+        raise BadRowError(f"expected spans in 'entities', got some in {shown(other)}; rename it")
     return row
 
 
@@ -262,6 +267,21 @@ def _read_image(row: Row, value: Any) -> None:
             row.troubles.append(INLINE_IMAGES)
         else:
             row.image = image_name(clean(value.strip()))
+
+
+def _item(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and value else None
+
+
+def _is_span(item: Any) -> bool:
+    """Tell a span, with two offsets and the name of a type, from other items of a list."""
+    values = list(item.values() if isinstance(item, Mapping) else item if isinstance(item, list) else ())
+    named = not isinstance(item, Mapping) or {"label", "labels", "type", "entity", "tag"} & item.keys()
+    return (
+        bool(named)
+        and [isinstance(value, int) for value in values].count(True) >= 2
+        and any(isinstance(value, str) for value in values)
+    )
 
 
 def _need_spans(row: Row) -> None:

@@ -392,3 +392,18 @@ def test_real_tweets_keep_their_entities_through_spans(twitter2017, tmp_path):
         if ours == theirs
     )
     assert isinstance(again, datasets.Dataset)
+
+
+@pytest.mark.parametrize("spans", [[{"start": 0, "end": 3, "label": "PER"}], [[0, 3, "PER"]]])
+@pytest.mark.parametrize(
+    ("key", "is_read"), [("ents", True), ("annotations", True), ("ner", False), ("named_entities", False)]
+)
+def test_spans_under_other_keys_are_not_lost(key, is_read, spans, tmp_path):
+    file = tmp_path / "a.jsonl"
+    for rows in (1, 2):
+        file.write_text((json.dumps({"text": "Ann wins", key: spans}) + "\n") * rows)
+        if is_read:
+            assert read_annotations(file)["ner_tags"][:] == [["B-PER", "O"]] * rows
+        else:
+            with pytest.raises(ValueError, match=f"got some in '{key}'; rename it"):
+                read_annotations(file)

@@ -1,4 +1,7 @@
+import bz2
+import gzip
 import hashlib
+import lzma
 import random
 
 import datasets
@@ -249,3 +252,35 @@ def test_real_tweets(twitter2017, tmp_path, name, tweets, entities):
     assert (report.repaired_tags, report.placeholder_words, report.dropped_lines, report.without_id) == (0, 0, 0, 0)
     write_conll(tmp_path / "out.txt", dataset["tokens"], dataset["ner_tags"], dataset["id"])
     assert (tmp_path / "out.txt").read_bytes() == (twitter2017 / f"{name}.txt").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "tags"),
+    [
+        ("Ann\tB-PER\t\nwins\tO\t\n", ["B-PER", "O"]),
+        ("Ann\tNNP\tS-PER\t\r\nwins\tVB\tO\t\r\n", ["B-PER", "O"]),
+        ("Ann\tNNP\t\nwins\tVB\t\n", [None, None]),
+        ("Ann\t\nwins\t\n", [None, None]),
+        ("Ann\tO\tB-PER\nwins\tO\t\n", ["B-PER", None]),
+    ],
+)
+def test_tabs_at_the_ends_of_all_lines_hide_no_tags(content, tags, tmp_path):
+    (tmp_path / "a.txt").write_bytes(content.encode())
+    (row,) = read_conll(tmp_path / "a.txt")
+    assert (row["tokens"], row["ner_tags"]) == (["Ann", "wins"], tags)
+
+
+@pytest.mark.parametrize(
+    ("content", "fix"),
+    [
+        (b"Ann,B-PER\nwins,O\n", "a tab or a space between word and tag"),
+        (b"Ann|S-PER\n\nwins|O\n", "a tab or a space between word and tag"),
+        (gzip.compress(b"Ann B-PER\n"), "Unpack it"),
+        (bz2.compress(b"Ann B-PER\n"), "Unpack it"),
+        (lzma.compress(b"Ann B-PER\n"), "Unpack it"),
+    ],
+)
+def test_what_would_be_words_without_tags_is_said(content, fix, tmp_path):
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=fix):
+        read_conll(tmp_path / "a.txt")

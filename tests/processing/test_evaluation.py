@@ -180,15 +180,14 @@ def test_labels_are_renamed_in_what_is_predicted_and_expected(tagger, bert_proce
     plain = report(dataset)
     other = [[tag.replace("LOC", "PLACE") for tag in tags] for tags in dataset["ner_tags"]]
     renamed = dataset.remove_columns("ner_tags").add_column("ner_tags", other)
-    assert report(renamed)["f1"] < plain["f1"]
+    with pytest.warns(UserWarning, match="types that the model can't predict, which score 0: 'PLACE'"):
+        assert report(renamed)["f1"] < plain["f1"]
     for label_map, name in (({"PLACE": "LOC"}, "LOC"), ({"LOC": "PLACE"}, "PLACE")):
         found = report(renamed, **label_map)
         assert found["f1"] == plain["f1"]
         assert found["types"][name] == plain["types"]["LOC"]
     assert "LOC" not in report(dataset, LOC=None)["types"]
-    with pytest.raises(
-        ValueError, match=r"model \('LOC', 'MISC', 'ORG', 'PER'\) or the data \('PER', 'PLACE'\).*got 'Place'"
-    ):
+    with pytest.raises(ValueError, match=r"or the data \('PER', 'PLACE'\).*got 'Place'"):
         report(renamed, Place="LOC")
 
 

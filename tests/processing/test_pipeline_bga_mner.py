@@ -286,7 +286,7 @@ def test_urls_are_fetched_by_pipelines_made_for_it_only(pipe, parts, server, mon
     row = {"text": TEXTS[4], "picture": f"{server}/red.png"}
     with pytest.raises(ValueError, match="allow_urls=True"):
         pipe(row, visual_source="real")
-    with pytest.raises(TypeError, match="allow_urls"):
+    with pytest.raises(ValueError, match="option of the pipeline, got 'allow_urls'"):
         pipe(row, visual_source="real", allow_urls=True)
     model, processor = parts
     monkeypatch.setattr(pictures, "MAX_BYTES", 1000)
