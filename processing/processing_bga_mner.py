@@ -295,11 +295,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         if not return_word_start_mask:
             data.pop("word_start_mask")
         if images is not None:
-            data.update(
-                stack_pictures(
-                    self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs),
-                )
-            )
+            pictures = self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
+            data.update(stack_pictures(pictures))
         word_ids = data.pop("word_ids", None)
         batch = BatchFeature(data, tensor_type=return_tensors)
         if word_ids is not None:  # holds None, so it cannot be a tensor
@@ -466,9 +463,9 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         if on_long_text not in ("truncate", "raise"):
             raise ValueError(f"Expected on_long_text 'truncate' or 'raise', got {shown(on_long_text)}.")
         tags = None if word_labels is None else read_word_labels(word_labels, sentences, self.label2id)
-        numbers = None
+        reader, numbers = self.word_reader, None
         if are_words:
-            sentences, tags, numbers = self.word_reader.unite(sentences, tags)
+            sentences, tags, numbers = reader.unite(sentences, tags)
         before, behind = special_tokens(self.tokenizer)
         if max_length is None:
             max_length = default_max_length(self.tokenizer)
@@ -477,7 +474,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             raise ValueError(
                 f"Expected max_length above the {len(before) + len(behind)} special tokens, got {max_length}."
             )
-        pieces = self.encode_words(sentences)
+        pieces = encode_words(self.tokenizer, sentences, reader)
         if truncation:
             pieces = self._shorten(pieces, tags, room, on_long_text)
         asked = (

@@ -27,6 +27,8 @@ def as_list(values: Any) -> list[Any] | None:
     >>> as_list(("Go", float("nan"))), as_list(iter("ab")), as_list("ab")
     (['Go', None], ['a', 'b'], None)
     """
+    if isinstance(values, list | tuple):  # nearly always, and what follows takes time
+        return [None if _is_missing(item) else item for item in values]
     if isinstance(values, str | bytes | bytearray | memoryview | Mapping | Set):
         return None
     if is_table(values) or hasattr(values, "read"):

@@ -129,8 +129,7 @@ def _offset(value: Any) -> int | None:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    number = float(value)
-    return int(number) if abs(number) < 2**53 and number.is_integer() else None
+    return int(value) if abs(value) < 2**53 and int(value) == value else None
 
 
 def clean(text: str) -> str:
