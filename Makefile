@@ -70,7 +70,7 @@ torchvision-test: install build/torchvision
 	$(BIN)/python -m pytest tests/package/test_beside_torchvision.py -rs
 
 # Without the tests of the extras "onnx" and "peft", which need a newer torch than the package.
-CORE_TESTS := tests/configuration tests/modeling_bga tests/processing --ignore-glob "*onnx*" --ignore-glob "*lora*"
+CORE_TESTS := tests/configuration tests/modeling_bga tests/processing --ignore-glob "*onnx*" --ignore-glob "*lora*" --ignore-glob "*peft*"
 FOR_CORE_TESTS := -e . hypothesis matplotlib pytest pytest-randomly pytest-xdist rich
 
 oldest-test:

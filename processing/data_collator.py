@@ -109,8 +109,8 @@ class DataCollatorForMner:
         if self.picture_shape is not None:
             # the column tells that a sequence classifier is to read this, though no text here has a label
             of_texts = any("label" in feature for feature in features)
-            ids = batch["input_ids"]  # (B, L)
-            batch.setdefault("labels", torch.full_like(ids[:, 0] if of_texts else ids, -100))
+            shape = batch["input_ids"].shape  # (B, L)
+            batch.setdefault("labels", torch.full(shape[:1] if of_texts else shape, -100))
         for name in ("pixel_values", VISION_STATES):
             pictures = stack_pictures([feature.get(name) for feature in features], name)
             if name not in pictures:

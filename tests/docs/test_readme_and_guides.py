@@ -97,8 +97,11 @@ def test_the_hub_section_runs(run_in, workplace, fine_tuned, loopback_hub, bare_
     for number, command in enumerate(pushes):
         words = shlex.split(command)
         arguments = [str(fine_tuned) if word == "outputs/mner" else word for word in words[2:]]
+        script = str(ROOT / words[1])
         run_python(
-            f"import runpy; runpy.run_path({str(ROOT / words[1])!r})['main']({arguments})", environment=environment
+            f"import runpy, sys; sys.path.insert(0, {str(ROOT / 'examples')!r}); sys.argv[1:] = {arguments}\n"
+            f"runpy.run_path({script!r}, run_name='__main__')",
+            environment=environment,
         )
         assert len(loopback_hub.repositories) == number  # after a dry run none
     (example,) = [block for block in blocks("python") if "trust_remote_code" in block]

@@ -8,7 +8,6 @@ import warnings
 import pytest
 import torch
 from accelerate import cpu_offload, dispatch_model
-from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 from transformers import BertConfig, BertForTokenClassification
@@ -44,9 +43,10 @@ def weight_normed(module):
 
 
 def adapted(module):
+    peft = pytest.importorskip("peft", reason="peft is not installed: the extra `peft` brings it")
     names = [name for name, part in module.named_modules() if type(part) is nn.Linear]
-    module = inject_adapter_in_model(LoraConfig(r=2, target_modules=names, init_lora_weights=False), module)
-    return module.eval()
+    config = peft.LoraConfig(r=2, target_modules=names, init_lora_weights=False)
+    return peft.inject_adapter_in_model(config, module).eval()
 
 
 def hooked(module):

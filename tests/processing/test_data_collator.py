@@ -122,4 +122,5 @@ def test_texts_without_a_known_label_get_an_unknown_one_each_where_processes_sha
     assert labels.dtype == torch.int64
     assert labels.tolist() == [-100, -100]
     assert collate([rows[0] | {"label": 2}, rows[1]])["labels"].tolist() == [2, -100]
+    assert collate([{"input_ids": [], "label": None}])["labels"].tolist() == [-100]
     assert collate([rows[0] | {"labels": [0, 1, 0]}])["labels"].tolist() == [[0, 1, 0]]
