@@ -118,7 +118,7 @@ def read_labels(name: str, labels: Any) -> dict[int, str]:
     Returns
     -------
     dict of int to str
-        Labels by their numbers, in the given order.
+        Labels by their numbers, in the order of these: JSON has "10" before "2", and labels by the alphabet.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def read_labels(name: str, labels: Any) -> dict[int, str]:
         )
     if len({label for _, label in pairs}) < len(pairs):
         raise ValueError(f"{name} must name each tag once, but is {shown(labels)}. Rename one of those alike.")
-    return {int(number): label for number, label in pairs}
+    return {int(number): label for number, label in sorted(pairs, key=lambda pair: int(pair[0]))}
 
 
 def check_labels(id2label: Any, label2id: Any) -> None:
