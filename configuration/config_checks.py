@@ -118,7 +118,7 @@ def read_labels(name: str, labels: Any) -> dict[int, str]:
     Returns
     -------
     dict of int to str
-        Labels by their numbers, in the order of these: files have them in another.
+        Labels by their numbers, in the order of these: JSON has "10" before "2", and labels by the alphabet.
 
     Raises
     ------

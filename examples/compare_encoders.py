@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -129,6 +130,8 @@ def load_benchmark() -> Any:
     spec = spec_from_file_location("alignment", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ValueError(f"Expected the script {shown(str(path))} beside the examples, but it is not there.")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # the scripts there import each other
     script = module_from_spec(spec)
     spec.loader.exec_module(script)
     return script

@@ -100,6 +100,11 @@ def predict(
 def _read_texts(
     text: Any, images: Any, is_split_into_words: bool | None, processor: Any
 ) -> tuple[list[TaggedText], bool]:
+    if not hasattr(processor, "word_reader"):
+        raise ValueError(
+            f"Expected a model and its BgaMnerProcessor, got a {type(processor).__name__} as the second. Make one of a "
+            "tokenizer: BgaMnerProcessor(image_processor, tokenizer, label2id=model.config.label2id)."
+        )
     texts, single = read_texts(text, is_split_into_words, processor.word_reader)
     if images is not None:
         pictures = as_picture_list(images)

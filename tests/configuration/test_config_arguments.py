@@ -350,3 +350,14 @@ def test_whatever_is_saved_is_loaded_as_it_was(make_config, folder, edits):
     loaded = BgaMnerConfig.from_pretrained(folder)
     values, expected = loaded.to_dict(), config.to_dict()
     assert repr(values) == repr(expected) or values == expected
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_labels_keep_the_order_of_their_numbers_when_loaded(make_config, tmp_path, count):
+    """A file has them by the alphabet, and "10" before "2"."""
+    labels = ["O", *(f"{prefix}-{kind}" for kind in "ZYXWVU"[:count] for prefix in "BI")]
+    make_config(id2label=dict(enumerate(labels))).save_pretrained(tmp_path)
+    given = {"label2id": {label: number for number, label in reversed(list(enumerate(labels)))}}
+    for config in (BgaMnerConfig.from_pretrained(tmp_path), make_config(id2label=None, **given)):
+        assert list(config.id2label.items()) == list(enumerate(labels))
+        assert list(config.label2id) == labels

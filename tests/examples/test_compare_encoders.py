@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import quickstart
 import torch
+from scripts import ROOT
 from transformers import AutoConfig, CLIPImageProcessorPil, ViTConfig, ViTModel
 
 from bga_mner import ConvStagesConfig
@@ -79,3 +82,11 @@ def test_the_concepts_are_learned_from_patches(script, name, tmp_path):
     assert accuracy == 1.0
     assert not encoder.training
     assert encoder.config.model_type == ("clip_vision_model" if name == "clip" else "conv_stages")
+
+
+def test_it_runs_from_any_folder(tmp_path):
+    """What it imports of benchmarks/ is found without the paths that these tests have."""
+    command = [sys.executable, str(ROOT / "examples" / "compare_encoders.py"), "--no_such_flag"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert ended.stderr.startswith("error: unknown argument '--no_such_flag'")

@@ -305,3 +305,9 @@ def test_a_tokenizer_of_another_model_is_refused(processor):
     model.config.text_config.vocab_size = 7
     with pytest.raises(ValueError, match="vocabulary, 0 to 6, but the tokenizer makes"):
         predict(model, processor, "Kawhi wins in Toronto")
+
+
+def test_a_model_comes_with_its_processor(model, bert_processor):
+    for second in (bert_processor.tokenizer, model, None):
+        with pytest.raises(ValueError, match=f"its BgaMnerProcessor, got a {type(second).__name__} "):
+            predict(model, second, "Kawhi wins")
