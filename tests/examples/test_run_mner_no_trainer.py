@@ -14,15 +14,21 @@ from huggingface_hub import ModelCard
 from bga_mner import BgaMnerForTokenClassification, read_conll
 
 
+def reset_accelerate():
+    """Forget the mixed precision, which is one a process, of a test before: a Trainer's, too."""
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+
+
 @pytest.fixture
 def run(mner_arguments, mner_files, run_script, tmp_path):
     def call(**others):
         given = mner_arguments | {"output_dir": tmp_path / "out", "test_file": mner_files / "test.txt"} | others
         return run_mner_no_trainer.main(run_script.argv({**given, "do_train": others.get("do_train")}))
 
+    reset_accelerate()
     yield call
-    AcceleratorState._reset_state(True)  # of mixed precision, which is one a process
-    GradientState._reset_state()
+    reset_accelerate()
 
 
 def test_writes_everything(run, mner_files, tmp_path):
