@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -259,8 +260,8 @@ def explained(what: str, arguments: Iterable[str] = (), fix: str = "") -> Iterat
     try:
         yield
     except Exception as error:
-        # of a broken `tokenizer.json` tokenizers raises Exception itself
-        if not isinstance(error, _UNEXPECTED) and type(error) is not Exception:
+        # of broken files of a tokenizer, tokenizers raises Exception itself, or what speaks of its own parts
+        if not isinstance(error, _UNEXPECTED) and type(error) is not Exception and not _is_of_tokenizer(error):
             raise
         unknown = _UNKNOWN_ARGUMENT.search(str(error)) if isinstance(error, TypeError) else None
         if unknown and unknown[1] in names:
@@ -275,6 +276,12 @@ def explained(what: str, arguments: Iterable[str] = (), fix: str = "") -> Iterat
             f"Expected {what} that can be used, but {type(error).__name__} is raised: {brief(error, MOST_SHOWN)}. "
             f"{fix or 'Correct the file, or fetch it again.'}"
         ) from error
+
+
+def _is_of_tokenizer(error: Exception) -> bool:
+    """Tell whether an error was raised where transformers makes a tokenizer of its parts."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return ".tokenization_" in frames[-1].f_globals.get("__name__", "")
 
 
 def _check_json(name: str, value: Any) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from loopback_hub import LoopbackHub
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from bga_mner.configuration import BgaMnerConfig
 from bga_mner.modeling_bga import BgaMnerForTokenClassification
@@ -124,6 +125,13 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_deepspeed() -> Iterator[None]:
+    """Forget what a refused `--deepspeed` leaves behind: transformers would load later models by it."""
+    yield
+    unset_hf_deepspeed_config()
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import functools
+import json
 import random
 import warnings
 from copy import deepcopy
@@ -386,6 +387,14 @@ def test_naflex_pictures_become_squares(tokenizers, label2id, photo, tmp_path):
     processor.save_pretrained(tmp_path)
     loaded = BgaMnerProcessor.from_pretrained(tmp_path)
     assert torch.equal(loaded(["Kawhi"], images=[photo], return_tensors="pt")["pixel_values"], batch["pixel_values"])
+
+
+def test_what_tokenizers_says_of_its_parts_is_explained(bert_processor, tmp_path):
+    bert_processor.save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"sep_token": "a , b"}))
+    with pytest.raises(ValueError, match=r"Expected a processor .* Missing SpecialToken.* Correct the file"):
+        BgaMnerProcessor.from_pretrained(tmp_path)
 
 
 def test_wrong_parts_are_refused(image_processor, tokenizers):
