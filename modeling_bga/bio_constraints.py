@@ -2,6 +2,8 @@
 
 from torch import Tensor, tensor
 
+from ..configuration.messages import shown
+
 
 def bio_constraints(id2label: dict[int, str]) -> tuple[Tensor, Tensor]:
     """Which tags may follow each other, and which may come first, in the BIO scheme.
@@ -47,7 +49,7 @@ def misfit(name: str, expected: str, got: object, mend: str) -> ValueError:
     """Build the error for an argument that does not fit."""
     if isinstance(got, Tensor):
         got = f"{got.dtype} of shape {tuple(got.shape)} on {got.device}"
-    return ValueError(f"{name}: expected {expected}; got {got}. {mend}")
+    return ValueError(f"{name}: expected {expected}; got {got if isinstance(got, str) else shown(got)}. {mend}")
 
 
 __all__ = ["bio_constraints", "misfit"]
