@@ -28,7 +28,7 @@ help:
 	@echo "make mutants  break the core in ninety places, and see whether tests notice: about an hour on one core"
 	@echo "make oldest-test  test the core with the oldest releases that setup.cfg allows: 6 GB"
 	@echo "make newest-test  the same with the newest, whatever constraints.txt pins: 6 GB"
-	@echo "make pythons-test  the same with each of Python $(PYTHONS) that is found: 6 GB each"
+	@echo "make pythons-test  the fast ones of these with each of Python $(PYTHONS) that is found: 6 GB each"
 	@echo "make fuzz     fuzz what reads strangers' input: FUZZ_SECONDS=600 for each target, FUZZ_JOBS=1 at a time"
 	@echo "make lint     install, then ruff and mypy"
 	@echo "make docs     build the pages of docs/ and the reference into build/docs"
@@ -88,7 +88,7 @@ pythons-test: $(foreach version,$(PYTHONS),$(if $(call find_python,$(version)),p
 python%-test: FORCE
 	test -x build/python$*/bin/python || $(call find_python,$*) -m venv build/python$*
 	build/python$*/bin/pip install --disable-pip-version-check -q -c constraints.txt $(FOR_CORE_TESTS)
-	build/python$*/bin/python -m pytest -n 2 $(CORE_TESTS)
+	build/python$*/bin/python -m pytest -n 2 -m "not slow" $(CORE_TESTS)
 
 .PHONY: FORCE
 FORCE:
