@@ -18,78 +18,79 @@ from bga_mner.configuration.encoder_families import (
 
 HEAD = """# Encoders
 
-Any text encoder below goes with any vision encoder: `text_config` and `vision_config` of `BgaMnerConfig`, or two
-checkpoints for `from_text_vision_pretrained`. Depths, widths and picture sizes may differ. Printed by
-`python docs/encoder_table.py`.
+Any text encoder below combines with any vision encoder, through `text_config` and `vision_config` of `BgaMnerConfig`
+or two checkpoints for `from_text_vision_pretrained`. Depths, widths and image sizes may differ.
+`python docs/encoder_table.py` prints this page.
 
-How an encoder reads generated features:
+The tables say how an encoder reads generated features:
 
-- **layer-wise**: hybrid attention in the encoder's own layers, with their own key and value projections, through
+- **layer-wise**: the encoder's own layers run hybrid attention, with their own key and value projections, through
   transformers' attention interface.
-- **layer-wise, own attention class**: the same, but the encoder's attention doesn't use the interface, so a class of
-  this package with the same weights and the same results takes its place.
-- **new layers**: a convolutional encoder has no layers for stages to stand before. Its last feature map becomes
-  tokens, one a cell, which new transformer layers (ViT's, untrained) read; these attend layer-wise.
+- **layer-wise, own attention class**: the encoder's attention does not use that interface. A class of this package
+  replaces it, with the same weights and the same results.
+- **new layers**: a convolutional encoder has no layers for stages to stand before. Each cell of its last feature map
+  becomes a token. New transformer layers (ViT's, untrained) read these tokens layer-wise.
 
-Every gate starts nearly closed, so that a model begins as the plain encoder that it was made of.
+Every gate starts nearly closed, so a model starts as the plain encoder that it was built from.
 """
 
 TAIL = """## Settings
 
-- **New layers**: `vision_config={"model_type": "resnet", ...}` gets four of width 384;
+- **New layers**: `vision_config={"model_type": "resnet", ...}` gets four new layers of width 384. To choose others, pass
   `ConvStagesConfig(backbone_config=..., num_hidden_layers=2, hidden_size=256, num_attention_heads=4)` as
-  `vision_config` chooses others.
-- **Batch normalisation** keeps the statistics that it was loaded with, in training too. Its scale and shift are
+  `vision_config`.
+- **Batch normalisation** keeps the statistics that it was loaded with, also in training. Its scale and shift are
   trained unless they are frozen.
-- **Freezing**: `model.freeze_vision_encoder()` stops training the vision encoder (of a convolutional one all but the
-  new layers, and with `new_layers=True` these too; see below). A frozen encoder stays in evaluation mode under
-  `model.train()`, and no graph is built through it. `cache_vision_states` runs it once. Of a convolutional one it keeps
-  the last feature map, on which the new layers run if they are trained.
-- **Learning rates**: `layerwise_parameter_groups(model, 2e-5, decay=0.9)` makes groups for any torch optimizer, which
-  a `Trainer` takes as `optimizers=(torch.optim.AdamW(groups), None)`. What is new has ten times the rate, or
+- **Freezing**: `model.freeze_vision_encoder()` freezes the vision encoder. The new layers on a convolutional encoder
+  still train, unless `new_layers=True` freezes them too (see below). A frozen encoder stays in evaluation mode under
+  `model.train()`, and no graph is built through it. `cache_vision_states` runs it once. For a convolutional encoder
+  with trained new layers, it caches the last feature map, on which the new layers run.
+- **Learning rates**: `layerwise_parameter_groups(model, 2e-5, decay=0.9)` builds groups for any torch optimizer.
+  `Trainer` takes it as `optimizers=(torch.optim.AdamW(groups), None)`. New modules get ten times the rate, or
   `new_learning_rate`.
 - **Gradient checkpointing**: `model.activation_checkpointing_enable()`, or `gradient_checkpointing=True` for
-  `Trainer`, in the layers of every encoder, MPNet included. Convolutions are not computed again.
-- **Attention** runs on PyTorch's `scaled_dot_product_attention`, which chooses its kernel, and on nothing else: any
-  `attn_implementation` but "sdpa" is refused, for the model as for an encoder inside it.
+  `Trainer`, works in the layers of every encoder, MPNet included. Convolutions are not recomputed.
+- **Attention** always runs on PyTorch's `scaled_dot_product_attention`, which chooses its kernel. Any
+  `attn_implementation` other than "sdpa" is refused, for the model and for the encoders inside it.
 - **Flash attention**: of the encoders above, all but MPNet, DeBERTa and SigLIP2 NaFlex run on the `flash_attn` package
-  in transformers. Here none does: its kernels take no bias, and generated keys come with one (the gate, and the keep
-  mask), so features would be read with gates wide open or not at all. PyTorch's own flash kernel is used where it can
-  be: layers that no stage stands before, in batches without padding, hand over no mask and no bias. The layers of a
-  stage, padded batches, and MPNet and DeBERTa, whose positions are biases, go to a kernel that takes them (on CUDA the
-  memory-efficient one; which kernel runs there was not measured). `test_encoder_families.py` counts the calls.
-- **SigLIP2**: checkpoints of a fixed size are of the type `siglip`. NaFlex ones read pictures of any shape in
-  patches; here they read squares, and `BgaMnerProcessor` replaces their image processor by one that makes these.
+  in transformers. None does here. Its kernels take no bias, and the gate and the keep mask are a bias on generated
+  keys: without it, the gate would be wide open, or the features would not be read at all. PyTorch's own flash kernel
+  runs where neither mask nor bias is needed: in layers without a stage, in batches without padding. Layers with a
+  stage, padded batches, and MPNet and DeBERTa, whose positions are biases, run on a kernel that takes a bias (on CUDA
+  the memory-efficient one; which kernel runs there was not measured). `test_encoder_families.py` counts the calls.
+- **SigLIP2**: checkpoints of a fixed size have the type `siglip`. NaFlex checkpoints read images of any shape in
+  patches. Here they read squares, and `BgaMnerProcessor` replaces their image processor by one that makes squares.
 - **open_clip**: `open_clip:ViT-B-32/laion2b_s34b_b79k` (model and tag) or `open_clip:ViT-B-32/weights.safetensors`
-  (model and file) stands for a vision encoder in `from_text_vision_pretrained`, `load_image_processor` and
-  `run_mner.py --vision_model`. It needs the extra `openclip` and torchvision once: what is built is a
-  `clip_vision_model` with open_clip's weights, activation and picture preparation, and is saved as one. Its states are
-  open_clip's to 1e-4 (`test_open_clip.py`). Where weights were trained with quick GELU, as `openai`'s, it is used,
-  though the model's name may lack `-quickgelu`. Refused with the reason: ModifiedResNets, timm's towers (SigLIP's
-  among them: take transformers' checkpoints), CoCa and CLIPA.
+  (model and file) names a vision encoder in `from_text_vision_pretrained`, `load_image_processor` and
+  `run_mner.py --vision_model`. Only the first load needs the extra `openclip` and torchvision. The result is a
+  `clip_vision_model` with open_clip's weights, activation and image preprocessing, and is saved as one. Its states are
+  open_clip's to 1e-4 (`test_open_clip.py`). Weights that were trained with quick GELU, as `openai`'s were, use it even
+  if the model's name lacks `-quickgelu`. ModifiedResNets, timm's towers (SigLIP's among them: use transformers'
+  checkpoints), CoCa and CLIPA are refused, with the reason.
 - **Adapters**: `peft.get_peft_model(model, lora_config(model, r=8, encoders=("text", "vision")))` puts LoRA on the
-  query, key and value projections of every transformer above (ModernBERT's fused one included). What is new is trained
-  whole: samplers, generators, projections, gates, head, CRF, and the new layers on a convolutional encoder, which gets
-  no adapters itself. Generated features are read through the adapters too. `merge_and_unload()` makes a plain model of
-  it again; `run_mner.py --lora_rank 8` does all of this. It needs the extra `peft`; transformers' own
-  `model.add_adapter(lora_config(model))` needs the version of peft that transformers asks for. `task_type="TOKEN_CLS"`
-  or `"SEQ_CLS"` may be given. A plain `LoraConfig` with such a task type leaves what is new frozen, all but the
-  classifier, and `train()` warns of it.
-- **timm** needs torchvision, of the build (CPU or CUDA) that torch has: with a CPU build, a plain `pip install timm`
-  may bring a torchvision that can't be imported, or another torch. A saved model needs timm again, unless it was
-  saved with `text_only=True`. Its image processor, which can't be saved, is replaced by a stock one that makes the same
-  pictures (`test_timm.py`).
-- **DINOv3**'s image processor needs torchvision. Without it `load_image_processor` gives a stock one that differs in
-  the rounding of resized pictures alone.
-- **Not supported**: `dinov3_convnext`, whose model gives tokens and not a map; timm's vision transformers; all
-  others, which `BgaMnerConfig` refuses by name.
+  query, key and value projections of every transformer above, including ModernBERT's fused one. New modules are trained
+  in full: samplers, generators, projections, gates, head, CRF, and the new layers on a convolutional encoder. The
+  convolutional encoder itself gets no adapters. Generated features pass through the adapters, too.
+  `merge_and_unload()` restores a plain model. `run_mner.py --lora_rank 8` does all of this. It needs the extra `peft`;
+  transformers' own `model.add_adapter(lora_config(model))` needs the version of peft that transformers requires.
+  `task_type="TOKEN_CLS"` or `"SEQ_CLS"` may be given. A plain `LoraConfig` with such a task type freezes all new
+  modules except the classifier, and `train()` warns about it.
+- **timm** needs a torchvision of the same build (CPU or CUDA) as torch. With a CPU build, a plain `pip install timm`
+  may install a torchvision that can't be imported, or another torch. A saved model still needs timm, unless it was
+  saved with `text_only=True`. timm's image processor can't be saved, so a stock one that makes the same images replaces
+  it (`test_timm.py`).
+- **DINOv3**'s image processor needs torchvision. Without torchvision, `load_image_processor` returns a stock one that
+  differs only in how it rounds resized images.
+- **Not supported**: `dinov3_convnext`, whose model returns tokens and no feature map; timm's vision transformers; and
+  all other encoders, which `BgaMnerConfig` refuses by name.
 
 ## Which one teaches most?
 
-Tiny encoders, which first learned to tell drawings of four concepts apart, and were then frozen and aligned on 1,600
-pairs; on held-out drawings, and on names that no label ever named, 200 sentences without pictures; seeds 0 / 1:
+In this comparison, tiny vision encoders first learned to tell drawings of four concepts apart. They were then frozen and
+aligned on 1,600 pairs. The table shows their accuracy on held-out drawings, and scores on 200 sentences without images,
+whose names no label ever named; seeds 0 / 1:
 
-| vision encoder | drawings told apart | F1 | type accuracy | seconds a step |
+| vision encoder | accuracy on drawings | F1 | type accuracy | seconds per step |
 |---|---|---|---|---|
 | CLIP's | 0.815 / 0.805 | 0.439 / 0.332 | 0.538 / 0.388 | 0.16 |
 | DINOv2 | 0.745 / 0.700 | 0.456 / 0.518 | 0.561 / 0.554 | 0.17 |
@@ -98,17 +99,20 @@ pairs; on held-out drawings, and on names that no label ever named, 200 sentence
 | EfficientNet | 1.000 / 1.000 | 0.965 / 0.957 | 1.000 / 1.000 | 0.12 |
 | none: text only | | 0.060 / 0.000 | 0.292 / 0.000 | 0.07 |
 
-Printed by `python examples/compare_encoders.py --quick --threads 1 --quiet --json --seeds 0`, and with `--seeds 1`, on
-a machine that had other work to do (EfficientNet in a run of its own, `--encoders efficientnet`). These are few pairs
-and steps: benchmarks/alignment.py's own setting takes a transformer to 0.98. What it shows: convolutional encoders
-align too, and an encoder that tells concepts apart itself teaches more. Few pictures favour convolutions there, as they
-may not where encoders come pretrained. Which one is best on tweets is open; the script's help has the commands, which
-nobody has run.
+The commands are `python examples/compare_encoders.py --quick --threads 1 --quiet --json --seeds 0` and the same with
+`--seeds 1` (EfficientNet in a run of its own, `--encoders efficientnet`). Other processes ran on the machine, which
+affects the seconds. Pairs and steps are few: in the setting of `benchmarks/alignment.py`, a transformer reaches 0.98.
 
-The new layers on a convolutional encoder stay untrained there. Trained with the rest (`--train_new_layers`), they keep
-moving what is to be generated: ResNet has 0.356 and 0.220 then, ConvNeXt 0.257 and EfficientNet 0.509 (seed 0). To
-freeze them: `model.freeze_vision_encoder(new_layers=True)`. More steps get there too: ResNet had 1.000 after the
-default 450, on 2,400 pairs (`--threads 1 --quiet --seeds 0 --vision_steps 400 --train_new_layers --encoders resnet`).
+- Convolutional encoders align too.
+- An encoder that tells concepts apart better teaches more. Few images favour convolutions here; this may not hold for
+  pretrained encoders.
+- Which encoder is best on tweets is open. The script's help has the commands, which nobody has run.
+
+The new layers on a convolutional encoder stay untrained in this table. If they are trained with the rest
+(`--train_new_layers`), the targets of generation keep moving: F1 falls to 0.356 and 0.220 for ResNet, and to 0.257 for
+ConvNeXt and 0.509 for EfficientNet (seed 0). `model.freeze_vision_encoder(new_layers=True)` freezes them. More steps
+help as well: ResNet reached 1.000 after the default 450, on 2,400 pairs
+(`--threads 1 --quiet --seeds 0 --vision_steps 400 --train_new_layers --encoders resnet`).
 """
 
 

@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "benchmarks/README.md", "examples/space/README.md")),
+    *sorted(ROOT.glob("*.md")),
+    *(ROOT / folder / "README.md" for folder in ("benchmarks", "examples/space")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 

@@ -1,4 +1,4 @@
-"""What README and the guides tell to type is typed here."""
+"""The commands and examples of README and of the guides run as they stand there."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ PAGES = [
     *(
         ROOT / "docs" / page
         for page in (
+            "how_to/train_from_python.md",
             "how_to/annotate.md",
             "how_to/pairs_without_labels.md",
             "how_to/sentiment.md",
@@ -28,10 +29,11 @@ PAGES = [
             "how_to/robustness.md",
             "how_to/looking_inside.md",
             "how_to/serve_without_torch.md",
-            "explanation/what_pictures_teach.md",
+            "explanation/what_images_teach.md",
         )
     ),
 ]
+TRAINING = (ROOT / "docs" / "how_to" / "training.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -56,6 +58,7 @@ def test_the_python_examples_run_in_order(run_in, workplace, fine_tuned):
     (workplace / "outputs" / "mner").symlink_to(fine_tuned)  # what README's command writes there
     examples = [example for example in blocks("python") if "trust_remote_code" not in example]
     assert len(examples) == 9
+    assert "multimodal-ner" in examples[0]
     run_in(workplace, [sys.executable, "-c", "\n".join(examples)])
     assert (workplace / "outputs" / "from_python" / "model.safetensors").exists()
     assert "text-classification" in (workplace / "outputs" / "sentiment" / "README.md").read_text(encoding="utf-8")
@@ -81,7 +84,7 @@ def test_the_command_that_predicts_later_runs(run_in, workplace, fine_tuned):
 
 
 def test_the_loop_s_command_runs(run_in, workplace):
-    (command,) = [block for block in blocks("bash") if "run_mner_no_trainer.py" in block]
+    (command,) = re.findall(r"```bash\n(python examples/run_mner_no_trainer\.py.*?)```", TRAINING, flags=re.DOTALL)
     words = shlex.split(command.replace("\\\n", " "))
     words[:2] = [sys.executable, str(ROOT / words[1])]
     run_in(workplace, [*words, "--max_steps", "3", "--use_cpu", "true"])
@@ -162,11 +165,9 @@ def test_the_benchmark_commands_run(run_in, workplace, tmp_path, pictures):
 
 
 def test_each_promise_of_security_names_a_test_that_is_there():
-    section = re.search(
-        r"^## Security\n(.*?)^## ", PAGES[0].read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
-    )
-    assert section
-    promises = section[1].split("Not promised")[0].split("\n- ")[1:]
+    page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    promises = page.split("## Promises")[1].split("## Not promised")[0].split("\n- ")[1:]
+    assert len(promises) == 6
     tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     for promise in promises:
         named = re.findall(r"`(test_\w+)`", promise)
@@ -176,10 +177,9 @@ def test_each_promise_of_security_names_a_test_that_is_there():
 
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = {
-        target for block in blocks("bash") for target in re.findall(r"^make ([\w-]+)", block, flags=re.MULTILINE)
-    }
-    tests = {"test", "test-all", "pythons-test", "oldest-test", "newest-test"}
-    assert targets == {"demo", "lint", "package", "docs"} | tests
+    pages = [page.read_text(encoding="utf-8") for page in (*PAGES, ROOT / "CONTRIBUTING.md")]
+    targets = {target for page in pages for target in re.findall(r"^make ([\w-]+)", page, flags=re.MULTILINE)}
+    tests = {"test", "test-all", "space-test", "pythons-test", "oldest-test", "newest-test"}
+    assert targets == {"install", "demo", "lint", "docs", "coverage", "mutants", "fuzz"} | tests
     for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)

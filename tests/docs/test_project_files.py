@@ -1,0 +1,92 @@
+"""The files around the package: workflow, hooks, issue forms and citation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import bga_mner
+
+
+ROOT = Path(__file__).resolve().parents[2]
+YAML_FILES = [
+    ROOT / "CITATION.cff",
+    ROOT / ".pre-commit-config.yaml",
+    *sorted((ROOT / ".github").rglob("*.yml")),
+]
+
+
+def read(path: str) -> dict:
+    return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_yaml_files_can_be_read(path):
+    assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
+
+
+def test_the_workflow_calls_targets_and_files_that_are_there():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    workflow = read(".github/workflows/ci.yml")
+    targets, named = set(), []
+    for job in workflow["jobs"].values():
+        commands = " ".join(step.get("run", "") for step in job["steps"])
+        targets |= set(re.findall(r"\bmake ([\w.-]+)", commands))
+        named += re.findall(r"\btests/[\w/]+\.py", commands)
+        matrix = job.get("strategy", {}).get("matrix", {})
+        targets |= {*matrix.get("target", []), *(row["target"] for row in matrix.get("include", []))}
+    assert targets >= {"lint", "docs", "test"}
+    for target in targets:
+        rule = re.sub(r"^python3\.\d+-test$", "python%-test", target)
+        assert re.search(rf"^{re.escape(rule)}:", makefile, flags=re.MULTILINE), target
+    assert named
+    for path in named:
+        assert (ROOT / path).is_file(), path
+
+
+def test_the_workflow_tests_each_python():
+    rows = read(".github/workflows/ci.yml")["jobs"]["test"]["strategy"]["matrix"]["include"]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert [row["python"] for row in rows] == re.search(r"^PYTHONS := (.*)$", makefile, re.MULTILINE)[1].split()
+
+
+def test_hooks_are_pinned_and_ruff_is_that_of_the_makefile():
+    repositories = read(".pre-commit-config.yaml")["repos"]
+    revisions = {found["repo"].rpartition("/")[2]: found.get("rev") for found in repositories}
+    assert revisions.pop("local") is None
+    assert all(re.fullmatch(r"v\d+\.\d+\.\d+", revision) for revision in revisions.values()), revisions
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert f"ruff=={revisions['ruff-pre-commit'].removeprefix('v')}\n" in constraints
+
+
+def test_the_citation_is_of_this_version_and_names_the_paper():
+    citation = read("CITATION.cff")
+    assert citation["version"] == bga_mner.__version__
+    assert citation["license"] == "Apache-2.0"
+    (paper,) = citation["references"]
+    assert paper["url"] == "https://arxiv.org/abs/2308.02570"
+    assert len(paper["authors"]) == 6
+
+
+def test_issue_forms_have_fields_with_ids_of_their_own():
+    for name in ("bug", "feature"):
+        form = read(f".github/ISSUE_TEMPLATE/{name}.yml")
+        assert form["name"]
+        assert form["description"]
+        ids = [field["id"] for field in form["body"]]
+        assert len(set(ids)) == len(ids)
+        assert all(field["attributes"]["label"] for field in form["body"])
+
+
+def test_modules_in_the_figure_and_in_the_contributors_guide_are_there():
+    figure = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    modules = set(re.findall(r"\b\w+\.py\b", figure))
+    assert len(modules) >= 18
+    package = ("configuration", "modeling_bga", "processing")
+    assert modules <= {path.name for folder in package for path in (ROOT / folder).rglob("*.py")}
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:\w+/)+(?:\w+\.py)?)`", guide):
+        assert (ROOT / path).exists(), path
