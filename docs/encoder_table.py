@@ -36,7 +36,7 @@ Every gate starts nearly closed, so a model starts as the plain encoder that it 
 
 TAIL = """## Settings
 
-- **New layers**: `vision_config={"model_type": "resnet", ...}` gets four new layers of width 384. To choose others, pass
+- **New layers**: `vision_config={"model_type": "resnet", ...}` gets four new layers of width 384. For others, pass
   `ConvStagesConfig(backbone_config=..., num_hidden_layers=2, hidden_size=256, num_attention_heads=4)` as
   `vision_config`.
 - **Batch normalisation** keeps the statistics that it was loaded with, also in training. Its scale and shift are
@@ -86,9 +86,9 @@ TAIL = """## Settings
 
 ## Which one teaches most?
 
-In this comparison, tiny vision encoders first learned to tell drawings of four concepts apart. They were then frozen and
-aligned on 1,600 pairs. The table shows their accuracy on held-out drawings, and scores on 200 sentences without images,
-whose names no label ever named; seeds 0 / 1:
+In this comparison, tiny vision encoders first learned to tell drawings of four concepts apart. They were then frozen
+and aligned on 1,600 pairs. The table shows their accuracy on held-out drawings, and scores on 200 sentences without
+images, whose names no label ever named; seeds 0 / 1:
 
 | vision encoder | accuracy on drawings | F1 | type accuracy | seconds per step |
 |---|---|---|---|---|
