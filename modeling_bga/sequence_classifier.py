@@ -12,7 +12,7 @@ from ..configuration.configuration_bga_mner import BgaMnerConfig
 from .alignment_losses import total_loss
 from .entity_replacement import replace_entities
 from .modeling_bga_mner import BgaMnerModel
-from .outputs import BgaMnerSequenceClassifierOutput
+from .outputs import BgaMnerSequenceClassifierOutput, head_output
 from .pretrained_model import BgaMnerPreTrainedModel
 from .sequence_loss import known_labels, problem_type, sequence_loss
 from .trained_on import watch_objective
@@ -147,20 +147,12 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         if self.training and any(part is not None for part in of_images):
             logits = watch_objective(logits, [loss, *of_images], _NOT_THE_LOSS, loss if labels is None else None)
 
-        output = BgaMnerSequenceClassifierOutput(
+        output = head_output(
+            BgaMnerSequenceClassifierOutput,
+            outputs,
             loss=loss,
             logits=logits,
             classification_loss=classification_loss,
-            reconstruction_loss=outputs.reconstruction_loss,
-            cycle_loss=outputs.cycle_loss,
-            keep_loss=outputs.keep_loss,
-            pair_match=outputs.pair_match,
-            vision_last_hidden_state=outputs.vision_last_hidden_state,
-            generated_vision=outputs.generated_vision,
-            generated_text=outputs.generated_text,
-            text_keep_masks=outputs.text_keep_masks,
-            vision_keep_masks=outputs.vision_keep_masks,
-            hidden_states=outputs.hidden_states,
         )
         return output if return_dict is not False else output.to_tuple()
 

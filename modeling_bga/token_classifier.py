@@ -15,7 +15,7 @@ from .crf import ConditionalRandomField, bio_constraints
 from .crf_scan import is_recorded
 from .entity_replacement import replace_entities
 from .modeling_bga_mner import BgaMnerModel
-from .outputs import BgaMnerTokenClassifierOutput
+from .outputs import BgaMnerTokenClassifierOutput, head_output
 from .pretrained_model import BgaMnerPreTrainedModel
 from .span_probabilities import Span, span_log_probabilities
 from .trained_on import watch_objective
@@ -137,22 +137,14 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
             if word_start_mask is not None:
                 predictions = predictions.masked_fill(~word_start_mask.to(torch.bool), -100)
 
-        output = BgaMnerTokenClassifierOutput(
+        output = head_output(
+            BgaMnerTokenClassifierOutput,
+            outputs,
             loss=loss,
             logits=logits,
             predictions=predictions,
             emissions=emissions,
             crf_loss=crf_loss,
-            reconstruction_loss=outputs.reconstruction_loss,
-            cycle_loss=outputs.cycle_loss,
-            keep_loss=outputs.keep_loss,
-            pair_match=outputs.pair_match,
-            vision_last_hidden_state=outputs.vision_last_hidden_state,
-            generated_vision=outputs.generated_vision,
-            generated_text=outputs.generated_text,
-            text_keep_masks=outputs.text_keep_masks,
-            vision_keep_masks=outputs.vision_keep_masks,
-            hidden_states=outputs.hidden_states,
         )
         return output if return_dict is not False else output.to_tuple()
 
