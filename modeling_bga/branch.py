@@ -14,7 +14,7 @@ from ..configuration.configuration_bga_mner import BgaMnerConfig
 from .context_sampler import ContextSampler, keep_mask_bias
 from .cross_modal_generator import CrossModalGenerator, PreparedQueries
 from .embedding import LayerCall
-from .hybrid_attention import HybridProjection, HybridStates
+from .hybrid_attention import HybridProjection, LayerMask
 
 
 class ReadFeatures(NamedTuple):
@@ -174,7 +174,7 @@ class Stage(NamedTuple):
         """Add what is generated from what this stage keeps to a trace; nothing without a generator."""
         self.branch.generate(trace, trace.states[self.number], trace.keep_biases[self.number])
 
-    def read(self, features: ReadFeatures | None, own_mask: torch.Tensor | None) -> torch.Tensor | HybridStates | None:
+    def read(self, features: ReadFeatures | None, own_mask: torch.Tensor | None) -> LayerMask:
         """Return what the layer takes as its mask: with the features, if there are any and it has a projection."""
         if features is None or self.branch.projections is None:
             return own_mask

@@ -14,7 +14,7 @@ from transformers.masking_utils import create_bidirectional_sliding_window_mask
 from ..configuration.configuration_conv_stages import CONV_STAGES
 from ..configuration.encoder_families import TEXT_FAMILIES, VISION_FAMILIES
 from .encoders import encoder_layers, first_position, refuse_other_attention
-from .hybrid_attention import HybridStates
+from .hybrid_attention import LayerMask
 
 
 class LayerCall(NamedTuple):
@@ -29,7 +29,7 @@ class LayerCall(NamedTuple):
         Own positions that may be attended to; None for all.
     """
 
-    run: Callable[[torch.Tensor, torch.Tensor | HybridStates | None], torch.Tensor]
+    run: Callable[[torch.Tensor, LayerMask], torch.Tensor]
     own_mask: torch.Tensor | None
 
 
@@ -115,9 +115,7 @@ def _deberta_layers(
     return runs
 
 
-def _run_first(
-    layer: nn.Module, states: torch.Tensor, mask: torch.Tensor | HybridStates | None, **arguments: Any
-) -> torch.Tensor:
+def _run_first(layer: nn.Module, states: torch.Tensor, mask: LayerMask, **arguments: Any) -> torch.Tensor:
     """Return the first of several outputs of a layer."""
     return layer(states, mask, **arguments)[0]
 
@@ -127,7 +125,7 @@ def _run_beside_convolution(
     convolution: nn.Module,
     attended: torch.Tensor,
     states: torch.Tensor,
-    mask: torch.Tensor | HybridStates | None,
+    mask: LayerMask,
 ) -> torch.Tensor:
     return convolution(states, run(states, mask), attended)
 
@@ -160,7 +158,8 @@ def embed_pictures(encoder: PreTrainedModel, pixel_values: torch.Tensor) -> tupl
     """
     refuse_other_attention(encoder)
     pixel_values = pixel_values.to(encoder.dtype)
-    calls = [LayerCall(layer, None) for layer in encoder_layers(encoder)]
+    layers = encoder_layers(encoder)
+    calls = [LayerCall(layer, None) for layer in layers]
     kind = encoder.config.model_type
     if kind == CONV_STAGES:
         return encoder.embed(pixel_values), calls
@@ -174,7 +173,7 @@ def embed_pictures(encoder: PreTrainedModel, pixel_values: torch.Tensor) -> tupl
         states = getattr(encoder, family.input_norm)(states)
     if kind == "dinov3_vit":
         rotary = encoder.rope_embeddings(pixel_values)
-        calls = [LayerCall(partial(call.run, position_embeddings=rotary), None) for call in calls]
+        calls = [LayerCall(partial(layer, position_embeddings=rotary), None) for layer in layers]
     return states, calls
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 
@@ -67,13 +67,16 @@ def check_images(
     pixel_values: torch.Tensor | None,
     vision_states: torch.Tensor | None,
     present: torch.Tensor | None,
-    batch: int,
+    attended: torch.Tensor,
     reads: bool,
 ) -> ImageInputs | None:
-    """Gather a batch of images; None if there are none, ValueError if shapes don't fit.
+    """Gather the images of texts (batch, length); None if there are none, ValueError if shapes don't fit.
 
     `reads` says whether the vision encoder's layers read generated text, so that its states can't be given.
     """
+    batch = attended.shape[0]
+    if config.text_only and not (pixel_values is None and vision_states is None):
+        _refuse_images("pixel_values" if vision_states is None else "vision_states")
     if pixel_values is not None:
         check_pixels(config, pixel_values, batch)
         if vision_states is not None:
@@ -125,22 +128,22 @@ def _check_states(config: BgaMnerConfig, vision_states: torch.Tensor, batch: int
         )
 
 
-def check_source(config: BgaMnerConfig, source: str | None, images: str | None, reads: bool) -> str:
-    """Return what texts read: generated features, real ones or none.
+def _refuse_images(given: str) -> NoReturn:
+    raise ValueError(
+        "Expected texts alone, since this model has text_only=True and nothing that reads images, got "
+        f"{given}. Leave that out, or load the whole model."
+    )
 
-    `images` is the argument that the images of the batch came as, and `reads` whether the text encoder's layers read
-    features at all.
-    """
+
+def check_source(config: BgaMnerConfig, source: str | None, reads: bool) -> str:
+    """Return what texts read, "generated", "real" or "none"; `reads` says whether layers read features at all."""
     source = source or config.visual_source
     if source not in ("generated", "real", "none"):
         raise ValueError(
             f"Expected visual_source 'generated', 'real' or 'none', got {shown(source)}. Pass one of these."
         )
-    if config.text_only and (source == "real" or images is not None):
-        raise ValueError(
-            "Expected texts alone, since this model has text_only=True and nothing that reads images, got "
-            f"{images or 'visual_source=' + repr(source)}. Leave that out, or load the whole model."
-        )
+    if config.text_only and source == "real":
+        _refuse_images("visual_source='real'")
     if source == "real" and not reads:
         raise ValueError(
             'Expected layers that read features for visual_source="real", but this model was built without. Leave '

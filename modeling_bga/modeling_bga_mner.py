@@ -14,6 +14,7 @@ from .context_sampler import padding_bias
 from .embedding import TextInputs, embed_pictures, embed_text
 from .encoders import build_encoder, final_norm, is_frozen, longest_text, only_new_layers_trained
 from .entity_replacement import ReplacedEntities
+from .hybrid_attention import LayerMask
 from .input_checks import ImageInputs, check_images, check_pixels, check_source, check_text, refuse_attentions
 from .outputs import BgaMnerModelOutput
 from .pretrained_model import BgaMnerPreTrainedModel
@@ -138,22 +139,16 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         config = self.config
         refuse_attentions(config, output_attentions)
         texts = check_text(config, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids)
-        batch = len(texts.attended)
-        given_as = (
-            "vision_states" if vision_states is not None else "pixel_values" if pixel_values is not None else None
-        )
-        source = check_source(config, visual_source, given_as, self.text_branch.projections is not None)
+        images = check_images(config, pixel_values, vision_states, picture_mask, texts.attended, self._vision_reads)
+        source = check_source(config, visual_source, self.text_branch.projections is not None)
         if self.training and self.text_branch.generator is not None:
             source = "generated"
-        vision_reads = self.vision_branch is not None and self.vision_branch.projections is not None
-        images = check_images(config, pixel_values, vision_states, picture_mask, batch, vision_reads)
 
         vision = None if images is None else self._look(images, texts)
 
         # sentences that read real features, and pairs that are aligned
-        reads_real = aligned = None if images is None else images.present
-        if source != "real":
-            reads_real = None
+        reads_real = images.present if images is not None and source == "real" else None
+        aligned = None if images is None else images.present
         if replaced is not None and config.replaced_entities_read == "real" and images is not None:
             texts = texts._replace(input_ids=replaced.input_ids)
             # their words aren't what the image shows
@@ -164,7 +159,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         text = self._read(texts, vision, source, reads_real, output_hidden_states)
 
         alignment = Alignment()
-        if vision is not None:
+        if images is not None and vision is not None and aligned is not None:
             alignment = self._align(text, vision, aligned, images.present)
         if replaced is not None and config.replaced_entities_read != "real":
             text.last = self._read_again(texts, replaced, text)
@@ -204,11 +199,11 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         """
         if self.vision_branch is None:
             raise ValueError(
-                "Expected a vision encoder, which a model with text_only=True has not. Load the whole model."
+                "Expected a whole model, got one with text_only=True, which has no vision encoder. Load it whole."
             )
         encoder: Any = self.vision_encoder
         only_new = only_new_layers_trained(encoder)
-        if self.vision_branch.projections is not None and not only_new:
+        if self._vision_reads and not only_new:
             raise ValueError(
                 f"Expected a vision encoder that reads images alone, but with hybrid_attention="
                 f"{self.config.hybrid_attention!r} it reads generated text too. Pass pixel_values to forward, or set "
@@ -220,6 +215,11 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         trace = self._run_vision(pixel_values, None, 0)
         # stages + 1 times (batch, vision tokens, width) -> (batch, stages + 1, vision tokens, width)
         return torch.stack([*trace.states, trace.last], dim=1)
+
+    @property
+    def _vision_reads(self) -> bool:
+        """Whether layers of the vision encoder read generated text."""
+        return self.vision_branch is not None and self.vision_branch.projections is not None
 
     def _look(self, images: ImageInputs, texts: TextInputs) -> BranchTrace:
         """Look at images; unless the vision encoder's layers read generated text, stages are left to be sampled."""
@@ -238,10 +238,10 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         trace = BranchTrace(None, self._vision_class_token_mask(states), length, text_padding)
         text_bias = padding_bias(text_padding, states.dtype)
         for layer, stage in self.vision_branch.with_layers(layers):
-            mask: Any = layer.own_mask
+            mask: LayerMask = layer.own_mask
             if stage is not None:
                 trace.states.append(states)
-                if self.vision_branch.projections is not None:
+                if self._vision_reads:
                     stage.sample(trace)
                     stage.generate(trace)
                     mask = stage.read(ReadFeatures(trace.generated[stage.number], text_bias), mask)
@@ -277,7 +277,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         for layer, stage in self.text_branch.with_layers(layers):
             if keeps_hidden_states:
                 trace.hidden_states.append(states)
-            mask: Any = layer.own_mask
+            mask: LayerMask = layer.own_mask
             if stage is not None:
                 trace.states.append(states)
                 stage.sample(trace)
@@ -316,12 +316,12 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             torch.where(aligned, pair_match(generated, target), 1.0)
             for generated, target in zip(text.generated, targets, strict=False)  # nothing may be generated
         ]
-        if branch.projections is None:
+        if not self._vision_reads:
             for stage in branch.stages():
                 stage.sample(vision, matches[stage.number] if matches else None)
             drawn = None
             if self.training and config.loss_stages == "drawn":
-                drawn = torch.randint(config.num_stages, (len(aligned),), device=aligned.device)
+                drawn = torch.randint(config.num_stages, aligned.shape[:1], device=aligned.device)
             branch.generate_all(vision, drawn)
         reconstruction_loss, cycle_loss = alignment_losses(
             config, self.text_branch, branch, text, vision, targets, aligned
@@ -342,7 +342,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             return text.last
         states, layers = embed_text(self.text_encoder, texts._replace(input_ids=replaced.input_ids).rows(rows))
         for layer, stage in self.text_branch.with_layers(layers):
-            mask: Any = layer.own_mask
+            mask: LayerMask = layer.own_mask
             if stage is not None and text.generated:
                 mask = stage.read(ReadFeatures(text.generated[stage.number][rows].detach(), None), mask)
             states = layer.run(states, mask)
