@@ -97,15 +97,7 @@ def _add_scores(attention_mask: LayerMask, scores: torch.Tensor | None) -> Layer
 
 
 def make_attention_hybrid(encoder: PreTrainedModel, layers: nn.ModuleList) -> None:
-    """Give an MPNet or a DeBERTa with random weights the attention of this file, in place.
-
-    Parameters
-    ----------
-    encoder : PreTrainedModel
-        The encoder.
-    layers : torch.nn.ModuleList
-        Its layers; they keep the names of their weights.
-    """
+    """Give an MPNet or a DeBERTa with random weights the attention of this file, in place; weights keep their names."""
     config = encoder.config
     if config.model_type == "mpnet":
         encoder.encoder.layer = layers = nn.ModuleList(CheckpointedMPNetLayer(config) for _ in layers)
