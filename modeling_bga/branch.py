@@ -144,6 +144,8 @@ class AlignedBranch(nn.Module):
 
     def generate_all(self, trace: BranchTrace, drawn: torch.Tensor | None = None) -> None:
         """Add what is generated from all stages of a trace, or from the one stage drawn (batch,) for each row."""
+        if self.generator is None:
+            return
         trace.drawn = drawn
         states, biases = at_drawn_stage(trace.states, drawn), at_drawn_stage(trace.keep_biases, drawn)
         for of_stage, bias in zip(states, biases, strict=True):

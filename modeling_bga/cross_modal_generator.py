@@ -143,20 +143,10 @@ class CrossModalGenerator(nn.Module):
         self.output = nn.Linear(target_width, target_width)
 
     def prepare(self, target_length: int, target_mask: torch.Tensor | None = None) -> PreparedQueries:
-        """Let the modality queries of a batch's targets read each other.
+        """Let the modality queries of a batch's targets (target_length,) read each other.
 
-        Parameters
-        ----------
-        target_length : int
-            How many positions to generate.
-        target_mask : torch.BoolTensor of shape (batch, target_length), optional
-            False at the targets' padding: other positions count from there, so that on whichever side a text is padded,
-            its first token is asked for by the first query.
-
-        Raises
-        ------
-        ValueError
-            If there are fewer queries than positions.
+        `target_mask` (batch, target_length) is False at the targets' padding: other positions count from there, so that
+        on whichever side a text is padded, its first token is asked for by the first query.
         """
         if target_length > len(self.modality_queries):
             raise ValueError(
