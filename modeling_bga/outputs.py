@@ -6,7 +6,7 @@ order of the tuples that `return_dict=False` returns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -131,7 +131,8 @@ class BgaMnerSequenceClassifierOutput(_Alignment, _Losses, _SequenceScores):
 
 def head_output(kind: type[Output], outputs: BgaMnerModelOutput, **own: Any) -> Output:
     """Make the output of a head: its own fields, and those that it shares with the base model's output."""
-    shared = {field.name: getattr(outputs, field.name) for field in fields(kind) if hasattr(outputs, field.name)}
+    # not `dataclasses.fields`, which torch.compile can't follow
+    shared = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
     return kind(**shared, **own)
 
 
