@@ -1,8 +1,8 @@
 """The encoders that the model takes: one entry a family. Adding a family begins here.
 
 What an entry can't say is done by a small class or function: attention that isn't transformers' own interface in
-`modeling_bga/relative_attention.py`, what layers need beside their states in `modeling_bga/text_encoders.py` and
-`modeling_bga/vision_encoders.py`. `docs/reference/encoders.md` is made of these entries.
+`modeling_bga/relative_attention.py`, what layers need beside their states in `modeling_bga/embedding.py`.
+`docs/reference/encoders.md` is made of these entries.
 """
 
 from __future__ import annotations

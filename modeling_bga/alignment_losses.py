@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
 from ..configuration.messages import shown
-from .branch import BranchTrace, at_drawn_stage
-from .cross_modal_generator import CrossModalGenerator
-from .keep_mask import padding_bias
+from .branch import AlignedBranch, BranchTrace, at_drawn_stage
+from .context_sampler import padding_bias
 from .outputs import BgaMnerModelOutput
+
+
+class Alignment(NamedTuple):
+    """How well texts and images of a batch are aligned: losses of shape (), and [`pair_match`] of shape (batch,).
+
+    None for what is switched off, and where the batch has no images.
+    """
+
+    reconstruction_loss: torch.Tensor | None = None
+    cycle_loss: torch.Tensor | None = None
+    keep_loss: torch.Tensor | None = None
+    pair_match: torch.Tensor | None = None
 
 
 def feature_distance(
@@ -29,10 +41,8 @@ def feature_distance(
 
     Parameters
     ----------
-    generated : torch.FloatTensor of shape (batch, length, width)
-        Generated features.
-    target : torch.FloatTensor of shape (batch, length, width)
-        Real features of the same positions.
+    generated, target : torch.FloatTensor of shape (batch, length, width)
+        Generated features, and the real ones of the same positions.
     weight : torch.FloatTensor of shape (batch, length)
         0 at padding.
     distance : {"mse", "smooth_l1", "cosine"}
@@ -58,67 +68,47 @@ def feature_distance(
     elif distance == "cosine":
         distances = 1 - F.cosine_similarity(generated, target, dim=-1)
     else:
-        raise ValueError(f"The distance must be 'mse', 'smooth_l1' or 'cosine', but is {shown(distance)}.")
+        raise ValueError(
+            f"Expected the distance 'mse', 'smooth_l1' or 'cosine', got {shown(distance)}. Pass one of it."
+        )
     # (batch, length) -> (batch,)
     return (distances * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
 
 def reconstruction_target(states: torch.Tensor, normalize: bool) -> torch.Tensor:
-    """Return what is to be generated of real states (batch, length, width), in float32 and without a gradient.
-
-    Parameters
-    ----------
-    states : torch.FloatTensor of shape (batch, length, width)
-        Real features.
-    normalize : bool
-        Whether to layer-normalise each vector.
-
-    Returns
-    -------
-    torch.FloatTensor of shape (batch, length, width)
-        The target.
-    """
+    """Return what is to be generated of real states (batch, length, width): in float32, detached, layer-normalised."""
     target = states.detach().float()
     return F.layer_norm(target, target.shape[-1:]) if normalize else target
 
 
 def visual_targets(config: BgaMnerConfig, vision: BranchTrace) -> list[torch.Tensor]:
-    """Return what the text generates at each stage, as losses and pair matches compare it.
-
-    Parameters
-    ----------
-    config : BgaMnerConfig
-        Its `visual_target` and `normalize_targets`.
-    vision : BranchTrace
-        Of the pictures.
-
-    Returns
-    -------
-    list of torch.FloatTensor of shape (batch, vision tokens, width)
-        One entry per stage; with `visual_target="last"` the same tensor every time.
-    """
+    """Return what the text is to generate at each stage; with `visual_target="last"` the same tensor every time."""
     if config.visual_target == "last":
         return [reconstruction_target(vision.last, config.normalize_targets)] * len(vision.states)
     return [reconstruction_target(states, config.normalize_targets) for states in vision.states]
 
 
+def pair_match(generated: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Cosine (batch,) of generated and real features (batch, positions, width), each averaged over positions.
+
+    In float32 and detached: a sampler that reads it must not change what is generated.
+
+    Examples
+    --------
+    >>> images = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
+    >>> pair_match(images, images.flip(0))
+    tensor([0., 0.])
+    """
+    generated, target = generated.detach().float(), target.detach().float()
+    # (batch, positions, width) -> (batch, width)
+    return F.cosine_similarity(generated.mean(dim=1), target.mean(dim=1), dim=-1)
+
+
 def mean_over_batch(per_sentence: list[torch.Tensor], counted: torch.Tensor) -> torch.Tensor:
-    """Average a loss over stages and over the batch.
+    """Average losses (batch,) of stages over the stages and over the batch; rows that don't count add nothing.
 
     The divisor is the whole batch, not the number of counted sentences: then every sentence weighs the same wherever
     it lands, and accumulating gradients over small batches equals one large batch.
-
-    Parameters
-    ----------
-    per_sentence : list of torch.FloatTensor of shape (batch,)
-        One entry per stage (and direction).
-    counted : torch.BoolTensor of shape (batch,)
-        Sentences that take part; the others add nothing.
-
-    Returns
-    -------
-    torch.FloatTensor of shape ()
-        The loss.
     """
     stacked = torch.stack(per_sentence)  # (stages, batch)
     # where, not a product: a sentence that isn't counted may hold anything, and 0 * nan is nan
@@ -126,24 +116,12 @@ def mean_over_batch(per_sentence: list[torch.Tensor], counted: torch.Tensor) -> 
 
 
 def keep_budget_loss(keep_mask: torch.Tensor, budget: float) -> torch.Tensor:
-    r"""Price what the vision sampler keeps beyond its budget, one number per picture.
+    r"""Price what the vision sampler keeps beyond its budget, one number per image: (batch, length) -> (batch,).
 
     .. math:: \max(0,\; \tfrac1n\textstyle\sum_i keep_i - budget)^2
 
     The reading losses alone hardly make a sampler drop anything, since attention can look away from what doesn't
     matter. A budget makes positions compete, and the reading losses decide which ones stay.
-
-    Parameters
-    ----------
-    keep_mask : torch.FloatTensor of shape (batch, length)
-        Of the last stage, with its straight-through gradient.
-    budget : float
-        Share of positions that is free.
-
-    Returns
-    -------
-    torch.FloatTensor of shape (batch,)
-        In float32.
 
     Examples
     --------
@@ -155,42 +133,39 @@ def keep_budget_loss(keep_mask: torch.Tensor, budget: float) -> torch.Tensor:
 
 def alignment_losses(
     config: BgaMnerConfig,
+    text_branch: AlignedBranch,
+    vision_branch: AlignedBranch,
     text: BranchTrace,
     vision: BranchTrace,
-    to_generate: list[torch.Tensor],
-    to_vision: CrossModalGenerator | None,
-    to_text: CrossModalGenerator | None,
+    targets: list[torch.Tensor],
     aligned: torch.Tensor,
-    padding_mask: torch.Tensor | None,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Compute L_rec and L_cyc, each averaged over stages and the batch and summed over directions.
 
     Everything that exists is to be generated, kept or not: keep masks say what the generators read. (The paper weights
     targets by their keep mask. Then fewer positions teach, and those dropped are generated untaught but read all the
-    same.) Where stages were drawn for the pictures, reconstruction of the texts and both cycles are those of a pair's
+    same.) Where stages were drawn for the images, reconstruction of the texts and both cycles are those of a pair's
     drawn stage.
 
     Parameters
     ----------
     config : BgaMnerConfig
         Its weights, distance and targets.
+    text_branch, vision_branch : AlignedBranch
+        Their generators; None where a direction is switched off.
     text, vision : BranchTrace
         What the branches left behind.
-    to_generate : list of torch.FloatTensor of shape (batch, vision tokens, width)
+    targets : list of torch.FloatTensor of shape (batch, vision tokens, width)
         The [`visual_targets`] of `vision`.
-    to_vision, to_text : CrossModalGenerator or None
-        The generators; None where a direction is switched off.
     aligned : torch.BoolTensor of shape (batch,)
         Pairs that take part.
-    padding_mask : torch.BoolTensor of shape (batch, length) or None
-        False at the texts' padding.
 
     Returns
     -------
     tuple of torch.FloatTensor of shape () or None
         Reconstruction and cycle loss; None for what is switched off.
     """
-    textual_weight = text.last.new_ones(text.last.shape[:2]) if padding_mask is None else padding_mask
+    textual_weight = text.last.new_ones(text.last.shape[:2]) if text.padding_mask is None else text.padding_mask
     visual_weight = vision.last.new_ones(vision.last.shape[:2])
     drawn = vision.drawn
     textual = [reconstruction_target(states, config.normalize_targets) for states in at_drawn_stage(text.states, drawn)]
@@ -206,17 +181,18 @@ def alignment_losses(
     if config.reconstruction_weight > 0:
         parts = []
         if text.generated:
-            parts.append(loss(text.generated, to_generate, visual_weight))
+            parts.append(loss(text.generated, targets, visual_weight))
         if vision.generated:
             parts.append(loss(vision.generated, textual, textual_weight))
         reconstruction_loss = torch.stack(parts).sum() if parts else None
+    to_vision, to_text = text_branch.generator, vision_branch.generator
     if config.cycle_weight > 0 and to_vision is not None and to_text is not None:
         from_text, from_vision = at_drawn_stage(text.generated, drawn), vision.generated
-        text_bias = padding_bias(padding_mask, text.states[0].dtype)
+        text_bias = padding_bias(text.padding_mask, text.states[0].dtype)
         back_to_text = [to_text(made, None, vision.queries) for made in from_text]
         back_to_vision = [to_vision(made, text_bias, text.queries) for made in from_vision]
         cycle_loss = loss(back_to_text, textual, textual_weight) + loss(
-            back_to_vision, at_drawn_stage(to_generate, drawn), visual_weight
+            back_to_vision, at_drawn_stage(targets, drawn), visual_weight
         )
     return reconstruction_loss, cycle_loss
 
@@ -224,22 +200,7 @@ def alignment_losses(
 def total_loss(
     config: BgaMnerConfig, head_loss: torch.Tensor | None, outputs: BgaMnerModelOutput
 ) -> torch.Tensor | None:
-    """Add up a head's loss and the weighted alignment losses: L_head + alpha L_rec + beta L_cyc.
-
-    Parameters
-    ----------
-    config : BgaMnerConfig
-        Its weights.
-    head_loss : torch.FloatTensor of shape () or None
-        Loss of what is labelled.
-    outputs : BgaMnerModelOutput
-        Of the base model.
-
-    Returns
-    -------
-    torch.FloatTensor of shape () or None
-        Sum of what there is; None where there is neither labels nor pictures.
-    """
+    """Add the weighted alignment losses of the base model's output to a head's loss, of what there is of them."""
     loss = head_loss
     for part, weight in (
         (outputs.reconstruction_loss, config.reconstruction_weight),
@@ -252,10 +213,12 @@ def total_loss(
 
 
 __all__ = [
+    "Alignment",
     "alignment_losses",
     "feature_distance",
     "keep_budget_loss",
     "mean_over_batch",
+    "pair_match",
     "reconstruction_target",
     "total_loss",
     "visual_targets",

@@ -8,31 +8,22 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import TrainerControl, TrainerState, TrainingArguments
-from transformers.utils import logging
+from transformers.utils import ModelOutput, logging
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
 from ..configuration.messages import shown
 from .alignment_losses import reconstruction_target
-from .output_watching import OutputWatchingCallback
+from .training_callbacks import OutputWatchingCallback
 
 
 logger = logging.get_logger(__name__)
 
 
 def spread(features: torch.Tensor, counted: torch.Tensor | None = None) -> torch.Tensor:
-    """Variance over sentences of their mean features, summed over dimensions.
+    """Variance over sentences of their mean features (sentences, positions, width), summed over dimensions.
 
-    Parameters
-    ----------
-    features : torch.FloatTensor of shape (sentences, positions, width)
-        Generated or real features.
-    counted : torch.BoolTensor of shape (sentences,), optional
-        Sentences that count; all by default.
-
-    Returns
-    -------
-    torch.FloatTensor of shape ()
-        0 if all sentences have the same features, as those of a collapsed generator.
+    `counted` (sentences,) says which count, all by default. The result, of shape (), is 0 if all sentences have the
+    same features, as those of a collapsed generator.
 
     Examples
     --------
@@ -47,20 +38,9 @@ def spread(features: torch.Tensor, counted: torch.Tensor | None = None) -> torch
 
 
 def comparable(config: BgaMnerConfig, generated: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bring generated and real features to where the loss makes them alike.
+    """Bring generated and real features (sentences, positions, width) to where the loss makes them alike, in float32.
 
-    Parameters
-    ----------
-    config : BgaMnerConfig
-        Its `normalize_targets` and `reconstruction_distance`.
-    generated, real : torch.FloatTensor of shape (sentences, positions, width)
-        Features of one modality.
-
-    Returns
-    -------
-    tuple of torch.FloatTensor of shape (sentences, positions, width)
-        Both in float32: the generated ones, and what was to be generated; with the distance "cosine" as unit vectors,
-        since the loss leaves the generated ones' lengths to chance.
+    With the distance "cosine" both become unit vectors, since the loss leaves the generated ones' lengths to chance.
     """
     generated, real = generated.float(), reconstruction_target(real, config.normalize_targets)
     if config.reconstruction_distance == "cosine":
@@ -123,7 +103,7 @@ class CollapseAlarmCallback(OutputWatchingCallback):
         super().on_train_begin(args, state, control, **kwargs)
 
     @torch.no_grad()
-    def watch(self, options: dict[str, Any], output: Any, model: nn.Module) -> None:
+    def watch(self, options: dict[str, Any], output: ModelOutput, model: nn.Module) -> None:
         """Add the spread of a batch, if it has two pairs at least."""
         generated, real = getattr(output, "generated_vision", None), getattr(output, "vision_last_hidden_state", None)
         if not generated or real is None:

@@ -13,6 +13,10 @@ from torch.utils.checkpoint import checkpoint
 
 # What the match is worth at first, in logits: enough to tell a pair that fits from one that doesn't.
 INITIAL_MATCH_WEIGHT = 2.0
+# log(_DROPPED_WEIGHT) is what training adds to the score of a dropped position: small enough to hide it, large enough
+# for the straight-through gradient d log(keep + eps) / d keep = 1 / eps, times the position's attention weight of
+# order eps, to stay of order one.
+_DROPPED_WEIGHT = 1e-6
 
 
 class ContextSampler(nn.Module):
@@ -24,10 +28,10 @@ class ContextSampler(nn.Module):
 
     .. math:: keep^l = keep^{l-1} \cdot decision^l
 
-    so the kept set only shrinks. The class token is always kept, padding never; a sentence (or picture) that would
-    lose everything keeps what the previous stage kept.
+    so the kept set only shrinks. The class token is always kept, padding never; a sentence (or image) that would lose
+    everything keeps what the previous stage kept.
 
-    A picture may not fit its text at all. Where `match` says how well it does, a learned multiple of it is added to the
+    An image may not fit its text at all. Where `match` says how well it does, a learned multiple of it is added to the
     logits of keeping (not in the paper, whose sampler only sees its own modality).
 
     In training decisions are drawn by a hard straight-through Gumbel softmax; in evaluation the larger logit decides,
@@ -58,32 +62,6 @@ class ContextSampler(nn.Module):
         self.decision_bias = nn.Parameter(torch.tensor([self.initial_logit, 0.0]))
         # FSDP can't split a scalar
         self.match_weight = nn.Parameter(torch.tensor([INITIAL_MATCH_WEIGHT])) if reads_match else None
-
-    def logits(self, states: torch.Tensor, previous_keep: torch.Tensor) -> torch.Tensor:
-        """Score each position.
-
-        Parameters
-        ----------
-        states : torch.FloatTensor of shape (batch, length, width)
-            Hidden states that enter the layer.
-        previous_keep : torch.FloatTensor of shape (batch, length)
-            Keep mask of the previous stage.
-
-        Returns
-        -------
-        torch.FloatTensor of shape (batch, length, 2)
-            Logits of keeping and of dropping.
-        """
-        local, context = F.gelu(self.local_global(self.norm(states))).chunk(2, dim=-1)
-        weight = previous_keep.unsqueeze(-1)  # (batch, length, 1)
-        mean = (context * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True).clamp(min=1)
-        if _computes_from_weight(self.hidden):
-            # `hidden` of [local, mean] joined, without joining: the mean is the same for all positions
-            of_local, of_mean = self.hidden.weight.chunk(2, dim=1)
-            hidden = F.linear(local, of_local, self.hidden.bias) + F.linear(mean, of_mean)
-        else:
-            hidden = self.hidden(torch.cat([local, mean.expand_as(local)], dim=-1))
-        return self.decision(F.gelu(hidden)) + self.decision_bias
 
     def forward(
         self,
@@ -128,16 +106,57 @@ class ContextSampler(nn.Module):
         emptied = keep.detach().sum(dim=1, keepdim=True) == 0  # (batch, 1)
         return torch.where(emptied, previous_keep, keep)
 
+    def logits(self, states: torch.Tensor, previous_keep: torch.Tensor) -> torch.Tensor:
+        """Score keeping and dropping each position: (batch, length, width), (batch, length) -> (batch, length, 2)."""
+        local, context = F.gelu(self.local_global(self.norm(states))).chunk(2, dim=-1)
+        weight = previous_keep.unsqueeze(-1)  # (batch, length, 1)
+        mean = (context * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True).clamp(min=1)
+        if _computes_from_weight(self.hidden):
+            # `hidden` of [local, mean] joined, without joining: the mean is the same for all positions
+            of_local, of_mean = self.hidden.weight.chunk(2, dim=1)
+            hidden = F.linear(local, of_local, self.hidden.bias) + F.linear(mean, of_mean)
+        else:
+            hidden = self.hidden(torch.cat([local, mean.expand_as(local)], dim=-1))
+        return self.decision(F.gelu(hidden)) + self.decision_bias
+
 
 def _computes_from_weight(layer: nn.Module) -> bool:
-    """Say whether a layer's weight and bias are all that it computes with.
+    """Whether a layer computes with its weight and bias alone.
 
-    They aren't where a tool has put something in its place or on top of it: adapters, quantised or parametrised
-    weights, pruning, weights that are fetched for each call.
+    It doesn't where a tool has put something in its place or on top of it: adapters, quantised or parametrised weights,
+    pruning, weights that are fetched for each call.
     """
     if type(layer) is not nn.Linear or is_traceable_wrapper_subclass(layer.weight):
         return False
     return not (layer._forward_pre_hooks or layer._forward_hooks or "forward" in layer.__dict__)
 
 
-__all__ = ["INITIAL_MATCH_WEIGHT", "ContextSampler"]
+def keep_mask_bias(keep_mask: torch.Tensor, padding_mask: torch.Tensor | None, training: bool) -> torch.Tensor:
+    """Turn a keep mask (batch, length) into what is added to attention scores: 0 where kept, else very negative.
+
+    In training that is log(keep + eps), so that gradients reach the samplers; otherwise dropped positions are hidden
+    completely, as padding always is (False in `padding_mask`).
+
+    Examples
+    --------
+    >>> keep_mask_bias(torch.tensor([[1.0, 0.0]]), None, training=True).round(decimals=2)
+    tensor([[  0.0000, -13.8200]])
+    """
+    lowest = torch.finfo(keep_mask.dtype).min
+    if training:
+        # fp32: 1e-6 beside 1 is below the resolution of half precision
+        bias = torch.log(keep_mask.float() + _DROPPED_WEIGHT).to(keep_mask.dtype)
+    else:
+        bias = torch.zeros_like(keep_mask).masked_fill(keep_mask == 0, lowest)
+    return bias if padding_mask is None else bias.masked_fill(~padding_mask, lowest)
+
+
+def padding_bias(padding_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """Turn a padding mask (batch, length) into what is added to attention scores; None stays None."""
+    if padding_mask is None:
+        return None
+    zeros = torch.zeros(padding_mask.shape, dtype=dtype, device=padding_mask.device)
+    return zeros.masked_fill(~padding_mask, torch.finfo(dtype).min)
+
+
+__all__ = ["INITIAL_MATCH_WEIGHT", "ContextSampler", "keep_mask_bias", "padding_bias"]

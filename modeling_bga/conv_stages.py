@@ -72,17 +72,9 @@ class ConvStages(ViTPreTrainedModel):
         return last_feature_map(self.backbone, pixel_values).flatten(2).transpose(1, 2)
 
     def embed(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Make tokens of pictures.
+        """Make tokens (batch, cells, hidden size), one for each cell of the last feature map, row by row.
 
-        Parameters
-        ----------
-        pictures : torch.FloatTensor of shape (batch, channels, side, side) or (batch, cells, feature channels)
-            Pictures, or what `read_cells` makes of them.
-
-        Returns
-        -------
-        torch.FloatTensor of shape (batch, cells, hidden size)
-            One token for each cell of the last feature map, row by row, with its position added.
+        From images (batch, channels, side, side), or from what `read_cells` makes of them.
         """
         cells = self.read_cells(pictures) if pictures.ndim == 4 else pictures
         tokens = self.projection(self.projection_norm(cells))

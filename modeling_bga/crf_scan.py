@@ -23,21 +23,10 @@ def is_recorded() -> bool:
 
 
 def recorded_log_marginals(emissions: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
-    """Log posterior probabilities of tags.
+    """Log posterior probabilities (B, L, T) of tags, in the dtype of the scores; anything where the mask is False.
 
-    Parameters
-    ----------
-    emissions : Tensor of float, shape (B, L, T)
-        Scores of each tag at each position.
-    mask : Tensor of bool, shape (B, L)
-        True at the kept positions.
-    scores : Tensor of float, shape (T + 1, T + 1)
-        Of ``[previous, next]`` with the boundary as the last tag, in the dtype to work in.
-
-    Returns
-    -------
-    Tensor of shape (B, L, T)
-        In the dtype of the scores; anything where the mask is False.
+    From emissions (B, L, T), a mask (B, L) of the kept positions, and scores (T + 1, T + 1) of ``[previous, next]``
+    with the boundary as the last tag.
     """
     start, steps = _start_and_steps(emissions, mask, scores)
 
@@ -60,10 +49,7 @@ def recorded_log_marginals(emissions: Tensor, mask: Tensor, scores: Tensor) -> T
 
 
 def recorded_best_path(emissions: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
-    """Labelling of the highest score; arguments as in `recorded_log_marginals`.
-
-    int64 (B, L); some tag or other where the mask is False.
-    """
+    """Labelling of the highest score: int64 (B, L), any tag where the mask is False; from the same arguments."""
     start, steps = _start_and_steps(emissions, mask, scores)
     same = torch.arange(len(scores), device=emissions.device)
 

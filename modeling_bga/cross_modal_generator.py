@@ -31,19 +31,7 @@ class PreparedQueries(NamedTuple):
 
 
 class GeneratorAttention(nn.Module):
-    """Multi-head attention of modality queries over themselves or over source states.
-
-    Parameters
-    ----------
-    width : int
-        Width of the queries and of the output.
-    source_width : int
-        Width of the states that are read.
-    num_heads : int
-        Number of heads; divides `width`.
-    dropout : float
-        Probability of dropping an attention weight.
-    """
+    """Multi-head attention of modality queries over themselves or over source states."""
 
     def __init__(self, width: int, source_width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -56,21 +44,9 @@ class GeneratorAttention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(self, asked: torch.Tensor, source: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Attend.
+        """Read a source (batch, length, source_width) with projected queries (batch or 1, queries, width).
 
-        Parameters
-        ----------
-        asked : torch.FloatTensor of shape (batch or 1, queries, width)
-            What asks, projected by `query`.
-        source : torch.FloatTensor of shape (batch, length, source_width)
-            What is read.
-        mask : torch.BoolTensor or FloatTensor of shape (batch or 1, 1, 1 or queries, length), or None
-            Which source positions are read, or what is added to their scores.
-
-        Returns
-        -------
-        torch.FloatTensor of shape (batch, queries, width)
-            What was read.
+        The mask (batch or 1, 1, 1 or queries, length) says which positions are read, or what is added to their scores.
         """
         attended = F.scaled_dot_product_attention(
             self._split(asked).expand(source.shape[0], -1, -1, -1),
@@ -167,30 +143,15 @@ class CrossModalGenerator(nn.Module):
         self.output = nn.Linear(target_width, target_width)
 
     def prepare(self, target_length: int, target_mask: torch.Tensor | None = None) -> PreparedQueries:
-        """Let the modality queries of a batch's targets read each other.
+        """Let the modality queries of a batch's targets (target_length,) read each other.
 
-        Parameters
-        ----------
-        target_length : int
-            How many positions to generate.
-        target_mask : torch.BoolTensor of shape (batch, target_length), optional
-            False at the targets' padding: other positions count from there, so that on whichever side a text is padded,
-            its first token is asked for by the first query.
-
-        Returns
-        -------
-        PreparedQueries
-            For any number of sources.
-
-        Raises
-        ------
-        ValueError
-            If there are fewer queries than positions.
+        `target_mask` (batch, target_length) is False at the targets' padding: other positions count from there, so that
+        on whichever side a text is padded, its first token is asked for by the first query.
         """
         if target_length > len(self.modality_queries):
             raise ValueError(
-                f"The generator has {len(self.modality_queries)} modality queries, but {target_length} positions were "
-                "asked for. Shorten the text to the text encoder's maximum, or use pictures of config.image_size."
+                f"Expected at most {len(self.modality_queries)} positions to generate, one per modality query, got "
+                f"{target_length}. Shorten the text to the text encoder's maximum, or use images of config.image_size."
             )
         first = self.layers[0]
         with fetched(self):

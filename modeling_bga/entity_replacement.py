@@ -31,38 +31,16 @@ def replace_entities(
     has_pictures: bool,
     picture_mask: torch.Tensor | None,
 ) -> ReplacedEntities | None:
-    """Draw sentences and replace their entities by random tokens.
+    """Draw sentences and replace their entities, where `entity` (batch, length) is True, by random tokens.
 
     Random tokens, not a mask token: a mask token would give away where the entity is, and the tagger would learn to
     find mask tokens.
-
-    Parameters
-    ----------
-    config : BgaMnerConfig
-        Its `entity_replacement_probability`, and `replaced_entities_read`: if that is "real", only pairs are drawn.
-    input_ids : torch.LongTensor of shape (batch, length) or None
-        Token ids.
-    entity : torch.BoolTensor of shape (batch, length)
-        True at the tokens of what may be replaced: the entities of labelled sentences.
-    has_pictures : bool
-        Whether the batch has pictures.
-    picture_mask : torch.BoolTensor of shape (batch,) or None
-        False for sentences without a picture.
-
-    Returns
-    -------
-    ReplacedEntities or None
-        None if no sentence can be drawn.
-
-    Raises
-    ------
-    ValueError
-        If there are no token ids to replace.
+    If `config.replaced_entities_read` is "real", only sentences with an image are drawn; None if there are none.
     """
     if input_ids is None:
         raise ValueError(
-            "Entity replacement changes token ids, but the batch has inputs_embeds. "
-            "Pass input_ids, or set config.entity_replacement_probability=0."
+            "Expected input_ids, since entity replacement changes token ids, got inputs_embeds. Pass input_ids, or set "
+            "config.entity_replacement_probability=0."
         )
     chosen = torch.rand(len(entity), device=entity.device) < config.entity_replacement_probability
     chosen = chosen & entity.any(dim=1)

@@ -8,7 +8,7 @@ attention function that doesn't know it fails at once instead of ignoring the fe
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -49,6 +49,10 @@ class HybridStates(NamedTuple):
     attention_mask: torch.Tensor | None
     states: torch.Tensor
     score_bias: torch.Tensor
+
+
+LayerMask: TypeAlias = torch.Tensor | HybridStates | None
+"""What a layer takes as its attention mask."""
 
 
 class HybridProjection(nn.Module):
@@ -107,35 +111,16 @@ def hybrid_attention_forward(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | HybridStates | None,
+    attention_mask: LayerMask,
     dropout: float = 0.0,
     scaling: float | None = None,
     **kwargs: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attention over own tokens and, where `attention_mask` is a [`HybridStates`], over its states as well.
+    """Attend to own tokens and, where `attention_mask` is a [`HybridStates`], to its states as well.
 
     The states go through the calling module's own key and value projections, like any other hidden state, and are
-    split into heads the same way.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The calling attention module.
-    query, key, value : torch.FloatTensor of shape (batch, heads, length, head width)
-        Of the layer's own tokens.
-    attention_mask : torch.BoolTensor of shape (batch, 1, 1 or length, length), torch.FloatTensor, HybridStates or None
-        Which own positions may be attended to, or what is added to their scores, and what else is read.
-    dropout : float
-        Probability of dropping an attention weight.
-    scaling : float, optional
-        Factor of the scores; the head width to the power of -1/2 by default.
-    **kwargs
-        Passed on to transformers' sdpa function.
-
-    Returns
-    -------
-    tuple of torch.FloatTensor of shape (batch, length, heads, head width) and None
-        Attention output; weights are not computed.
+    split into heads the same way. Arguments are those of transformers' attention functions: from (batch, heads, length,
+    head width) to (batch, length, heads, head width).
     """
     if isinstance(attention_mask, HybridStates):
         own_mask, states, score_bias = attention_mask
@@ -172,9 +157,8 @@ def _project(module: nn.Module, states: torch.Tensor) -> tuple[torch.Tensor, tor
     names = projection_names(module)
     if names is None:
         raise ValueError(
-            "Hybrid attention expects an attention module with key and value projections named like one of "
-            f"{_PROJECTION_NAMES}, but {type(module).__name__} has none of them. Use an encoder that BgaMnerConfig "
-            "accepts."
+            f"Expected an attention module with key and value projections named like one of {_PROJECTION_NAMES}, got "
+            f"{type(module).__name__}, which has none of them. Use an encoder that BgaMnerConfig accepts."
         )
     # called, and never read: an adapter is in what a projection computes, and not in its weights
     parts = [getattr(module, name)(states) for name in names[-2:]]
@@ -198,6 +182,7 @@ __all__ = [
     "HYBRID_ATTENTION",
     "HybridProjection",
     "HybridStates",
+    "LayerMask",
     "hybrid_attention_forward",
     "projection_names",
     "register_hybrid_attention",

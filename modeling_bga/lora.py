@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..configuration.messages import brief, listed
+from ..configuration.messages import brief, listed, shown
 from .conv_stages import ConvStages
 from .encoders import encoder_layers
 from .hybrid_attention import projection_names
 from .pretrained_model import BgaMnerPreTrainedModel
+
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 
 ENCODERS = ("text", "vision")
@@ -23,7 +27,7 @@ def lora_config(
     r: int = 8,
     encoders: Sequence[str] = ENCODERS,
     **options: Any,
-) -> Any:
+) -> LoraConfig:
     """Make the configuration of adapters for a model, for `peft.get_peft_model` or `model.add_adapter`.
 
     Adapters go on the query, key and value projections of the encoders' layers; generated features are read through
@@ -65,7 +69,7 @@ def lora_config(
             f"Expected peft, which makes adapters, but it can't be imported ({brief(error)}). Run: pip install peft"
         ) from error
     if unknown := sorted(set(encoders) - set(ENCODERS)):
-        raise ValueError(f"encoders must be of {ENCODERS}, but are {encoders}. Leave out {listed(unknown)}.")
+        raise ValueError(f"Expected encoders of {ENCODERS}, got {shown(encoders)}. Leave out {listed(unknown)}.")
     base: Any = getattr(model, model.base_model_prefix, model)
     targets = []
     for kind in ENCODERS:

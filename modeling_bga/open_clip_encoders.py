@@ -67,24 +67,12 @@ def is_open_clip_name(name: Any) -> bool:
 
 
 def open_clip_config(name: str) -> CLIPVisionConfig:
-    """Make the configuration of an open_clip model's vision tower; nothing is downloaded.
+    """Make the configuration of an open_clip model's vision tower, of the same sizes; nothing is downloaded.
 
-    Parameters
-    ----------
-    name : str
-        `open_clip:<model>/<tag>`, or `open_clip:<model>/<file>` with a file of weights (safetensors, or a pickle of
-        tensors alone). Where a tag's weights were trained with quick GELU, that is what is used; open_clip itself
-        only warns of models whose name says otherwise.
-
-    Returns
-    -------
-    CLIPVisionConfig
-        Of the same sizes, activation and norms.
-
-    Raises
-    ------
-    ValueError
-        If open_clip can't be imported, the model or the tag is unknown, or the tower isn't a plain vision transformer.
+    `name` is `open_clip:<model>/<tag>`, or `open_clip:<model>/<file>` with a file of weights (safetensors, or a pickle
+    of tensors alone). Where a tag's weights were trained with quick GELU, that is what is used; open_clip itself only
+    warns of models whose name says otherwise. ValueError if open_clip can't be imported, the model or the tag is
+    unknown, or the tower isn't a plain vision transformer.
     """
     source = _find(name)
     vision = source.model["vision_cfg"]
@@ -109,24 +97,10 @@ def open_clip_config(name: str) -> CLIPVisionConfig:
 
 
 def load_open_clip_encoder(name: str, config: CLIPVisionConfig | None = None) -> CLIPVisionModel:
-    """Load the vision tower of an open_clip model.
+    """Load the vision tower of an open_clip model, in evaluation mode and float32, without the projection.
 
-    Parameters
-    ----------
-    name : str
-        As for `open_clip_config`. The weights of a tag are downloaded by open_clip, into the cache of the Hub.
-    config : CLIPVisionConfig, optional
-        The encoder's configuration; by default what `open_clip_config` makes.
-
-    Returns
-    -------
-    CLIPVisionModel
-        In evaluation mode and float32. The projection to the space that CLIP shares with texts is left out.
-
-    Raises
-    ------
-    ValueError
-        As `open_clip_config`, and if the file holds more than tensors, or other ones than the model has.
+    The weights of a tag are downloaded by open_clip, into the cache of the Hub. `config` is by default what
+    `open_clip_config` makes. ValueError also if the file holds more than tensors, or other ones than the model has.
     """
     encoder = CLIPVisionModel(open_clip_config(name) if config is None else config)
     weights = _clip_weights(_read_weights(_find(name)))
@@ -146,22 +120,9 @@ def load_open_clip_encoder(name: str, config: CLIPVisionConfig | None = None) ->
 
 
 def open_clip_image_processor(name: str) -> CLIPImageProcessorPil:
-    """Make the image processor of an open_clip model; nothing is downloaded.
+    """Make the image processor of an open_clip model, as its weights were trained; nothing is downloaded.
 
-    Parameters
-    ----------
-    name : str
-        As for `open_clip_config`. A file of weights doesn't say how pictures were prepared, and gets CLIP's ways.
-
-    Returns
-    -------
-    CLIPImageProcessorPil
-        With the size, the colours and the way of resizing that the weights were trained with.
-
-    Raises
-    ------
-    ValueError
-        As `open_clip_config`.
+    A file of weights doesn't say how images were prepared, and gets CLIP's ways.
     """
     side = open_clip_config(name).image_size
     tag = _find(name).tag

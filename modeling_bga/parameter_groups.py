@@ -58,12 +58,12 @@ def layerwise_parameter_groups(
     >>> trainer = Trainer(model, arguments, optimizers=(AdamW(groups), None))  # doctest: +SKIP
     """
     if not 0 < decay <= 1:
-        raise ValueError(f"decay must be above 0 and at most 1, which switches it off, but is {decay}.")
+        raise ValueError(f"Expected decay above 0 and at most 1, got {decay}. Set 1 for equal rates in all layers.")
     if new_learning_rate is None:
         new_learning_rate = 10 * learning_rate
     for name, rate in (("learning_rate", learning_rate), ("new_learning_rate", new_learning_rate)):
         if rate <= 0:
-            raise ValueError(f"{name} must be positive, but is {rate}. To keep weights, freeze them.")
+            raise ValueError(f"Expected {name} above 0, got {rate}. Set requires_grad=False on weights to keep them.")
     base: Any = getattr(model, model.base_model_prefix, model)
     # from the parameter to the name and the rate of its group; what is found first counts
     placed: dict[nn.Parameter, tuple[str, float]] = {}

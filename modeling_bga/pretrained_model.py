@@ -23,7 +23,8 @@ from .checkpoint_files import check_config_fits, check_shard_index, check_weight
 from .context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
 from .crf import ConditionalRandomField
 from .cross_modal_generator import CrossModalGenerator
-from .encoders import load_encoder, longest_text, pretrained_part
+from .encoder_loading import load_encoder
+from .encoders import longest_text, pretrained_part
 from .hybrid_attention import HybridProjection
 from .model_card_mixin import ModelCardMixin
 from .open_clip_encoders import is_open_clip_name, open_clip_config

@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
 from transformers.models.mpnet.modeling_mpnet import MPNetLayer, MPNetSelfAttention
 
-from .hybrid_attention import HybridStates, hybrid_attention_forward
+from .hybrid_attention import HybridStates, LayerMask, hybrid_attention_forward
 
 
 class HybridMPNetAttention(MPNetSelfAttention):
@@ -23,7 +23,7 @@ class HybridMPNetAttention(MPNetSelfAttention):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | HybridStates | None = None,
+        attention_mask: LayerMask = None,
         position_bias: torch.Tensor | None = None,
         output_attentions: bool = False,
         **kwargs: object,
@@ -48,7 +48,7 @@ class HybridDebertaAttention(DisentangledSelfAttention):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | HybridStates | None,
+        attention_mask: LayerMask,
         output_attentions: bool = False,
         query_states: torch.Tensor | None = None,
         relative_pos: torch.Tensor | None = None,
@@ -80,9 +80,7 @@ class HybridDebertaAttention(DisentangledSelfAttention):
         return attended.flatten(2), None
 
 
-def _add_scores(
-    attention_mask: torch.Tensor | HybridStates | None, scores: torch.Tensor | None
-) -> torch.Tensor | HybridStates | None:
+def _add_scores(attention_mask: LayerMask, scores: torch.Tensor | None) -> LayerMask:
     """Add scores of a layer's own tokens (batch or 1, heads, length, length) to what its attention mask says."""
     hybrid = attention_mask if isinstance(attention_mask, HybridStates) else None
     own_mask: torch.Tensor | None = attention_mask if hybrid is None else hybrid.attention_mask
@@ -99,15 +97,7 @@ def _add_scores(
 
 
 def make_attention_hybrid(encoder: PreTrainedModel, layers: nn.ModuleList) -> None:
-    """Give an MPNet or a DeBERTa with random weights the attention of this file, in place.
-
-    Parameters
-    ----------
-    encoder : PreTrainedModel
-        The encoder.
-    layers : torch.nn.ModuleList
-        Its layers; they keep the names of their weights.
-    """
+    """Give an MPNet or a DeBERTa with random weights the attention of this file, in place; weights keep their names."""
     config = encoder.config
     if config.model_type == "mpnet":
         encoder.encoder.layer = layers = nn.ModuleList(CheckpointedMPNetLayer(config) for _ in layers)

@@ -12,13 +12,13 @@ from ..configuration.configuration_bga_mner import BgaMnerConfig
 from .alignment_losses import total_loss
 from .entity_replacement import replace_entities
 from .modeling_bga_mner import BgaMnerModel
-from .outputs import BgaMnerSequenceClassifierOutput
+from .objective_check import watch_objective
+from .outputs import BgaMnerSequenceClassifierOutput, head_output
 from .pretrained_model import BgaMnerPreTrainedModel
 from .sequence_loss import known_labels, problem_type, sequence_loss
-from .trained_on import watch_objective
 
 
-_NOT_THE_LOSS = (
+_NOT_THE_IMAGE_LOSS = (
     "Expected a training on the model's loss (outputs.loss), got one on outputs.logits alone: it leaves out what "
     "images teach. Trainer does so with label_smoothing_factor and with compute_loss_func: set "
     "label_smoothing_factor=0 and leave compute_loss_func out. In a compute_loss of your own add outputs.loss to what "
@@ -85,9 +85,7 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         ----------
         input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
             As in [`BgaMnerModel.forward`].
-        pixel_values, picture_mask, vision_states, visual_source
-            As in [`BgaMnerModel.forward`].
-        output_hidden_states, return_dict, output_attentions
+        pixel_values, picture_mask, vision_states, visual_source, output_hidden_states, return_dict, output_attentions
             As in [`BgaMnerModel.forward`].
         labels : torch.Tensor of shape (batch,) or (batch, labels), optional
             As `config.problem_type` has them: numbers of labels, a float for each label, or a value. -100 (floats: NaN)
@@ -115,9 +113,9 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         if replaces and labels is not None and target_mask is not None:
             # (batch,) or (batch, labels) -> (batch, 1)
             known = known_labels(labels).view(len(labels), -1).any(dim=1, keepdim=True)
+            has_images = pixel_values is not None or vision_states is not None
             target = target_mask.to(torch.bool) & known
-            has_pictures = pixel_values is not None or vision_states is not None
-            replaced = replace_entities(self.config, input_ids, target, has_pictures, picture_mask)
+            replaced = replace_entities(self.config, input_ids, target, has_images, picture_mask)
         outputs = self.bga_mner(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -132,37 +130,32 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
         )
-        states = outputs.last_hidden_state
-        if attention_mask is None:
-            first = states[:, 0]
-        else:
-            # the first attended position, wherever padding puts it: (batch, length) -> (batch,)
-            places = attention_mask.to(torch.long).argmax(dim=1)
-            first = states[torch.arange(states.shape[0], device=states.device), places]
+        first = _first_states(outputs.last_hidden_state, attention_mask)
         logits = self.classifier(self.dropout(first))  # (batch, labels)
         classification_loss = None if labels is None else sequence_loss(self.config, logits, labels)
         loss = total_loss(self.config, classification_loss, outputs)
         of_images = [outputs.reconstruction_loss, outputs.cycle_loss, outputs.keep_loss]
         # without images any loss of the logits is as good as ours
         if self.training and any(part is not None for part in of_images):
-            logits = watch_objective(logits, [loss, *of_images], _NOT_THE_LOSS, loss if labels is None else None)
+            logits = watch_objective(logits, [loss, *of_images], _NOT_THE_IMAGE_LOSS, loss if labels is None else None)
 
-        output = BgaMnerSequenceClassifierOutput(
+        output = head_output(
+            BgaMnerSequenceClassifierOutput,
+            outputs,
             loss=loss,
             logits=logits,
             classification_loss=classification_loss,
-            reconstruction_loss=outputs.reconstruction_loss,
-            cycle_loss=outputs.cycle_loss,
-            keep_loss=outputs.keep_loss,
-            pair_match=outputs.pair_match,
-            vision_last_hidden_state=outputs.vision_last_hidden_state,
-            generated_vision=outputs.generated_vision,
-            generated_text=outputs.generated_text,
-            text_keep_masks=outputs.text_keep_masks,
-            vision_keep_masks=outputs.vision_keep_masks,
-            hidden_states=outputs.hidden_states,
         )
         return output if return_dict is not False else output.to_tuple()
+
+
+def _first_states(states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """States of each text's first attended position, wherever padding puts it: (batch, width)."""
+    if attention_mask is None:
+        return states[:, 0]
+    # (batch, length) -> (batch,)
+    first = attention_mask.to(torch.long).argmax(dim=1)
+    return states[torch.arange(states.shape[0], device=states.device), first]
 
 
 __all__ = ["BgaMnerForSequenceClassification"]

@@ -13,22 +13,9 @@ UNKNOWN_LABEL = -100
 
 
 def problem_type(config: BgaMnerConfig, labels: torch.Tensor) -> str:
-    """Say what labels are: what the configuration says, or else, as in transformers, what their dtype says.
+    """Return what labels are: what the configuration says, or else, as in transformers, what their dtype says.
 
     Only the dtype is looked at, which all batches of all processes have in common.
-
-    Parameters
-    ----------
-    config : BgaMnerConfig
-        Its `problem_type` and `num_labels`.
-    labels : torch.Tensor
-        Labels of a batch.
-
-    Returns
-    -------
-    str
-        Where the configuration doesn't say: "regression" for one label, "multi_label_classification" for a float for
-        each label, "single_label_classification" for numbers of labels.
     """
     if config.problem_type is not None:
         return config.problem_type
@@ -38,45 +25,16 @@ def problem_type(config: BgaMnerConfig, labels: torch.Tensor) -> str:
 
 
 def known_labels(labels: torch.Tensor) -> torch.Tensor:
-    """Tell which labels are known.
-
-    Parameters
-    ----------
-    labels : torch.Tensor
-        As they were given, of any shape: once -100 is made a float, it is a value like any other.
-
-    Returns
-    -------
-    torch.BoolTensor
-        Of the same shape. False at NaN, and at -100 among whole numbers.
-    """
+    """Return which labels, of any shape, are known: not NaN, and not -100 among integers (a float like any other)."""
     return ~labels.isnan() if labels.is_floating_point() else labels != UNKNOWN_LABEL
 
 
 def sequence_loss(config: BgaMnerConfig, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean loss over the sentences of a batch, in float32; one without a label counts as 0.
 
-    Parameters
-    ----------
-    config : BgaMnerConfig
-        Its `problem_type`; see the function of this name.
-    logits : torch.FloatTensor of shape (batch, labels)
-        Scores of the labels.
-    labels : torch.Tensor
-        "single_label_classification": LongTensor of shape (batch,), -100 where unknown. "multi_label_classification":
-        FloatTensor of shape (batch, labels) of 0 and 1. "regression": FloatTensor of shape (batch, labels), or (batch,)
-        for one label. In the last two NaN is unknown; whole numbers do as well, and -100 is unknown among them. Where
-        no label is known, -100 of shape (batch,) fits any problem type.
-
-    Returns
-    -------
-    torch.FloatTensor of shape ()
-        Cross entropy, binary cross entropy (mean over labels) or squared error (likewise).
-
-    Raises
-    ------
-    ValueError
-        If labels don't fit the problem type, or are none that the model has.
+    Labels of "single_label_classification" are integers (batch,), -100 where unknown; of "multi_label_classification" 0
+    and 1, and of "regression" values, of shape (batch, labels), or (batch,) for one label. NaN is unknown there, and so
+    is -100 among integers. Where no label is known, -100 of shape (batch,) fits any problem type.
     """
     logits = logits.float()
     batch, count = logits.shape
@@ -87,7 +45,7 @@ def sequence_loss(config: BgaMnerConfig, logits: torch.Tensor, labels: torch.Ten
         # elsewhere looking at the values would make the host wait
         if labels.device.type == "cpu" and not ((labels == UNKNOWN_LABEL) | ((labels >= 0) & (labels < count))).all():
             raise ValueError(
-                f"Expected labels 0 to {count - 1}, or {UNKNOWN_LABEL} for unknown, got {labels.tolist()}. Give "
+                f"Expected labels 0 to {count - 1}, or {UNKNOWN_LABEL} for unknown, got {shown(labels.tolist())}. Give "
                 "config.id2label an entry for each label."
             )
         return F.cross_entropy(logits, labels, ignore_index=UNKNOWN_LABEL, reduction="sum") / batch
@@ -109,8 +67,8 @@ def sequence_loss(config: BgaMnerConfig, logits: torch.Tensor, labels: torch.Ten
 
 def _misfit(problem: str, expected: str, labels: torch.Tensor) -> ValueError:
     return ValueError(
-        f"With problem_type={shown(problem)} labels must be {expected}, but are {labels.dtype} of shape "
-        f"{tuple(labels.shape)}. Set config.problem_type to what they are, or give one label a sentence."
+        f"Expected labels as {expected} with problem_type={shown(problem)}, got {labels.dtype} of shape "
+        f"{tuple(labels.shape)}. Set config.problem_type to what they are, or give one label per sentence."
     )
 
 

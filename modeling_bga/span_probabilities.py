@@ -1,8 +1,8 @@
 r"""The probability, under a CRF, that exactly one span is an entity of one type.
 
-A path of tags is read at some positions only, such as the first tokens of words, and there as
-`spans_from_tags` reads it: an entity begins with ``B-X``, or with ``I-X`` behind anything but its own type, and goes on
-as long as ``I-X`` follows. The probability of a span is that of all paths in which it is read as exactly this entity:
+A path of tags is read at some positions only, such as the first tokens of words, and there as `spans_from_tags` does:
+an entity begins with ``B-X``, or with ``I-X`` after anything but its own type, and goes on as long as ``I-X`` follows.
+The probability of a span is that of all paths in which it is read as exactly this entity:
 it begins at its first position, holds all of its positions and ends with them. All other tags, those of the positions
 that aren't read included, are summed over. Hence the probabilities of spans of which any two exclude each other (the
 same words under several types, overlapping spans) add up to at most 1.
@@ -21,12 +21,9 @@ from ..configuration.messages import shown
 
 
 class CrfScores(NamedTuple):
-    """Scores of a CRF over ``T`` tags, in nats, those of forbidden transitions included.
+    """Scores of a CRF over ``T`` tags, in nats, those of forbidden transitions included: (T, T), (T,) and (T,).
 
-    Attributes
-    ----------
-    transitions, starts, ends : numpy.ndarray of float64, shapes (T, T), (T,), (T,)
-        Of ``[previous, next]``, of the first and of the last tag.
+    Transitions are ``[previous, next]``.
     """
 
     transitions: np.ndarray
@@ -40,17 +37,7 @@ class CrfScores(NamedTuple):
 
 
 class Span(NamedTuple):
-    """An entity in a batch of sentences.
-
-    Attributes
-    ----------
-    sentence : int
-        Its row.
-    label : str
-        Its type, such as "PER".
-    first, behind : int
-        Its first position, which is read, and the one behind its last.
-    """
+    """An entity: its row in a batch, its type such as "PER", its first position, and the one after its last."""
 
     sentence: int
     label: str
@@ -66,33 +53,21 @@ def span_log_probabilities(
     labels: Sequence[str],
     scores: CrfScores,
 ) -> np.ndarray:
-    """Compute log probabilities of spans.
+    """Log probabilities (spans,) of spans, at most 0; -inf for what the tags can't say.
 
     Parameters
     ----------
     emissions : numpy.ndarray of float, shape (batch, length, tags)
         Scores of each tag at each position.
-    mask : numpy.ndarray of bool, shape (batch, length)
-        True at the positions that the CRF runs over, in any pattern; the others may hold anything.
-    read : numpy.ndarray of bool, shape (batch, length)
-        True at the positions whose tags make entities, such as the first tokens of words. Where the mask is False it
-        has no effect.
+    mask, read : numpy.ndarray of bool, shape (batch, length)
+        True at the positions that the CRF runs over, in any pattern, and at those of them whose tags make entities,
+        such as the first tokens of words.
     spans : sequence of Span
-        The spans, in any order and number.
+        The spans, in any order and number. ValueError if one doesn't begin at a position that is read.
     labels : sequence of str
         Names of the tags ``0 ... T - 1``: "O", "B-<type>", "I-<type>". Either of a type's two may be missing.
     scores : CrfScores
         Of the CRF.
-
-    Returns
-    -------
-    numpy.ndarray of float64, shape (spans,)
-        At most 0; -inf for what the tags can't say, such as a span of two words of a type that has no "I-" tag.
-
-    Raises
-    ------
-    ValueError
-        If a type has no tag, or a span doesn't begin at a position that is read.
 
     Examples
     --------

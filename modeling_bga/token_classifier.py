@@ -9,19 +9,18 @@ import torch
 from torch import nn
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from ..configuration.messages import shown
 from .alignment_losses import total_loss
 from .crf import ConditionalRandomField, bio_constraints
 from .crf_scan import is_recorded
 from .entity_replacement import replace_entities
 from .modeling_bga_mner import BgaMnerModel
-from .outputs import BgaMnerTokenClassifierOutput
+from .objective_check import watch_objective
+from .outputs import BgaMnerTokenClassifierOutput, head_output
 from .pretrained_model import BgaMnerPreTrainedModel
 from .span_probabilities import Span, span_log_probabilities
-from .trained_on import watch_objective
 
 
-_NOT_THE_LOSS = (
+_NOT_THE_CRF_LOSS = (
     "Expected a training on the model's loss (outputs.loss, with labels passed to the model), got one on "
     "outputs.logits alone: it leaves out the CRF, which tags, and the images. Trainer does so with "
     "label_smoothing_factor and with compute_loss_func: set label_smoothing_factor=0 and leave compute_loss_func out. "
@@ -75,9 +74,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         ----------
         input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
             As in [`BgaMnerModel.forward`].
-        pixel_values, picture_mask, vision_states, visual_source
-            As in [`BgaMnerModel.forward`].
-        output_hidden_states, return_dict, output_attentions
+        pixel_values, picture_mask, vision_states, visual_source, output_hidden_states, return_dict, output_attentions
             As in [`BgaMnerModel.forward`].
         labels : torch.LongTensor of shape (batch, length), optional
             Tag ids; -100 where the tag is unknown, and at padding. A sentence without any known tag adds nothing to
@@ -116,45 +113,42 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         )
         emissions = self.classifier(self.dropout(outputs.last_hidden_state))  # (batch, length, tags)
         shape = emissions.shape[:2]
-        for name, given in (("labels", labels), ("word_start_mask", word_start_mask)):
-            _check_length(name, given, shape)
+        _check_shape("labels", labels, shape)
+        _check_shape("word_start_mask", word_start_mask, shape)
         if attention_mask is None:
             mask = torch.ones(shape, dtype=torch.bool, device=emissions.device)
         else:
             mask = attention_mask.to(torch.bool)
-
         crf_loss = None if labels is None else self.crf(emissions, labels, mask).mean()
         loss = total_loss(self.config, crf_loss, outputs)
-        logits, predictions = emissions, None
         if self.training:
             unlabelled = loss if labels is None else None
-            logits = watch_objective(emissions, [] if labels is None else [loss, crf_loss], _NOT_THE_LOSS, unlabelled)
+            needed = [] if labels is None else [loss, crf_loss]
+            logits, predictions = watch_objective(emissions, needed, _NOT_THE_CRF_LOSS, unlabelled), None
         else:
-            if is_recorded():
-                logits, predictions = self.crf.recorded(emissions, mask)
-            else:
-                logits, predictions = self.crf.log_marginals(emissions, mask), self.crf.decode(emissions, mask)
-            if word_start_mask is not None:
-                predictions = predictions.masked_fill(~word_start_mask.to(torch.bool), -100)
-
-        output = BgaMnerTokenClassifierOutput(
+            logits, predictions = self._tag(emissions, mask, word_start_mask)
+        output = head_output(
+            BgaMnerTokenClassifierOutput,
+            outputs,
             loss=loss,
             logits=logits,
             predictions=predictions,
             emissions=emissions,
             crf_loss=crf_loss,
-            reconstruction_loss=outputs.reconstruction_loss,
-            cycle_loss=outputs.cycle_loss,
-            keep_loss=outputs.keep_loss,
-            pair_match=outputs.pair_match,
-            vision_last_hidden_state=outputs.vision_last_hidden_state,
-            generated_vision=outputs.generated_vision,
-            generated_text=outputs.generated_text,
-            text_keep_masks=outputs.text_keep_masks,
-            vision_keep_masks=outputs.vision_keep_masks,
-            hidden_states=outputs.hidden_states,
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def _tag(
+        self, emissions: torch.Tensor, mask: torch.Tensor, word_start_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return log marginals (batch, length, tags) and the most probable tags (batch, length), -100 where masked."""
+        if is_recorded():
+            log_marginals, predictions = self.crf.recorded(emissions, mask)
+        else:
+            log_marginals, predictions = self.crf.log_marginals(emissions, mask), self.crf.decode(emissions, mask)
+        if word_start_mask is not None:
+            predictions = predictions.masked_fill(~word_start_mask.to(torch.bool), -100)
+        return log_marginals, predictions
 
     @torch.no_grad()
     def span_probabilities(
@@ -193,7 +187,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         ValueError
             If a type has no tag, a span doesn't begin with a word, or shapes don't fit.
         """
-        _check_length("attention_mask", attention_mask, emissions.shape[:2])
+        _check_shape("attention_mask", attention_mask, emissions.shape[:2])
         mask = attention_mask.bool().cpu().numpy()
         read = np.ones_like(mask) if word_start_mask is None else word_start_mask.bool().cpu().numpy()
         labels = [str(self.config.id2label[number]) for number in range(self.num_labels)]
@@ -208,11 +202,11 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         return torch.from_numpy(np.exp(found))
 
 
-def _check_length(name: str, given: torch.Tensor | None, shape: torch.Size) -> None:
+def _check_shape(name: str, given: torch.Tensor | None, shape: torch.Size) -> None:
     """Refuse what hasn't a value for each token that was read, (batch, length)."""
     if given is not None and given.shape != shape:
         raise ValueError(
-            f"{name} must have the shape (batch, length) = {shown(tuple(shape))} of the tokens that were read, but has "
+            f"Expected {name} of the shape (batch, length) = {tuple(shape)} of the tokens that were read, got "
             f"{tuple(given.shape)}. Virtual tokens, as peft's prompt tuning puts before a text, have no tags: use "
             "adapters instead, see bga_mner.lora_config."
         )

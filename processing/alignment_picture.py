@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..configuration.messages import shown
 from ..modeling_bga.alignment_losses import reconstruction_target
-from ..modeling_bga.keep_mask import padding_bias
+from ..modeling_bga.context_sampler import padding_bias
 from .evaluation_mode import evaluating
 from .pictures import limit_aspect_ratio, load_picture
 from .tag_scheme import spans_from_tags

@@ -34,8 +34,8 @@ CORE = {
         "test_span_probabilities.py",
         "test_reference.py",
     ),
+    "modeling_bga/crf_recursions.py": ("test_crf.py", "test_crf_masks.py", "test_reference.py"),
     "modeling_bga/context_sampler.py": ("test_context_sampler.py", "test_modeling_bga_mner.py", "test_reference.py"),
-    "modeling_bga/keep_mask.py": ("test_context_sampler.py", "test_modeling_bga_mner.py", "test_reference.py"),
     "modeling_bga/cross_modal_generator.py": (
         "test_cross_modal_generator.py",
         "test_modeling_bga_mner.py",
@@ -49,8 +49,12 @@ CORE = {
         "test_text_only.py",
         "test_reference.py",
     ),
-    "modeling_bga/alignment_losses.py": ("test_alignment_losses.py", "test_training_losses.py", "test_reference.py"),
-    "modeling_bga/pair_match.py": ("test_pair_match.py", "test_reference.py"),
+    "modeling_bga/alignment_losses.py": (
+        "test_alignment_losses.py",
+        "test_pair_match.py",
+        "test_training_losses.py",
+        "test_reference.py",
+    ),
     "modeling_bga/span_probabilities.py": ("test_span_probabilities.py",),
 }
 # A mutant that runs for so many times the untouched code's time has been noticed.

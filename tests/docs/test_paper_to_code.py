@@ -17,17 +17,18 @@ NAMED = re.findall(r"`([\w/]+\.py)(?:::([\w.]+))?`", PAGE)
 NOT_OF_THE_MODEL = {
     "__init__.py",
     "checkpoint_files.py",
+    "encoder_loading.py",
+    "input_checks.py",
     "lora.py",
-    "loss_logging.py",
     "model_card_mixin.py",
+    "objective_check.py",
     "offloaded_weights.py",
     "open_clip_encoders.py",
-    "output_watching.py",
     "outputs.py",
     "parameter_groups.py",
     "pretrained_model.py",
     "tokenizer_limit.py",
-    "trained_on.py",
+    "training_callbacks.py",
 }
 
 

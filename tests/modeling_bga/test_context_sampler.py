@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bga_mner.modeling_bga.context_sampler import ContextSampler
-from bga_mner.modeling_bga.keep_mask import keep_mask_bias
+from bga_mner.modeling_bga.context_sampler import ContextSampler, keep_mask_bias
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from crf_oracle import close, log_space, make_batch, make_crf, oracle_loss, path
 from torch import Tensor, nn
 
 from bga_mner.modeling_bga import crf as crf_module
+from bga_mner.modeling_bga import crf_recursions
 from bga_mner.modeling_bga.crf import (
     LOG_PROBABILITY_FLOOR,
     UNKNOWN_TAG,
@@ -288,7 +289,7 @@ def test_log_space_is_left_alone_at_ordinary_scores(monkeypatch: pytest.MonkeyPa
     def refuse(*_: object) -> None:
         raise AssertionError("went through log space")
 
-    monkeypatch.setattr(crf_module, "_log_space_posterior", refuse)
+    monkeypatch.setattr(crf_recursions, "log_space_posterior", refuse)
     crf = make_crf(True)
     emissions, tags, mask = make_batch()
     crf(emissions * 5, tags, mask)
@@ -306,7 +307,7 @@ def test_log_space_alone_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None
         gradients = torch.autograd.grad(loss.sum(), [emissions, *crf.parameters()])
         results.append([loss, *gradients, crf.log_marginals(emissions, mask)])
         monkeypatch.setattr(
-            crf_module, "_posterior", lambda *arguments: crf_module._log_space_posterior(*arguments[:3])
+            crf_module, "posterior", lambda *arguments: crf_recursions.log_space_posterior(*arguments[:3])
         )
     for scaled, logarithmic in zip(*results, strict=True):
         close(scaled, logarithmic)

@@ -52,7 +52,7 @@ def test_tag_out_of_range(tag: int) -> None:
     tags = torch.zeros(8, 5).long()
     tags[3, 2] = tag
     for call in (lambda: crf(emissions, tags, mask), lambda: crf.contradictory(tags, mask)):
-        with pytest.raises(ValueError, match=rf"tags: expected 0 to 3.*got {tag} at \[3, 2\]\. Use"):
+        with pytest.raises(ValueError, match=rf"Expected tags to be 0 to 3.*got {tag} at \[3, 2\]\. Use"):
             call()
 
 
@@ -73,22 +73,22 @@ def test_tag_out_of_range(tag: int) -> None:
 )
 def test_wrong_shapes_and_dtypes(name: str, emissions: Tensor, tags: Tensor, mask: Tensor) -> None:
     crf = ConditionalRandomField(4)
-    with pytest.raises(ValueError, match=rf"^{name}: expected .*; got .*\. (Give|Use)"):
+    with pytest.raises(ValueError, match=rf"^Expected {name} to be .*, got .*\. (Give|Use)"):
         crf(emissions, tags, mask)
     if name != "tags":
         for call in (crf.decode, crf.log_marginals, crf.log_partition):
-            with pytest.raises(ValueError, match=rf"^{name}: expected"):
+            with pytest.raises(ValueError, match=rf"^Expected {name} to be"):
                 call(emissions, mask)
 
 
 def test_wrong_construction() -> None:
-    with pytest.raises(ValueError, match="num_tags: expected at least 1; got 0"):
+    with pytest.raises(ValueError, match="Expected num_tags to be at least 1, got 0"):
         ConditionalRandomField(0)
-    with pytest.raises(ValueError, match=r"allowed_transitions: expected torch\.bool of shape \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"Expected allowed_transitions to be torch\.bool of shape \(4, 4\)"):
         ConditionalRandomField(4, torch.ones(3, 3).bool())
-    with pytest.raises(ValueError, match=r"allowed_starts: expected torch\.bool"):
+    with pytest.raises(ValueError, match=r"Expected allowed_starts to be torch\.bool"):
         ConditionalRandomField(4, None, torch.ones(4))
     with pytest.raises(ValueError, match="on meta"):
         ConditionalRandomField(4, torch.ones(4, 4, dtype=torch.bool, device="meta"))
-    with pytest.raises(ValueError, match="id2label: expected the integer keys 0 to 1"):
+    with pytest.raises(ValueError, match="Expected id2label to be a dict with the integer keys 0 to 1"):
         bio_constraints({0: "O", 2: "B-PER"})

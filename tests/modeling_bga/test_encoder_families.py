@@ -11,10 +11,9 @@ from transformers import AutoModel
 
 from bga_mner import BgaMnerForTokenClassification
 from bga_mner.configuration.encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
+from bga_mner.modeling_bga.embedding import TextInputs, embed_pictures, embed_text
 from bga_mner.modeling_bga.encoders import build_encoder, encoder_layers
 from bga_mner.modeling_bga.hybrid_attention import HYBRID_ATTENTION, HybridStates
-from bga_mner.modeling_bga.text_encoders import TextInputs, embed_text
-from bga_mner.modeling_bga.vision_encoders import embed_pictures
 
 
 BACKBONES = [name for name in BACKBONE_FAMILIES if not name.startswith("timm")]  # see test_timm.py

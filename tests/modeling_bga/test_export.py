@@ -14,7 +14,7 @@ from bga_mner import (
     BgaMnerModel,
     ConditionalRandomField,
 )
-from bga_mner.modeling_bga.bio_constraints import bio_constraints
+from bga_mner.modeling_bga.crf import bio_constraints
 
 
 pytestmark = [

@@ -274,9 +274,9 @@ def test_torch_compile_changes_nothing(make_model, make_batch, training):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"input_ids": None}, "either input_ids or inputs_embeds"),
-        ({"inputs_embeds": torch.zeros(3, 9, 16)}, "either input_ids or inputs_embeds"),
-        ({"pixel_values": torch.zeros(2, 3, 16, 16)}, r"\(3, 3, 16, 16\), but have \(2, 3, 16, 16\)"),
+        ({"input_ids": None}, "Expected input_ids or inputs_embeds, got neither"),
+        ({"inputs_embeds": torch.zeros(3, 9, 16)}, "Expected input_ids or inputs_embeds, got both"),
+        ({"pixel_values": torch.zeros(2, 3, 16, 16)}, r"\(3, 3, 16, 16\), got \(2, 3, 16, 16\)"),
         ({"pixel_values": torch.zeros(3, 3, 32, 32)}, "image_size"),
         ({"picture_mask": torch.ones(3, 1)}, "picture_mask"),
         ({"visual_source": "imagined"}, "'generated', 'real' or 'none'"),

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bga_mner.modeling_bga.pair_match import pair_match
+from bga_mner.modeling_bga.alignment_losses import pair_match
 
 
 def test_is_one_for_the_target_itself_whatever_its_scale():

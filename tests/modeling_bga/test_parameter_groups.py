@@ -101,9 +101,9 @@ def test_trainer_takes_them_and_scales_every_rate(make_model, make_batch, tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"learning_rate": 0.0}, "learning_rate must be positive, but is 0"),
-        ({"learning_rate": 1e-3, "new_learning_rate": -1.0}, "new_learning_rate must be positive"),
-        ({"learning_rate": 1e-3, "decay": 0.0}, "decay must be above 0"),
+        ({"learning_rate": 0.0}, "Expected learning_rate above 0, got 0"),
+        ({"learning_rate": 1e-3, "new_learning_rate": -1.0}, "Expected new_learning_rate above 0"),
+        ({"learning_rate": 1e-3, "decay": 0.0}, "Expected decay above 0"),
         ({"learning_rate": 1e-3, "decay": 1.1}, "at most 1"),
     ],
 )

@@ -133,11 +133,11 @@ def test_nobody_is_warned_without_adapters(make_model, warnings_of_models):
 def test_prompts_before_texts_are_refused_by_name(make_model, make_batch):
     batch = make_batch()
     prompted = get_peft_model(make_model(), PromptTuningConfig(task_type="TOKEN_CLS", num_virtual_tokens=3)).eval()
-    with pytest.raises(ValueError, match=r"labels must have the shape .* prompt tuning"):
+    with pytest.raises(ValueError, match=r"Expected labels of the shape .* prompt tuning"):
         prompted(**batch)
     del batch["labels"]
     emissions = prompted(**batch).emissions
-    with pytest.raises(ValueError, match=r"attention_mask must have the shape .* prompt tuning"):
+    with pytest.raises(ValueError, match=r"Expected attention_mask of the shape .* prompt tuning"):
         prompted.span_probabilities(emissions, batch["attention_mask"], [])
     with pytest.raises(ValueError, match="past key values"):
         get_peft_model(make_model(), PrefixTuningConfig(task_type="TOKEN_CLS", num_virtual_tokens=3))(**batch)

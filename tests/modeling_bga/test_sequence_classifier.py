@@ -400,9 +400,9 @@ for kind in (BgaMnerForSequenceClassification, BgaMnerProcessor):
     ("problem", "labels", "message"),
     [
         (None, torch.tensor([0, 1, 3]), r"labels 0 to 2, or -100 for unknown, got \[0, 1, 3\]"),
-        (None, torch.zeros(3, 9, dtype=torch.long), r"labels must be integers of shape \(3,\)"),
-        ("multi_label_classification", torch.tensor([0, 1, 2]), r"labels must be floats of shape \(3, 3\)"),
-        ("single_label_classification", torch.rand(3), "labels must be integers"),
+        (None, torch.zeros(3, 9, dtype=torch.long), r"Expected labels as integers of shape \(3,\)"),
+        ("multi_label_classification", torch.tensor([0, 1, 2]), r"Expected labels as floats of shape \(3, 3\)"),
+        ("single_label_classification", torch.rand(3), "Expected labels as integers"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(make_classifier, make_pairs, problem, labels, message):

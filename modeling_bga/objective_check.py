@@ -1,4 +1,4 @@
-"""Notice what a training is on: a loss of `logits` alone trains something else than the model's objective."""
+"""Refuse trainings on a loss of `logits` alone, which is something else than the model's objective."""
 
 from __future__ import annotations
 
@@ -32,14 +32,9 @@ def watch_objective(
     needed : sequence of (torch.FloatTensor of shape () or None)
         Parts of the loss of which one has to be trained on. Those that are None aren't there.
     refusal : str
-        Message of the error.
+        Message of the ValueError that a backward pass raises otherwise, before any optimizer's step.
     unlabelled_loss : torch.FloatTensor of shape (), optional
         The loss of a batch that came without labels: said once, as labels may have been lost on the way.
-
-    Returns
-    -------
-    torch.FloatTensor of the shape of `logits`
-        The same values. A backward pass that is refused raises ValueError, before any optimizer's step.
     """
     if unlabelled_loss is not None:
         logger.warning_once(
