@@ -26,7 +26,9 @@ if TYPE_CHECKING:
         last_whole_checkpoint,
         write_checkpoint,
     )
-    from .conll import ConllReport, read_conll, write_conll
+    from .conll import read_conll
+    from .conll_writing import write_conll
+    from .data_report import ConllReport
     from .evaluation import predict_tags, robustness_report
     from .formats import read_annotations, tags_from_spans, write_annotations
     from .label_map import map_labels, name_tags
@@ -63,9 +65,9 @@ _LAZY = {
     "last_whole_checkpoint": "checkpoints",
     "write_checkpoint": "checkpoints",
     "CardKeepingTrainer": "card_keeping_trainer",
-    "ConllReport": "conll",
+    "ConllReport": "data_report",
     "read_conll": "conll",
-    "write_conll": "conll",
+    "write_conll": "conll_writing",
     "MnerMetric": "mner_metric",
     "build_compute_metrics": "mner_metric",
     "score_tags": "mner_metric",

@@ -9,8 +9,11 @@ from typing import Any, Literal, overload
 import datasets
 
 from ...configuration.messages import brief, shown
-from ..conll import PLACEHOLDER, ConllReport, Tweet, make_dataset, read_conll, read_file, writable
+from ..conll import read_conll
+from ..conll_writing import PLACEHOLDER, writable
+from ..data_report import ConllReport
 from ..tag_conversion import TagError, convert_tags
+from ..tweets import Tweet, make_dataset, read_file
 from ..word_splitting import split_words
 from .rows import READERS, BadRowError, Row, detect_format, read_row, spans_of
 from .spans import (
@@ -153,7 +156,7 @@ def read_annotations(
     tweets = _make_tweets(rows, report, None if types is None else set(types), scheme, offset_unit)
     if image_dir is None and named:
         image_dir = file.parent
-    dataset = make_dataset(tweets, file, report, image_dir, check_pictures, show_progress)
+    dataset = make_dataset(tweets, report, image_dir, check_pictures, show_progress)
     return (dataset, report) if return_report else dataset
 
 
