@@ -10,7 +10,8 @@ from .pictures import BadPictureError, load_picture
 from .pipeline_bga_mner import BgaMnerPipeline
 from .prediction import predict
 from .processing_bga_mner import BgaMnerProcessor
-from .tag_scheme import labels_from_tags, repair_bio, spans_from_tags
+from .tag_lists import labels_from_tags
+from .tag_scheme import repair_bio, spans_from_tags
 from .target_marking import mark_target
 from .word_splitting import split_words
 
