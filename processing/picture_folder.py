@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from .data_report import ConllReport
-from .pictures import FORMATS, BadPictureError, load_picture
+from .pictures import FORMATS, BadPictureError, ImageSource, load_picture
 
 
 # The endings that are looked for first; the others of `FORMATS` follow in the order of the alphabet.
@@ -105,7 +105,7 @@ class PictureCounter:
         report.note(f"picture {trouble or 'missing'}", name)
         return None
 
-    def _kind_of(self, source: Any) -> str | None:
+    def _kind_of(self, source: ImageSource) -> str | None:
         path = source.get("path") if isinstance(source, dict) and source.get("bytes") is None else source
         if not isinstance(path, str):
             return _kind_of(source)
@@ -123,7 +123,7 @@ def is_base64(text: str) -> bool:
     return text.startswith(_BASE64_STARTS) or (len(text) > _LONGEST_NAME and mixed)
 
 
-def _kind_of(source: Any) -> str | None:
+def _kind_of(source: ImageSource) -> str | None:
     """Say what is wrong with an image; None if it can be read."""
     try:
         load_picture(source)

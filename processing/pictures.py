@@ -32,6 +32,8 @@ FORMATS = (
 
 _URL = re.compile(r"^(?:[A-Za-z][A-Za-z0-9+.-]+://|data:)")
 _SMALLER = "Scale it down first"
+# What may stand for a picture.
+ImageSource = Image.Image | str | os.PathLike[str] | bytes | bytearray | memoryview | dict[str, Any]
 # `warnings.catch_warnings` changes state of the whole process, so only one thread may be inside it.
 _OPEN_LOCK = threading.Lock()
 
@@ -56,7 +58,7 @@ class BadPictureError(ValueError):
         return type(self), (self.kind, str(self))
 
 
-def load_picture(source: Any) -> Image.Image:
+def load_picture(source: ImageSource) -> Image.Image:
     """Decode a picture to RGB, 8 bits a channel, the right way up.
 
     Transparent pictures are laid on white, the first frame of animations is taken, 16-bit values are scaled, and
@@ -102,7 +104,7 @@ def load_picture(source: Any) -> Image.Image:
     )
 
 
-def load_first_picture(sources: Iterable[Any]) -> tuple[Image.Image | None, list[BadPictureError]]:
+def load_first_picture(sources: Iterable[ImageSource | None]) -> tuple[Image.Image | None, list[BadPictureError]]:
     """Decode the first picture that can be read; return it, and the errors of those before it. None is passed over."""
     errors: list[BadPictureError] = []
     for source in sources:
@@ -290,6 +292,7 @@ def _reason(error: Exception) -> str:
 __all__ = [
     "FORMATS",
     "BadPictureError",
+    "ImageSource",
     "as_picture_list",
     "fetch_picture",
     "is_url",

@@ -25,6 +25,8 @@ OTHER_TEXT = "spans had another text than stands at their offsets and were left 
 OTHER_TYPE = "spans had a type that was not asked for and were left out"
 UNREADABLE = "spans without two offsets and the name of a type were left out"
 
+# ``(start, end, label)``, or a mapping with these keys.
+SpanLike = Sequence[Any] | Mapping[str, Any]
 # Is told of each trouble: its kind, and the span.
 Note = Callable[[str, str], None]
 
@@ -39,7 +41,7 @@ class Span(NamedTuple):
 
 
 def tags_from_spans(
-    text: str, spans: Iterable[Any], *, offset_unit: str = "characters"
+    text: str, spans: Iterable[SpanLike], *, offset_unit: str = "characters"
 ) -> tuple[list[str], list[str | None]]:
     """Split a text into words, and tag those that labelled spans of characters hold.
 
@@ -247,6 +249,7 @@ __all__ = [
     "UNREADABLE",
     "WIDENED",
     "Span",
+    "SpanLike",
     "choose_unit",
     "clean",
     "read_span",

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from ...configuration.messages import shown
 from ..word_splitting import split_words
-from .spans import Span, clean, read_span, utf16_places, words_in
+from .spans import Span, SpanLike, clean, read_span, utf16_places, words_in
 
 
 def write_annotations(
     path: str | os.PathLike[str],
     texts: Iterable[str | Sequence[str]],
-    entities: Iterable[Iterable[Any]],
+    entities: Iterable[Iterable[SpanLike]],
     format: str,
     *,
     ids: Iterable[str | None] | None = None,
