@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import httpx
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -127,6 +126,8 @@ def fetch_picture(url: str) -> bytes:
         raise ValueError(f"Expected a URL that begins with http:// or https://, got {shown(url)}. Give a path.")
     content = bytearray()
     try:
+        import httpx  # transformers asks everyone who loads this file for what is imported outside of `try`
+
         with httpx.stream("GET", url, timeout=10.0, follow_redirects=True) as response:
             response.raise_for_status()
             for piece in response.iter_bytes():
