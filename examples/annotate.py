@@ -32,7 +32,8 @@ from command_line import Parser, natural, positive, run_main, share
 from datasets.utils import tqdm
 
 from bga_mner.processing.annotation import AnnotatorOptions, TextAnnotator, annotate_in_parts, in_this_process
-from bga_mner.processing.annotation_input import AnnotationInput, find_files
+from bga_mner.processing.annotation_files import find_files
+from bga_mner.processing.annotation_input import AnnotationInput
 from bga_mner.processing.annotation_parts import OUTPUT_FORMATS, AnnotationParts
 
 

@@ -30,7 +30,7 @@ from bga_mner import (
     write_conll,
 )
 from bga_mner.configuration.messages import brief, shown
-from bga_mner.processing.conll import writable
+from bga_mner.processing.conll_writing import writable
 from bga_mner.processing.formats.writing import WRITTEN_FORMATS
 from bga_mner.processing.picture_folder import PictureCounter
 from bga_mner.processing.tag_conversion import Converted, TagError, convert_tags

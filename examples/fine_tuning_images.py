@@ -7,8 +7,8 @@ from typing import Any
 import datasets
 
 from bga_mner.configuration.messages import shown
-from bga_mner.processing.picture_folder import FoundPictures, PictureFolder
-from bga_mner.processing.pictures import as_picture_list, is_base64, is_url
+from bga_mner.processing.picture_folder import FoundPictures, PictureFolder, is_base64
+from bga_mner.processing.pictures import as_picture_list, is_url
 
 
 class ImageReader:

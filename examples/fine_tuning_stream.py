@@ -9,7 +9,7 @@ import datasets
 from fine_tuning_images import ImageReader
 
 from bga_mner.configuration.messages import brief, shown
-from bga_mner.processing.conll import writable
+from bga_mner.processing.conll_writing import writable
 from bga_mner.processing.label_map import named, tag_names
 from bga_mner.processing.sequences import as_list
 from bga_mner.processing.tag_conversion import convert_tags

@@ -10,7 +10,8 @@ from .pictures import BadPictureError, load_picture
 from .pipeline_bga_mner import BgaMnerPipeline
 from .prediction import predict
 from .processing_bga_mner import BgaMnerProcessor
-from .tag_scheme import labels_from_tags, repair_bio, spans_from_tags
+from .tag_lists import labels_from_tags
+from .tag_scheme import repair_bio, spans_from_tags
 from .target_marking import mark_target
 from .word_splitting import split_words
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
         last_whole_checkpoint,
         write_checkpoint,
     )
-    from .conll import ConllReport, read_conll, write_conll
+    from .conll import read_conll
+    from .conll_writing import write_conll
+    from .data_report import ConllReport
     from .evaluation import predict_tags, robustness_report
     from .formats import read_annotations, tags_from_spans, write_annotations
     from .label_map import map_labels, name_tags
@@ -63,9 +66,9 @@ _LAZY = {
     "last_whole_checkpoint": "checkpoints",
     "write_checkpoint": "checkpoints",
     "CardKeepingTrainer": "card_keeping_trainer",
-    "ConllReport": "conll",
+    "ConllReport": "data_report",
     "read_conll": "conll",
-    "write_conll": "conll",
+    "write_conll": "conll_writing",
     "MnerMetric": "mner_metric",
     "build_compute_metrics": "mner_metric",
     "score_tags": "mner_metric",

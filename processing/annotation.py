@@ -4,41 +4,35 @@ import gc
 import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from ..configuration.messages import brief, shown
-from .annotation_chunks import ENTITY_SCHEMA, AnnotatedChunk, InputRow, TextChunk, make_chunks
+from ..modeling_bga.token_classifier import BgaMnerForTokenClassification
+from .annotation_chunks import ENTITY_SCHEMA, AnnotatedChunk, TextChunk, make_chunks
 from .annotation_input import AnnotationInput
 from .annotation_parts import AnnotationParts
-from .text_tagging import TaggedText, tag_texts
+from .processing_bga_mner import BgaMnerProcessor
+from .text_tagging import tag_texts
+from .text_windows import Entity, TaggedText
 from .word_encoding import default_max_length, substitute_token
+
+
+# Gets a function that returns the chunks of texts, and returns annotated ones in any order.
+Annotate = Callable[[Callable[[], Iterator[TextChunk]]], Iterable[AnnotatedChunk]]
 
 
 @dataclass(frozen=True)
 class AnnotatorOptions:
     """What a process that annotates has to know.
 
-    Attributes
-    ----------
-    model : str
-        Folder with a saved model and its processor, or a name on the Hub.
-    device : str
-        Where the model runs, such as "cpu" or "cuda:0".
-    dtype : str
-        Type of its weights: "float32", "bfloat16" or "float16".
-    batch_size : int
-        Texts (or windows of long ones) at a time.
-    max_length, stride : int or None
-        Most tokens that the model reads at once, and how many neighbouring windows share; see `predict`.
-    threads : int or None
-        Threads of torch; None leaves them.
+    The model is a folder or a name on the Hub, `batch_size` counts texts or windows of long ones, and `max_length` and
+    `stride` are those of `predict`. With `threads` None, torch keeps its own number.
     """
 
     model: str
@@ -51,30 +45,9 @@ class AnnotatorOptions:
 
 
 class TextAnnotator:
-    """Finds the entities of chunks of texts.
-
-    Parameters
-    ----------
-    options : AnnotatorOptions
-        Model and options.
-    fingerprint : str, optional
-        What the model's fingerprint has to be.
-
-    Attributes
-    ----------
-    fingerprint : str
-        Checksum of weights, labels and tokenizer: the same for the same model, wherever it lies.
-
-    Raises
-    ------
-    ValueError
-        If the model can't be loaded or is another one, or options don't fit together.
-    """
+    """Finds the entities of chunks of texts; its `fingerprint` has to be the one that is given, if any."""
 
     def __init__(self, options: AnnotatorOptions, fingerprint: str | None = None):
-        from ..modeling_bga import BgaMnerForTokenClassification
-        from .processing_bga_mner import BgaMnerProcessor
-
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         try:
@@ -82,8 +55,8 @@ class TextAnnotator:
             self.processor = BgaMnerProcessor.from_pretrained(options.model)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"Expected a folder with a saved model and its processor, or a name on the Hub, but "
-                f"{shown(options.model)} can't be loaded: {brief(error)}. Check the model."
+                f"Expected a folder with a saved model and its processor, or a name on the Hub, got "
+                f"{shown(options.model)}, which can't be loaded: {brief(error)}. Check the model."
             ) from error
         self.fingerprint = model_fingerprint(model, self.processor)
         if fingerprint not in (None, self.fingerprint):
@@ -109,49 +82,36 @@ class TextAnnotator:
         gc.freeze()
 
     def __call__(self, chunk: TextChunk) -> AnnotatedChunk:
-        """Find the entities of a chunk.
-
-        Parameters
-        ----------
-        chunk : TextChunk
-            Rows.
-
-        Returns
-        -------
-        AnnotatedChunk
-            The same rows, those that can't be annotated with the reason.
-        """
+        """Find the entities of a chunk; its bad rows keep their reasons."""
         reader = self.processor.word_reader
         texts = {
             number: TaggedText.from_text(row.content, reader=reader)
             if isinstance(row.content, str)
             else TaggedText.from_words(row.content, reader=reader)
-            for number, row in enumerate(chunk.rows)
+            for number, row in enumerate(chunk.rows, start=chunk.first_row)
             if row.content is not None
         }
         self._tag([*texts.values()])
-        return _make_annotated(chunk, texts)
+        columns = {
+            "row": [*texts],
+            "id": [chunk.rows[number - chunk.first_row].id for number in texts],
+            "entities": [[_as_dict(entity) for entity in text.entities()] for text in texts.values()],
+        }
+        bad = [
+            {"row": number, "id": row.id, "reason": row.reason, "detail": row.detail}
+            for number, row in enumerate(chunk.rows, start=chunk.first_row)
+            if row.content is None
+        ]
+        table = pa.table(columns, schema=ENTITY_SCHEMA)
+        return AnnotatedChunk(chunk.first_row, len(chunk.rows), table, bad, chunk.ends_input)
 
     def _tag(self, texts: list[TaggedText]) -> None:
         if texts:
             tag_texts(texts, self.model, self.processor, **self._tagging)
 
 
-def model_fingerprint(model: nn.Module, processor: Any) -> str:
-    """Compute a checksum of all that a model's answers depend on.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        A model of transformers.
-    processor : BgaMnerProcessor
-        Its processor.
-
-    Returns
-    -------
-    str
-        SHA-256 of weights, configuration and tokenizer, with what it says of windows and of words without a token.
-    """
+def model_fingerprint(model: PreTrainedModel, processor: BgaMnerProcessor) -> str:
+    """Compute the SHA-256 of all that a model's answers depend on: the same wherever it lies."""
     checksum = hashlib.sha256()
     about = model.config.to_dict()
     for name in ("_name_or_path", "transformers_version", "training_summary"):
@@ -161,7 +121,7 @@ def model_fingerprint(model: nn.Module, processor: Any) -> str:
     checksum.update(tokenizer.backend_tokenizer.to_str().encode())
     # what stands in tokenizer_config.json alone: how long windows are, what a word without any token gets, and whether
     # the text encoder is given token types
-    beside = [default_max_length(tokenizer), substitute_token(tokenizer)]
+    beside: list[Any] = [default_max_length(tokenizer), substitute_token(tokenizer)]
     beside.append("token_type_ids" in tokenizer.model_input_names)
     if processor.unspaced_scripts != "words":  # which was the only way
         beside.append(processor.unspaced_scripts)
@@ -173,13 +133,7 @@ def model_fingerprint(model: nn.Module, processor: Any) -> str:
 
 
 class PartAssembler:
-    """Puts annotated chunks together, in whatever order they come, and commits each part that is whole.
-
-    Parameters
-    ----------
-    parts : AnnotationParts
-        Where they go.
-    """
+    """Puts annotated chunks together, in whatever order they come, and commits each part that is whole."""
 
     def __init__(self, parts: AnnotationParts):
         self.parts = parts
@@ -187,24 +141,10 @@ class PartAssembler:
         self._waiting: dict[int, dict[int, AnnotatedChunk]] = {}
 
     def add(self, chunk: AnnotatedChunk) -> None:
-        """Take a chunk.
-
-        Parameters
-        ----------
-        chunk : AnnotatedChunk
-            Rows of one part.
-
-        Raises
-        ------
-        RuntimeError
-            If rows come twice.
-        OSError
-            If there is no room to write.
-        """
-        size = self.parts.rows_per_part
+        """Take a chunk of one part; a RuntimeError says that its rows came before."""
         if chunk.ends_input:
             self.total = chunk.first_row + chunk.rows
-        number = chunk.first_row // size
+        number = chunk.first_row // self.parts.rows_per_part
         if chunk.rows:
             chunks = self._waiting.setdefault(number, {})
             if chunk.first_row in chunks or number in self.parts.done:
@@ -227,29 +167,26 @@ class PartAssembler:
         if self.total is not None:
             end = min(end, self.total)
         if chunks and sum(chunk.rows for chunk in chunks.values()) == end - first:
-            self.parts.commit(number, [chunks[place] for place in sorted(chunks)])
+            self.parts.commit(number, [chunks[first_row] for first_row in sorted(chunks)])
             del self._waiting[number]
 
 
 def annotate_in_parts(
     source: AnnotationInput,
     parts: AnnotationParts,
-    annotate: Callable[[Callable[[], Iterator[TextChunk]]], Iterable[AnnotatedChunk]],
+    annotate: Annotate,
     *,
     buffer_rows: int = 4096,
     on_progress: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Any]:
-    """Annotate what isn't yet, and write it.
+    """Annotate what isn't yet, and write it; whatever stops it, the parts that are done are kept.
 
     Parameters
     ----------
-    source : AnnotationInput
-        What to read.
-    parts : AnnotationParts
-        Where to write; what is done there is passed over.
+    source, parts
+        What to read, and where to write; what is done there is passed over.
     annotate : callable
-        Gets a function that returns the chunks of texts, and returns annotated ones in any order; `in_this_process`
-        makes one, `annotation_ray.on_ray` another.
+        `in_this_process` makes one, `annotation_ray.on_ray` another.
     buffer_rows : int, default 4096
         Rows that are held, and sorted by length, at a time.
     on_progress : callable, optional
@@ -259,21 +196,13 @@ def annotate_in_parts(
     -------
     dict
         What `AnnotationParts.finish` returns, and "rows_this_run", "seconds" and "rows_per_second".
-
-    Raises
-    ------
-    ValueError
-        If the input can't be read.
-    OSError
-        If there is no room to write. All parts so far are kept.
     """
     if buffer_rows < 1:
-        raise ValueError(f"Expected a buffer of at least 1 row, got {buffer_rows}.")
-    skip, done = parts.leading_rows, dict(parts.done)
+        raise ValueError(f"Expected a buffer of at least 1 row, got {buffer_rows}. Give more.")
+    skip, size, done = parts.leading_rows, parts.rows_per_part, dict(parts.done)
 
-    def chunks() -> Iterator[TextChunk]:
-        rows: Iterator[InputRow] = source.rows(skip)
-        return make_chunks(rows, skip, parts.rows_per_part, done, buffer_rows)
+    def chunks() -> Iterator[TextChunk]:  # Ray sends it to another process
+        return make_chunks(source.rows(skip), skip, size, done, buffer_rows)
 
     assembler, rows, started = PartAssembler(parts), 0, time.perf_counter()
     for chunk in annotate(chunks):
@@ -287,40 +216,18 @@ def annotate_in_parts(
     return summary
 
 
-def in_this_process(
-    annotator: TextAnnotator,
-) -> Callable[[Callable[[], Iterator[TextChunk]]], Iterable[AnnotatedChunk]]:
+def in_this_process(annotator: TextAnnotator) -> Annotate:
     """Annotate chunk after chunk in this process; see `annotate_in_parts`."""
     return lambda chunks: map(annotator, chunks())
 
 
-def _make_annotated(chunk: TextChunk, texts: dict[int, TaggedText]) -> AnnotatedChunk:
-    found, counts = [], Counter[str]()
-    for text in texts.values():
-        entities = text.entities()
-        counts.update(entity.label for entity in entities)
-        found.append(
-            [
-                {"type": entity.label, "text": entity.word, "start": entity.start, "end": entity.end}
-                | {"score": entity.score}
-                for entity in entities
-            ]
-        )
-    columns = {
-        "row": [chunk.first_row + number for number in texts],
-        "id": [chunk.rows[number].id for number in texts],
-        "entities": found,
-    }
-    faults = [
-        {"row": chunk.first_row + number, "id": row.id, "reason": row.reason, "detail": row.detail}
-        for number, row in enumerate(chunk.rows)
-        if row.content is None
-    ]
-    table = pa.table(columns, schema=ENTITY_SCHEMA)
-    return AnnotatedChunk(chunk.first_row, len(chunk.rows), table, faults, dict(counts), chunk.ends_input)
+def _as_dict(entity: Entity) -> dict[str, Any]:
+    found = {"type": entity.label, "text": entity.word, "start": entity.start, "end": entity.end}
+    return found | {"score": entity.score}
 
 
 __all__ = [
+    "Annotate",
     "AnnotatorOptions",
     "PartAssembler",
     "TextAnnotator",

@@ -1,68 +1,50 @@
 """The input of a bulk annotation: JSONL, CSV and Parquet files, or a dataset of `datasets`, row by row."""
 
-import codecs
 import csv
-import hashlib
 import json
 import lzma
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from glob import glob
-from io import TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import datasets
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.utils import tqdm
 
 from ..configuration.messages import brief, listed, shown
 from .annotation_chunks import EMPTY, MALFORMED, MISSING, SURROGATES, UNDECODABLE, WRONG_TYPE, InputRow
-from .annotation_json import is_document, read_items
+from .annotation_files import (
+    COMPRESSED,
+    FORMATS,
+    TOO_LONG,
+    check_file,
+    csv_delimiter,
+    csv_records,
+    format_of,
+    is_json_document,
+    json_rows,
+)
 
 
-# Endings of the files of each format. Those of lines may also be compressed.
-FORMATS = {"jsonl": (".jsonl", ".ndjson", ".json"), "csv": (".csv", ".tsv"), "parquet": (".parquet",)}
-_COMPRESSED = (".gz", ".bz2", ".xz")
 _ROWS_AT_ONCE = 1000
 # of lists and objects in an id; where Python itself gives up depends on its recursion limit
 _MOST_LEVELS = 100
-_HEAD = 1 << 16
-# A longer line, or record of CSV, is a bad row: compressed, a few kilobytes may hold one that fills the memory.
-MAX_LINE = 2**24
-_TOO_LONG = f"expected a line or record of at most {MAX_LINE:,} bytes. Split it, or leave it out"
 _UNDECODED = object()
+# What broken input raises, beside ValueErrors.
+_BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, datasets.exceptions.DatasetsError)
 
 
 @dataclass(frozen=True)
 class AnnotationInput:
-    """What is to be annotated.
+    """What is to be annotated: files of one format, or a dataset that is streamed; and a column of texts or of words.
 
-    Give files or a dataset, and a column of texts or of words. Row numbers count from 0 over all files, in the order
-    of their names; of JSONL each line is a row, of CSV each record. A file that ends in ``.json`` may also
-    hold an array, or objects of several lines each: each item is a row.
-
-    Attributes
-    ----------
-    files : tuple of str
-        JSONL, CSV (or TSV) or Parquet files, all of one format; the first two possibly compressed (``.gz``).
-    dataset_name, dataset_config_name, split : str or None
-        Dataset of the Hub, or a folder that `datasets.load_dataset` reads, in place of files. It is streamed.
-    text_column : str
-        Column of the texts.
-    words_column : str or None
-        Column of lists of words, in place of texts.
-    id_column : str or None
-        Column of ids, which are written beside what is found.
-
-    Raises
-    ------
-    ValueError
-        If it isn't clear what to read, or a column isn't there.
+    Row numbers count from 0 over all files, in the order of their names; of JSONL each line is a row, of CSV each
+    record. A file that ends in ``.json`` may also hold an array, or objects of several lines each: each item is a row.
     """
 
     files: tuple[str, ...] = ()
@@ -86,12 +68,12 @@ class AnnotationInput:
     @property
     def format(self) -> str:
         """Format of the files: "jsonl", "csv" or "parquet"."""
-        found = {_format_of(path) for path in self.files}
+        found = {format_of(path) for path in self.files}
         if len(found) != 1 or None in found:
             endings = ", ".join(ending for group in FORMATS.values() for ending in group)
             raise ValueError(
                 f"Expected files of one format, that end in {endings} (all but Parquet also with "
-                f"{', '.join(_COMPRESSED)}), got {listed(self.files)}. Convert or rename them."
+                f"{', '.join(COMPRESSED)}), got {listed(self.files)}. Convert or rename them."
             )
         return str(found.pop())
 
@@ -101,17 +83,9 @@ class AnnotationInput:
         return (self.words_column or self.text_column, *([self.id_column] if self.id_column else []))
 
     def inspect(self, show_progress: bool = False) -> tuple[dict[str, Any], int | None]:
-        """Read the input's bytes once, to know it again; of a dataset only what `datasets` knows.
+        """Return what tells this input from another one, as JSON, and about how many rows there are, if it is known.
 
-        Parameters
-        ----------
-        show_progress : bool, default False
-            Show a progress bar.
-
-        Returns
-        -------
-        tuple of (dict, int or None)
-            What tells the input from another one, as JSON; and about how many rows there are, if it is known.
+        Reads the bytes of files once; of a dataset only what `datasets` knows.
         """
         facts: dict[str, Any] = {"columns": [*self.columns], "words": self.words_column is not None}
         if self.dataset_name:
@@ -124,51 +98,34 @@ class AnnotationInput:
             return facts, known.num_examples if known is not None and known.num_examples else None
         size = sum(Path(path).stat().st_size for path in self.files)
         with tqdm(total=size, desc="Checksums", unit="B", unit_scale=True, disable=not show_progress) as bar:
-            checked = [_check_file(path, bar) for path in self.files]
-        with _explained("one of them can't be read"):
-            documents = [path for path in self.files if self.format != "parquet" and _is_document(path)]
+            checked = [check_file(path, bar) for path in self.files]
         facts["files"] = [
             {"name": Path(path).name, "sha256": checksum}
             for path, (checksum, _) in zip(self.files, checked, strict=True)
         ]
-        if self.format == "parquet":
-            with _explained("one of them can't be read"):
+        with _explained("one of them can't be read"):
+            if self.format == "parquet":
                 return facts, sum(pq.read_metadata(path).num_rows for path in self.files)
-        if documents or any(path.endswith(_COMPRESSED) for path in self.files):
+            documents = [path for path in self.files if is_json_document(path)]
+        if documents or any(path.endswith(COMPRESSED) for path in self.files):
             return facts, None
         headers = len(self.files) if self.format == "csv" else 0
         return facts, max(0, sum(lines for _, lines in checked) - headers)
 
     def rows(self, skip: int = 0) -> Iterator[InputRow]:
-        """Read row by row.
-
-        Parameters
-        ----------
-        skip : int, default 0
-            Rows to pass over.
-
-        Yields
-        ------
-        InputRow
-            A row, with the reason why if it is bad.
-
-        Raises
-        ------
-        ValueError
-            If a column isn't there, or a file can't be read on.
-        """
+        """Read row by row, behind so many; a ValueError says why a file can't be read on."""
         with _explained("reading stopped. What is annotated is kept. Mend the input, or try again"):
             if self.files and self.format == "jsonl":
-                rows = chain.from_iterable(map(_json_rows, self.files))
-                yield from map(self._from_json, islice(rows, skip, None))
+                lines = chain.from_iterable(map(json_rows, self.files))
+                yield from map(self._from_json, islice(lines, skip, None))
             elif self.files and self.format == "csv":
-                yield from self._from_csv(skip)
+                yield from islice(chain.from_iterable(map(self._from_csv, self.files)), skip, None)
             else:
                 yield from self._from_tables(skip)
 
     def _from_json(self, line: bytes | None) -> InputRow:
         if line is None:
-            return InputRow(None, None, MALFORMED, _TOO_LONG)
+            return InputRow(None, None, MALFORMED, TOO_LONG)
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -187,41 +144,27 @@ class AnnotationInput:
             return row._replace(detail=f"no {shown(self.columns[0])} among {listed(values)}")
         return row
 
-    def _from_csv(self, skip: int) -> Iterator[InputRow]:
+    def _from_csv(self, path: str) -> Iterator[InputRow]:
         if self.words_column:
             raise ValueError(
                 f"Expected JSONL or Parquet for the column of words {shown(self.words_column)}, since CSV has no "
                 "lists, got CSV. Convert it, or annotate a column of texts."
             )
-        number = 0
-        for path in self.files:
-            delimiter = "\t" if ".tsv" in Path(path).suffixes else ","
-            _read_head(path)
-            # bytes that aren't UTF-8 become lone surrogates, which are found later: one bad row, not a bad file
-            with TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-                lines = _RecordLines(file)
-                # strict: or the lines behind a quote that isn't closed would become one text
-                records = csv.reader(lines, delimiter=delimiter, strict=True)
-                header = next(_records(records, lines), [])
-                if isinstance(header, csv.Error):
-                    raise ValueError(
-                        f"Expected a header in {shown(path)}, got a line that can't be read: {header}. Mend the file."
-                    )
-                missing = [name for name in self.columns if name not in header]
-                if missing:
-                    raise _no_column(missing, header, path, f" Fields are split at {shown(delimiter)}.")
-                places = [header.index(name) for name in self.columns]
-                for record in _records(records, lines):
-                    number += 1
-                    if number > skip:
-                        yield self._from_record(record, places, len(header))
-
-    def _from_record(self, record: list[str] | csv.Error, places: list[int], width: int) -> InputRow:
-        if isinstance(record, csv.Error):
-            return InputRow(None, None, MALFORMED, str(record))
-        if len(record) != width:
-            return InputRow(None, None, MALFORMED, f"expected {width} fields, got {len(record)}")
-        return self._make_row([record[place] for place in places])
+        records = csv_records(path)
+        header = next(records, [])
+        if isinstance(header, csv.Error):
+            raise ValueError(
+                f"Expected a header in {shown(path)}, got a line that can't be read: {header}. Mend the file."
+            )
+        self._check_columns(header, path, f" Fields are split at {shown(csv_delimiter(path))}.")
+        numbers = [header.index(name) for name in self.columns]
+        for record in records:
+            if isinstance(record, csv.Error):
+                yield InputRow(None, None, MALFORMED, str(record))
+            elif len(record) != len(header):
+                yield InputRow(None, None, MALFORMED, f"expected {len(header)} fields, got {len(record)}")
+            else:
+                yield self._make_row([record[number] for number in numbers])
 
     def _from_tables(self, skip: int) -> Iterator[InputRow]:
         if self.files:
@@ -234,9 +177,7 @@ class AnnotationInput:
             )
         if dataset.column_names is None:
             dataset = dataset._resolve_features()
-        missing = [name for name in self.columns if name not in dataset.column_names]
-        if missing:
-            raise _no_column(missing, dataset.column_names, self.dataset_name or self.files[0])
+        self._check_columns(dataset.column_names, self.dataset_name or self.files[0])
         dataset = dataset.select_columns([*self.columns])
         if skip:
             dataset = dataset.skip(skip)
@@ -244,32 +185,26 @@ class AnnotationInput:
             columns = [_values(table.column(name)) for name in self.columns]
             yield from map(self._make_row, zip(*columns, strict=True))
 
+    def _check_columns(self, there: Sequence[str], where: str, hint: str = "") -> None:
+        missing = [name for name in self.columns if name not in there]
+        if missing:
+            raise ValueError(
+                f"Expected the column {shown(missing[0])} in {shown(where)}, which has {listed(there)}. Name the "
+                f"columns of texts (or words) and ids.{hint}"
+            )
+
     def _make_row(self, values: Sequence[Any]) -> InputRow:
-        content = values[0]
-        name = _as_id(values[1]) if self.id_column else None
+        """Check the content of a row, and the id behind it, if there are ids."""
+        content, name = values[0], _as_id(values[1]) if self.id_column else None
+        if self.words_column is None and isinstance(content, bytes):
+            content = _decode(content)
         if content is None:
             return InputRow(name, None, MISSING)
         if content is _UNDECODED:
             return InputRow(name, None, UNDECODABLE)
-        if self.words_column is None:
-            if isinstance(content, bytes):
-                content = _decode_bytes(content)
-                if content is _UNDECODED:
-                    return InputRow(name, None, UNDECODABLE)
-            if not isinstance(content, str):
-                hint = ". A list of words is read as words_column" if isinstance(content, list) else ""
-                return InputRow(name, None, WRONG_TYPE, f"expected a string, got {_kind(content)}{hint}")
-            text = content
-        else:
-            if not isinstance(content, list):
-                hint = ". A text is read as text_column" if isinstance(content, str) else ""
-                return InputRow(name, None, WRONG_TYPE, f"expected a list of words, got {_kind(content)}{hint}")
-            for number, word in enumerate(content):
-                if not isinstance(word, str):
-                    return InputRow(
-                        name, None, WRONG_TYPE, f"expected a list of words, but word {number} is {_kind(word)}"
-                    )
-            text = " ".join(content)
+        if detail := _wrong_type(content) if self.words_column is None else _wrong_words(content):
+            return InputRow(name, None, WRONG_TYPE, detail)
+        text = content if isinstance(content, str) else " ".join(content)
         if not text or text.isspace():
             return InputRow(name, None, EMPTY)
         if not text.isascii():
@@ -281,108 +216,32 @@ class AnnotationInput:
         return InputRow(name, content)
 
 
-def find_files(patterns: Iterable[str]) -> tuple[str, ...]:
-    """Find the files that are meant by names, folders and patterns.
-
-    Parameters
-    ----------
-    patterns : iterable of str
-        Files; folders, of which all files of a known format are taken, also in folders inside; patterns such as
-        ``data/*.jsonl``.
-
-    Returns
-    -------
-    tuple of str
-        The files in the order of their paths, each once.
-
-    Raises
-    ------
-    ValueError
-        If one of the patterns finds no file.
-    """
-    found: set[str] = set()
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            here = {
-                str(file)
-                for file in path.rglob("*")
-                if file.is_file() and _format_of(str(file)) and not file.name.startswith((".", "_"))
-            }
-        elif path.is_file():
-            here = {str(path)}
-        else:
-            here = {name for name in glob(pattern, recursive=True) if Path(name).is_file()}
-        if not here:
-            raise ValueError(
-                f"Expected a file, a folder of JSONL, CSV or Parquet files, or a pattern, but nothing is found for "
-                f"{shown(pattern)}. Check the path."
-            )
-        found |= here
-    return tuple(sorted(found))
-
-
-class _explained:  # noqa: N801
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
     """Make one kind of error of the many that broken input gives."""
-
-    def __init__(self, what: str):
-        self.what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        known = (
-            *(OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeError),
-            *(pa.ArrowException, datasets.exceptions.DatasetsError),
-        )
-        if isinstance(error, known) or (isinstance(error, ValueError) and not str(error).startswith("Expected")):
-            raise ValueError(f"Expected input that can be read, but {self.what}: {brief(error)}.") from error
+    try:
+        yield
+    except (*_BROKEN, ValueError) as error:
+        if not isinstance(error, _BROKEN) and str(error).startswith("Expected"):
+            raise
+        raise ValueError(f"Expected input that can be read, but {what}: {brief(error)}.") from error
 
 
-def _format_of(path: str) -> str | None:
-    for name, endings in FORMATS.items():
-        compressed = tuple(a + b for a in endings for b in _COMPRESSED) if name != "parquet" else ()
-        if path.endswith(endings + compressed):
-            return name
-    return None
+def _wrong_type(content: Any) -> str:
+    """Say what content is that is no text."""
+    if isinstance(content, str):
+        return ""
+    hint = ". A list of words is read as words_column" if isinstance(content, list) else ""
+    return f"expected a string, got {_kind(content)}{hint}"
 
 
-def _open(path: str) -> Any:
-    return fsspec.open(path, "rb", compression="infer").open()
-
-
-def _read_head(path: str) -> bytes:
-    """Read the beginning of a file of text; refuse what isn't UTF-8 from its first bytes on."""
-    with _open(path) as file:
-        head = file.read(_HEAD)
-    # a text without such a mark begins with a letter, which has zero bytes beside it
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head[:4]:
-        raise ValueError(
-            f"Expected UTF-8 in {shown(path)}, got UTF-16 or another encoding with zero bytes. Convert it: "
-            "iconv -f UTF-16 -t UTF-8."
-        )
-    return head
-
-
-def _is_document(path: str) -> bool:
-    """Tell whether a file of text is JSON, but no object a line."""
-    head = _read_head(path)
-    return ".json" in Path(path).suffixes and is_document(head)
-
-
-def _json_rows(path: str) -> Iterator[bytes | None]:
-    """Read the lines or items of a file; None for lines that are too long."""
-    as_document = _is_document(path)
-    with _open(path) as file:
-        if as_document:
-            yield from read_items(file, path, MAX_LINE)
-            return
-        while line := file.readline(MAX_LINE + 1):
-            too_long = len(line) > MAX_LINE
-            while too_long and line and not line.endswith(b"\n"):
-                line = file.readline(MAX_LINE)
-            yield None if too_long else line
+def _wrong_words(content: Any) -> str:
+    """Say what content is that is no list of words."""
+    if not isinstance(content, list):
+        hint = ". A text is read as text_column" if isinstance(content, str) else ""
+        return f"expected a list of words, got {_kind(content)}{hint}"
+    wrong = next((number for number, word in enumerate(content) if not isinstance(word, str)), None)
+    return "" if wrong is None else f"expected a list of words, but word {wrong} is {_kind(content[wrong])}"
 
 
 def _kind(value: Any) -> str:
@@ -393,52 +252,7 @@ def _kind(value: Any) -> str:
     return (names | {dict: "an object"}).get(type(value), type(value).__name__)
 
 
-class _RecordLines:
-    """Lines of text for `csv.reader`, which gives up a record that is too long: it would gather it in memory."""
-
-    def __init__(self, file: TextIOWrapper):
-        self.file, self.length = file, 0
-
-    def __iter__(self) -> "_RecordLines":
-        return self
-
-    def __next__(self) -> str:
-        line = self.file.readline(MAX_LINE + 1 - self.length)
-        if not line:
-            raise StopIteration
-        self.length += len(line)
-        if self.length <= MAX_LINE:
-            return line
-        while line and line[-1] not in "\r\n":
-            line = self.file.readline(MAX_LINE)
-        raise csv.Error(_TOO_LONG)
-
-
-def _check_file(path: str, bar: Any) -> tuple[str, int]:
-    """Return a file's checksum, and how many lines it has."""
-    checksum, lines, last = hashlib.sha256(), 0, b"\n"
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            checksum.update(block)
-            lines += block.count(b"\n")
-            last = block
-            bar.update(len(block))
-    return checksum.hexdigest(), lines + (not last.endswith(b"\n"))
-
-
-def _records(reader: Any, lines: _RecordLines) -> Iterator[list[str] | csv.Error]:
-    """Go on behind records that can't be read, such as of a quote that is never closed."""
-    while True:
-        lines.length = 0
-        try:
-            yield next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield error
-
-
-def _decode_bytes(data: bytes) -> Any:
+def _decode(data: bytes) -> Any:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -450,13 +264,14 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     try:
         return column.to_pylist()
     except UnicodeDecodeError:
-        values = []
-        for scalar in column:
-            try:
-                values.append(scalar.as_py())
-            except UnicodeDecodeError:
-                values.append(_UNDECODED)
-        return values
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return _UNDECODED
 
 
 def _as_id(value: Any) -> str | None:
@@ -476,11 +291,4 @@ def _is_nested(value: Any, levels: int) -> bool:
     return True
 
 
-def _no_column(missing: Sequence[str], there: Sequence[str], where: str, hint: str = "") -> ValueError:
-    return ValueError(
-        f"Expected the column {shown(missing[0])} in {shown(where)}, which has {listed(there)}. Name the columns of "
-        f"texts (or words) and ids.{hint}"
-    )
-
-
-__all__ = ["AnnotationInput", "find_files"]
+__all__ = ["AnnotationInput"]

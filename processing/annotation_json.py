@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from io import TextIOWrapper
-from typing import Any
+from typing import IO
 
 from ..configuration.messages import brief, shown
 
@@ -17,20 +17,8 @@ _decode = json.JSONDecoder().raw_decode
 
 
 def is_document(head: bytes) -> bool:
-    r"""Tell whether a file holds an array, or objects of several lines each, and not an object a line.
+    r"""Tell whether a file that begins so holds an array, or objects of several lines each, and no object per line.
 
-    Parameters
-    ----------
-    head : bytes
-        The file's beginning.
-
-    Returns
-    -------
-    bool
-        Whether `read_items` reads it.
-
-    Examples
-    --------
     >>> [is_document(head) for head in (b' [{"text": "a"}]', b'{"text": "a"}', b'{\n"text": "a"}')]
     [True, False, True]
     """
@@ -45,27 +33,10 @@ def is_document(head: bytes) -> bool:
         return False
 
 
-def read_items(file: Any, path: str, most: int) -> Iterator[bytes]:
-    """Read the items of an array, or objects one after another.
+def read_items(file: IO[bytes], path: str, most: int) -> Iterator[bytes]:
+    """Read the items of an array, or objects one after another, as they stand there, of at most so many characters.
 
-    Parameters
-    ----------
-    file : binary file
-        Where to read.
-    path : str
-        Its name, for messages.
-    most : int
-        Most characters of an item.
-
-    Yields
-    ------
-    bytes
-        An item, as it stands there.
-
-    Raises
-    ------
-    ValueError
-        If the document can't be read on: where the next item begins isn't known then.
+    A ValueError says why the document can't be read on: where the next item begins isn't known then.
     """
     # bytes that aren't UTF-8 are those of one item, not of the file
     reader = _Reader(TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline=""), most)

@@ -10,12 +10,15 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from ..configuration.messages import brief, listed, shown
 from .annotation_chunks import ENTITY_SCHEMA, AnnotatedChunk
@@ -29,43 +32,24 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class AnnotationParts:
-    """The folder that a bulk annotation writes.
+    """The folder that a bulk annotation writes, one process at a time.
 
     It holds ``entities/part-00000000.parquet`` (or ``.jsonl``) and so on, ``bad_rows/part-00000000.jsonl`` for parts
     that have bad rows, ``records/`` with what each part holds and the checksums of its files, and ``run.json``, which
-    says what the run was started with. One process at a time writes to it.
+    says what the run was started with.
 
-    Parameters
-    ----------
-    folder : path
-        The folder; made if it isn't there.
-    run : mapping
-        What the output depends on: input, model and settings, as JSON. A run only goes on with the same.
-    output_format : {"parquet", "jsonl"}
-        Format of the entities.
-    rows_per_part : int
-        Rows of a part.
-
-    Attributes
-    ----------
-    done : dict of int to int
-        Rows of each part that is there and was verified.
-    dropped : list of str
-        What was taken away because it was half-written or damaged, a sentence each.
-    entities, bad : Counter
-        Entities by type and bad rows by reason, of all parts that are done.
-
-    Raises
-    ------
-    ValueError
-        If the folder belongs to another run, holds something else, or another process is writing to it.
+    A run only goes on with the same `run`, which is what the output depends on: input, model and settings, as JSON.
+    `done` has the rows of each part that is there and was verified, `dropped` a sentence on each file that was taken
+    away because it was half-written or damaged, `entities` and `bad` the counts by type and reason of all parts done.
     """
 
     def __init__(self, folder: str | os.PathLike[str], run: Mapping[str, Any], output_format: str, rows_per_part: int):
         if output_format not in OUTPUT_FORMATS:
-            raise ValueError(f"Expected an output format of {', '.join(OUTPUT_FORMATS)}, got {shown(output_format)}.")
+            raise ValueError(
+                f"Expected an output format of {', '.join(OUTPUT_FORMATS)}, got {shown(output_format)}. Choose one."
+            )
         if rows_per_part < 1:
-            raise ValueError(f"Expected at least 1 row a part, got {rows_per_part}.")
+            raise ValueError(f"Expected at least 1 row per part, got {rows_per_part}. Give more.")
         self.folder = Path(folder)
         self.output_format = output_format
         self.rows_per_part = rows_per_part
@@ -74,7 +58,7 @@ class AnnotationParts:
         self.entities: Counter[str] = Counter()
         self.bad: Counter[str] = Counter()
         _check_folder(self.folder)
-        try:
+        with self._explained():
             for name in (ENTITIES, BAD_ROWS, RECORDS):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.folder / LOCK_FILE)
@@ -84,12 +68,10 @@ class AnnotationParts:
             except BaseException:
                 self.close()  # nobody else gets hold of it, and this process may try again
                 raise
-        except OSError as error:
-            raise self._explained(error) from error
 
     def close(self) -> None:
         """Let other processes write to the folder."""
-        os.close(self._lock)
+        self._lock.release()
 
     def __enter__(self) -> "AnnotationParts":
         return self
@@ -106,66 +88,32 @@ class AnnotationParts:
         return number * self.rows_per_part
 
     def commit(self, number: int, chunks: Sequence[AnnotatedChunk]) -> None:
-        """Write a part: its files first, its record last.
-
-        Parameters
-        ----------
-        number : int
-            Number of the part.
-        chunks : sequence of AnnotatedChunk
-            All its rows, in order and without a gap.
-
-        Raises
-        ------
-        OSError
-            If there is no room. What was written before is kept.
-        RuntimeError
-            If the part is done already.
-        """
+        """Write a part, of which these are all rows, in order: its files first, its record last."""
         if number in self.done:
             raise RuntimeError(f"Expected each part once, got part {number} again.")
-        rows = sum(chunk.rows for chunk in chunks)
         table = pa.concat_tables([ENTITY_SCHEMA.empty_table(), *(chunk.table for chunk in chunks)])
         bad = [row for chunk in chunks for row in chunk.bad]
-        entities, reasons = Counter[str](), Counter(row["reason"] for row in bad)
-        for chunk in chunks:
-            entities.update(chunk.entities)
         files = {f"{ENTITIES}/{_name(number, self.output_format)}": _encode(table, self.output_format)}
         if bad:
             files[f"{BAD_ROWS}/{_name(number, 'jsonl')}"] = _json_lines(bad)
         record = {
             "part": number,
             "first_row": number * self.rows_per_part,
-            "rows": rows,
-            "entities": dict(entities),
-            "bad": dict(reasons),
+            "rows": sum(chunk.rows for chunk in chunks),
+            "entities": _count_types(table),
+            "bad": Counter(row["reason"] for row in bad),
             "files": {name: _facts(data) for name, data in files.items()},
         }
         files[f"{RECORDS}/{_name(number, 'json')}"] = json.dumps(record).encode()
-        try:
+        with self._explained():
             for name, data in files.items():
                 write_atomically(self.folder / name, data)
-        except OSError as error:
-            raise self._explained(error) from error
         self._count(record)
 
     def finish(self, total: int) -> dict[str, Any]:
         """Check that every row of the input is in exactly one part; return what was found.
 
-        Parameters
-        ----------
-        total : int
-            Rows of the input.
-
-        Returns
-        -------
-        dict
-            "rows", "annotated", "bad_rows", "bad_by_reason" and "entities", by type.
-
-        Raises
-        ------
-        RuntimeError
-            If a row is missing.
+        That is "rows", "annotated", "bad_rows", "bad_by_reason" and "entities", by type.
         """
         expected = {
             number: min(self.rows_per_part, total - number * self.rows_per_part)
@@ -174,7 +122,7 @@ class AnnotationParts:
         if self.done != expected:
             odd = sorted(set(self.done.items()) ^ set(expected.items()))[:5]
             raise RuntimeError(f"Expected {total} rows in {len(expected)} whole parts, but these differ: {odd}.")
-        bad = sum(self.bad.values())
+        bad = self.bad.total()
         return {
             "rows": total,
             "annotated": total - bad,
@@ -185,10 +133,8 @@ class AnnotationParts:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json``."""
-        try:
+        with self._explained():
             write_atomically(self.folder / SUMMARY_FILE, json.dumps(summary, indent=2).encode())
-        except OSError as error:
-            raise self._explained(error) from error
 
     def _start_or_go_on(self, run: dict[str, Any]) -> None:
         path = self.folder / RUN_FILE
@@ -208,6 +154,7 @@ class AnnotationParts:
             )
 
     def _verify(self) -> None:
+        """Count the parts that are there as they were written, and remove the files of all others."""
         kept: set[Path] = set()
         for path in sorted((self.folder / RECORDS).iterdir()):
             if not _PART_NAME.fullmatch(path.name) or path.name.endswith(".tmp"):
@@ -243,32 +190,24 @@ class AnnotationParts:
         self.entities.update(record["entities"])
         self.bad.update(record["bad"])
 
-    def _explained(self, error: OSError) -> OSError:
-        if error.errno not in _NO_ROOM:
-            return error
-        return OSError(
-            error.errno,
-            f"Expected room to write in {shown(str(self.folder))}, but the disk is full or a limit is reached "
-            f"({os.strerror(error.errno or 0)}). {sum(self.done.values()):,} rows are done and kept. Make room and run "
-            "the same again",
-        )
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say of a full disk how many rows are kept, and how to go on."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise OSError(
+                error.errno,
+                f"Expected room to write in {shown(str(self.folder))}, but the disk is full or a limit is reached "
+                f"({os.strerror(error.errno)}). {sum(self.done.values()):,} rows are done and kept. Make room and run "
+                "the same again",
+            ) from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, whatever happens.
-
-    Parameters
-    ----------
-    path : Path
-        The file; one that is there is replaced.
-    data : bytes
-        What to write.
-
-    Raises
-    ------
-    OSError
-        If it can't be written; nothing is left of it then.
-    """
+    """Write a file so that it is there whole or not at all, whatever happens; one that is there is replaced."""
     temporary = path.with_name(f".{path.name}.tmp")  # readers of Parquet folders pass over such names
     try:
         with open(temporary, "wb") as file:
@@ -294,6 +233,11 @@ def _facts(data: bytes) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
+def _count_types(table: pa.Table) -> dict[str, int]:
+    types = pc.struct_field(pc.list_flatten(table["entities"]), "type")
+    return {count["values"]: count["counts"] for count in pc.value_counts(types).to_pylist()}
+
+
 def _json_lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "backslashreplace")
 
@@ -316,8 +260,9 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 
 def _check_folder(folder: Path) -> None:
+    """Refuse a folder with files that no run wrote."""
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"Expected a folder to write, but {shown(str(folder))} is a file. Name another.")
+        raise ValueError(f"Expected a folder to write, got {shown(str(folder))}, which is a file. Name another.")
     if not folder.exists() or (folder / RUN_FILE).is_file():
         return
     own = {LOCK_FILE, f".{RUN_FILE}.tmp", ENTITIES, BAD_ROWS, RECORDS}  # a run that was killed at once
@@ -325,25 +270,22 @@ def _check_folder(folder: Path) -> None:
     others += sorted(path.name for name in own for path in (folder / name).glob("*"))
     if others:
         raise ValueError(
-            f"Expected a new or empty folder, or that of a run, but {shown(str(folder))} holds {listed(others[:5])} "
-            f"and no {RUN_FILE}. Name another."
+            f"Expected an empty folder or one of such a run, got {shown(str(folder))}, which holds "
+            f"{listed(others[:5])} and no {RUN_FILE}. Name another."
         )
 
 
-def _lock(path: Path) -> int:
-    """Open a file that only one process at a time can hold; the system lets it go when the process ends."""
-    import fcntl
-
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+def _lock(path: Path) -> FileLock:
+    """Take a lock that the system releases when the process ends."""
+    lock = FileLock(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
+        lock.acquire(timeout=0)
+    except Timeout as error:
         raise ValueError(
             f"Expected to be the only process that writes to {shown(str(path.parent))}, but another one does. Wait "
             "for it, or name another output folder."
         ) from error
-    return descriptor
+    return lock
 
 
 __all__ = ["OUTPUT_FORMATS", "AnnotationParts", "write_atomically"]

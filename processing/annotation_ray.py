@@ -1,13 +1,16 @@
 """Bulk annotation on Ray Data: the same chunks, annotated by actors on one machine or many."""
 
 import os
+import pickle
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pyarrow as pa
+
 from ..configuration.messages import brief, shown
-from .annotation import AnnotatorOptions, TextAnnotator
+from .annotation import Annotate, AnnotatorOptions, TextAnnotator
 from .annotation_chunks import AnnotatedChunk, TextChunk
 
 
@@ -18,28 +21,14 @@ _LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 
 
 def start_ray(address: str | None = None, num_cpus: int | None = None) -> None:
-    """Start Ray in this process, or join a cluster.
-
-    Parameters
-    ----------
-    address : str, optional
-        Address of a running cluster ("auto" for the one that this machine belongs to); by default one is started
-        on this machine, for this process alone, that listens on the loopback address.
-    num_cpus : int, optional
-        Cores that Ray counts on where it is started here; by default all.
-
-    Raises
-    ------
-    ValueError
-        If Ray isn't installed, or there is no cluster at the address.
-    """
+    """Join the Ray cluster at an address ("auto" for this machine's), or start one on the loopback address."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError as error:
         raise ValueError(
-            "Expected Ray to be installed, but it isn't. Install it, in a clone of the repository: "
+            "Expected Ray to be installed, got none. Install it, in a clone of the repository: "
             'pip install -c constraints.txt -e ".[ray]".'
         ) from error
     options: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
@@ -55,36 +44,17 @@ def start_ray(address: str | None = None, num_cpus: int | None = None) -> None:
         ray.init(**options)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"Expected a Ray cluster at {shown(address)}, but there is none: {brief(error)}. Start one with "
-            "`ray start --head`."
+            f"Expected a Ray cluster at {shown(address)}, got none: {brief(error)}. Start one with `ray start --head`."
         ) from error
 
 
-def on_ray(
-    options: AnnotatorOptions, fingerprint: str, actors: int, gpus_per_actor: float = 0
-) -> Callable[[Callable[[], Iterator[TextChunk]]], Iterable[AnnotatedChunk]]:
+def on_ray(options: AnnotatorOptions, fingerprint: str, actors: int, gpus_per_actor: float = 0) -> Annotate:
     """Annotate chunks on Ray, which `start_ray` started; see `annotate_in_parts`.
 
     Input is read, and output written, where this process runs. Chunks are read as they are annotated. Those of an actor
-    or machine that fails are annotated again by another one, and counted once.
-
-    Parameters
-    ----------
-    options : AnnotatorOptions
-        What the actors load. Each must be able to reach the model.
-    fingerprint : str
-        What the model's checksum has to be on every machine.
-    actors : int
-        Processes that hold a model.
-    gpus_per_actor : float, default 0
-        GPUs that each of them needs.
-
-    Returns
-    -------
-    callable
-        As `annotate_in_parts` wants it.
+    or machine that fails are annotated again by another one, and counted once. Each actor must be able to reach the
+    model, which has to be the one of the fingerprint.
     """
-    import pyarrow as pa
     import ray
     from ray.data import ActorPoolStrategy, DataContext
     from ray.data.block import BlockMetadata
@@ -102,21 +72,14 @@ def on_ray(
 
         def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
             chunks = self.chunks
-
-            def read() -> Iterator[pa.Table]:
-                for chunk in chunks():
-                    yield pa.table({"chunk": [chunk.to_bytes()]})
-
-            return [ReadTask(read, BlockMetadata(None, None, None, None))]
+            return [ReadTask(lambda: map(_pack, chunks()), BlockMetadata(None, None, None, None))]
 
     class Actor:
         def __init__(self) -> None:
             self.annotate = TextAnnotator(options, fingerprint)
 
         def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
-            for data in table.column("chunk"):
-                chunk = self.annotate(TextChunk.from_bytes(data.as_py()))
-                yield pa.table({"chunk": [chunk.to_bytes()]})
+            return (_pack(self.annotate(chunk)) for chunk in _unpack(table))
 
     def annotate(chunks: Callable[[], Iterator[TextChunk]]) -> Iterator[AnnotatedChunk]:
         context = DataContext.get_current()
@@ -134,15 +97,22 @@ def on_ray(
             num_gpus=gpus_per_actor,
         )
         try:
-            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                for data in batch.column("chunk"):
-                    yield AnnotatedChunk.from_bytes(data.as_py())
+            for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                yield from _unpack(table)
         except ray.exceptions.ActorDiedError as error:  # one that is killed is started again, so this one can't start
             raise ValueError(
-                f"Expected each actor to load the model, but one can't: {str(error).strip().splitlines()[-1]}"
+                f"Expected each actor to load the model, got: {str(error).strip().splitlines()[-1]}"
             ) from error
 
     return annotate
+
+
+def _pack(chunk: TextChunk | AnnotatedChunk) -> pa.Table:
+    return pa.table({"chunk": [pickle.dumps(chunk)]})
+
+
+def _unpack(table: pa.Table) -> Iterator[Any]:
+    return (pickle.loads(data.as_py()) for data in table.column("chunk"))
 
 
 __all__ = ["on_ray", "start_ray"]

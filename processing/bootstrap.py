@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..configuration.messages import brief
-from .tag_scheme import as_tag_lists, check_tags, refuse_iob1, spans_from_tags
+from .tag_lists import as_tag_lists, check_tags, refuse_iob1
+from .tag_scheme import spans_from_tags
 
 
 __all__ = ["bootstrap_interval", "count_entities", "pair_sentences", "paired_bootstrap"]

@@ -6,7 +6,8 @@ from typing import Any
 import datasets
 
 from ..configuration.messages import listed, shown
-from .tag_scheme import check_tags, split_tag
+from .tag_lists import check_tags
+from .tag_scheme import split_tag
 
 
 __all__ = ["check_dataset", "entity_types", "map_labels", "name_tags", "named", "tag_names"]

@@ -13,7 +13,8 @@ from seqeval.scheme import IOB2
 
 from ..configuration.messages import shown
 from .bootstrap import pair_sentences
-from .tag_scheme import check_tags, split_tag
+from .tag_lists import check_tags
+from .tag_scheme import split_tag
 
 
 _DESCRIPTION = "Precision, recall and F1 of entities: an entity counts if its type and both its ends are right."

@@ -1,21 +1,27 @@
 """Find the images of a data set in a folder, by the ids of its texts, and count what is found."""
 
 import os
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 from PIL import Image
 
-from .pictures import FORMATS, BadPictureError, load_picture
+from .data_report import ConllReport
+from .pictures import FORMATS, BadPictureError, ImageSource, load_picture
 
 
 # The endings that are looked for first; the others of `FORMATS` follow in the order of the alphabet.
 _FIRST_ENDINGS = (".jpg", ".jpeg", ".png")
 # Images all the same, for which Pillow has no reader, or none that is used here.
 _OTHER_ENDINGS = (".ai", ".heic", ".heif", ".jxl", ".svg", ".svgz")
+# What a report calls an image of a format that is not read, such as EPS, PDF or SVG.
 REFUSED = "in a refused format"
-"""What a report calls an image of a format that is not read, such as EPS, PDF or SVG."""
+# Base64, and how that of JPEG, PNG, GIF, WebP, BMP, TIFF and AVIF begins.
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
+_BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk0", "SUkq", "TU0AK", "AAAA")
+_LONGEST_NAME = 255
 
 
 class FoundPictures(NamedTuple):
@@ -31,11 +37,6 @@ class PictureFolder:
     A folder is listed once, however many ids are looked up; an id may name a subfolder ("2017/12"). Where several files
     belong to an id, the one that it names exactly comes first, then .jpg, .jpeg, .png and the other endings in the
     order of the alphabet, each in small letters before others.
-
-    Parameters
-    ----------
-    folder : str or os.PathLike
-        The folder.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -43,24 +44,13 @@ class PictureFolder:
         self._listed: dict[str, dict[str, list[str]]] = {}
 
     def find(self, name: str) -> FoundPictures:
-        """Find the files of an id.
-
-        Parameters
-        ----------
-        name : str
-            The id, which is not checked: ".." leaves the folder.
-
-        Returns
-        -------
-        FoundPictures
-            Paths; a file without an image's ending belongs to the id that is its whole name. Both lists are empty where
-            there is no such file.
-        """
+        """Find the files of an id, which is not checked: ".." leaves the folder."""
         parent, base = os.path.split(name)
         files = self._list(parent)
         stem, ending = os.path.splitext(base)
-        named = [file for file in files.get(stem, ()) if os.path.splitext(file)[1].lower() == ending.lower()]
+        named = [file for file in files.get(stem, ()) if _ending(file) == ending.lower()]
         named.sort(key=lambda file: (file != base, _rank(file)))
+        # a file without an image's ending belongs to the id that is its whole name
         found = [*named, *sorted(set(files.get(base, ())) - set(named), key=_rank)]
         paths = [os.path.join(self.folder, parent, file) for file in found]
         refused = [path for path in paths if _ending(path) in _endings()[1]]
@@ -87,36 +77,16 @@ class PictureFolder:
 class PictureCounter:
     """Choose the image of each text, and count into a report what is found.
 
-    Parameters
-    ----------
-    report : ConllReport
-        What is counted into.
-    check : bool
-        Whether to decode all images, so that broken ones are counted; else only those of which there are several.
+    With `check`, all images are decoded, so that broken ones are counted; else only those of texts with several.
     """
 
-    def __init__(self, report: Any, check: bool) -> None:
+    def __init__(self, report: ConllReport, check: bool) -> None:
         report.pictures_checked = check
         self.report, self.check = report, check
         self._kinds: dict[str, str | None] = {}  # several texts may share an image
 
     def choose(self, name: str, sources: Sequence[Any], refused: Sequence[str] = ()) -> Any:
-        """Choose an image for a text.
-
-        Parameters
-        ----------
-        name : str
-            The text's id, for the report.
-        sources : sequence of pictures
-            Whatever `load_picture` takes.
-        refused : sequence of str
-            Paths of images of the same text in refused formats.
-
-        Returns
-        -------
-        picture or None
-            The first of `sources` that can be read. A single one that isn't checked is taken as it is.
-        """
+        """Return the first of the sources of the text `name` that can be read; a single unchecked one as it is."""
         report, trouble = self.report, None
         report.several_pictures += len(sources) > 1
         decode = self.check or len(sources) > 1
@@ -135,7 +105,7 @@ class PictureCounter:
         report.note(f"picture {trouble or 'missing'}", name)
         return None
 
-    def _kind_of(self, source: Any) -> str | None:
+    def _kind_of(self, source: ImageSource) -> str | None:
         path = source.get("path") if isinstance(source, dict) and source.get("bytes") is None else source
         if not isinstance(path, str):
             return _kind_of(source)
@@ -144,7 +114,16 @@ class PictureCounter:
         return self._kinds[path]
 
 
-def _kind_of(source: Any) -> str | None:
+def is_base64(text: str) -> bool:
+    """Whether a string is an image as base64 text, and no path: it begins as one, or is longer than any name."""
+    start = text[:1000]
+    if len(text) <= 64 or not _BASE64.fullmatch(start):
+        return False
+    mixed = any(map(str.isupper, start)) and any(map(str.islower, start)) and any(map(str.isdigit, start))
+    return text.startswith(_BASE64_STARTS) or (len(text) > _LONGEST_NAME and mixed)
+
+
+def _kind_of(source: ImageSource) -> str | None:
     """Say what is wrong with an image; None if it can be read."""
     try:
         load_picture(source)
@@ -172,4 +151,4 @@ def _rank(file: str) -> tuple[int, str, str]:
     return place, ending, os.path.splitext(file)[1].swapcase()
 
 
-__all__ = ["REFUSED", "FoundPictures", "PictureCounter", "PictureFolder"]
+__all__ = ["REFUSED", "FoundPictures", "PictureCounter", "PictureFolder", "is_base64"]

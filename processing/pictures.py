@@ -1,4 +1,4 @@
-"""Turn anything that may stand for a picture into an RGB image, or say what is wrong with it."""
+"""Decode whatever may stand for a picture to RGB, or say what is wrong with it."""
 
 import io
 import os
@@ -8,48 +8,31 @@ import threading
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..configuration.messages import brief, shown
-from .sequences import as_list, is_table
+from .sequences import as_list
 
 
-# Above this many pixels a file of a few kilobytes can fill the memory; Pillow warns from the same figure on.
+# Above this, a file of a few kilobytes can fill the memory. Pillow warns from the same figure on.
 MAX_PIXELS = 89_478_485
-# A download is given up when it gets longer than this, or nothing comes for so many seconds.
-MAX_BYTES = 50_000_000
-_SECONDS = 10.0
-# A file on disk of more bytes than this can't be a picture of `MAX_PIXELS`, not even with 16 bits in four channels.
+# A longer file can't be a picture of `MAX_PIXELS`, not even with 16 bits in four channels.
 MAX_FILE_BYTES = 8 * MAX_PIXELS
-# What pictures come in. Pillow knows more formats; some of its readers are hardly ever used, and the one of EPS runs
-# the file, which is a program, in Ghostscript.
+# A download is given up beyond this.
+MAX_BYTES = 50_000_000
+# Pillow reads more, but its reader of EPS runs the file, which is a program, in Ghostscript.
 FORMATS = (
     *("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI", "SUN", "TGA"),
     *("TIFF", "WEBP", "XBM"),
 )
 
 _URL = re.compile(r"^(?:[A-Za-z][A-Za-z0-9+.-]+://|data:)")
-# A text of base64, of which the beginning tells; and how it begins for JPEG, PNG, GIF, WebP, BMP, TIFF and AVIF.
-_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
-_BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk0", "SUkq", "TU0AK", "AAAA")
-_FIX_BASE64 = "Decode base64 to bytes: base64.b64decode(text)."
-# More characters than a file's name has.
-_LONGEST_NAME = 255
-# What files begin with that get a picture's name, or stand in its place.
-_OTHER_FORMATS = {
-    b"%!ps": "PostScript (EPS)",
-    b"\xc5\xd0\xd3\xc6": "PostScript (EPS)",
-    b"%pdf": "PDF",
-    b"\xd7\xcd\xc6\x9a": "WMF",
-    b"8bps": "PSD",
-    b"<svg": "SVG",
-    b"<?xml": "XML (SVG?)",
-    b"<!doctype html": "HTML",
-    b"<html": "HTML",
-}
+_SMALLER = "Scale it down first"
+# What may stand for a picture.
+ImageSource = Image.Image | str | os.PathLike[str] | bytes | bytearray | memoryview | dict[str, Any]
 # `warnings.catch_warnings` changes state of the whole process, so only one thread may be inside it.
 _OPEN_LOCK = threading.Lock()
 
@@ -70,21 +53,21 @@ class BadPictureError(ValueError):
         self.kind = kind
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions are rebuilt from `args`, which hold the message only; workers of a DataLoader send them pickled.
+        # Workers of a DataLoader send errors pickled, and `args` hold the message alone.
         return type(self), (self.kind, str(self))
 
 
-def load_picture(source: Any) -> Image.Image:
+def load_picture(source: ImageSource) -> Image.Image:
     """Decode a picture to RGB, 8 bits a channel, the right way up.
 
-    Pictures with transparency are laid on white, of animations the first frame is taken, 16-bit values are scaled
-    to 8 bits, and the rotation that the EXIF data asks for is carried out.
+    Transparent pictures are laid on white, the first frame of animations is taken, 16-bit values are scaled, and
+    EXIF rotation is carried out.
 
     Parameters
     ----------
     source : PIL.Image.Image, str, os.PathLike, bytes or dict
-        An image; a path; the content of a file; or ``{"bytes": ..., "path": ...}``, which is what
-        ``datasets.Image(decode=False)`` gives.
+        An image, a path, the content of a file, or what ``datasets.Image(decode=False)`` gives:
+        ``{"bytes": ..., "path": ...}``.
 
     Returns
     -------
@@ -94,7 +77,7 @@ def load_picture(source: Any) -> Image.Image:
     Raises
     ------
     BadPictureError
-        If the picture is missing, empty, broken or has more than `MAX_PIXELS` pixels. Its ``kind`` names the reason.
+        If the picture is missing, empty, broken or too large, as its ``kind`` says.
     TypeError
         If `source` is of another type.
     ValueError
@@ -112,148 +95,52 @@ def load_picture(source: Any) -> Image.Image:
     if isinstance(source, bytes | bytearray | memoryview):
         return _from_bytes(bytes(source), f"{len(source)} bytes in memory")
     if isinstance(source, str | os.PathLike):
-        return _from_path(source)
+        return _from_path(os.fspath(source))
     raise TypeError(
         "Expected a picture as PIL image, path, bytes or a dict with 'bytes' and 'path', got "
-        f"{type(source).__name__}. {_fix_type(source)}"
+        f"{type(source).__name__}. Of a list choose one, or repeat the text with each; of a table give one of its "
+        "columns, such as table['image']; of an open file file.read(); of an array PIL.Image.fromarray(array)."
     )
 
 
-class FirstPicture(NamedTuple):
-    """The first picture of several that can be read.
-
-    Attributes
-    ----------
-    picture : PIL.Image.Image or None
-        None if there is no such picture.
-    number : int or None
-        Its place among those that were given.
-    errors : list of BadPictureError
-        What is wrong with those before it.
-    """
-
-    picture: Image.Image | None
-    number: int | None
-    errors: list[BadPictureError]
-
-
-def load_first_picture(sources: Iterable[Any]) -> FirstPicture:
-    """Decode the first picture that can be read: a text has one, and where several are given, the others are left.
-
-    Parameters
-    ----------
-    sources : iterable of (picture or None)
-        Whatever `load_picture` takes; None is passed over.
-
-    Returns
-    -------
-    FirstPicture
-        The picture, its place, and the errors of those before it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `load_picture`, for what can't be a picture.
-    """
+def load_first_picture(sources: Iterable[ImageSource | None]) -> tuple[Image.Image | None, list[BadPictureError]]:
+    """Decode the first picture that can be read; return it, and the errors of those before it. None is passed over."""
     errors: list[BadPictureError] = []
-    for number, source in enumerate(sources):
-        if source is None:
-            continue
+    for source in sources:
         try:
-            return FirstPicture(load_picture(source), number, errors)
+            if source is not None:
+                return load_picture(source), errors
         except BadPictureError as error:
             errors.append(error)
-    return FirstPicture(None, None, errors)
-
-
-def is_base64(text: str) -> bool:
-    """Tell whether a string is an image as base64 text, and no path: it begins as one, or is longer than any name.
-
-    Examples
-    --------
-    >>> is_base64("iVBORw0KGgo" + 90 * "A"), is_base64("photos/1.jpg")
-    (True, False)
-    """
-    start = text[:1000]
-    if len(text) <= 64 or not _BASE64.fullmatch(start):
-        return False
-    mixed = any(map(str.isupper, start)) and any(map(str.islower, start)) and any(map(str.isdigit, start))
-    return text.startswith(_BASE64_STARTS) or (len(text) > _LONGEST_NAME and mixed)
+    return None, errors
 
 
 def is_url(source: Any) -> TypeGuard[str]:
-    """Tell whether what stands for a picture is a URL, which `load_picture` refuses.
-
-    Examples
-    --------
-    >>> is_url("https://example.org/a.jpg"), is_url("a.jpg"), is_url(b"https://example.org/a.jpg")
-    (True, False, False)
-    """
+    """Whether what stands for a picture is a URL, which `load_picture` refuses."""
     return isinstance(source, str) and _URL.match(source) is not None
 
 
 def fetch_picture(url: str) -> bytes:
-    """Download a picture.
-
-    Parameters
-    ----------
-    url : str
-        Begins with ``http://`` or ``https://``.
-
-    Returns
-    -------
-    bytes
-        The file, not decoded yet.
-
-    Raises
-    ------
-    BadPictureError
-        If it can't be had, or has more than `MAX_BYTES` bytes.
-    ValueError
-        If the URL is of another kind.
-    """
+    """Download a picture of at most `MAX_BYTES` bytes; a BadPictureError says why it can't be had."""
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"Expected a URL that begins with http:// or https://, got {shown(url)}. Give a path.")
-    try:  # what stands outside of `try`, transformers asks of everyone who loads this file from the Hub
-        import httpx
-    except ImportError as error:
-        raise ImportError("Fetching a picture from its address needs httpx. Install it: pip install httpx.") from error
     content = bytearray()
     try:
-        with httpx.stream("GET", url, timeout=_SECONDS, follow_redirects=True) as response:
+        import httpx  # transformers asks everyone who loads this file for what is imported outside of `try`
+
+        with httpx.stream("GET", url, timeout=10.0, follow_redirects=True) as response:
             response.raise_for_status()
             for piece in response.iter_bytes():
                 content += piece
                 if len(content) > MAX_BYTES:
-                    raise BadPictureError(
-                        "too large", f"Expected a picture of at most {MAX_BYTES:,} bytes, but {shown(url)} has more."
-                    )
+                    raise _bad("too large", f"more than {MAX_BYTES:,} bytes at {shown(url)}", _SMALLER)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise BadPictureError(
-            "unreadable", f"Expected a picture, but {shown(url)} gives: {_reason(error)}. Check the address."
-        ) from error
+        raise _bad("unreadable", f"from {shown(url)}: {_reason(error)}", "Check the address") from error
     return bytes(content)
 
 
 def as_picture_list(images: Any) -> list[Any]:
-    """Make a list of one picture or many.
-
-    Parameters
-    ----------
-    images : picture or sequence of (picture or None)
-        Whatever `load_picture` takes, or several of it: a list, a column of a dataset or a data frame, an array of
-        objects. An array of numbers, such as (H, W, 3), is one picture, and one of four axes is several.
-
-    Returns
-    -------
-    list of (picture or None)
-        One item a picture; what is missing (NaN) is None.
-
-    Examples
-    --------
-    >>> as_picture_list("a.jpg"), as_picture_list(("a.jpg", None))
-    (['a.jpg'], ['a.jpg', None])
-    """
+    """Make a list of one picture or many; an array of numbers (H, W, 3) is one, and one of four axes is several."""
     axes = getattr(images, "ndim", 0)
     if axes > 1 and getattr(getattr(images, "dtype", None), "kind", None) not in ("O", "U", "T"):
         return list(images) if axes == 4 else [images]
@@ -262,63 +149,16 @@ def as_picture_list(images: Any) -> list[Any]:
 
 
 def limit_aspect_ratio(picture: Image.Image, ratio: float = 20.0) -> Image.Image:
-    """Cut the ends off a picture that is a thin line.
-
-    Image processors that bring the shorter edge to a fixed size blow a 1 x 10,000 picture up to gigabytes before
-    they crop it.
-
-    Parameters
-    ----------
-    picture : PIL.Image.Image
-        Any picture.
-    ratio : float, default 20.0
-        Largest allowed ratio of the longer to the shorter edge.
-
-    Returns
-    -------
-    PIL.Image.Image
-        The same object if it is no thinner than that, otherwise its middle part.
-
-    Examples
-    --------
-    >>> limit_aspect_ratio(Image.new("RGB", (1000, 2))).size
-    (40, 2)
-    """
-    width, height = picture.size
-    longest = max(1, int(ratio * min(width, height)))
-    if max(width, height) <= longest:
+    """Cut the ends off a thin line: resizing the shorter edge of 1 x 10,000 pixels to a fixed size needs gigabytes."""
+    longest = max(1, int(ratio * min(picture.size)))
+    if max(picture.size) <= longest:
         return picture
-    left = max(0, (width - longest) // 2)
-    top = max(0, (height - longest) // 2)
-    return picture.crop((left, top, min(width, left + longest), min(height, top + longest)))
+    left, top = (max(0, (side - longest) // 2) for side in picture.size)
+    return picture.crop((left, top, min(picture.width, left + longest), min(picture.height, top + longest)))
 
 
 def stack_pictures(pictures: Sequence[Any], name: str = "pixel_values") -> dict[str, np.ndarray]:
-    """Put encoded pictures, or what a vision encoder made of them, into one array.
-
-    Parameters
-    ----------
-    pictures : sequence of (array or None)
-        float32 (3, H, W) each, all of one shape, which has three axes; None where there is no picture.
-    name : str
-        What the result is called.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        ``picture_mask``, bool (B,), and, if there is any picture, ``pixel_values`` (or `name`), float32
-        (B, 3, H, W), zeros where there is none.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ.
-
-    Examples
-    --------
-    >>> stack_pictures([np.ones((3, 2, 2)), None])["picture_mask"].tolist()
-    [True, False]
-    """
+    """Stack B pictures (3, H, W) or None: `picture_mask` (B,) and, if any is there, `name` (B, 3, H, W)."""
     try:
         arrays = [None if picture is None else np.asarray(picture, dtype=np.float32) for picture in pictures]
     except (TypeError, ValueError) as error:
@@ -339,84 +179,62 @@ def stack_pictures(pictures: Sequence[Any], name: str = "pixel_values") -> dict[
     return {name: stacked, "picture_mask": present}
 
 
+def _bad(kind: str, got: str, fix: str) -> BadPictureError:
+    return BadPictureError(kind, f"Expected a picture, got {got}. {fix}.")
+
+
 def _from_dict(source: dict[str, Any]) -> Any:
-    if not {"bytes", "path"} & source.keys():
+    found = source.get("path") if source.get("bytes") is None else source["bytes"]
+    if found is None and {"bytes", "path"} & source.keys():
+        raise _bad("missing", "'bytes' and 'path' that are None", "Give None itself for no picture")
+    if found is None:
         raise ValueError(
             "Expected a picture as dict with the keys 'bytes' and 'path', got the keys "
-            f"{shown(sorted(map(str, source)))}. datasets.Image(decode=False) gives such dicts."
+            f"{shown(sorted(map(str, source)))}. Read them from datasets.Image(decode=False)."
         )
-    content = source.get("bytes")
-    if content is not None:
-        return content
-    path = source.get("path")
-    if path is None:
-        raise BadPictureError(
-            "missing",
-            "Expected a picture, got a dict whose 'bytes' and 'path' are both None. Give None itself for no picture.",
-        )
-    return path
+    return found
 
 
-def _from_path(source: str | os.PathLike[str]) -> Image.Image:
-    name = os.fspath(source)
+def _from_path(name: str | bytes) -> Image.Image:
     if is_url(name):
-        fix = "download the file and give its path."
-        if name.startswith("data:"):
-            fix = "decode the base64 in it to bytes: base64.b64decode(url.partition(',')[2])."
         raise ValueError(
-            f"Expected a picture as PIL image, path or bytes, got the URL {shown(name)}. URLs are not fetched: {fix}"
+            f"Expected a picture as PIL image, path or bytes, got the URL {shown(name)}. Download the file and give "
+            "its path; decode the base64 of a data URL: base64.b64decode(url.partition(',')[2])."
         )
-    hint = "Check the folder and the file ending."
-    if isinstance(name, str) and is_base64(name):
-        hint = _FIX_BASE64
     try:
-        content = _read_file(Path(os.fsdecode(name)))
-    except FileNotFoundError:
-        raise BadPictureError("missing", f"Expected a picture file, but {shown(name)} does not exist. {hint}") from None
+        path = Path(os.fsdecode(name))
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # devices and pipes never end, or block whoever opens them
+            raise OSError("it is a folder" if stat.S_ISDIR(found.st_mode) else "it is a device or pipe")
+        if found.st_size > MAX_FILE_BYTES:
+            raise _bad("too large", f"more than {MAX_FILE_BYTES:,} bytes in {shown(name)}", _SMALLER)
+        content = path.read_bytes()
     except BadPictureError:
         raise
-    except (OSError, ValueError) as error:
-        # A file without read permission, a path with a NUL character or longer than any, ...
-        raise BadPictureError(
-            "unreadable", f"Expected a readable picture file, but {shown(name)} gives: {_reason(error)}. {hint}"
-        ) from error
+    except (OSError, ValueError) as error:  # no read permission, a path with a NUL character or longer than any, ...
+        kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
+        fix = "Check the folder and the file ending, and decode base64 to bytes: base64.b64decode(text)"
+        raise _bad(kind, f"the path {shown(name)}: {_reason(error)}", fix) from error
     return _from_bytes(content, shown(name))
-
-
-def _read_file(path: Path) -> bytes:
-    """Read a whole file; devices and pipes never end, or block whoever opens them."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        what = "is a folder" if stat.S_ISDIR(found.st_mode) else "is none"
-        raise BadPictureError("unreadable", f"Expected a picture file, but {shown(str(path))} {what}. Check the path.")
-    if found.st_size > MAX_FILE_BYTES:
-        raise BadPictureError(
-            "too large",
-            f"Expected a picture file of at most {MAX_FILE_BYTES:,} bytes, but {shown(str(path))} has "
-            f"{found.st_size:,}. Scale the picture down first.",
-        )
-    return path.read_bytes()
 
 
 def _from_bytes(content: bytes, name: str) -> Image.Image:
     if not content:
-        raise BadPictureError("empty", f"Expected a picture, but {name} holds zero bytes. Fetch the file again.")
+        raise _bad("empty", f"an empty file: {name}", "Fetch the file again")
     try:
         with _OPEN_LOCK, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_decode` refuses these images
             Image.init()
             image = Image.open(io.BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise _too_large(name) from error
     except UnidentifiedImageError as error:
-        raise BadPictureError(
+        raise _bad(
             "not an image",
-            f"Expected a picture in a usual format (such as JPEG or PNG), but {name} is not one (it starts with "
-            f"{content[:12]!r}). {_fix_format(content)}",
+            f"{name} of no usual format (it begins with {content[:14]!r})",
+            "Convert PDF, PostScript, SVG, WMF or PSD to PNG, decode base64 to bytes (base64.b64decode(text)), or "
+            "fetch again what may be an error page under a picture's name",
         ) from error
-    except Exception as error:
-        # Pillow's readers raise nearly anything on damaged headers: SyntaxError, struct.error, ValueError, ...
-        raise _damaged(name, error) from error
+    except Exception as error:  # readers raise nearly anything on damaged headers: SyntaxError, struct.error, ...
+        raise _unusable(error, name) from error
     with image:
         return _decode(image, name)
 
@@ -424,28 +242,27 @@ def _from_bytes(content: bytes, name: str) -> Image.Image:
 def _decode(image: Image.Image, name: str) -> Image.Image:
     width, height = image.size
     if width < 1 or height < 1:
-        raise BadPictureError(
-            "empty", f"Expected a picture of at least 1 x 1 pixel, but {name} has {width} x {height}. Leave it out."
-        )
-    # An image opened by the caller has passed Pillow's check as a mere warning.
-    if width * height > MAX_PIXELS:
-        raise _too_large(name)
+        raise _bad("empty", f"{width} x {height} pixels in {name}", "Leave it out")
     try:
+        if width * height > MAX_PIXELS:
+            raise Image.DecompressionBombError
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        return _to_rgb(image if upright is None else upright)
-    except Image.DecompressionBombError as error:
-        raise _too_large(name) from error
-    except Exception as error:
-        # As above: the decoders' errors have no common class.
-        raise _damaged(name, error) from error
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # so do decoders
+        raise _unusable(error, name) from error
+
+
+def _unusable(error: Exception, name: str) -> BadPictureError:
+    if isinstance(error, Image.DecompressionBombError):
+        return _bad("too large", f"more than {MAX_PIXELS:,} pixels in {name}", _SMALLER)
+    kind = "truncated" if "truncated" in str(error).lower() or isinstance(error, EOFError) else "damaged"
+    return _bad(kind, f"a {kind} one in {name} ({type(error).__name__}: {_reason(error)})", "Fetch the file again")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return _scale_to_8_bits(image).convert("RGB")
-    has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-    if not has_alpha:
+    if not image.has_transparency_data:
         return image.convert("RGB")
     if image.mode in ("La", "RGBa"):  # premultiplied; each converts to its plain form only
         image = image.convert("LA" if image.mode == "La" else "RGBA")
@@ -457,55 +274,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     """Scale grey values of 16 or 32 bits; Pillow's own conversion clips everything above 255 to white."""
     values = np.nan_to_num(np.asarray(image).astype(np.float64))
-    if image.mode.startswith("I;16"):
+    # 32-bit formats do not say which range they use, so the largest value decides.
+    largest = 65535.0 if image.mode.startswith("I;16") else float(values.max())
+    if image.mode == "F" and largest <= 1.0:
+        values = values * 255.0
+    elif largest > 65535.0:
+        values = values * (255.0 / largest)
+    elif largest > 255.0:
         values = values / 257.0
-    else:
-        # 32-bit formats do not say which range they use, so the largest value decides.
-        largest = float(values.max())
-        if image.mode == "F" and largest <= 1.0:
-            values = values * 255.0
-        elif largest > 65535.0:
-            values = values * (255.0 / largest)
-        elif largest > 255.0:
-            values = values / 257.0
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
-
-
-def _too_large(name: str) -> BadPictureError:
-    return BadPictureError(
-        "too large",
-        f"Expected a picture of at most {MAX_PIXELS:,} pixels, but {name} has more (a decompression bomb?). "
-        "Scale it down first.",
-    )
-
-
-def _damaged(name: str, error: Exception) -> BadPictureError:
-    kind = "truncated" if "truncated" in str(error).lower() or isinstance(error, EOFError) else "damaged"
-    return BadPictureError(
-        kind,
-        f"Expected a whole picture, but {name} is {kind} ({type(error).__name__}: {_reason(error)}). "
-        "Fetch the file again.",
-    )
-
-
-def _fix_type(source: Any) -> str:
-    """Say what to do with a value that can't be a picture."""
-    if is_table(source):
-        return "Give one of its columns, such as table['image']."
-    if hasattr(source, "read"):
-        return "Give what the file holds: file.read()."
-    if not hasattr(source, "ndim") and as_list(source) is not None:
-        return "A text has one image: choose one, or repeat the text with each of them."
-    return "Arrays become images with PIL.Image.fromarray(array)."
-
-
-def _fix_format(content: bytes) -> str:
-    """Say what to do with a file that isn't in one of `FORMATS`."""
-    start = content[:100].lstrip().lower()
-    name = next((name for mark, name in _OTHER_FORMATS.items() if start.startswith(mark)), None)
-    if name == "HTML" or (name is None and not is_base64(content[:1000].decode("latin-1"))):
-        return "It may be an error page saved under a picture's name: fetch it again."
-    return _FIX_BASE64 if name is None else f"{name} is not read: convert it to PNG."
 
 
 def _reason(error: Exception) -> str:
@@ -516,10 +293,9 @@ def _reason(error: Exception) -> str:
 __all__ = [
     "FORMATS",
     "BadPictureError",
-    "FirstPicture",
+    "ImageSource",
     "as_picture_list",
     "fetch_picture",
-    "is_base64",
     "is_url",
     "limit_aspect_ratio",
     "load_first_picture",

@@ -421,7 +421,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         kinds: Counter[str] = Counter()
         first = ""
         for index in wanted:
-            picture, _, errors = load_first_picture(sources[index])
+            picture, errors = load_first_picture(sources[index])
             for error in errors:
                 if on_bad_image == "raise":
                     raise BadPictureError(error.kind, f"Picture {index}: {brief(error)}") from error

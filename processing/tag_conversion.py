@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..configuration.messages import brief, shown
-from .tag_scheme import as_tag_lists, count_starts, split_tag
+from .tag_lists import as_tag_lists, count_starts
+from .tag_scheme import split_tag
 
 
 # What each scheme writes before a type. "O" is in all of them.
@@ -38,7 +39,10 @@ class TagError(ValueError):
 
 
 class Converted(NamedTuple):
-    """Tags in BIO, the scheme that they came in, and how many ends of entities were not well-formed in it."""
+    """Tags in BIO, the scheme that they came in, and how many ends of entities were not well-formed in it.
+
+    In IOB1, an "I-" at the beginning of an entity counts, too.
+    """
 
     tags: list[list[str | None] | None]
     scheme: str
@@ -96,39 +100,10 @@ def to_bio(
 
 
 def convert_tags(sentences: Any, scheme: str | None = None) -> Converted:
-    """Convert as `to_bio` does, and say what was found.
-
-    Parameters
-    ----------
-    sentences, scheme
-        As for `to_bio`.
-
-    Returns
-    -------
-    Converted
-        The tags, the scheme, and how many ends are not well-formed; "I-" at the beginning of an entity counts in IOB1,
-        too.
-
-    Raises
-    ------
-    TagError
-        A ValueError that knows sentence and word.
-    """
+    """Convert as `to_bio` does, and say what was found; a `TagError` says where a tag can't be converted."""
     given = as_tag_lists(sentences)
     name = None if scheme is None else scheme_name(scheme)
-    parts: list[list[tuple[str, str] | None] | None] = [None if tags is None else [] for tags in given]
-    known: dict[str, tuple[str, str]] = {}
-    first: dict[str, tuple[int, int, str]] = {}  # where each prefix stands for the first time
-    lower = not _has_capitals(given)
-    for index, tags in enumerate(given):
-        for place, tag in enumerate(tags or ()):
-            if tag is not None and (not isinstance(tag, str) or tag not in known):
-                try:
-                    known[tag] = _split(tag, name, lower)
-                except ValueError as error:
-                    raise TagError(str(error), index, place) from None
-                first.setdefault(known[tag][0], (index, place, tag))
-            parts[index].append(None if tag is None else known[tag])  # type: ignore[union-attr]
+    parts, first = _split_all(given, name)
     if name is None:
         name = _detect(parts, first)
     elif wrong := sorted(where for letter, where in first.items() if letter not in (*SCHEMES[name], "O")):
@@ -147,13 +122,6 @@ def convert_tags(sentences: Any, scheme: str | None = None) -> Converted:
 def scheme_name(scheme: str) -> str:
     """Return the name under which `SCHEMES` has a scheme.
 
-    Raises
-    ------
-    ValueError
-        If there is none of this name.
-
-    Examples
-    --------
     >>> scheme_name("iobes"), scheme_name("BIO")
     ('BIOES', 'IOB2')
     """
@@ -161,14 +129,29 @@ def scheme_name(scheme: str) -> str:
     name = _ALIASES.get(name, name)
     name = _ALIASES.get(frozenset(name) - {"O"}, name)
     if name not in SCHEMES:
-        raise ValueError(f"Expected a scheme of tags: {_NAMES}, or None to tell it from the tags, got {shown(scheme)}.")
+        raise ValueError(f"Expected a scheme of tags, got {shown(scheme)}. Name one of {_NAMES}, or None to detect it.")
     return name
 
 
-def _has_capitals(sentences: list[list[Any] | None]) -> bool:
-    """Tell whether any tag has its prefix in capitals."""
-    tags = (tag for tags in sentences for tag in tags or () if isinstance(tag, str))
-    return any(tag[1:2] == "-" and tag[0] in "BIESLUMW" for tag in tags)
+def _split_all(
+    sentences: list[list[Any] | None], scheme: str | None
+) -> tuple[list[list[tuple[str, str] | None] | None], dict[str, tuple[int, int, str]]]:
+    """Split tags into prefix and type; tell where each prefix stands for the first time, and in which tag."""
+    strings = (tag for tags in sentences for tag in tags or () if isinstance(tag, str))
+    lower = not any(tag[1:2] == "-" and tag[0] in "BIESLUMW" for tag in strings)
+    known: dict[Any, tuple[str, str] | None] = {None: None}
+    first: dict[str, tuple[int, int, str]] = {}
+    parts: list[list[tuple[str, str] | None] | None] = []
+    for index, tags in enumerate(sentences):
+        for place, tag in enumerate(tags or ()):
+            if tag is not None and (not isinstance(tag, str) or tag not in known):
+                try:
+                    known[tag] = split = _split(tag, scheme, lower)
+                except ValueError as error:
+                    raise TagError(str(error), index, place) from None
+                first.setdefault(split[0], (index, place, tag))
+        parts.append(None if tags is None else [known[tag] for tag in tags])
+    return parts, first
 
 
 def _split(tag: Any, scheme: str | None, lower: bool) -> tuple[str, str]:
@@ -181,12 +164,13 @@ def _split(tag: Any, scheme: str | None, lower: bool) -> tuple[str, str]:
         small = "i" if scheme == "IO" else "bieslumw"
         if dash and kind and len(prefix) == 1 and prefix in "BIESLUMW" + small:
             if prefix in small and not lower:
-                raise ValueError(f"Expected all prefixes in capitals, or none, got {shown(tag)} beside others.")
+                raise ValueError(
+                    f"Expected all prefixes in capitals, or none, got {shown(tag)} beside others. Write them alike."
+                )
             return prefix.upper(), kind
         if scheme == "IO" and tag and not tag.isspace() and not tag.lstrip("-").isdecimal():
             return "I", tag
-    split_tag(tag)  # says what is wrong
-    raise ValueError(f"Expected a tag, got {shown(tag)}.")  # pragma: no cover
+    return split_tag(tag)  # says what is wrong
 
 
 def _detect(parts: Iterable[Iterable[tuple[str, str] | None] | None], first: dict[str, tuple[int, int, str]]) -> str:

@@ -22,9 +22,9 @@ from ..configuration.messages import shown
 from ..configuration.model_card import reads_at_inference
 from ..modeling_bga.encoders import is_frozen, longest_text, pretrained_part
 from .bootstrap import bootstrap_interval
-from .conll import ConllReport
+from .data_report import ConllReport
 from .mner_metric import score_tags
-from .tag_scheme import as_tag_lists
+from .tag_lists import as_tag_lists
 
 
 logger = logging.get_logger(__name__)

@@ -9,10 +9,13 @@ from typing import Any, Literal, overload
 import datasets
 
 from ...configuration.messages import brief, shown
-from ..conll import PLACEHOLDER, ConllReport, Tweet, make_dataset, read_conll, read_file, writable
+from ..conll import read_conll
+from ..conll_writing import PLACEHOLDER, writable
+from ..data_report import ConllReport
 from ..tag_conversion import TagError, convert_tags
+from ..tweets import Tweet, make_dataset, read_file
 from ..word_splitting import split_words
-from .rows import READERS, BadRowError, Row, detect_format, read_row, spans_of
+from .rows import READERS, BadRowError, Row, detect_format, read_row
 from .spans import (
     OFFSET_UNITS,
     OTHER_TYPE,
@@ -121,18 +124,8 @@ def read_annotations(
     --------
     >>> read_annotations("tweets.jsonl", "pictures")  # doctest: +SKIP
     """
-    if format is not None and format not in FORMATS:
-        raise ValueError(f"Expected a format of {', '.join(FORMATS)}, or None to tell it, got {shown(format)}.")
-    if offset_unit not in (None, *OFFSET_UNITS):
-        raise ValueError(f"Expected offset_unit 'characters', 'utf-16' or None, got {shown(offset_unit)}.")
-    if isinstance(types, str):
-        raise ValueError(f"Expected a list of entity types, got {shown(types)}. Wrap a single one in a list.")
     file = Path(path)
-    if format is None and file.suffix in (".parquet", ".csv", ".arrow"):
-        raise ValueError(
-            f"Expected JSON, lines of JSON or CoNLL, got {shown(file.name)}. Tables are read by datasets.load_dataset, "
-            "or by examples/run_mner.py with --dataset_name and their folder."
-        )
+    _check_arguments(file, format, types, offset_unit)
     text, report = read_file(file, encoding, "a file of annotations")
     values = [] if format == "conll" else parse_json(text)
     format = format or _format_of(values, text, file)
@@ -153,8 +146,26 @@ def read_annotations(
     tweets = _make_tweets(rows, report, None if types is None else set(types), scheme, offset_unit)
     if image_dir is None and named:
         image_dir = file.parent
-    dataset = make_dataset(tweets, file, report, image_dir, check_pictures, show_progress)
+    dataset = make_dataset(tweets, report, image_dir, check_pictures, show_progress)
     return (dataset, report) if return_report else dataset
+
+
+def _check_arguments(file: Path, format: str | None, types: Iterable[str] | None, offset_unit: str | None) -> None:
+    if format is not None and format not in FORMATS:
+        raise ValueError(
+            f"Expected a format of {', '.join(FORMATS)}, or None to tell it, got {shown(format)}. Name one."
+        )
+    if offset_unit not in (None, *OFFSET_UNITS):
+        raise ValueError(
+            f"Expected offset_unit 'characters', 'utf-16' or None, got {shown(offset_unit)}. Give one of them."
+        )
+    if isinstance(types, str):
+        raise ValueError(f"Expected a list of entity types, got {shown(types)}. Wrap a single one in a list.")
+    if format is None and file.suffix in (".parquet", ".csv", ".arrow"):
+        raise ValueError(
+            f"Expected JSON, lines of JSON or CoNLL, got {shown(file.name)}. Read tables with datasets.load_dataset, "
+            "or with examples/run_mner.py, --dataset_name and their folder."
+        )
 
 
 def _format_of(rows: list[tuple[int, Any]], text: str, file: Path) -> str:
@@ -178,19 +189,7 @@ def _format_of(rows: list[tuple[int, Any]], text: str, file: Path) -> str:
 
 
 def parse_json(text: str) -> list[tuple[int, Any]]:
-    """Read a JSON document, or lines of JSON.
-
-    Parameters
-    ----------
-    text : str
-        Of the file.
-
-    Returns
-    -------
-    list of (int, object)
-        Number of the line, or of the item of a document, from 1, and the row; a `BadRowError` of a line that is no
-        JSON.
-    """
+    """Read a JSON document or lines of JSON: number of item or line, from 1, and the row, or what is wrong with it."""
     stripped = text.strip()
     try:
         whole = json.loads(stripped) if stripped[:1] in ("[", "{") else None
@@ -251,37 +250,44 @@ def _make_tweets(
             report.count(trouble, row.id or f"line-{number}")
     report.scheme = ""
     if report.format == "tokens":
-        try:
-            converted = convert_tags([row.tags for _, row in rows], scheme)
-        except TagError as error:
-            raise ValueError(f"In row {rows[error.sentence][0]}, word {error.word}: {brief(error)}.") from None
-        report.scheme, report.repaired_tags = converted.scheme, converted.broken
-        for tweet, tags in zip(tweets, converted.tags, strict=True):
-            tweet.tags = [None] * len(tweet.tokens) if tags is None else tags
+        _convert_tags(tweets, rows, report, scheme)
         return tweets
-
     notes = [_noter(report, tweet) for tweet in tweets]
     if report.format == "gliner":
         for tweet, (_, row), note in zip(tweets, rows, notes, strict=True):
             tweet.tags = _tag_gliner(tweet.tokens, row, types, note)
         return tweets
-    spans = [
-        [span for span in spans_of(row, note, UNREADABLE) if _wanted(span, types, note)]
-        for (_, row), note in zip(rows, notes, strict=True)
-    ]
+    spans = [_read_spans(row.spans, types, note) for (_, row), note in zip(rows, notes, strict=True)]
     texts = [row.text or "" for _, row in rows]
-    if offset_unit is None:
-        default = _USUAL_UNIT.get(report.format, "characters")
-        offset_unit, matter, told = choose_unit(zip(texts, spans, strict=True), default)
-        if matter and (offset_unit != "characters" or not told):
-            how = "their ends tell" if told else "nothing tells"
-            report.troubles[f"spans stand behind emoji or the like and are read in {offset_unit}, as {how}"] = matter
+    unit = offset_unit or _choose_unit(texts, spans, report)
     for tweet, (_, row), text, found, note in zip(tweets, rows, texts, spans, notes, strict=True):
         split = split_words(text)
         tweet.tokens = [writable(word) for word, _, _ in split]
-        tagged = tag_words(text, split, found, offset_unit, note)
+        tagged = tag_words(text, split, found, unit, note)
         tweet.tags = [None] * len(split) if row.spans is None else tagged
     return tweets
+
+
+def _convert_tags(
+    tweets: list[Tweet], rows: Sequence[tuple[int, Row]], report: ConllReport, scheme: str | None
+) -> None:
+    try:
+        converted = convert_tags([row.tags for _, row in rows], scheme)
+    except TagError as error:
+        raise ValueError(f"In row {rows[error.sentence][0]}, word {error.word}: {brief(error)}.") from None
+    report.scheme, report.repaired_tags = converted.scheme, converted.broken
+    for tweet, tags in zip(tweets, converted.tags, strict=True):
+        tweet.tags = [None] * len(tweet.tokens) if tags is None else tags
+
+
+def _choose_unit(texts: list[str], spans: list[list[Span]], report: ConllReport) -> str:
+    """Tell what offsets count, and say so in the report where it matters."""
+    default = _USUAL_UNIT.get(report.format, "characters")
+    unit, matter, told = choose_unit(zip(texts, spans, strict=True), default)
+    if matter and (unit != "characters" or not told):
+        how = "their ends tell" if told else "nothing tells"
+        report.troubles[f"spans stand behind emoji or the like and are read in {unit}, as {how}"] = matter
+    return unit
 
 
 def _tag_gliner(
@@ -290,23 +296,27 @@ def _tag_gliner(
     if row.word_spans is None:
         return [None] * len(words)
     found = []
-    for item in row.word_spans:
-        span = read_span(item)
-        if span is None:
-            note(UNREADABLE, shown(item, 80))
-        elif not 0 <= span.start <= span.end < len(words):
+    for span in _read_spans(row.word_spans, types, note):
+        if not 0 <= span.start <= span.end < len(words):
             note(OUTSIDE, f"{span.label} {span.start}-{span.end}")
-        elif _wanted(span, types, note):
-            example = f"{span.label} {shown(' '.join(words[span.start : span.end + 1]), 40)}"
-            found.append((span.start, span.end + 1, span.label, example))
+            continue
+        example = f"{span.label} {shown(' '.join(words[span.start : span.end + 1]), 40)}"
+        found.append((span.start, span.end + 1, span.label, example))
     return tags_of_word_spans(len(words), found, note)
 
 
-def _wanted(span: Span, types: set[str] | None, note: Callable[[str, str], None]) -> bool:
-    if types is None or span.label in types:
-        return True
-    note(OTHER_TYPE, f"{span.label} {span.start}-{span.end}")
-    return False
+def _read_spans(items: Iterable[Any] | None, types: set[str] | None, note: Callable[[str, str], None]) -> list[Span]:
+    """Read spans of the wanted types; others, and what is no span, are noted."""
+    found = []
+    for item in items or ():
+        span = read_span(item)
+        if span is None:
+            note(UNREADABLE, shown(item, 80))
+        elif types is not None and span.label not in types:
+            note(OTHER_TYPE, f"{span.label} {span.start}-{span.end}")
+        else:
+            found.append(span)
+    return found
 
 
 def _noter(report: ConllReport, tweet: Tweet) -> Callable[[str, str], None]:

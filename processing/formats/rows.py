@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ...configuration.messages import shown
-from .spans import Span, clean, read_span
+from .spans import clean
 
 
 IMAGE_KEYS = ("image", "image_path", "image_file", "img", "picture", "photo")
@@ -73,13 +73,7 @@ def detect_format(value: Any) -> str | None:
 
 
 def read_row(value: Any, name: str) -> Row:
-    """Read a row of the format `name`.
-
-    Raises
-    ------
-    BadRowError
-        If it is another.
-    """
+    """Read a row of the format `name`; a `BadRowError` says that it is another."""
     row = READERS[name](value)
     if row.text is not None:
         row.text = clean(row.text)
@@ -331,16 +325,4 @@ def _is_results(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(item, Mapping) and "labels" in item for item in value)
 
 
-def spans_of(row: Row, note: Callable[[str, str], None], unreadable: str) -> list[Span]:
-    """Read the spans of characters of a row; those that can't be read are noted."""
-    found = []
-    for item in row.spans or ():
-        span = read_span(item)
-        if span is None:
-            note(unreadable, shown(item, 80))
-        else:
-            found.append(span)
-    return found
-
-
-__all__ = ["IMAGE_KEYS", "READERS", "BadRowError", "Row", "detect_format", "image_name", "read_row", "spans_of"]
+__all__ = ["IMAGE_KEYS", "READERS", "BadRowError", "Row", "detect_format", "image_name", "read_row"]

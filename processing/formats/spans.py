@@ -25,6 +25,9 @@ OTHER_TEXT = "spans had another text than stands at their offsets and were left 
 OTHER_TYPE = "spans had a type that was not asked for and were left out"
 UNREADABLE = "spans without two offsets and the name of a type were left out"
 
+# ``(start, end, label)``, or a mapping with these keys.
+SpanLike = Sequence[Any] | Mapping[str, Any]
+# Is told of each trouble: its kind, and the span.
 Note = Callable[[str, str], None]
 
 
@@ -38,7 +41,7 @@ class Span(NamedTuple):
 
 
 def tags_from_spans(
-    text: str, spans: Iterable[Any], *, offset_unit: str = "characters"
+    text: str, spans: Iterable[SpanLike], *, offset_unit: str = "characters"
 ) -> tuple[list[str], list[str | None]]:
     """Split a text into words, and tag those that labelled spans of characters hold.
 
@@ -71,18 +74,18 @@ def tags_from_spans(
     (['Kawhi', 'wins', 'in', 'Seattle', '!'], ['B-PER', 'O', 'O', 'B-LOC', 'O'])
     """
     if not isinstance(text, str):
-        raise ValueError(f"Expected a text, got {type(text).__name__} {shown(text)}. Words have tags already.")
+        raise ValueError(f"Expected a text, got {type(text).__name__} {shown(text)}. Join words with spaces first.")
     if offset_unit not in OFFSET_UNITS:
-        raise ValueError(f"Expected offset_unit 'characters' or 'utf-16', got {shown(offset_unit)}.")
+        raise ValueError(f"Expected offset_unit 'characters' or 'utf-16', got {shown(offset_unit)}. Give one of them.")
     if isinstance(spans, str | Mapping) or not hasattr(spans, "__iter__"):
-        raise ValueError(f"Expected a list of spans, got {type(spans).__name__} {shown(spans)}.")
+        raise ValueError(f"Expected a list of spans, got {type(spans).__name__} {shown(spans)}. Wrap a single one.")
     read = []
     for item in spans:
         span = read_span(item)
         if span is None:
             raise ValueError(
-                f"Expected spans as (start, end, label) or as mappings with these keys, got {shown(item)}. Offsets are "
-                "whole numbers, and labels are names of types."
+                f"Expected spans as (start, end, label) or as mappings with these keys, got {shown(item)}. Give whole "
+                "numbers as offsets, and names of types as labels."
             )
         read.append(span)
     troubles: Counter[str] = Counter()
@@ -140,26 +143,7 @@ def clean(text: str) -> str:
 def tag_words(
     text: str, words: Sequence[tuple[str, int, int]], spans: Iterable[Span], offset_unit: str, note: Note
 ) -> list[str | None]:
-    """Tag the words of a text that spans hold.
-
-    Parameters
-    ----------
-    text : str
-        The text.
-    words : sequence of (str, int, int)
-        As `split_words` gives them.
-    spans : iterable of Span
-        Labelled spans of characters.
-    offset_unit : {"characters", "utf-16"}
-        What offsets count.
-    note : callable
-        Told of each trouble: its kind, and the span.
-
-    Returns
-    -------
-    list of str
-        One BIO tag a word.
-    """
+    """Tag the words of a text, as `split_words` gives them, that labelled spans of characters hold."""
     found = []
     for span in spans:
         example = f"{span.label} {span.start}-{span.end}"
@@ -229,17 +213,7 @@ def same_text(own: str, found: str) -> bool:
 def choose_unit(rows: Iterable[tuple[str, Sequence[Span]]], default: str) -> tuple[str, int, bool]:
     """Tell what offsets count by which reading fits: spans' own texts, or ends of words where there are none.
 
-    Parameters
-    ----------
-    rows : iterable of (str, sequence of Span)
-        Texts and their spans.
-    default : {"characters", "utf-16"}
-        Taken if both fit as well, or nothing tells.
-
-    Returns
-    -------
-    tuple of (str, int, bool)
-        The unit, how many spans it matters to, and whether they told it.
+    Returns the unit, `default` if nothing tells; how many spans it matters to; and whether they told it.
     """
     hits: Counter[str] = Counter()
     matter = 0
@@ -275,6 +249,7 @@ __all__ = [
     "UNREADABLE",
     "WIDENED",
     "Span",
+    "SpanLike",
     "choose_unit",
     "clean",
     "read_span",

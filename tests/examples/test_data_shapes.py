@@ -211,7 +211,7 @@ def seen(rows):
     """Return what a model could learn from: ids, words, tags, and the pixels of the images."""
     found = {}
     for row in rows:
-        picture = load_first_picture(as_picture_list(row.get("image"))).picture
+        picture = load_first_picture(as_picture_list(row.get("image")))[0]
         pixels = None if picture is None else np.asarray(picture).tolist()
         found[row["id"]] = (list(row["tokens"]), list(row["ner_tags"]), pixels)
     return found
@@ -306,7 +306,7 @@ def test_images_that_cannot_be_used_are_counted(change, flags, counts, pictures,
 @pytest.mark.parametrize(
     ("change", "flags", "fix"),
     [
-        ({"image": ["https://example.org/a.jpg"] * 4}, {}, "URLs are not fetched"),
+        ({"image": ["https://example.org/a.jpg"] * 4}, {}, "Download the file"),
         ({"image": ["data:image/png;base64," + "A" * 9000] * 4}, {}, "decode the base64"),
         ({"image": [0.5] * 4}, {}, "--image_column"),
         ({"image": [{"address": "x"}] * 4}, {}, "--image_column"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
 import tempfile
 from functools import cache
 from pathlib import Path
 
 from byte_reader import ByteReader, refusals
 
-from bga_mner.processing.annotation_chunks import TextChunk, make_chunks
+from bga_mner.processing.annotation_chunks import make_chunks
 from bga_mner.processing.annotation_input import AnnotationInput
 
 
@@ -48,7 +49,7 @@ def one_input(data: bytes) -> None:
         assert list(source.rows(skip)) == rows[skip:]
         chunks = list(make_chunks(rows, 0, 3, {}, 2))
         assert [row for chunk in chunks for row in chunk.rows] == rows
-        assert all(TextChunk.from_bytes(chunk.to_bytes()) == chunk for chunk in chunks)
+        assert all(pickle.loads(pickle.dumps(chunk)) == chunk for chunk in chunks)
 
 
 def seeds() -> list[bytes]:

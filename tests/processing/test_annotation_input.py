@@ -6,6 +6,7 @@ import gzip
 import json
 import lzma
 import os
+import pickle
 import re
 import sys
 import tracemalloc
@@ -15,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bga_mner.processing import annotation_input, annotation_json
+from bga_mner.processing import annotation_files, annotation_json
 from bga_mner.processing.annotation_chunks import AnnotatedChunk, InputRow, TextChunk, make_chunks
-from bga_mner.processing.annotation_input import AnnotationInput, find_files
+from bga_mner.processing.annotation_files import find_files
+from bga_mner.processing.annotation_input import AnnotationInput
 
 
 TEXTS = ["Kawhi wins", "In Zürich … \x85 “yes”", 'She said "no", twice', "日本 🏀", "a\tb"] * 3
@@ -138,7 +140,7 @@ def test_a_document_that_breaks_stops_the_run(tmp_path, content, said):
 
 
 def test_an_item_that_would_fill_the_memory_stops_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(annotation_input, "MAX_LINE", 1 << 17)
+    monkeypatch.setattr(annotation_files, "MAX_LINE", 1 << 17)
     (tmp_path / "a.json.gz").write_bytes(
         gzip.compress(b'[{"text": "good"}, {"text": "' + b"a" * 30_000_000 + b'"}]', 1)
     )
@@ -386,7 +388,7 @@ def test_what_is_not_compressed_as_its_name_says_stops_the_run(tmp_path, kind, e
 
 @pytest.mark.parametrize("content", [b'{"text": "%s"}', b'"%s",x', b'"",' * 10, b'"\n",' * 5])
 def test_a_line_that_would_fill_the_memory_is_a_bad_row(tmp_path, content, monkeypatch):
-    monkeypatch.setattr(annotation_input, "MAX_LINE", 1 << 17)
+    monkeypatch.setattr(annotation_files, "MAX_LINE", 1 << 17)
     long = content.replace(b"%s", b"a") * 30_000 if b"%s" not in content else content % (b"a" * 3_000_000)
     is_json = content.startswith(b"{")
     good = b'{"text": "good"}\n' if is_json else b"good,1\n"
@@ -483,7 +485,7 @@ def test_long_texts_make_short_chunks():
 def test_chunks_travel_as_bytes():
     rows = [InputRow("s1", "日本"), InputRow(None, ["a", "b"]), InputRow("s3", None, "empty text", "\udcff")]
     chunk = TextChunk(40, rows, ends_input=True)
-    assert TextChunk.from_bytes(chunk.to_bytes()) == chunk
+    assert pickle.loads(pickle.dumps(chunk)) == chunk
     table = pa.table({"row": [40], "id": ["s1"], "entities": [[]]})
-    annotated = AnnotatedChunk(40, 2, table, [{"row": 41, "detail": "\udcff"}], {"PER": 2}, True)
-    assert AnnotatedChunk.from_bytes(annotated.to_bytes()) == annotated
+    annotated = AnnotatedChunk(40, 2, table, [{"row": 41, "detail": "\udcff"}], True)
+    assert pickle.loads(pickle.dumps(annotated)) == annotated

@@ -24,7 +24,7 @@ def chunk(first, rows, bad=()):
     entity = {"type": "PER", "text": "Kawhi", "start": 0, "end": 5, "score": 0.5}
     columns = {"row": good, "id": [f"s{row}" for row in good], "entities": [[entity]] * len(good)}
     faults = [{"row": row, "id": None, "reason": "empty text", "detail": "\udcff"} for row in bad]
-    return AnnotatedChunk(first, rows, pa.table(columns, schema=ENTITY_SCHEMA), faults, {"PER": len(good)})
+    return AnnotatedChunk(first, rows, pa.table(columns, schema=ENTITY_SCHEMA), faults)
 
 
 def open_parts(folder, output_format="parquet", rows_per_part=4, **changes):

@@ -1,7 +1,6 @@
 """Whatever is in a file of tweets: what is written comes back, and no picture lies outside its folder."""
 
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from byte_reader import PIECES
@@ -10,8 +9,8 @@ from hypothesis import strategies as st
 from small_parts import LABELS
 
 from bga_mner import read_conll, repair_bio, write_conll
-from bga_mner.processing.conll import _check_id
 from bga_mner.processing.picture_folder import PictureFolder
+from bga_mner.processing.tweets import check_id
 
 
 PIECE = st.one_of(st.sampled_from(PIECES), st.text(max_size=4))
@@ -52,5 +51,5 @@ PART = st.sampled_from(["..", "..", "secret", "pictures", ".", "", " ", "C:", "~
 def test_no_id_leads_out_of_the_folder(folder, parts, between):
     name = between.join(parts)
     with suppress(ValueError):
-        _check_id(name, 1, Path("tweets.txt"))
+        check_id(name, 1, "tweets.txt")
         assert PictureFolder(folder / "pictures").find(name) == ([], [])  # there is no picture in it

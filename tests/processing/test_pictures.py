@@ -220,7 +220,7 @@ def test_lazily_opened_broken_image_is_bad(photo):
 
 @pytest.mark.parametrize("url", ["https://x.org/a.jpg", "http://x", "s3://b/a.png", "data:image/png;base64,AA"])
 def test_urls_are_refused(url):
-    with pytest.raises(ValueError, match="URLs are not fetched") as caught:
+    with pytest.raises(ValueError, match="Download the file") as caught:
         load_picture(url)
     assert not isinstance(caught.value, BadPictureError)
 
@@ -248,22 +248,22 @@ IMAGE_BASE64 = base64.b64encode(encode(Image.new("RGB", (40, 40), "red"), "JPEG"
         (IMAGE_BASE64.encode(), r"base64\.b64decode\(text\)"),
         (BASE64.encode(), r"base64\.b64decode\(text\)"),
         ("data:image/jpeg;base64," + BASE64, r"base64\.b64decode\(url\.partition"),
-        ("https://example.org/" + 5000 * "a", "download the file"),
+        ("https://example.org/" + 5000 * "a", "Download the file"),
         ("a/" * 5000 + "b.jpg", "Check the folder"),
         (Path("a" * 5000), "Check the folder"),
         ("\0" * 5000, "Check the folder"),
         (b"<!DOCTYPE html>" + 5000 * b"a", "error page"),
         (b"<html>", "error page"),
         (b"a" * 70_000, r"base64\.b64decode|error page"),
-        (b"%PDF-1.7 " * 1000, "PDF is not read: convert it"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0", "PostScript"),
-        (b"\xc5\xd0\xd3\xc6" * 9, "PostScript"),
-        (b"\xd7\xcd\xc6\x9a" * 9, "WMF is not read"),
-        (b"  <svg xmlns='x'/>", "SVG is not read"),
-        (b"<?xml version='1.0'?><svg/>", "SVG"),
+        (b"%PDF-1.7 " * 1000, "begins with b'%PDF-.*Convert PDF"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "begins with b'%!PS-.*Convert .*PostScript"),
+        (b"\xc5\xd0\xd3\xc6" * 9, "Convert .*PostScript"),
+        (b"\xd7\xcd\xc6\x9a" * 9, "Convert .*WMF"),
+        (b"  <svg xmlns='x'/>", 'begins with b"  <svg.*Convert .*SVG'),
+        (b"<?xml version='1.0'?><svg/>", "Convert .*SVG"),
         (dict.fromkeys(map(str, range(9999)), 0), "the keys 'bytes' and 'path'"),
         ({"bytes": ["a"] * 9999, "path": None}, "choose one"),
-        (["a.jpg"] * 9999, "A text has one image: choose one, or repeat the text"),
+        (["a.jpg"] * 9999, "choose one, or repeat the text"),
         ((1, 2), "choose one"),
         (np.zeros((300, 300, 3)), r"PIL\.Image\.fromarray"),
         (io.BytesIO(b"a"), r"file\.read\(\)"),
@@ -295,9 +295,9 @@ def test_a_file_whose_name_looks_like_base64_is_read(photo, tmp_path, monkeypatc
 
 
 def test_the_first_that_can_be_read(photo):
-    found = load_first_picture([None, b"", photo, Image.new("RGB", (1, 1))])
-    assert (found.number, found.picture.size, [error.kind for error in found.errors]) == (2, photo.size, ["empty"])
-    assert load_first_picture([None]) == (None, None, [])
+    picture, errors = load_first_picture([None, b"", photo, Image.new("RGB", (1, 1))])
+    assert (picture.size, [error.kind for error in errors]) == (photo.size, ["empty"])
+    assert load_first_picture([None]) == (None, [])
 
 
 def test_error_survives_pickling():

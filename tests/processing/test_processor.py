@@ -325,7 +325,7 @@ def test_wrong_pictures_are_refused(bert_processor, tokenizers, photo):
         bert_processor("a", images=[photo, photo])
     with pytest.raises(TypeError, match="got int"):
         bert_processor("a", images=[3])
-    with pytest.raises(ValueError, match="URLs are not fetched"):
+    with pytest.raises(ValueError, match="Download the file"):
         bert_processor("a", images="https://x.org/a.jpg")
     with pytest.raises(ValueError, match="made for text alone"):
         BgaMnerProcessor(None, tokenizers["wordpiece"])("a", images=photo)

@@ -169,7 +169,7 @@ def test_of_a_table_a_column_is_asked_for(bert_processor, tagger, table):
     for call in (bert_processor, lambda text: predict(tagger, bert_processor, text)):
         with pytest.raises(ValueError, match=r"Give one of its columns, such as table\['text'\]"):
             call(table)
-    with pytest.raises(TypeError, match=r"Give one of its columns, such as table\['image'\]"):
+    with pytest.raises(TypeError, match=r"give one of its columns, such as table\['image'\]"):
         bert_processor(["a"], images=table)
     pipe = BgaMnerPipeline(tagger, bert_processor)
     if isinstance(table, datasets.Dataset):  # whose rows are inputs of the pipeline
@@ -215,7 +215,7 @@ def test_several_images_of_a_text(bert_processor, tagger, photo):
         bert_processor("a", images=[red, photo])
     with pytest.raises(ValueError, match="A text has one image: choose one, or repeat the text"):
         predict(tagger, bert_processor, "a", images=[red, photo])
-    with pytest.raises(ValueError, match="Picture 0: Expected a picture, but 0 bytes"):
+    with pytest.raises(ValueError, match="Picture 0: Expected a picture, got an empty file: 0 bytes"):
         bert_processor(["a"], images=[[b"", red]], on_bad_image="raise")
     pipe = BgaMnerPipeline(tagger, bert_processor)
     with pytest.warns(UserWarning, match="one image a text"):

@@ -3,7 +3,8 @@ import random
 import pytest
 
 from bga_mner.processing.tag_conversion import to_bio
-from bga_mner.processing.tag_scheme import check_label2id, labels_from_tags, repair_bio, spans_from_tags, split_tag
+from bga_mner.processing.tag_lists import labels_from_tags
+from bga_mner.processing.tag_scheme import check_label2id, repair_bio, spans_from_tags, split_tag
 
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
