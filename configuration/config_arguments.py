@@ -1,7 +1,5 @@
 """What a caller gives beside a saved configuration, or assigns to one: named in messages, never the file's fault."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, get_args, get_origin

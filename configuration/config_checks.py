@@ -1,7 +1,5 @@
 """Refuse a configuration that no model can be built of, before anything is built; it may be a stranger's."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

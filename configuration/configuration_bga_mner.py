@@ -26,7 +26,9 @@ from .config_checks import (
 )
 from .configuration_conv_stages import CONV_STAGES, ConvStagesConfig
 from .encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
-from .hub_export import RemoteCodeMixin, auto_map, came_from_hub, custom_pipelines, marked_folder
+from .entry_points import AUTO_MAP, CUSTOM_PIPELINES
+from .hub_export import RemoteCodeMixin
+from .hub_names import came_from_hub, marked_folder
 from .messages import shown
 
 
@@ -391,7 +393,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         for name in ("text_config", "vision_config"):
             if name in values:
                 values[name] = _without_folders(values[name])
-        return {**values, "auto_map": auto_map(), "custom_pipelines": custom_pipelines()}
+        return {**values, "auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES}
 
     def option_default(self, name: str) -> Any:
         """Return the default of an option; where that is None, what it becomes with these encoders.

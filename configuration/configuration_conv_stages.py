@@ -1,7 +1,5 @@
 """Configuration of new transformer layers on top of a convolutional encoder."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from copy import deepcopy
 from typing import Any

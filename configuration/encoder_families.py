@@ -5,8 +5,6 @@ What an entry can't say is done by a small class or function: attention that isn
 `modeling_bga/vision_encoders.py`. `docs/reference/encoders.md` is made of these entries.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

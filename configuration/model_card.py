@@ -9,6 +9,8 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.utils import logging
 
 from .configuration_bga_mner import BgaMnerConfig
-from .hub_export import is_hub_name
-from .model_card_template import TEMPLATE
+from .hub_names import is_hub_name
 
 
 logger = logging.get_logger(__name__)
@@ -170,10 +171,17 @@ def build_model_card(
         facts["seed"] = summary["hyperparameters"]["seed"]
     own_tags = ["multimodal", "bga-mner"] if classifier else ["named-entity-recognition", "multimodal", "bga-mner"]
     metadata = _metadata(summary, saved_class, texts, [*own_tags, *summary.get("tags", []), *(tags or ())])
-    card = ModelCard.from_template(metadata, template_str=TEMPLATE, mark=_MARK.format(_UNKNOWN_CHECKSUM), **facts)
+    template = card_template()
+    card = ModelCard.from_template(metadata, template_str=template, mark=_MARK.format(_UNKNOWN_CHECKSUM), **facts)
     # the template's switches leave empty lines behind
     content = re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
     return content.replace(_UNKNOWN_CHECKSUM, _checksum(content), 1)
+
+
+@cache
+def card_template() -> str:
+    """Read the template, `model_card.md` at the top of the package."""
+    return files("bga_mner").joinpath("model_card.md").read_text(encoding="utf-8")
 
 
 # What stays true of a model that is trained further.
@@ -416,4 +424,11 @@ def _cell(value: Any) -> str:
     return re.sub(r"\s+", " ", str(value)).replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
 
 
-__all__ = ["CARD_NAME", "build_model_card", "hand_written_card", "reads_at_inference", "write_model_card"]
+__all__ = [
+    "CARD_NAME",
+    "build_model_card",
+    "card_template",
+    "hand_written_card",
+    "reads_at_inference",
+    "write_model_card",
+]

@@ -1,4 +1,4 @@
-"""Build and load the supported encoders, and find in them what the layer loop needs."""
+"""Build the supported encoders, and find in them what the layer loop needs."""
 
 from __future__ import annotations
 
@@ -8,32 +8,18 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from transformers import (
-    AutoModel,
-    CLIPVisionModel,
-    PreTrainedConfig,
-    PreTrainedModel,
-    Siglip2VisionModel,
-    SiglipVisionModel,
-)
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from ..configuration.configuration_conv_stages import CONV_STAGES
-from ..configuration.encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
+from ..configuration.encoder_families import TEXT_FAMILIES, VISION_FAMILIES
 from ..configuration.messages import shown
 from .conv_stages import ConvStages
 from .hybrid_attention import HYBRID_ATTENTION, HybridStates, register_hybrid_attention
-from .open_clip_encoders import is_open_clip_name, load_open_clip_encoder
 from .relative_attention import make_attention_hybrid
 
 
 # New layers on a convolutional encoder are ViT's, so they are found where ViT's are.
 _FAMILIES = {**TEXT_FAMILIES, **VISION_FAMILIES, CONV_STAGES: VISION_FAMILIES["vit"]}
-# Their checkpoints hold a text tower too, and AutoModel would build both.
-_VISION_TOWERS = {
-    "clip_vision_model": CLIPVisionModel,
-    "siglip_vision_model": SiglipVisionModel,
-    "siglip2_vision_model": Siglip2VisionModel,
-}
 
 
 class LayerCall(NamedTuple):
@@ -71,40 +57,14 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     if config.model_type == CONV_STAGES:
         return ConvStages._from_config(config, attn_implementation=HYBRID_ATTENTION, dtype=dtype)
     config._attn_implementation = HYBRID_ATTENTION
-    encoder = AutoModel.from_config(config, dtype=dtype, **_pooler_argument(config.model_type))
+    encoder = AutoModel.from_config(config, dtype=dtype, **pooler_argument(config.model_type))
     if _FAMILIES[config.model_type].own_attention:
         make_attention_hybrid(encoder, encoder_layers(encoder))
     return encoder
 
 
-def load_encoder(checkpoint: str, config: PreTrainedConfig) -> PreTrainedModel:
-    """Load a pretrained encoder of a supported family from a folder, the Hub or open_clip.
-
-    Parameters
-    ----------
-    checkpoint : str
-        Folder, Hub name, or `open_clip:<model>/<tag>`.
-    config : PreTrainedConfig
-        The encoder's configuration (of its vision tower, for CLIP and SigLIP).
-
-    Returns
-    -------
-    PreTrainedModel
-        The encoder, without a pooler.
-    """
-    if is_open_clip_name(checkpoint):
-        return load_open_clip_encoder(checkpoint, config)
-    if config.model_type in BACKBONE_FAMILIES:
-        return AutoModel.from_pretrained(checkpoint, config=config)
-    if config.model_type == CONV_STAGES:
-        return ConvStages.from_pretrained(checkpoint, config=config)
-    register_hybrid_attention()
-    model_class = _VISION_TOWERS.get(config.model_type, AutoModel)
-    options = {"config": config, "attn_implementation": HYBRID_ATTENTION, **_pooler_argument(config.model_type)}
-    return model_class.from_pretrained(checkpoint, **options)
-
-
-def _pooler_argument(model_type: str) -> dict[str, bool]:
+def pooler_argument(model_type: str) -> dict[str, bool]:
+    """Return what keeps an encoder of a family from building a pooler."""
     return {"add_pooling_layer": False} if _FAMILIES[model_type].has_pooler else {}
 
 
@@ -173,9 +133,9 @@ __all__ = [
     "final_norm_module",
     "first_position",
     "is_frozen",
-    "load_encoder",
     "longest_text",
     "only_new_layers_trained",
+    "pooler_argument",
     "pretrained_part",
     "refuse_other_attention",
 ]

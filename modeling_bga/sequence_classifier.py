@@ -18,7 +18,7 @@ from .sequence_loss import known_labels, problem_type, sequence_loss
 from .trained_on import watch_objective
 
 
-_NOT_THE_LOSS = (
+_NOT_ON_IMAGES = (
     "Expected a training on the model's loss (outputs.loss), got one on outputs.logits alone: it leaves out what "
     "images teach. Trainer does so with label_smoothing_factor and with compute_loss_func: set "
     "label_smoothing_factor=0 and leave compute_loss_func out. In a compute_loss of your own add outputs.loss to what "
@@ -145,7 +145,7 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         of_images = [outputs.reconstruction_loss, outputs.cycle_loss, outputs.keep_loss]
         # without images any loss of the logits is as good as ours
         if self.training and any(part is not None for part in of_images):
-            logits = watch_objective(logits, [loss, *of_images], _NOT_THE_LOSS, loss if labels is None else None)
+            logits = watch_objective(logits, [loss, *of_images], _NOT_ON_IMAGES, loss if labels is None else None)
 
         output = BgaMnerSequenceClassifierOutput(
             loss=loss,

@@ -17,7 +17,7 @@ from datasets import Dataset
 from transformers import Trainer
 from transformers.utils import logging
 
-from ..configuration.hub_export import came_from_hub
+from ..configuration.hub_names import came_from_hub
 from ..configuration.messages import shown
 from ..configuration.model_card import reads_at_inference
 from ..modeling_bga.encoders import is_frozen, longest_text, pretrained_part
