@@ -106,8 +106,8 @@ def one_file(entry: Path) -> str:
 
 def sizes(text: str) -> dict[str, int]:
     """Return the bytes that each module adds to a joined file; "" has what stands before the first."""
-    parts = re.split(r"^# ---- (\S+?):? .*\n", text, flags=re.MULTILINE)
-    return {name: len(part.encode()) for name, part in zip(["", *parts[1::2]], parts[::2], strict=True)}
+    first, *others = re.split(r"^# ---- (?=\S+: )", text, flags=re.MULTILINE)
+    return {"": len(first.encode()), **{part.split(":")[0]: len(f"# ---- {part}".encode()) for part in others}}
 
 
 def _tie(file: str, classes: Iterable[str]) -> str:
@@ -231,7 +231,7 @@ def _joined(file: str, modules: list[Module], home: Mapping[Path, str]) -> str:
     body = []
     for module in modules:
         summary = module.docstring.strip().split("\n")[0]
-        body.append(f"\n\n# ---- {module.name}: {summary}"[: _WIDTH + 2] + "\n\n\n")
+        body.append(f"\n\n# ---- {module.name}: {summary}\n\n\n")
         kept = []
         for names, text, may_be_there in module.statements:
             if may_be_there and all(owners.get(name) == text.strip() for name in names):

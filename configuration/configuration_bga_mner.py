@@ -393,7 +393,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         for name in ("text_config", "vision_config"):
             if name in values:
                 values[name] = _without_folders(values[name])
-        return {**values, "auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES}
+        return {**values, "auto_map": dict(AUTO_MAP), "custom_pipelines": deepcopy(CUSTOM_PIPELINES)}
 
     def option_default(self, name: str) -> Any:
         """Return the default of an option; where that is None, what it becomes with these encoders.

@@ -159,7 +159,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `processor_config.json` holds, the classes that read the folder included."""
-        return {**super().to_dict(), "auto_map": AUTO_MAP}
+        return {**super().to_dict(), "auto_map": dict(AUTO_MAP)}
 
     @property
     def model_input_names(self) -> list[str]:

@@ -8,6 +8,7 @@ import logging
 import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,7 @@ from huggingface_hub import ModelCard, ModelCardData, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerModel, score_with_interval
-from bga_mner.configuration.model_card import build_model_card, write_model_card
-from bga_mner.configuration.model_card_template import TEMPLATE
+from bga_mner.configuration.model_card import build_model_card, card_template, write_model_card
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,9 +100,11 @@ def check_metadata(folder: Path) -> dict:
     return metadata
 
 
-def test_the_template_in_the_repository_is_the_one_that_is_filled():
-    # to mend: python -c "from bga_mner.configuration.model_card_template import *; print(end=TEMPLATE)" > model_card.md
-    assert (ROOT / "model_card.md").read_text(encoding="utf-8") == TEMPLATE
+def test_the_template_in_the_repository_is_the_one_that_is_filled_and_is_installed():
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert "model_card.md" in setup["options.package_data"]["bga_mner"].split()
+    assert (ROOT / "model_card.md").read_text(encoding="utf-8") == card_template()
 
 
 def test_front_matter_holds_the_measured_numbers_to_the_last_digit(make_model, tmp_path):

@@ -25,6 +25,7 @@ NOT_OF_THE_MODEL = {
     "output_watching.py",
     "outputs.py",
     "parameter_groups.py",
+    "pretrained_encoders.py",
     "pretrained_model.py",
     "tokenizer_limit.py",
     "trained_on.py",
