@@ -153,7 +153,7 @@ def build_model_card(
         "auto_class": _HEADS[saved_class][0],
         "labels": list(config.id2label.values()),
         "types": sorted({label[2:] for label in config.label2id if label[1:2] == "-"}),
-        "trained_with_pictures": summary.get("trained_with_pictures"),
+        "trained_with_pictures": summary.get("trained_with_images"),
         "reads": reads,
         "measured_reading": measured_reading if measured_reading != reads else None,
         "text_only": getattr(config, "text_only", False),
@@ -284,7 +284,7 @@ def _training_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for kind, model in summary.get("base_models", {}).items():
         name = f"`{_cell(model['name'])}`" if model.get("name") else "made in memory"
-        idle = "never run" if kind == "vision encoder" and summary.get("trained_with_pictures") is False else None
+        idle = "never run" if kind == "vision encoder" and summary.get("trained_with_images") is False else None
         frozen = "kept frozen" if model.get("frozen") and not idle else None
         details = "; ".join(filter(None, [model.get("description"), idle, frozen]))
         rows.append((kind, name + (f" ({_cell(details)})" if details else "")))
@@ -330,7 +330,7 @@ def _data_facts(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
                 "by_type": [_number(entities.get(kind, 0)) for kind in kinds] if entities is not None else [],
             }
         )
-        found = part.get("pictures")
+        found = part.get("images")
         if found:
             broken = ", ".join(f"{number:,} {kind}" for kind, number in found["broken"].items())
             total = sum(found["broken"].values())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
-from ..configuration.config_checks import explained
+from ..configuration.config_arguments import explained
 from ..configuration.messages import brief, shown
 
 
@@ -51,8 +51,8 @@ def check_shard_index(folder: Any, subfolder: str = "", variant: str | None = No
         names = set(json.loads(path.read_bytes())["weight_map"].values())
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise ValueError(
-            f"Expected a JSON object with a 'weight_map' from weights to files in {shown(str(path))}, but it can't be "
-            f"read: {type(error).__name__}: {brief(error)}. Save the model again."
+            f"Expected a JSON object with a 'weight_map' from weights to files in {shown(str(path))}, got "
+            f"{type(error).__name__}: {brief(error)}. Save the model again."
         ) from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
@@ -96,8 +96,9 @@ def check_weights_to_make(model: Any, missing: Iterable[str], mismatched: Iterab
     if count > MAX_MISSING_NUMBERS:
         largest = max(missing, key=lambda name: sizes.get(name, 0))
         raise ValueError(
-            f"Expected a checkpoint that has the weights which config.json asks for, but {count:,} numbers are "
-            f"missing, most of them of {largest}. Check the sizes in config.json, or fetch the weights again."
+            f"Expected a checkpoint that has the weights which config.json asks for, got one in which "
+            f"{count:,} numbers are missing, most of them of {largest}. Check the sizes in config.json, "
+            "or fetch the weights again."
         )
 
 
@@ -129,8 +130,8 @@ def check_config_fits(model: Any, built_from: PreTrainedConfig) -> None:
     if others:
         names = ", ".join(sorted(name for name in now if now[name] != before.get(name)))
         raise ValueError(
-            f"Expected a configuration that fits the weights, but {shown(names)} changed since the model was made, and "
-            f"{others[0]} didn't follow. Change it back, or give what is new to from_pretrained."
+            f"Expected a configuration that fits the weights, got one in which {shown(names)} changed since the model "
+            f"was made, without {others[0]}. Change it back, or give what is new to from_pretrained."
         )
 
 
@@ -153,28 +154,10 @@ def _of_structure(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def explained_weights(arguments: Iterable[str] = ()) -> Iterator[None]:
-    """Make one kind of error of the many that broken or foreign weights give.
-
-    Parameters
-    ----------
-    arguments : iterable of str
-        Names of what the caller gave beside the folder.
-
-    Raises
-    ------
-    ValueError
-        In place of errors about the file's format, types and keys. Others pass, such as OSError of a file that
-        isn't there.
-    """
-    try:
-        with explained("a configuration and weights", arguments):
-            yield
-    except (SafetensorError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"Expected weights as whole safetensors files, but one can't be read: {brief(error)}. Fetch it again."
-        ) from error
+def explained_weights(arguments: Iterable[str] = ()) -> AbstractContextManager[None]:
+    """Make one kind of error of the many that broken or foreign weights give; see `explained`."""
+    what = "a configuration and whole safetensors files"
+    return explained(what, arguments, more=(SafetensorError, pickle.UnpicklingError))
 
 
 __all__ = ["check_config_fits", "check_shard_index", "check_weights_to_make", "explained_weights"]

@@ -253,7 +253,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             targets = visual_targets(config, vision)
             matches = self._sample_pictures(text, vision, targets, aligned)
             drawn = None
-            if self.training and config.loss_stages == "drawn" and self.vision_branch.projections is None:
+            if self.training and config.loss_stages == "sampled" and self.vision_branch.projections is None:
                 drawn = torch.randint(config.num_stages, (batch,), device=given.device)
             self.vision_branch.generate(vision, length, padding_mask, drawn)
             reconstruction_loss, cycle_loss = alignment_losses(

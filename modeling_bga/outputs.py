@@ -34,7 +34,7 @@ class BgaMnerModelOutput(ModelOutput):
     generated_vision : tuple of torch.FloatTensor of shape (batch, vision length, vision hidden size), optional
         Visual features that each stage generated from the text.
     generated_text : tuple of torch.FloatTensor of shape (batch, length, text hidden size), optional
-        Text features that each stage generated from the picture; with `loss_stages="drawn"`, in training, a single
+        Text features that each stage generated from the picture; with `loss_stages="sampled"`, in training, a single
         tensor, whose rows are of the stages that were drawn.
     text_keep_masks : tuple of torch.FloatTensor of shape (batch, length)
         Keep mask of each stage over tokens.

@@ -18,7 +18,7 @@ from transformers.utils import logging
 from ..configuration.config_arguments import given_arguments
 from ..configuration.configuration_bga_mner import BgaMnerConfig
 from ..configuration.hub_export import RemoteCodeMixin
-from ..configuration.messages import shown
+from ..configuration.messages import mismatch
 from .checkpoint_files import check_config_fits, check_shard_index, check_weights_to_make, explained_weights
 from .context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
 from .crf import ConditionalRandomField
@@ -80,7 +80,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         if kwargs.get("use_safetensors") is None:
             kwargs["use_safetensors"] = True
         if not isinstance(config := kwargs.get("config"), str | os.PathLike | PreTrainedConfig | None):
-            raise ValueError(f"Expected a configuration, or the folder of one, as config, got {shown(config)}.")
+            raise mismatch("a configuration, or the folder of one, as config", config, "Pass one of these.")
         with explained_weights(given_arguments(kwargs)):
             check_shard_index(pretrained_model_name_or_path, kwargs.get("subfolder") or "", kwargs.get("variant"))
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -184,10 +184,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
     @staticmethod
     def _refuse_other_attention(requested: str | dict | None) -> None:
         if requested not in (None, "sdpa"):
-            raise ValueError(
-                f'BGA-MNER runs on attn_implementation="sdpa", but {shown(requested)} was asked for. '
-                "Leave attn_implementation out."
-            )
+            raise mismatch("attn_implementation 'sdpa', on which BGA-MNER runs", requested, "Leave it out.")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -257,7 +254,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         """
         base: Any = getattr(self, self.base_model_prefix, self)
         if base.vision_encoder is None:
-            raise ValueError("This model has text_only=True and no vision encoder to freeze. Leave the call out.")
+            raise mismatch("a model with a vision encoder to freeze", "text_only=True", "Leave the call out.")
         (base.vision_encoder if new_layers else pretrained_part(base.vision_encoder)).requires_grad_(False)
         self.train(self.training)
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from transformers import BatchFeature, ProcessorMixin
 
-from ..configuration.config_arguments import check_names, given_arguments
-from ..configuration.config_checks import explained
+from ..configuration.config_arguments import check_names, explained, given_arguments
 from ..configuration.entry_points import AUTO_MAP
 from ..configuration.hub_export import RemoteCodeMixin
 from ..configuration.messages import brief, shown

@@ -273,7 +273,7 @@ def test_saved_code_trains_and_saves_itself(make_model, bare_python, run_python,
     assert report["module"].startswith("transformers_modules.")
     assert not report["package"]
     assert "pip install bga-mner" in report["refused"]
-    assert "num_bga_layers must be int | None" in report["told"]
+    assert "Expected num_bga_layers as int | None" in report["told"]
     for name in CODE_FILES:
         assert (tmp_path / "trained" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
     # what the weights are no longer is said, and the package writes the card when it saves them again

@@ -46,12 +46,12 @@ SUMMARY = {
             "sentences": 1200,
             "words": 20000,
             "entities": {"PER": 1000, "LOC": 7},
-            "pictures": {"found": 1190, "missing": 4, "broken": {"empty": 5, "truncated": 1}, "checked": True},
+            "images": {"found": 1190, "missing": 4, "broken": {"empty": 5, "truncated": 1}, "checked": True},
             "notes": ["3 words without a tag"],
         },
         "test": {"sentences": 3},
     },
-    "trained_with_pictures": True,
+    "trained_with_images": True,
     "hyperparameters": {"learning_rate": 5e-05, "seed": 13},
     "progress": {"steps": 750, "epochs": 5.0, "seconds": 4000.0, "best_step": 600, "chosen_by": "f1", "resumed": True},
     "hardware": {"device": "cpu: Some CPU", "processes": 2},
@@ -202,7 +202,7 @@ def test_a_model_without_a_record_says_so(make_model, tmp_path):
     ],
 )
 def test_what_it_says_of_pictures_is_true_of_the_model(make_config, options, pictures, expected):
-    summary = {**SUMMARY, "trained_with_pictures": pictures}
+    summary = {**SUMMARY, "trained_with_images": pictures}
     card = build_model_card(make_config(training_summary=summary, **options))
     assert expected in card
     assert ("never run" in card) == (pictures is False)
@@ -240,7 +240,7 @@ def test_a_classifier_s_card_tells_labels_and_accuracy(make_config):
     assert "AutoModelForSequenceClassification.from_pretrained" in card
     assert "named-entity-recognition" not in card
     assert "How well it does has not been recorded" in card
-    config.training_summary = {"scores": {"test": {"accuracy": 0.875}}, "trained_with_pictures": True}
+    config.training_summary = {"scores": {"test": {"accuracy": 0.875}}, "trained_with_images": True}
     card = build_model_card(config)
     assert "**Accuracy 0.875** on test." in card
     assert "| test | 0.875 |" in card
