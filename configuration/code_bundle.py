@@ -12,6 +12,7 @@ prints what each module adds to the size.
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -217,42 +218,44 @@ def _bound(node: ast.AST) -> Iterator[str]:
 def _joined(file: str, modules: list[Module], home: Mapping[Path, str]) -> str:
     """Write a file of some modules."""
     imports = {found for module in modules for found in module.imports}
-    foreign: dict[str, set[str]] = {}
-    owners: dict[str, str] = {}  # of each name: what it is, and where
+    siblings: dict[str, set[str]] = {}  # of each other file: names that this one takes
+    owners: dict[str, str] = {}  # of each name: what it is, or where
     for origin, name, here in sorted(imports):
-        _claim(owners, here or (name or origin).split(".")[0], f"{origin} {name}".strip(), file)
+        top = origin.split(".")[0]
+        _claim(owners, here or top, f"{origin} {name}".strip() if here else top, file)
     for module in modules:
         for path, names in module.needs:
             if home[path] != file:
-                foreign.setdefault(home[path].removesuffix(".py"), set()).update(names)
-    for origin, names in foreign.items():
-        for name in names:
+                siblings.setdefault(home[path].removesuffix(".py"), set()).update(names)
+    for origin, taken in siblings.items():
+        for name in taken:
             _claim(owners, name, origin, file)
     body = []
     for module in modules:
         summary = module.docstring.strip().split("\n")[0]
         body.append(f"\n\n# ---- {module.name}: {summary}\n\n\n")
         kept = []
-        for names, text, may_be_there in module.statements:
-            if may_be_there and all(owners.get(name) == text.strip() for name in names):
+        for bound, text, may_be_there in module.statements:
+            if may_be_there and all(owners.get(name) == text.strip() for name in bound):
                 continue
-            for name in names:
+            for name in bound:
                 _claim(owners, name, text.strip() if may_be_there else module.name, file)
             kept.append(text)
         body.append("".join(kept).strip("\n") + "\n")
     futures = sorted({name for module in modules for name in module.futures})
     head = [f'"""{modules[-1].docstring}"""\n\n', f"# Made of modules of the package {PACKAGE}: change them there.\n\n"]
     head += [f"from __future__ import {', '.join(futures)}\n\n"] if futures else []
-    groups = _import_lines(imports), [_from_line(f".{name}", foreign[name]) for name in sorted(foreign)]
+    groups = _import_lines(imports), [_from_line(f".{name}", siblings[name]) for name in sorted(siblings)]
     return "".join([*head, *groups[0], "\n" if groups[1] else "", *groups[1], *body])
 
 
 def _claim(owners: dict[str, str], name: str, what: str, file: str) -> None:
     """Note what a name of a file stands for; it may not stand for two things."""
-    if owners.setdefault(name, what) != what:
+    other = owners.setdefault(name, "Python" if hasattr(builtins, name) else what)
+    if other != what:
         raise ValueError(
-            f"Expected names that differ in all modules of {file}, got {name} of {shown(owners[name])} and of "
-            f"{shown(what)}. Rename one."
+            f"Expected names that differ in all modules of {file}, got {name} of {shown(other)} and of {shown(what)}. "
+            "Rename one."
         )
 
 

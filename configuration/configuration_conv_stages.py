@@ -80,20 +80,7 @@ class ConvStagesConfig(ViTConfig):
 
 
 def last_feature_map(backbone: Any, pixel_values: torch.Tensor) -> torch.Tensor:
-    """Run a convolutional encoder of transformers or timm.
-
-    Parameters
-    ----------
-    backbone : PreTrainedModel
-        The encoder.
-    pixel_values : torch.FloatTensor of shape (batch, channels, side, side)
-        Pictures.
-
-    Returns
-    -------
-    torch.FloatTensor of shape (batch, feature channels, cells, cells)
-        The last feature map.
-    """
+    """Run an encoder of transformers or timm: (batch, 3, side, side) -> (batch, channels, cells, cells)."""
     output = backbone(pixel_values, return_dict=True)
     return output.feature_maps[-1] if "feature_maps" in output else output.last_hidden_state
 

@@ -26,17 +26,7 @@ def came_from_hub(name: str) -> bool:
 
     A folder needn't be there any more: an absolute path is never a name on the Hub, and neither is what
     `marked_folder` marked when it was loaded. What is there is local, as for transformers, even if a repository has the
-    same name.
-
-    Parameters
-    ----------
-    name : str
-        What was given to `from_pretrained`, as in a configuration's `name_or_path`; empty for what was made in memory.
-
-    Returns
-    -------
-    bool
-        Whether the name may be published.
+    same name. What was made in memory has no name.
 
     Examples
     --------
@@ -47,27 +37,11 @@ def came_from_hub(name: str) -> bool:
 
 
 def marked_folder(name: str, loaded_here: bool = True) -> str:
-    """Mark the name of something that is there now as a folder's, so that it is never taken for a name on the Hub.
+    """Mark the name of a folder that is there now, "models/bert" as "./models/bert", and leave other names.
 
-    The mark outlives a change of the working directory, and names no folder above it.
-
-    Parameters
-    ----------
-    name : str
-        What was given to `from_pretrained`.
-    loaded_here : bool, default True
-        Whether the working directory is that in which it was loaded, or the name is known to be a good one. If not, a
-        folder may have been left behind: a name on the Hub is one that the Hub's cache on this machine knows.
-
-    Returns
-    -------
-    str
-        "./models/bert" for "models/bert" if there is one here; any other name as it is.
-
-    Examples
-    --------
-    >>> marked_folder("google-bert/bert-base-cased"), marked_folder("/home/me/model")
-    ('google-bert/bert-base-cased', '/home/me/model')
+    A marked name is never taken for one on the Hub. The mark outlives a change of the working directory, and names no
+    folder above it. `loaded_here` says whether the working directory is that in which the name was loaded. If not, a
+    folder may have been left behind: a name on the Hub is one that the Hub's cache on this machine knows.
     """
     if not is_hub_name(name):
         return name

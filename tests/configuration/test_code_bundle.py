@@ -196,6 +196,7 @@ def test_a_module_goes_to_the_first_file_that_needs_it(tmp_path):
         ("from ..one.deep.lower import lower\nCOUNT = 4", "got COUNT of 'one/deep/lower.py' and of 'two/upper.py'"),
         ("from ..one.deep.lower import lower\nimport yaml as rows", "got rows of 'numpy array' and of 'yaml'"),
         ("from ..one.deep.lower import lower\ndef rows(): pass", "got rows of 'numpy array' and of 'two/upper.py'"),
+        ("input = 1", "got input of 'Python' and of 'two/upper.py'"),
         ("from .again import x", "without circles, got 'two/upper.py -> two/again.py -> two/upper.py'"),
     ],
 )
@@ -203,6 +204,12 @@ def test_what_cannot_be_joined_is_refused(tmp_path, line, message):
     again = "from .upper import y\n\nx = 1\n"
     with pytest.raises(ValueError, match=message):
         joined(tmp_path, {**PACKAGE, "two/upper.py": f"{line}\n", "two/again.py": again}, "two/upper.py")
+
+
+def test_parts_of_one_package_may_be_imported_side_by_side(tmp_path):
+    modules = {"a.py": "import os.path\n\nx = 1\n", "b.py": "import os\nimport os as o\n\nfrom .a import x\n\ny = 2\n"}
+    (text,) = joined(tmp_path, modules, "b.py").values()
+    assert "\nimport os\nimport os as o\nimport os.path\n" in text
 
 
 def test_a_name_of_another_file_may_not_be_defined_again(tmp_path):
