@@ -49,6 +49,8 @@ _STUB_DESCRIPTION = (
     "This model card has been automatically generated."
 )
 _SETS = {"train": 0, "validation": 1, "test": 2}
+# What stays true of a model that is trained further.
+_LASTING = ("name", "repository", "language", "license", "tags", "widget_texts", "base_models", "longest_text")
 _METRICS = {"f1": "F1", "precision": "Precision", "recall": "Recall", "accuracy": "Accuracy"}
 
 
@@ -62,18 +64,7 @@ def write_model_card(
 
     Replaced are cards that this function wrote and nobody edited (they carry a checksum), and the empty card that
     transformers puts into a new repository; their tags are carried over. Nothing that goes wrong here stops a save:
-    it is logged as a warning.
-
-    Parameters
-    ----------
-    folder : str or os.PathLike
-        Where model and config.json have just been saved; the card says how to load the code that lies there.
-    config : BgaMnerConfig
-        Of the model; `training_summary` holds the facts (see `bga_mner.summarize_training`).
-    repository : str, optional
-        Name on the Hub that the card's examples load. Default: the one in the summary, or a placeholder.
-    tags : sequence of str, optional
-        Further tags for the Hub.
+    it is logged as a warning. Examples of the card load `repository`, by default that of the summary or a placeholder.
     """
     path = Path(folder, CARD_NAME)
     try:
@@ -111,31 +102,13 @@ def build_model_card(
     repository: str | None = None,
     tags: Sequence[str] | None = None,
 ) -> str:
-    """Fill the template with what is known of a model.
+    """Fill the template with what is known of a model; without a folder no code is taken to lie beside the weights.
 
-    Parameters
-    ----------
-    config, folder, repository, tags
-        As for `write_model_card`; without a folder no code is taken to lie beside the weights.
-
-    Returns
-    -------
-    str
-        Front matter and Markdown. The front matter holds what the Hub understands: base models, `model-index`, tags.
-
-    Raises
-    ------
-    Exception
-        Whatever comes of a training summary that isn't as `bga_mner.summarize_training` makes it.
+    The front matter holds what the Hub understands: base models, `model-index`, tags. Raises whatever comes of a
+    training summary that isn't as `bga_mner.summarize_training` makes it.
     """
-    # config.json sorts keys, and a model that was loaded is to get the same card
-    known: dict[str, Any] = json.loads(json.dumps(config.training_summary or {}, sort_keys=True))
-    for name in ("data", "scores"):
-        if name in known:
-            known[name] = dict(sorted(known[name].items(), key=lambda item: _SETS.get(item[0], len(_SETS))))
-    outdated = bool(known.get("outdated"))
-    summary = {name: value for name, value in known.items() if name in _LASTING} if outdated else known
-    reads = reads_at_inference(config)
+    outdated = bool((config.training_summary or {}).get("outdated"))
+    summary, reads = _known(config), reads_at_inference(config)
     measured_reading = summary.get("reads", reads)
     if measured_reading != reads:
         summary = {name: value for name, value in summary.items() if name != "scores"}
@@ -171,8 +144,8 @@ def build_model_card(
         facts["seed"] = summary["hyperparameters"]["seed"]
     own_tags = ["multimodal", "bga-mner"] if classifier else ["named-entity-recognition", "multimodal", "bga-mner"]
     metadata = _metadata(summary, saved_class, texts, [*own_tags, *summary.get("tags", []), *(tags or ())])
-    template = card_template()
-    card = ModelCard.from_template(metadata, template_str=template, mark=_MARK.format(_UNKNOWN_CHECKSUM), **facts)
+    mark = _MARK.format(_UNKNOWN_CHECKSUM)
+    card = ModelCard.from_template(metadata, template_str=card_template(), mark=mark, **facts)
     # the template's switches leave empty lines behind
     content = re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
     return content.replace(_UNKNOWN_CHECKSUM, _checksum(content), 1)
@@ -184,8 +157,14 @@ def card_template() -> str:
     return files("bga_mner").joinpath("model_card.md").read_text(encoding="utf-8")
 
 
-# What stays true of a model that is trained further.
-_LASTING = ("name", "repository", "language", "license", "tags", "widget_texts", "base_models", "longest_text")
+def _known(config: BgaMnerConfig) -> dict[str, Any]:
+    """Return what the training summary says of the weights as they are: sets in the order in which they are used."""
+    # config.json sorts keys, and a model that was loaded is to get the same card
+    known: dict[str, Any] = json.loads(json.dumps(config.training_summary or {}, sort_keys=True))
+    for name in ("data", "scores"):
+        if name in known:
+            known[name] = dict(sorted(known[name].items(), key=lambda item: _SETS.get(item[0], len(_SETS))))
+    return {name: value for name, value in known.items() if name in _LASTING} if known.get("outdated") else known
 
 
 def _is_replaceable(content: str) -> bool:

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import PreTrainedConfig
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..configuration.config_arguments import explained
 from ..configuration.messages import brief, shown
@@ -25,22 +26,10 @@ MAX_MISSING_NUMBERS = 2**30
 _CHANGING = ("_name_or_path", "architectures", "dtype", "problem_type", "training_summary", "label2id")
 
 
-def check_shard_index(folder: Any, subfolder: str = "", variant: str | None = None) -> None:
+def check_shard_index(folder: str | os.PathLike[str] | None, subfolder: str = "", variant: str | None = None) -> None:
     """Refuse a list of files of weights that names something else than safetensors files beside it.
 
-    Parameters
-    ----------
-    folder : object
-        Folder; nothing is done if it is no folder of this machine. Names on the Hub can't leave their repository.
-    subfolder : str
-        Folder in it.
-    variant : str, optional
-        Part of the list's name, such as "fp16".
-
-    Raises
-    ------
-    ValueError
-        If it does.
+    Nothing is done if this is no folder of this machine: names on the Hub can't leave their repository.
     """
     if not isinstance(folder, str | os.PathLike):
         return
@@ -62,26 +51,13 @@ def check_shard_index(folder: Any, subfolder: str = "", variant: str | None = No
             )
 
 
-def check_weights_to_make(model: Any, missing: Iterable[str], mismatched: Iterable[Any], may_mismatch: bool) -> None:
+def check_weights_to_make(
+    model: nn.Module, missing: Iterable[str], mismatched: Iterable[tuple], may_mismatch: bool
+) -> None:
     """Refuse to make new weights in place of others, or so many that they would fill the memory.
 
     What is in the checkpoint can't be larger than its files; transformers makes the rest before it looks at shapes.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The model; weights that aren't in the checkpoint are on the "meta" device still.
-    missing : iterable of str
-        Names of weights that the checkpoint doesn't have, or in another shape.
-    mismatched : iterable of (str, shape, shape)
-        Names of weights of another shape, and the shapes in the checkpoint and in the model.
-    may_mismatch : bool
-        Whether new weights may replace these.
-
-    Raises
-    ------
-    ValueError
-        If there are weights of another shape, or the missing ones hold more than `MAX_MISSING_NUMBERS` numbers.
+    `mismatched` has names, shapes in the checkpoint, and shapes in the model.
     """
     others = sorted(mismatched, key=lambda entry: entry[0])
     if others and not may_mismatch:
@@ -102,20 +78,10 @@ def check_weights_to_make(model: Any, missing: Iterable[str], mismatched: Iterab
         )
 
 
-def check_config_fits(model: Any, built_from: PreTrainedConfig) -> None:
-    """Refuse a configuration that was changed so that what is saved couldn't be loaded, or would be another model.
+def check_config_fits(model: PreTrainedModel, built_from: PreTrainedConfig) -> None:
+    """Refuse a configuration that was changed since the model was made so that what is saved couldn't be loaded.
 
-    Parameters
-    ----------
-    model : PreTrainedModel
-        The model, with its present configuration.
-    built_from : PreTrainedConfig
-        The configuration as it was when the model was made.
-
-    Raises
-    ------
-    ValueError
-        If the present configuration asks for other weights than the model has, or labels with other transitions.
+    The present one may not ask for other weights than the model has, nor have labels with other transitions.
     """
     config = model.config
     before, now = (_of_structure(values.to_dict()) for values in (built_from, config))
@@ -135,7 +101,7 @@ def check_config_fits(model: Any, built_from: PreTrainedConfig) -> None:
         )
 
 
-def _shapes(cls: type, config: PreTrainedConfig) -> dict[str, Any]:
+def _shapes(cls: type[PreTrainedModel], config: PreTrainedConfig) -> dict[str, Any]:
     """Return the shapes of all weights of a model, and the CRF's constraints, without memory for weights."""
     with torch.device("meta"):
         model = cls(deepcopy(config))

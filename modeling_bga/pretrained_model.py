@@ -1,4 +1,4 @@
-"""The models' base class: weight initialisation, saving, and building a model from two pretrained encoders."""
+"""The models' base class: weight initialisation, loading and saving, and building a model from two encoders."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ logger = logging.get_logger(__name__)
 
 
 class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
-    """Base class: weight initialisation, and building a model from two pretrained encoders."""
+    """Base class: weight initialisation, loading and saving, and building a model from two pretrained encoders."""
 
     config_class = BgaMnerConfig
     config: BgaMnerConfig
@@ -54,7 +54,9 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         self._built_from = deepcopy(config)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
         """Load as every model does, but safetensors alone, unless `use_safetensors=False` asks for pickled weights.
 
         Parameters
