@@ -1,14 +1,15 @@
 """What a caller gives beside a saved configuration, or assigns to one: named in messages, never the file's fault."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
+import re
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from huggingface_hub.errors import StrictDataclassFieldValidationError
+from huggingface_hub.errors import StrictDataclassError, StrictDataclassFieldValidationError
 
-from .messages import shown
+from .messages import UNEXPECTED, mismatch, reworded, shown
 
 
 T = TypeVar("T")
@@ -16,15 +17,12 @@ T = TypeVar("T")
 ENCODERS = ("text_config", "vision_config")
 _LABELS = ("id2label", "label2id")
 # Of `from_pretrained`, by transformers itself or about what is loaded from where.
-_NOT_OPTIONS: tuple[str, ...] = (
-    "name_or_path",
-    "return_unused_kwargs",
-    "config",
-    "trust_remote_code",
-    "revision",
-    "use_safetensors",
+_NOT_OPTIONS = (
+    *("name_or_path", "return_unused_kwargs", "config", "trust_remote_code", "revision", "use_safetensors"),
+    *("local_files_only", "force_download", "adapter_kwargs"),
 )
-_NOT_OPTIONS += ("local_files_only", "force_download", "adapter_kwargs")
+_UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
+_MOST_NAMES = 5  # of arguments in a message
 
 
 def given_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,50 +45,23 @@ def given_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_names(owner: type, names: Iterable[str], fields: Iterable[str]) -> None:
-    """Refuse names that are an option's but for a letter or two.
+    """Refuse names that aren't attributes of a class, and are one of the fields but for a letter or two.
 
     transformers keeps or ignores names that it doesn't know, and with them every misspelt option.
-
-    Parameters
-    ----------
-    owner : type
-        The configuration's class, whose attributes are no misspelt options.
-    names : iterable of str
-        What was given.
-    fields : iterable of str
-        The options.
-
-    Raises
-    ------
-    ValueError
-        At the first such name.
     """
     options = [name for name in fields if not name.startswith("_")]
     for name in names:
         if hasattr(owner, name) or name in options:
             continue
         if guess := get_close_matches(name, options, n=1, cutoff=0.85):
-            raise ValueError(
-                f"Expected an option of {owner.__name__}, got {shown(name)}. Did you mean {shown(guess[0])}?"
-            )
+            raise mismatch(f"an option of {owner.__name__}", name, f"Did you mean {shown(guess[0])}?")
 
 
 def with_arguments(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a caller's options into what a file holds.
+    """Put a caller's options into what `config.json` holds.
 
-    Parameters
-    ----------
-    saved : mapping of str to object
-        What `config.json` holds.
-    given : mapping of str to object
-        Options. Of an encoder a dict changes what is in it, unless it names another family. One of `id2label`,
-        `label2id` and `num_labels` replaces all that the file says of labels, except that a `num_labels` which agrees
-        with the file changes nothing.
-
-    Returns
-    -------
-    dict of str to object
-        What the configuration is to be made of.
+    Of an encoder a dict changes what is in it, unless it names another family. One of `id2label`, `label2id` and
+    `num_labels` replaces all that the file says of labels, except a `num_labels` which agrees with the file.
     """
     merged = {**saved, **given}
     for name in ENCODERS:
@@ -109,6 +80,45 @@ def with_arguments(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
     return merged
 
 
+@contextmanager
+def explained(
+    what: str, arguments: Iterable[str] = (), fix: str = "", more: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Make one kind of error of the many that unexpected values give, in a file or in a caller's arguments.
+
+    Parameters
+    ----------
+    what : str
+        What is read, such as "a configuration of BGA-MNER".
+    arguments : iterable of str
+        Names of what the caller gave beside the file: one of these may be what is wrong.
+    fix : str
+        What to do, in place of what is said of a file or arguments.
+    more : tuple of type
+        Errors that are known beside those about types, keys and the like. Others pass, such as OSError of a file that
+        isn't there or is no JSON.
+    """
+    names = list(arguments)
+    if names and not fix:
+        given = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+        fix = f"Correct what was given as {given}. If the same is raised without, correct the file."
+    known = (*UNEXPECTED, StrictDataclassError, *more)
+
+    def is_known(error: Exception) -> bool:
+        # of broken files of a tokenizer, tokenizers raises Exception itself, or what speaks of its own parts
+        return isinstance(error, known) or type(error) is Exception or _is_of_tokenizer(error)
+
+    with reworded(f"{what} that can be used", fix or "Correct the file, or fetch it again.", is_known):
+        try:
+            yield
+        except TypeError as error:
+            unknown = _UNKNOWN_ARGUMENT.search(str(error))
+            if unknown is None or unknown[1] not in names:
+                raise
+            mend = "Correct its name, or leave it out. Beside config=... change options there."
+            raise mismatch("arguments of from_pretrained or options of the model", unknown[1], mend) from error
+
+
 def checked_assignment(cls: type[T]) -> type[T]:
     """Make a `@strict` class say as a ValueError what a field must be, whoever sets it: constructor or assignment."""
     assign = cls.__setattr__
@@ -119,11 +129,16 @@ def checked_assignment(cls: type[T]) -> type[T]:
         except StrictDataclassFieldValidationError as error:
             if name in ENCODERS:  # of a field inside
                 raise
-            expected = _written(self.__dataclass_fields__[name].type)
-            raise ValueError(f"{name} must be {expected}, but is {shown(value)}. Correct it.") from error
+            raise mismatch(f"{name} as {_written(self.__dataclass_fields__[name].type)}", value) from error
 
     cls.__setattr__ = assign_checked  # type: ignore[method-assign]
     return cls
+
+
+def _is_of_tokenizer(error: Exception) -> bool:
+    """Whether an error was raised where transformers makes a tokenizer of its parts."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return ".tokenization_" in frames[-1].f_globals.get("__name__", "")
 
 
 def _written(kind: Any) -> str:
@@ -140,4 +155,4 @@ def _written(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
 
 
-__all__ = ["ENCODERS", "check_names", "checked_assignment", "given_arguments", "with_arguments"]
+__all__ = ["ENCODERS", "check_names", "checked_assignment", "explained", "given_arguments", "with_arguments"]

@@ -1,7 +1,6 @@
 """Configuration of the BGA-MNER model: every default lives here, and nowhere else."""
 
 import json
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,21 +12,31 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import logging
 
-from .config_arguments import ENCODERS, check_names, checked_assignment, given_arguments, with_arguments
+from .config_arguments import ENCODERS, check_names, checked_assignment, explained, given_arguments, with_arguments
 from .config_checks import (
     check_attention,
-    check_encoder,
     check_labels,
     check_numbers,
     check_option,
     check_padding,
-    explained,
+    check_switches,
     read_labels,
 )
-from .configuration_conv_stages import CONV_STAGES, ConvStagesConfig
+from .configuration_conv_stages import CONV_STAGES
+from .encoder_configs import (
+    check_families,
+    default_image_size,
+    make_encoder_config,
+    own_image_size,
+    square_side,
+    without_folders,
+)
 from .encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
-from .hub_export import RemoteCodeMixin, auto_map, came_from_hub, custom_pipelines, marked_folder
-from .messages import shown
+from .entry_points import AUTO_MAP, CUSTOM_PIPELINES
+from .hub_export import RemoteCodeMixin
+from .hub_names import marked_folder
+from .messages import mismatch, shown
+from .saved_words import in_todays_words
 
 
 logger = logging.get_logger(__name__)
@@ -38,9 +47,9 @@ TEXT_ENCODERS = tuple(TEXT_FAMILIES)
 VISION_ENCODERS = (*VISION_FAMILIES, *BACKBONE_FAMILIES)
 """`model_type` of the vision encoders: transformers, and convolutional ones, which get new transformer layers."""
 
-_VISION_TOWERS = {family.tower_of: name for name, family in VISION_FAMILIES.items() if family.tower_of}
 _DEFAULT_ALIGNED_LAYERS = 4
 _OTHER_LABELS = {"id2label": "label2id", "label2id": "id2label"}
+_READ = "a configuration of BGA-MNER"
 
 
 @checked_assignment
@@ -105,9 +114,9 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         alpha in L = L_crf + alpha L_rec + beta L_cyc.
     cycle_weight : float, default 1.0
         beta in the same sum.
-    loss_stages : {"all", "drawn"}, default "all"
+    loss_stages : {"all", "sampled"}, default "all"
         Stages whose text is generated from pictures, reconstructed and sent through the cycles in training: all, as in
-        the paper, or one that is drawn for each pair in each step, which has the same mean and costs less. What text
+        the paper, or one that is sampled for each pair in each step, which has the same mean and costs less. What text
         generates is needed and reconstructed at all stages. No difference in evaluation, nor with
         `hybrid_attention="both"`, where pictures generate text for their own layers.
     reconstruction_distance : {"mse", "smooth_l1", "cosine"}, default "mse"
@@ -212,7 +221,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     gate_initial_bias: int | float = -4.0
     reconstruction_weight: int | float = 1.0
     cycle_weight: int | float = 1.0
-    loss_stages: Literal["all", "drawn"] = "all"
+    loss_stages: Literal["all", "sampled"] = "all"
     reconstruction_distance: Literal["mse", "smooth_l1", "cosine"] = "mse"
     normalize_targets: bool = True
     visual_target: Literal["last", "layer"] = "last"
@@ -231,34 +240,36 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     training_summary: dict[str, Any] | None = None
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
         """Load as every configuration does, and change the options that are given; what can't be one is a ValueError.
 
         The options are checked as the constructor does. Of `id2label`, `label2id` and `num_labels` one is enough, and
         replaces what the file says of labels.
         """
-        with explained("a configuration of BGA-MNER", given_arguments(kwargs)):
+        with explained(_READ, given_arguments(kwargs)):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
-    def from_json_file(cls, json_file: str | os.PathLike) -> Any:
+    def from_json_file(cls, json_file: str | os.PathLike[str]) -> "BgaMnerConfig":
         """Make one of a JSON file; what can't be one is a ValueError that says so."""
-        with explained("a configuration of BGA-MNER"):
+        with explained(_READ):
             return cls.from_dict(cls._dict_from_json_file(json_file))
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Make one of what `config.json` holds, and of options that replace some of it; see `from_pretrained`."""
-        with explained("a configuration of BGA-MNER"):
+        with explained(_READ):
             kind = config_dict.get("model_type", cls.model_type)
             if kind != cls.model_type:
-                raise ValueError(
-                    f"Expected a configuration with model_type {shown(cls.model_type)}, got {shown(kind)}. Name the "
-                    "folder of a saved BGA-MNER model, or build one of two encoders: from_text_vision_pretrained, or "
-                    "--text_model and --vision_model on a command line."
+                raise mismatch(
+                    f"a configuration with model_type {shown(cls.model_type)}",
+                    kind,
+                    "Name the folder of a saved BGA-MNER model, or build one of two encoders: "
+                    "from_text_vision_pretrained, or --text_model and --vision_model on a command line.",
                 )
             for name in ("attn_implementation", "_attn_implementation"):
                 check_attention(config_dict.get(name))
+            config_dict = in_todays_words(config_dict)
         check_names(cls, kwargs.keys() - config_dict.keys(), cls.__dataclass_fields__)
         given = {
             name: value
@@ -270,7 +281,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         try:
             return super().from_dict(with_arguments(config_dict, given), **others)
         except Exception:
-            with explained("a configuration of BGA-MNER"):
+            with explained(_READ):
                 cls(**config_dict)  # raises if the file is wrong by itself
             with explained("arguments", given, f"Correct {', '.join(given)}."):
                 raise
@@ -285,7 +296,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
             value = marked_folder(value)
         # whatever is assigned for the first time, by the constructor, is completed in __post_init__
         if was_there and name in ENCODERS:
-            value = self._encoder_config(name, value)
+            value = make_encoder_config(name, value, self.sub_configs_defaults[name], self.image_size)
         elif was_there and name in _OTHER_LABELS:
             labels = read_labels(name, value)
             inverse = {label: number for number, label in labels.items()}
@@ -300,45 +311,34 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
             # The installed classes load what was saved, and `pipeline` must not ask for those in the folder.
             for name in ("auto_map", "custom_pipelines"):
                 kwargs.pop(name, None)
-        for name in kwargs:
+        for name, value in kwargs.items():
             if isinstance(follows := getattr(type(self), name, None), property) and follows.fset is None:
-                raise ValueError(f"{name} follows from other options, and can't be set. Leave it out.")
+                raise mismatch(f"no {name}, which follows from other options", value, "Leave it out.")
         count = kwargs.pop("num_labels", None)
         # copies: the model sets their attention implementation, which is no business of whoever made them
         self.text_config, self.vision_config = deepcopy(self.text_config), deepcopy(self.vision_config)
         self._complete_labels(count)
         super().__post_init__(**kwargs)
-        self._check_encoders()
+        check_families(self.text_config, self.vision_config)
         check_numbers(self)
         if self.image_size is None:
-            self.image_size = self._own_image_size()
+            self.image_size = own_image_size(self.vision_config)
         if self.vision_config.model_type == CONV_STAGES:
             self.vision_config.fit_pictures(self.image_size)
         if self.num_bga_layers is None:
-            self.num_bga_layers = self._own_num_bga_layers()
+            self.num_bga_layers = self.option_default("num_bga_layers")
         # Here, so that a plain ValueError comes out; `@strict` wraps what its own validators raise.
         self.validate_consistency()
 
     def update(self, config_dict: dict[str, Any]) -> None:
-        """Change options, and check them against each other; if any is refused, all stay as they are.
-
-        Parameters
-        ----------
-        config_dict : dict of str to object
-            Options by name.
-
-        Raises
-        ------
-        ValueError
-            As by the constructor.
-        """
+        """Change options, and check them against each other; if any is refused, all stay as they are."""
         with self._all_or_nothing():
             if config_dict.keys() >= _OTHER_LABELS.keys():
                 check_labels(config_dict["id2label"], config_dict["label2id"])
             super().update(config_dict)
 
     def update_from_string(self, update_str: str) -> None:
-        """Change options as in "cycle_weight=0.5,loss_stages=drawn"; see `update`."""
+        """Change options as in "cycle_weight=0.5,loss_stages=sampled"; see `update`."""
         with self._all_or_nothing():
             super().update_from_string(update_str)
 
@@ -348,13 +348,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         super().save_pretrained(save_directory, *args, **kwargs)
 
     def check_savable(self) -> None:
-        """Refuse what couldn't be loaded again.
-
-        Raises
-        ------
-        ValueError
-            If options contradict each other, or hold what `config.json` can't.
-        """
+        """Refuse what couldn't be loaded again: options that contradict each other or that JSON can't hold."""
         self.validate_consistency()
         with explained("a configuration that can be saved", fix="Correct the option."):
             type(self)(**json.loads(self.to_json_string()))
@@ -373,13 +367,29 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
 
     def validate_consistency(self) -> None:
         """Refuse what can't be built; `@strict` calls it again whenever the configuration is validated."""
-        self._check_encoders()
+        check_families(self.text_config, self.vision_config)
         check_numbers(self)
         check_padding(self.text_config, TEXT_FAMILIES[self.text_config.model_type].first_position is None)
         check_labels(self.id2label, self.label2id)
         check_option("training_summary", self.training_summary)
-        self._check_stages()
-        self._check_switches()
+        depth = min(self._depths)
+        if not 1 <= self.num_stages <= depth:
+            raise mismatch(
+                f"num_bga_layers between 1 and {depth}, the depth of the shallower encoder (text, vision: "
+                f"{self._depths})",
+                self.num_bga_layers,
+                "Lower it or leave it out. To train without alignment, switch off use_text_to_image and "
+                "use_image_to_text.",
+            )
+        if self.vision_grid_side < 1:
+            patch = self.vision_config.patch_size
+            raise mismatch(f"image_size of at least one patch of {shown(patch)} pixels", self.image_size, "Raise it.")
+        check_switches(self)
+        if self.keep_budget < 1 and not self.text_only and not (self.use_context_sampler and self.use_image_to_text):
+            logger.warning_once(
+                "keep_budget does nothing: it prices what the vision sampler keeps, of which there is none with "
+                f"use_context_sampler={self.use_context_sampler} and use_image_to_text={self.use_image_to_text}."
+            )
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Return what `config.json` holds: what differs from the defaults, and the classes that read the folder.
@@ -388,32 +398,19 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         model is nobody else's business.
         """
         values = super().to_diff_dict()
-        for name in ("text_config", "vision_config"):
-            if name in values:
-                values[name] = _without_folders(values[name])
-        return {**values, "auto_map": auto_map(), "custom_pipelines": custom_pipelines()}
+        values |= {name: without_folders(values[name]) for name in ENCODERS if name in values}
+        return {**values, "auto_map": dict(AUTO_MAP), "custom_pipelines": deepcopy(CUSTOM_PIPELINES)}
 
     def option_default(self, name: str) -> Any:
         """Return the default of an option; where that is None, what it becomes with these encoders.
 
-        Parameters
-        ----------
-        name : str
-            Of the option.
-
-        Returns
-        -------
-        object
-            The default. None of the picture size if the vision encoder was made for oblong pictures.
+        There is no default of the image size if the vision encoder was made for oblong images.
         """
         if name == "num_bga_layers":
-            return self._own_num_bga_layers()
+            return min(_DEFAULT_ALIGNED_LAYERS, *self._depths)
         if name == "image_size":
-            if self.vision_config.model_type == CONV_STAGES:
-                # these layers were fitted to the size that was chosen; what is below them still knows its own
-                return ConvStagesConfig(backbone_config=deepcopy(self.vision_config.backbone_config)).image_size
             with suppress(ValueError):
-                return self._own_image_size()
+                return default_image_size(self.vision_config)
         return getattr(BgaMnerConfig, name)
 
     @property
@@ -422,50 +419,36 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         return self.num_bga_layers or 0
 
     @property
+    def _depths(self) -> tuple[int, int]:
+        return self.text_config.num_hidden_layers, self.vision_config.num_hidden_layers
+
+    @property
     def text_reads_features(self) -> bool:
         """Whether layers of the text encoder can read visual features, generated or real."""
         return self.hybrid_attention != "none" and (self.use_text_to_image or self.visual_source == "real")
 
     @property
     def num_vision_tokens(self) -> int:
-        """Positions of the vision encoder: one per patch, behind class and register tokens, if it has any."""
+        """Positions of the vision encoder: class and register tokens, if it has any, and one per patch."""
         return self.vision_grid_side**2 + self.num_vision_prefix_tokens
 
     @property
     def vision_grid_side(self) -> int:
-        """Number of patches, or of cells of a feature map, along either side of a picture."""
+        """Number of patches, or of cells of a feature map, along either side of an image."""
         if self.vision_config.model_type == CONV_STAGES:
             return self.vision_config.grid_side
-        return (self.image_size or 0) // _square_side(self.vision_config.patch_size, "vision_config.patch_size")
+        return (self.image_size or 0) // square_side(self.vision_config.patch_size, "vision_config.patch_size")
 
     @property
     def num_vision_prefix_tokens(self) -> int:
-        """Positions of the vision encoder that stand for no patch: the class token, and registers behind it."""
-        if not self.has_vision_class_token:
-            return 0
-        return 1 + getattr(self.vision_config, "num_register_tokens", 0)
+        """Positions of the vision encoder that stand for no patch: the class token, and registers after it."""
+        return 1 + getattr(self.vision_config, "num_register_tokens", 0) if self.has_vision_class_token else 0
 
     @property
     def has_vision_class_token(self) -> bool:
         """Whether position 0 of the vision encoder is a class token."""
         family = VISION_FAMILIES.get(self.vision_config.model_type)
         return family is not None and family.has_class_token
-
-    def _encoder_config(self, name: str, config: Any) -> PreTrainedConfig:
-        """Make an encoder's configuration of what was given for it, in the form in which the model reads it."""
-        check_encoder(name, config)
-        if name == "vision_config":
-            config = _with_stages(_vision_tower(config))
-        with explained(f"a {name}", fix="Correct it."):
-            made, _ = self.sub_configs_defaults[name].create_subconfig(name, config)
-        for part in (made, getattr(made, "backbone_config", None)):
-            if isinstance(part, PreTrainedConfig):
-                part.name_or_path = marked_folder(part.name_or_path)
-        if hasattr(made, "vision_use_head"):
-            made.vision_use_head = False  # SigLIP's pooling head would be loaded and never used
-        if made.model_type == CONV_STAGES and self.image_size:
-            made.fit_pictures(self.image_size)
-        return made
 
     def _complete_labels(self, count: int | None) -> None:
         """Make labels of whatever was given of them: names, ids or, as in transformers, their number."""
@@ -476,124 +459,8 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
             self.num_labels = 2 if count is None else count
         for name, labels in given.items():
             if count is not None and count != len(labels):
-                raise ValueError(
-                    f"num_labels must be the number of {name}, {len(labels)}, but is {shown(count)}. Leave it out."
-                )
+                raise mismatch(f"num_labels to be the number of {name}, {len(labels)}", count, "Leave it out.")
             setattr(self, name, labels)
-
-    def _own_num_bga_layers(self) -> int:
-        """Return how many stages there are by default, which the shallower encoder must have layers for."""
-        depths = (self.text_config.num_hidden_layers, self.vision_config.num_hidden_layers)
-        return min(_DEFAULT_ALIGNED_LAYERS, *depths)
-
-    def _own_image_size(self) -> int:
-        """Return the picture size that the vision encoder was made for."""
-        if hasattr(self.vision_config, "image_size"):
-            return _square_side(self.vision_config.image_size, "vision_config.image_size")
-        # NaFlex: it was trained on any shape of so many patches
-        patch = _square_side(self.vision_config.patch_size, "vision_config.patch_size")
-        return math.isqrt(self.vision_config.num_patches) * patch
-
-    def _check_encoders(self) -> None:
-        """Refuse encoders whose attention would drop the generated features without a word."""
-        for kind, config, supported in (
-            ("text", self.text_config, TEXT_ENCODERS),
-            ("vision", self.vision_config, (*VISION_ENCODERS, CONV_STAGES)),
-        ):
-            if config.model_type not in supported:
-                raise ValueError(
-                    f"The {kind} encoder must be one of {', '.join(supported)}, but {kind}_config has "
-                    f"model_type={shown(config.model_type)}, whose attention doesn't take generated features. "
-                    f"Pass a {kind}_config (or checkpoint) of one of these families."
-                )
-        if getattr(self.text_config, "is_decoder", False):
-            raise ValueError(
-                "The text encoder must be bidirectional, but text_config.is_decoder is True. Set it to False."
-            )
-
-    def _check_stages(self) -> None:
-        """Refuse stages, labels and sizes that can't be built."""
-        depths = {
-            "text": self.text_config.num_hidden_layers,
-            "vision": self.vision_config.num_hidden_layers,
-        }
-        if not 1 <= self.num_stages <= min(depths.values()):
-            raise ValueError(
-                f"num_bga_layers must be between 1 and {min(depths.values())}, the depth of the shallower encoder "
-                f"(text {depths['text']}, vision {depths['vision']} layers), but is {self.num_bga_layers}. Lower it "
-                "or leave it out. To train without alignment, switch off use_text_to_image and use_image_to_text."
-            )
-        if self.vision_grid_side < 1:
-            raise ValueError(
-                f"image_size must be at least one patch of {self.vision_config.patch_size} pixels, but is "
-                f"{self.image_size}. Raise it."
-            )
-
-    def _check_switches(self) -> None:
-        """Refuse options that contradict each other."""
-        if self.text_only and self.visual_source == "real":
-            raise ValueError(
-                'visual_source="real" reads pictures, for which a model with text_only=True has no encoder. Set '
-                'visual_source="generated".'
-            )
-        if self.keep_budget < 1 and not self.text_only and not (self.use_context_sampler and self.use_image_to_text):
-            logger.warning_once(
-                "keep_budget does nothing: it prices what the vision sampler keeps, of which there is none with "
-                f"use_context_sampler={self.use_context_sampler} and use_image_to_text={self.use_image_to_text}."
-            )
-        if self.visual_source == "real" and self.hybrid_attention == "none":
-            raise ValueError(
-                'visual_source="real" lets the text attend to real pictures, which hybrid_attention="none" forbids. '
-                'Set hybrid_attention="text".'
-            )
-        if (
-            self.entity_replacement_probability > 0
-            and self.replaced_entities_read == "real"
-            and not self.text_reads_features
-        ):
-            raise ValueError(
-                "entity_replacement_probability > 0 hides entities from a text that reads the picture instead; with "
-                f"hybrid_attention={shown(self.hybrid_attention)}, use_text_to_image={self.use_text_to_image} and "
-                f"visual_source={shown(self.visual_source)} it reads none. Set it to 0, let the text read features, "
-                'or set replaced_entities_read="generated", which needs no picture.'
-            )
-
-
-def _without_folders(values: dict[str, Any]) -> dict[str, Any]:
-    """Return an encoder's configuration, and those inside it, without where it came from unless that is the Hub."""
-    return {
-        name: _without_folders(value) if isinstance(value, dict) else value
-        for name, value in values.items()
-        if name != "_name_or_path" or came_from_hub(value)
-    }
-
-
-def _vision_tower(config: dict | PreTrainedConfig | None) -> dict | PreTrainedConfig | None:
-    """Return the vision half of a whole CLIP or SigLIP configuration, and any other configuration as it is."""
-    if isinstance(config, PreTrainedConfig) and config.model_type in _VISION_TOWERS:
-        return config.vision_config
-    if isinstance(config, dict) and config.get("model_type") in _VISION_TOWERS:
-        return {"model_type": _VISION_TOWERS[config["model_type"]], **config.get("vision_config", {})}
-    return config
-
-
-def _with_stages(config: dict | PreTrainedConfig | None) -> dict | PreTrainedConfig | None:
-    """Put new transformer layers on top of a convolutional encoder, and return any other configuration as it is."""
-    kind = config.model_type if isinstance(config, PreTrainedConfig) else (config or {}).get("model_type")
-    if kind in BACKBONE_FAMILIES:
-        return ConvStagesConfig(backbone_config=config)
-    if kind == CONV_STAGES and isinstance(config, dict):
-        return ConvStagesConfig(**{name: value for name, value in config.items() if name != "model_type"})
-    return config
-
-
-def _square_side(size: int | list[int] | tuple[int, ...], name: str) -> int:
-    """Return the side of a square given as an int or a pair; raise ValueError for any other shape."""
-    if isinstance(size, int):
-        return size
-    if len(set(size)) != 1:
-        raise ValueError(f"{name} must be square, but is {size}. Use an encoder of square pictures and patches.")
-    return int(size[0])
 
 
 __all__ = ["TEXT_ENCODERS", "VISION_ENCODERS", "BgaMnerConfig"]

@@ -1,7 +1,5 @@
 """Configuration of new transformer layers on top of a convolutional encoder."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from copy import deepcopy
 from typing import Any
@@ -11,7 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, ResNetConfig, ViTConfig
 
 from .encoder_families import BACKBONE_FAMILIES
-from .messages import shown
+from .messages import mismatch, shown
 
 
 CONV_STAGES = "conv_stages"
@@ -63,16 +61,12 @@ class ConvStagesConfig(ViTConfig):
             backbone = AutoConfig.for_model(**backbone)
         if not isinstance(backbone, PreTrainedConfig) or backbone.model_type not in BACKBONE_FAMILIES:
             found = backbone.model_type if isinstance(backbone, PreTrainedConfig) else type(backbone).__name__
-            raise ValueError(
-                f"backbone_config must be of one of {', '.join(BACKBONE_FAMILIES)}, but is {shown(found)}. "
-                "Pass the configuration of a convolutional encoder."
-            )
+            families = ", ".join(BACKBONE_FAMILIES)
+            raise mismatch(f"backbone_config of one of {families}", found, "Pass a convolutional encoder's.")
         self.backbone_config = backbone
         if self.hidden_size % 4:
-            raise ValueError(
-                f"hidden_size must be a multiple of 4, since positions in two dimensions are sines and cosines, but is "
-                f"{self.hidden_size}."
-            )
+            # positions in two dimensions are sines and cosines
+            raise mismatch("hidden_size as a multiple of 4", self.hidden_size, "Round it.")
         if self.image_size is None:
             self.image_size = _own_image_size(backbone)
         super().__post_init__(**kwargs)
@@ -86,20 +80,7 @@ class ConvStagesConfig(ViTConfig):
 
 
 def last_feature_map(backbone: Any, pixel_values: torch.Tensor) -> torch.Tensor:
-    """Run a convolutional encoder of transformers or timm.
-
-    Parameters
-    ----------
-    backbone : PreTrainedModel
-        The encoder.
-    pixel_values : torch.FloatTensor of shape (batch, channels, side, side)
-        Pictures.
-
-    Returns
-    -------
-    torch.FloatTensor of shape (batch, feature channels, cells, cells)
-        The last feature map.
-    """
+    """Run an encoder of transformers or timm: (batch, 3, side, side) -> (batch, channels, cells, cells)."""
     output = backbone(pixel_values, return_dict=True)
     return output.feature_maps[-1] if "feature_maps" in output else output.last_hidden_state
 
@@ -120,9 +101,9 @@ def _feature_map_shape(config: PreTrainedConfig, side: int) -> tuple[int, int]:
             shape = tuple(last_feature_map(backbone, picture).shape)
     if len(shape) != 4 or shape[2] != shape[3] or shape[2] == 0:
         raise ValueError(
-            "Expected a convolutional encoder, with a feature map (batch, channels, cells, cells), but of a picture of "
-            f"{side} pixels {shown(config.model_type)} makes {shape or 'none'}. Pass a convolutional encoder, or "
-            "larger pictures."
+            "Expected a convolutional encoder, with a feature map (batch, channels, cells, cells), got "
+            f"{shape or 'none'} of {shown(config.model_type)} and an image of {side} pixels. Pass a "
+            "convolutional encoder, or larger images."
         )
     return int(shape[1]), int(shape[2])
 

@@ -5,101 +5,54 @@ What an entry can't say is done by a small class or function: attention that isn
 `docs/reference/encoders.md` is made of these entries.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class EncoderFamily:
-    """Where an encoder family keeps what the layer loop needs.
+    """Where an encoder family keeps what the layer loop needs; modules are named by their dotted paths."""
 
-    Attributes
-    ----------
-    name : str
-        What people call it.
-    layers : str
-        Dotted path of the list of layers.
-    final_norm : str, optional
-        Path of the norm of the last hidden states.
-    has_pooler : bool
-        Whether the encoder builds a pooler unless told not to.
-    own_attention : bool
-        Whether its attention isn't built on transformers' attention interface: hybrid attention then is a class of
-        this package that has the same weights.
-    note : str
-        What else has to be known, for the documentation.
-    """
-
-    name: str
-    layers: str
-    final_norm: str | None = None
-    has_pooler: bool = False
+    name: str  # what people call it
+    layers: str  # the list of layers
+    final_norm: str | None = None  # the norm of the last hidden states
+    has_pooler: bool = False  # whether the encoder builds a pooler unless told not to
+    # Whether its attention isn't built on transformers' attention interface: hybrid attention then is a class of this
+    # package that has the same weights.
     own_attention: bool = False
-    note: str = ""
+    note: str = ""  # what else has to be known, for the documentation
 
 
 @dataclass(frozen=True)
 class TextFamily(EncoderFamily):
-    """A family of text encoders.
+    """A family of text encoders."""
 
-    Attributes
-    ----------
-    takes_token_types, takes_positions, takes_mask : bool
-        Whether the embeddings take token type ids, position ids, and the padding mask.
-    first_position : int, optional
-        Position id of the first token; None for `pad_token_id + 1`, as RoBERTa has it. Where it isn't 0, padding has
-        the one before.
-    input_projection : str, optional
-        Path of a module between embeddings and layers.
-    """
-
+    # what the embeddings take
     takes_token_types: bool = False
     takes_positions: bool = True
     takes_mask: bool = False
+    # Position id of the first token; None for `pad_token_id + 1`, as RoBERTa has it. Where it isn't 0, padding has the
+    # one before.
     first_position: int | None = 0
-    input_projection: str | None = None
+    input_projection: str | None = None  # a module between embeddings and layers
 
 
 @dataclass(frozen=True)
 class VisionFamily(EncoderFamily):
-    """A family of vision transformers.
+    """A family of vision transformers."""
 
-    Attributes
-    ----------
-    tower_of : str, optional
-        `model_type` of the text-image model whose vision tower this is.
-    input_norm : str, optional
-        Path of a norm between embeddings and layers.
-    asks_to_interpolate : bool
-        Whether the embeddings have to be asked to fit their positions to other picture sizes.
-    has_class_token : bool
-        Whether position 0 is a class token. Register tokens follow it, if the configuration has any.
-    """
-
-    tower_of: str | None = None
-    input_norm: str | None = None
-    asks_to_interpolate: bool = False
-    has_class_token: bool = True
+    tower_of: str | None = None  # `model_type` of the text-image model whose vision tower this is
+    input_norm: str | None = None  # a norm between embeddings and layers
+    asks_to_interpolate: bool = False  # whether embeddings have to be asked to fit their positions to other image sizes
+    has_class_token: bool = True  # whether position 0 is a class token; register tokens follow it, if there are any
 
 
 @dataclass(frozen=True)
 class BackboneFamily:
-    """A family of convolutional encoders, whose last feature map new transformer layers read.
+    """A family of convolutional encoders, whose last feature map new transformer layers read."""
 
-    Attributes
-    ----------
-    name : str
-        What people call it.
-    has_batch_norm : bool
-        Whether it has batch normalisation, whose statistics are kept as they are.
-    note : str
-        What else has to be known, for the documentation.
-    """
-
-    name: str
-    has_batch_norm: bool = True
-    note: str = ""
+    name: str  # what people call it
+    has_batch_norm: bool = True  # its statistics are kept as they are
+    note: str = ""  # what else has to be known, for the documentation
 
 
 TEXT_FAMILIES = {

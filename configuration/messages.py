@@ -1,27 +1,49 @@
-"""What error messages show of a value that came in: enough to recognise it, however large it is."""
+"""Errors that say what was expected, what came, and how to mend it; and what they show of values, however large."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
 MOST_SHOWN = 200
 """Characters of a value in a message, so that a message of several values stays below 1,000."""
 
+UNEXPECTED: tuple[type[Exception], ...] = (
+    *(TypeError, AttributeError, LookupError, ArithmeticError),
+    *(AssertionError, RecursionError, json.JSONDecodeError),
+)
+"""What libraries raise at values that they don't expect."""
+
+
+def mismatch(expected: str, found: Any, mend: str = "Correct it.") -> ValueError:
+    """Make the error for a value that isn't what was expected.
+
+    Examples
+    --------
+    >>> print(mismatch("cycle_weight of at least 0", -1, "0 switches the loss off."))
+    Expected cycle_weight of at least 0, got -1. 0 switches the loss off.
+    """
+    return ValueError(f"Expected {expected}, got {shown(found)}. {mend}")
+
+
+@contextmanager
+def reworded(
+    expected: str, mend: str, is_known: Callable[[Exception], bool] = lambda error: isinstance(error, UNEXPECTED)
+) -> Iterator[None]:
+    """Raise a ValueError of the same grammar in place of the many errors of libraries; others pass."""
+    try:
+        yield
+    except Exception as error:
+        if not is_known(error):
+            raise
+        raise ValueError(
+            f"Expected {expected}, got {type(error).__name__}: {brief(error, MOST_SHOWN)}. {mend}"
+        ) from error
+
 
 def shown(value: Any, limit: int = MOST_SHOWN) -> str:
-    """Write a value for an error message.
-
-    Parameters
-    ----------
-    value : object
-        Anything; strings are quoted, so that spaces and line breaks in them are seen.
-    limit : int, default 200
-        Most characters of it.
-
-    Returns
-    -------
-    str
-        Its `repr`; of a longer one the beginning, and how long the value is.
+    """Write a value for an error message: its `repr`, or the beginning of it and how long the value is.
 
     Examples
     --------
@@ -42,28 +64,14 @@ def shown(value: Any, limit: int = MOST_SHOWN) -> str:
 
 
 def listed(values: Iterable[Any], limit: int = MOST_SHOWN) -> str:
-    """Write several values for an error message, with commas between.
-
-    Parameters
-    ----------
-    values : iterable of object
-        Names of columns, labels, and the like.
-    limit : int, default 200
-        Most characters of all of them.
-
-    Returns
-    -------
-    str
-        As many as there is room for, at least one, each as `shown` writes it; and how many there are.
+    """Write several values for an error message: as many as there is room for, at least one, and how many there are.
 
     Examples
     --------
-    >>> listed(["id", "text"])
-    "'id', 'text'"
+    >>> listed(["id", "text"]), listed([])
+    ("'id', 'text'", 'none')
     >>> listed(range(1000), limit=10)
     '0, 1, 2, 3, ... (1000 in all)'
-    >>> listed([])
-    'none'
     """
     values = list(values)
     text = ""
@@ -76,19 +84,7 @@ def listed(values: Iterable[Any], limit: int = MOST_SHOWN) -> str:
 
 
 def brief(text: BaseException | str, limit: int = 2 * MOST_SHOWN) -> str:
-    r"""Write a text, or what another error says, for an error message: on one line, cut to a limit.
-
-    Parameters
-    ----------
-    text : BaseException or str
-        The error or text.
-    limit : int, default 400
-        Most characters.
-
-    Returns
-    -------
-    str
-        It without a full stop at the end, or the name of the error's class if it says nothing.
+    r"""Write a text, or what another error says, on one line, without a full stop at the end.
 
     Examples
     --------
@@ -100,4 +96,4 @@ def brief(text: BaseException | str, limit: int = 2 * MOST_SHOWN) -> str:
     return (line if len(line) <= limit else f"{line[:limit]}...") or type(text).__name__
 
 
-__all__ = ["MOST_SHOWN", "brief", "listed", "shown"]
+__all__ = ["MOST_SHOWN", "UNEXPECTED", "brief", "listed", "mismatch", "reworded", "shown"]

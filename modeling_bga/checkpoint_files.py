@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import PreTrainedConfig
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..configuration.config_checks import explained
+from ..configuration.config_arguments import explained
 from ..configuration.messages import brief, shown
 
 
@@ -25,22 +26,10 @@ MAX_MISSING_NUMBERS = 2**30
 _CHANGING = ("_name_or_path", "architectures", "dtype", "problem_type", "training_summary", "label2id")
 
 
-def check_shard_index(folder: Any, subfolder: str = "", variant: str | None = None) -> None:
+def check_shard_index(folder: str | os.PathLike[str] | None, subfolder: str = "", variant: str | None = None) -> None:
     """Refuse a list of files of weights that names something else than safetensors files beside it.
 
-    Parameters
-    ----------
-    folder : object
-        Folder; nothing is done if it is no folder of this machine. Names on the Hub can't leave their repository.
-    subfolder : str
-        Folder in it.
-    variant : str, optional
-        Part of the list's name, such as "fp16".
-
-    Raises
-    ------
-    ValueError
-        If it does.
+    Nothing is done if this is no folder of this machine: names on the Hub can't leave their repository.
     """
     if not isinstance(folder, str | os.PathLike):
         return
@@ -51,8 +40,8 @@ def check_shard_index(folder: Any, subfolder: str = "", variant: str | None = No
         names = set(json.loads(path.read_bytes())["weight_map"].values())
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise ValueError(
-            f"Expected a JSON object with a 'weight_map' from weights to files in {shown(str(path))}, but it can't be "
-            f"read: {type(error).__name__}: {brief(error)}. Save the model again."
+            f"Expected a JSON object with a 'weight_map' from weights to files in {shown(str(path))}, got "
+            f"{type(error).__name__}: {brief(error)}. Save the model again."
         ) from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
@@ -62,26 +51,13 @@ def check_shard_index(folder: Any, subfolder: str = "", variant: str | None = No
             )
 
 
-def check_weights_to_make(model: Any, missing: Iterable[str], mismatched: Iterable[Any], may_mismatch: bool) -> None:
+def check_weights_to_make(
+    model: nn.Module, missing: Iterable[str], mismatched: Iterable[tuple], may_mismatch: bool
+) -> None:
     """Refuse to make new weights in place of others, or so many that they would fill the memory.
 
     What is in the checkpoint can't be larger than its files; transformers makes the rest before it looks at shapes.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The model; weights that aren't in the checkpoint are on the "meta" device still.
-    missing : iterable of str
-        Names of weights that the checkpoint doesn't have, or in another shape.
-    mismatched : iterable of (str, shape, shape)
-        Names of weights of another shape, and the shapes in the checkpoint and in the model.
-    may_mismatch : bool
-        Whether new weights may replace these.
-
-    Raises
-    ------
-    ValueError
-        If there are weights of another shape, or the missing ones hold more than `MAX_MISSING_NUMBERS` numbers.
+    `mismatched` has names, shapes in the checkpoint, and shapes in the model.
     """
     others = sorted(mismatched, key=lambda entry: entry[0])
     if others and not may_mismatch:
@@ -96,25 +72,16 @@ def check_weights_to_make(model: Any, missing: Iterable[str], mismatched: Iterab
     if count > MAX_MISSING_NUMBERS:
         largest = max(missing, key=lambda name: sizes.get(name, 0))
         raise ValueError(
-            f"Expected a checkpoint that has the weights which config.json asks for, but {count:,} numbers are "
-            f"missing, most of them of {largest}. Check the sizes in config.json, or fetch the weights again."
+            f"Expected a checkpoint that has the weights which config.json asks for, got one in which "
+            f"{count:,} numbers are missing, most of them of {largest}. Check the sizes in config.json, "
+            "or fetch the weights again."
         )
 
 
-def check_config_fits(model: Any, built_from: PreTrainedConfig) -> None:
-    """Refuse a configuration that was changed so that what is saved couldn't be loaded, or would be another model.
+def check_config_fits(model: PreTrainedModel, built_from: PreTrainedConfig) -> None:
+    """Refuse a configuration that was changed since the model was made so that what is saved couldn't be loaded.
 
-    Parameters
-    ----------
-    model : PreTrainedModel
-        The model, with its present configuration.
-    built_from : PreTrainedConfig
-        The configuration as it was when the model was made.
-
-    Raises
-    ------
-    ValueError
-        If the present configuration asks for other weights than the model has, or labels with other transitions.
+    The present one may not ask for other weights than the model has, nor have labels with other transitions.
     """
     config = model.config
     before, now = (_of_structure(values.to_dict()) for values in (built_from, config))
@@ -129,12 +96,12 @@ def check_config_fits(model: Any, built_from: PreTrainedConfig) -> None:
     if others:
         names = ", ".join(sorted(name for name in now if now[name] != before.get(name)))
         raise ValueError(
-            f"Expected a configuration that fits the weights, but {shown(names)} changed since the model was made, and "
-            f"{others[0]} didn't follow. Change it back, or give what is new to from_pretrained."
+            f"Expected a configuration that fits the weights, got one in which {shown(names)} changed since the model "
+            f"was made, without {others[0]}. Change it back, or give what is new to from_pretrained."
         )
 
 
-def _shapes(cls: type, config: PreTrainedConfig) -> dict[str, Any]:
+def _shapes(cls: type[PreTrainedModel], config: PreTrainedConfig) -> dict[str, Any]:
     """Return the shapes of all weights of a model, and the CRF's constraints, without memory for weights."""
     with torch.device("meta"):
         model = cls(deepcopy(config))
@@ -153,28 +120,10 @@ def _of_structure(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def explained_weights(arguments: Iterable[str] = ()) -> Iterator[None]:
-    """Make one kind of error of the many that broken or foreign weights give.
-
-    Parameters
-    ----------
-    arguments : iterable of str
-        Names of what the caller gave beside the folder.
-
-    Raises
-    ------
-    ValueError
-        In place of errors about the file's format, types and keys. Others pass, such as OSError of a file that
-        isn't there.
-    """
-    try:
-        with explained("a configuration and weights", arguments):
-            yield
-    except (SafetensorError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"Expected weights as whole safetensors files, but one can't be read: {brief(error)}. Fetch it again."
-        ) from error
+def explained_weights(arguments: Iterable[str] = ()) -> AbstractContextManager[None]:
+    """Make one kind of error of the many that broken or foreign weights give; see `explained`."""
+    what = "a configuration and whole safetensors files"
+    return explained(what, arguments, more=(SafetensorError, pickle.UnpicklingError))
 
 
 __all__ = ["check_config_fits", "check_shard_index", "check_weights_to_make", "explained_weights"]

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
+from transformers.utils import logging
 
-from ..configuration.model_card import CARD_NAME, hand_written_card, write_model_card
+from ..configuration.messages import brief
 
+
+logger = logging.get_logger(__name__)
 
 _SAMPLED = 256  # numbers of a weight
+_CARD = "README.md"
 
 
 class ModelCardMixin:
@@ -68,21 +74,48 @@ class ModelCardMixin:
         """
         self._compare_with_summary()
         # transformers replaces it when it pushes
-        self._own_card = hand_written_card(save_directory) if push_to_hub else None
+        self._own_card = _card_to_keep(save_directory) if push_to_hub else None
         kwargs |= {"is_main_process": is_main_process, "state_dict": state_dict, "push_to_hub": push_to_hub}
         super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
         self._own_card = None
         if is_main_process and not push_to_hub and Path(save_directory).is_dir():
-            write_model_card(save_directory, self.config, tags=self.model_tags)  # type: ignore[attr-defined]
+            _write_card(save_directory, self.config, None, self.model_tags)  # type: ignore[attr-defined]
 
     def _upload_modified_files(
         self, working_dir: str | os.PathLike[str], repo_id: str, *args: Any, **kwargs: Any
     ) -> Any:
         # transformers has just put the repository's README.md, or an empty one, in place of the card
         if self._own_card is not None:
-            Path(working_dir, CARD_NAME).write_text(self._own_card, encoding="utf-8", newline="\n")
-        write_model_card(working_dir, self.config, repo_id, self.model_tags)  # type: ignore[attr-defined]
+            Path(working_dir, _CARD).write_text(self._own_card, encoding="utf-8", newline="\n")
+        _write_card(working_dir, self.config, repo_id, self.model_tags)  # type: ignore[attr-defined]
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)  # type: ignore[misc]
+
+
+def _card_to_keep(folder: str | os.PathLike[str]) -> str | None:
+    """Return the text of a folder's README.md if it isn't to be replaced."""
+    try:
+        from ..configuration.model_card import hand_written_card
+    except ImportError:
+        path = Path(folder, _CARD)
+        return path.read_text(encoding="utf-8-sig") if path.is_file() else None
+    return hand_written_card(folder)
+
+
+def _write_card(
+    folder: str | os.PathLike[str], config: PreTrainedConfig, repository: str | None, tags: Sequence[str] | None
+) -> None:
+    """Write a model's card; where the package is missing, leave the one that is there."""
+    try:  # a saved model's code doesn't carry this
+        from ..configuration.model_card import write_model_card
+    except ImportError:
+        if (config.training_summary or {}).get("outdated") and Path(folder, _CARD).exists():
+            logger.warning(
+                "The model card in %s may tell of the weights as they were before they were trained further. Edit it, "
+                "or install bga-mner and save again to have it written anew.",
+                brief(str(folder)),
+            )
+        return
+    write_model_card(folder, config, repository, tags)
 
 
 @torch.no_grad()

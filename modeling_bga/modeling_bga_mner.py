@@ -320,7 +320,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             for stage in branch.stages():
                 stage.sample(vision, matches[stage.number] if matches else None)
             drawn = None
-            if self.training and config.loss_stages == "drawn":
+            if self.training and config.loss_stages == "sampled":
                 drawn = torch.randint(config.num_stages, aligned.shape[:1], device=aligned.device)
             branch.generate_all(vision, drawn)
         reconstruction_loss, cycle_loss = alignment_losses(

@@ -13,11 +13,6 @@ def fetched(module: nn.Module) -> AbstractContextManager[None]:
     """Have a module's own weights where they are computed with.
 
     accelerate's hooks fetch weights for `forward` alone, and leave them on the device "meta" otherwise.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The module, with or without a hook.
     """
     hook = module.__dict__.get("_hf_hook")
     return nullcontext() if hook is None else _between(hook, module)

@@ -82,8 +82,8 @@ class BgaMnerModelOutput(_Alignment, _Losses, _States):
     generated_vision : tuple of torch.FloatTensor of shape (batch, vision length, vision hidden size), optional
         Visual features that each stage generated from the text.
     generated_text : tuple of torch.FloatTensor of shape (batch, length, text hidden size), optional
-        Text features that each stage generated from the image; with `loss_stages="drawn"`, in training, a single
-        tensor, whose rows belong to the stages that were drawn.
+        Text features that each stage generated from the image; with `loss_stages="sampled"`, in training, a single
+        tensor, whose rows belong to the stages that were sampled.
     text_keep_masks : tuple of torch.FloatTensor of shape (batch, length)
         Keep mask of each stage over tokens.
     vision_keep_masks : tuple of torch.FloatTensor of shape (batch, vision length), optional

@@ -1,9 +1,9 @@
-"""The models' base class: weight initialisation, saving, and building a model from two pretrained encoders."""
+"""The models' base class: weight initialisation, loading and saving, and building a model from two encoders."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -11,23 +11,21 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging
 
-from ..configuration.config_arguments import check_names, given_arguments
+from ..configuration.config_arguments import given_arguments
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from ..configuration.hub_export import RemoteCodeMixin, marked_folder
-from ..configuration.messages import shown
+from ..configuration.hub_export import RemoteCodeMixin
+from ..configuration.messages import mismatch
 from .checkpoint_files import check_config_fits, check_shard_index, check_weights_to_make, explained_weights
 from .context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
 from .crf import ConditionalRandomField
 from .cross_modal_generator import CrossModalGenerator
-from .encoder_loading import load_encoder
 from .encoders import longest_text, pretrained_part
 from .hybrid_attention import HybridProjection
 from .model_card_mixin import ModelCardMixin
-from .open_clip_encoders import is_open_clip_name, open_clip_config
 from .tokenizer_limit import lower_saved_limit
 
 
@@ -35,7 +33,7 @@ logger = logging.get_logger(__name__)
 
 
 class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
-    """Base class: weight initialisation, and building a model from two pretrained encoders."""
+    """Base class: weight initialisation, loading and saving, and building a model from two pretrained encoders."""
 
     config_class = BgaMnerConfig
     config: BgaMnerConfig
@@ -56,7 +54,9 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         self._built_from = deepcopy(config)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
         """Load as every model does, but safetensors alone, unless `use_safetensors=False` asks for pickled weights.
 
         Parameters
@@ -82,7 +82,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         if kwargs.get("use_safetensors") is None:
             kwargs["use_safetensors"] = True
         if not isinstance(config := kwargs.get("config"), str | os.PathLike | PreTrainedConfig | None):
-            raise ValueError(f"Expected a configuration, or the folder of one, as config, got {shown(config)}.")
+            raise mismatch("a configuration, or the folder of one, as config", config, "Pass one of these.")
         with explained_weights(given_arguments(kwargs)):
             check_shard_index(pretrained_model_name_or_path, kwargs.get("subfolder") or "", kwargs.get("variant"))
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -186,10 +186,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
     @staticmethod
     def _refuse_other_attention(requested: str | dict | None) -> None:
         if requested not in (None, "sdpa"):
-            raise ValueError(
-                f'BGA-MNER runs on attn_implementation="sdpa", but {shown(requested)} was asked for. '
-                "Leave attn_implementation out."
-            )
+            raise mismatch("attn_implementation 'sdpa', on which BGA-MNER runs", requested, "Leave it out.")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -259,7 +256,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         """
         base: Any = getattr(self, self.base_model_prefix, self)
         if base.vision_encoder is None:
-            raise ValueError("This model has text_only=True and no vision encoder to freeze. Leave the call out.")
+            raise mismatch("a model with a vision encoder to freeze", "text_only=True", "Leave the call out.")
         (base.vision_encoder if new_layers else pretrained_part(base.vision_encoder)).requires_grad_(False)
         self.train(self.training)
 
@@ -268,7 +265,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         cls,
         text: str | PreTrainedModel,
         vision: str | PreTrainedModel,
-        labels: list[str] | None = None,
+        labels: Sequence[str] | None = None,
         **options: Any,
     ) -> BgaMnerPreTrainedModel:
         """Build a model from a pretrained text encoder and a pretrained vision encoder.
@@ -295,72 +292,14 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
             If an encoder isn't of a supported family, a model in memory holds none, or open_clip has no such model, and
             as by [`BgaMnerConfig`].
         """
-        if unknown := sorted(name for name in options if not hasattr(BgaMnerConfig, name)):
-            # a configuration keeps whatever it is given, and saves it: a token, too
-            check_names(BgaMnerConfig, unknown, BgaMnerConfig.__dataclass_fields__)
-            raise ValueError(f"Expected options of BgaMnerConfig, got {shown(unknown)}. Leave them out.")
-        if labels is not None:
-            if isinstance(labels, str) or {"id2label", "label2id", "num_labels"} & options.keys():
-                raise ValueError(
-                    f"Expected labels as a list, such as ['O', 'B-PER', 'I-PER'], and no other option of labels, got "
-                    f"{shown(labels)} and the options {shown(sorted(options))}. Pass such a list, or id2label."
-                )
-            options["id2label"] = dict(enumerate(labels))
-        config = BgaMnerConfig(text_config=_config_of(text), vision_config=_config_of(vision), **options)
-        model = cls(config)
-        base: Any = getattr(model, cls.base_model_prefix, model)
-        copied = []
-        for name, source in (("text_encoder", text), ("vision_encoder", vision)):
-            encoder = getattr(base, name)
-            if encoder is None:  # with text_only=True
-                continue
-            if pretrained_part(encoder) is not encoder and _config_of(source).model_type != encoder.config.model_type:
-                # the new layers on top of a convolutional encoder are in no checkpoint
-                encoder, name = pretrained_part(encoder), f"{name}.backbone"
-            if isinstance(source, PreTrainedModel):
-                pretrained = _encoder_in(source)
-            else:
-                pretrained = load_encoder(source, deepcopy(encoder.config))
-            weights = pretrained.state_dict()
-            if missing := encoder.state_dict().keys() - weights.keys():
-                raise ValueError(
-                    f"Expected an encoder like {type(encoder).__name__}, but {type(source).__name__} lacks "
-                    f"{len(missing)} of its weights, such as {min(missing)}. Pass the encoder itself."
-                )
-            # what an encoder has beyond these, such as a pooler, is not used
-            encoder.load_state_dict({name: weights[name] for name in encoder.state_dict()})
-            copied.append(f"{name}.")
-        new = sorted({_module_name(name) for name, _ in model.named_parameters() if not _is_in(name, tuple(copied))})
-        logger.warning(
-            "These weights are new and have to be trained: %s. All others come from the two encoders.", ", ".join(new)
-        )
-        return model.eval()
-
-
-def _encoder_in(model: PreTrainedModel) -> PreTrainedModel:
-    """Return the vision tower of a whole CLIP or SigLIP, the encoder below a task head, or the model itself."""
-    return getattr(model, "vision_model", getattr(model, model.base_model_prefix, model))
-
-
-def _config_of(source: str | PreTrainedModel) -> PreTrainedConfig:
-    if not isinstance(source, str | os.PathLike | PreTrainedModel):
-        raise ValueError(f"Expected an encoder as a folder, Hub name or model, got {shown(source)}. Pass one of these.")
-    if is_open_clip_name(source):
-        return open_clip_config(str(source))
-    if not isinstance(source, PreTrainedModel):
-        return AutoConfig.from_pretrained(source)
-    config = deepcopy(source.config)
-    config.name_or_path = marked_folder(config.name_or_path, loaded_here=False)
-    return config
-
-
-def _is_in(name: str, modules: tuple[str, ...]) -> bool:
-    return any(f".{name}".find(f".{module}") >= 0 for module in modules)
-
-
-def _module_name(parameter_name: str) -> str:
-    """Shorten a parameter's name to the first two modules below the base model."""
-    return ".".join(parameter_name.removeprefix("bga_mner.").split(".")[:2]).removesuffix(".weight")
+        try:  # a saved model's code doesn't carry this
+            from .pretrained_encoders import build_from_encoders
+        except ImportError as error:
+            raise ImportError(
+                "Expected the package bga-mner, which builds models from two encoders, got a saved model's code alone. "
+                "Run: pip install bga-mner."
+            ) from error
+        return build_from_encoders(cls, text, vision, labels, options)
 
 
 __all__ = ["BgaMnerPreTrainedModel"]

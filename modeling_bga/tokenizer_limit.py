@@ -12,17 +12,9 @@ from .encoders import longest_text
 
 
 def limit_beside(folder: str | os.PathLike[str]) -> int | None:
-    """Return how many tokens the text encoder of a model that was saved in a folder takes.
+    """Return how many tokens, special ones included, the text encoder of a model that was saved in a folder takes.
 
-    Parameters
-    ----------
-    folder : str or path
-        Needn't be there.
-
-    Returns
-    -------
-    int or None
-        Special tokens included; None if no model of this package, or none that can be read, is there.
+    None if no model of this package, or none that can be read, is there.
     """
     try:
         saved = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
@@ -34,15 +26,7 @@ def limit_beside(folder: str | os.PathLike[str]) -> int | None:
 
 
 def lower_saved_limit(folder: str | os.PathLike[str], longest: int) -> None:
-    """Lower the limit in `tokenizer_config.json`, if a tokenizer was saved in a folder before the model.
-
-    Parameters
-    ----------
-    folder : str or path
-        Where a model was saved.
-    longest : int
-        Tokens that its text encoder takes.
-    """
+    """Lower the limit in `tokenizer_config.json`, if a tokenizer was saved in a folder before the model."""
     path = Path(folder, "tokenizer_config.json")
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from ..configuration.hub_export import flatten
+from ..configuration.code_bundle import one_file
 from ..configuration.messages import listed
 from ..modeling_bga.encoders import longest_text
 from ..modeling_bga.span_probabilities import CrfScores
@@ -34,7 +33,6 @@ from .word_encoding import special_tokens, substitute_token, word_prefix
 
 # The first with the operator Attention, which is faster than the products and transpositions that it stands for.
 _OPSET = 23
-_SIBLING_IMPORT = re.compile(r"^(\s*from )\.(?=\w+ import )", re.MULTILINE)
 
 
 class _TextBranch(nn.Module):
@@ -293,9 +291,8 @@ def _write_tagger(model: Any, processor: Any, folder: Path, scores: CrfScores) -
         "crf": {name: values.tolist() for name, values in scores._asdict().items()},
     }
     (folder / TAGGER_FILE).write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    for name, text in flatten(Path(__file__).with_name("onnx_predictor.py")).items():
-        # a folder of scripts is no package
-        (folder / name).write_text(_SIBLING_IMPORT.sub(r"\1", text), encoding="utf-8", newline="\n")
+    code = one_file(Path(__file__).with_name("onnx_predictor.py"))
+    (folder / "onnx_predictor.py").write_text(code, encoding="utf-8", newline="\n")
 
 
 __all__ = ["export_onnx"]

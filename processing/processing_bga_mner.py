@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from transformers import BatchFeature, ProcessorMixin
 
-from ..configuration.config_arguments import check_names, given_arguments
-from ..configuration.config_checks import explained
-from ..configuration.hub_export import RemoteCodeMixin, auto_map
+from ..configuration.config_arguments import check_names, explained, given_arguments
+from ..configuration.entry_points import AUTO_MAP
+from ..configuration.hub_export import RemoteCodeMixin
 from ..configuration.messages import brief, shown
 from ..modeling_bga.tokenizer_limit import limit_beside
 from .example_columns import check_example_columns
@@ -158,7 +158,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `processor_config.json` holds, the classes that read the folder included."""
-        return {**super().to_dict(), "auto_map": auto_map()}
+        return {**super().to_dict(), "auto_map": dict(AUTO_MAP)}
 
     @property
     def model_input_names(self) -> list[str]:

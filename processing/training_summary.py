@@ -17,7 +17,7 @@ from datasets import Dataset
 from transformers import Trainer
 from transformers.utils import logging
 
-from ..configuration.hub_export import came_from_hub
+from ..configuration.hub_names import came_from_hub
 from ..configuration.messages import shown
 from ..configuration.model_card import reads_at_inference
 from ..modeling_bga.encoders import is_frozen, longest_text, pretrained_part
@@ -172,7 +172,7 @@ def summarize_training(
         "longest_text": longest_text(model.config.text_config),
         "data": sets,
         "reads": reads_at_inference(model.config),
-        "trained_with_pictures": _trained_with_pictures(trainer, model, (data or {}).get("train")),
+        "trained_with_images": _trained_with_pictures(trainer, model, (data or {}).get("train")),
         "hyperparameters": _hyperparameters(arguments) | dict(hyperparameters or {}),
         "progress": _progress(trainer, resumed),
         "hardware": _hardware(arguments),
@@ -237,7 +237,7 @@ def _sizes(trainer: Trainer) -> dict[str, dict[str, Any]]:
     for part, values in found.items():
         if pictures := _count_pictures(sets[part]):
             missing = values["sentences"] - pictures
-            values["pictures"] = {"found": pictures, "missing": missing, "broken": {}, "checked": False}
+            values["images"] = {"found": pictures, "missing": missing, "broken": {}, "checked": False}
     return found
 
 
@@ -282,7 +282,7 @@ def _data_set(report: ConllReport) -> dict[str, Any]:
         "sentences": report.sentences,
         "words": report.tokens,
         "entities": dict(report.entities),
-        "pictures": {
+        "images": {
             "found": report.pictures_found,
             "missing": report.pictures_missing,
             "broken": dict(report.pictures_broken),

@@ -1,9 +1,6 @@
-"""What is saved carries the code: flat, whole, and found by transformers from any file of it."""
+"""What is saved carries the code, and names on the Hub are told from folders."""
 
 import json
-import os
-import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,18 +14,12 @@ from transformers import (
     ViTImageProcessorPil,
     pipeline,
 )
-from transformers.dynamic_module_utils import get_imports, get_relative_import_files
 
 import bga_mner
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification
-from bga_mner.configuration.hub_export import (
-    came_from_hub,
-    code_files,
-    entry_points,
-    flatten,
-    marked_folder,
-    write_code,
-)
+from bga_mner.configuration.entry_points import AUTO_MAP, CODE_FILES, CUSTOM_PIPELINES
+from bga_mner.configuration.hub_export import code_files
+from bga_mner.configuration.hub_names import came_from_hub, marked_folder
 from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
@@ -46,50 +37,40 @@ def python_files(folder):
 def test_configuration_model_and_processor_each_carry_all_code(make_config, make_model, processor, tmp_path):
     for number, saved in enumerate((make_config(), make_model(), make_model().bga_mner, processor)):
         saved.save_pretrained(tmp_path / str(number))
-        assert python_files(tmp_path / str(number)) == set(code_files())
+        assert python_files(tmp_path / str(number)) == set(CODE_FILES)
         name = "processor_config.json" if saved is processor else "config.json"
-        auto_map = json.loads((tmp_path / str(number) / name).read_text())["auto_map"]
-        heads = {"AutoModelForSequenceClassification", "AutoModelForTokenClassification"}
-        assert set(auto_map) == {"AutoConfig", "AutoModel", "AutoProcessor", *heads}
-        for reference in auto_map.values():
-            module, loaded = reference.split(".")
-            assert f"class {loaded}(" in code_files()[f"{module}.py"]
-    pipelines = json.loads((tmp_path / "0" / "config.json").read_text())["custom_pipelines"]
-    assert pipelines == {
-        "multimodal-ner": {"impl": "pipeline_bga_mner.BgaMnerPipeline", "pt": ["AutoModelForTokenClassification"]}
-    }
+        assert json.loads((tmp_path / str(number) / name).read_text())["auto_map"] == AUTO_MAP
+    assert json.loads((tmp_path / "0" / "config.json").read_text())["custom_pipelines"] == CUSTOM_PIPELINES
 
 
-def test_transformers_finds_every_file_from_whatever_saves(tmp_path):
-    write_code(tmp_path)
-    by_auto_class, by_task = entry_points()
-    for loaded in by_auto_class.values():
-        entry = tmp_path / f"{loaded.__module__.rpartition('.')[2]}.py"
-        assert {os.path.basename(path) for path in get_relative_import_files(entry)} == set(code_files())
-    for loaded in by_task.values():
-        assert f"{loaded.__module__.rpartition('.')[2]}.py" in code_files()
+def test_what_is_changed_in_a_saved_dict_is_nobody_elses(make_config, processor):
+    for saved in (make_config().to_diff_dict(), processor.to_dict()):
+        saved["auto_map"].clear()
+    make_config().to_diff_dict()["custom_pipelines"]["multimodal-ner"].clear()
+    assert len(AUTO_MAP) == 5
+    assert CUSTOM_PIPELINES["multimodal-ner"]
 
 
-def test_the_code_asks_for_few_packages_and_no_other_folder(tmp_path):
-    write_code(tmp_path)
-    needed = {package for path in tmp_path.glob("*.py") for package in get_imports(path)} - sys.stdlib_module_names
-    # huggingface_hub and safetensors come with transformers
-    assert needed == {"PIL", "huggingface_hub", "numpy", "safetensors", "torch", "transformers"}
-    for text in code_files().values():
-        assert not re.search(r"^\s*from \.\.|^\s*from \. |^\s*import \.", text, re.MULTILINE)
-
-
-def test_the_copies_make_the_same_copies(tmp_path):
-    write_code(tmp_path)
-    assert flatten(tmp_path / "hub_export.py") == code_files()
-
-
-def test_files_of_one_name_are_refused(tmp_path):
-    for folder, text in (("one", "from ..two.start import X\n"), ("two", "")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "start.py").write_text(text)
-    with pytest.raises(ValueError, match=r"differ.*two/start\.py\. Rename one"):
-        flatten(tmp_path / "one" / "start.py")
+def test_files_of_the_users_stay_and_old_code_is_left_to_them(make_model, processor, tmp_path):
+    # release 0.1.0 laid 56 files into a folder, each of a module
+    model = make_model()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    old = {"crf.py": "OLD = 1\n", "my_script.py": "MINE = 1\n"}
+    for name, text in {**old, "modeling_bga_mner.py": "OLD = 1\n"}.items():
+        (tmp_path / name).write_text(text)
+    for name in ("config.json", "processor_config.json"):
+        values = json.loads((tmp_path / name).read_text())
+        values["auto_map"]["AutoModelForTokenClassification"] = "token_classifier.BgaMnerForTokenClassification"
+        (tmp_path / name).write_text(json.dumps(values))
+    loaded = AutoModelForTokenClassification.from_pretrained(tmp_path)
+    loaded.save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    assert python_files(tmp_path) == {*CODE_FILES, *old}
+    for name, text in {**old, **code_files()}.items():
+        assert (tmp_path / name).read_text(encoding="utf-8") == text
+    for name in ("config.json", "processor_config.json"):
+        assert json.loads((tmp_path / name).read_text())["auto_map"] == AUTO_MAP
 
 
 def test_installed_classes_load_what_is_saved_and_nothing_is_asked(make_model, processor, tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bga_mner.configuration.messages import brief, listed, shown
+from bga_mner.configuration.messages import brief, listed, mismatch, reworded, shown
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,19 @@ def test_what_another_error_says_is_one_short_line(given, text):
 )
 def test_what_is_shown_is_short_whatever_it_is(show, value):
     assert len(show(value)) < 450
+
+
+def test_other_libraries_errors_are_reworded_and_ours_pass():
+    message = r"^Expected a file, got KeyError: 'x'\. Save it again\.$"
+    with pytest.raises(ValueError, match=message) as caught, reworded("a file", "Save it again."):
+        raise KeyError("x")
+    assert isinstance(caught.value.__cause__, KeyError)
+    for error in (ValueError("Expected a name, got 3."), OSError("no disk")):
+        with pytest.raises(type(error), match=str(error)), reworded("a file", "Save it again."):
+            raise error
+    with pytest.raises(ValueError, match="got OSError: no disk"), reworded("a", "B.", lambda error: True):
+        raise OSError("no disk")
+    with pytest.raises(ValueError, match="got TypeError: xxx") as long, reworded("a", "B."):
+        raise TypeError("x" * 10_000)
+    assert len(str(long.value)) < 300
+    assert len(str(mismatch("a", "x" * 10_000))) < 300

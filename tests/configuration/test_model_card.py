@@ -8,6 +8,7 @@ import logging
 import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,7 @@ from huggingface_hub import ModelCard, ModelCardData, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerModel, score_with_interval
-from bga_mner.configuration.model_card import build_model_card, write_model_card
-from bga_mner.configuration.model_card_template import TEMPLATE
+from bga_mner.configuration.model_card import build_model_card, card_template, write_model_card
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,12 +46,12 @@ SUMMARY = {
             "sentences": 1200,
             "words": 20000,
             "entities": {"PER": 1000, "LOC": 7},
-            "pictures": {"found": 1190, "missing": 4, "broken": {"empty": 5, "truncated": 1}, "checked": True},
+            "images": {"found": 1190, "missing": 4, "broken": {"empty": 5, "truncated": 1}, "checked": True},
             "notes": ["3 words without a tag"],
         },
         "test": {"sentences": 3},
     },
-    "trained_with_pictures": True,
+    "trained_with_images": True,
     "hyperparameters": {"learning_rate": 5e-05, "seed": 13},
     "progress": {"steps": 750, "epochs": 5.0, "seconds": 4000.0, "best_step": 600, "chosen_by": "f1", "resumed": True},
     "hardware": {"device": "cpu: Some CPU", "processes": 2},
@@ -100,9 +100,11 @@ def check_metadata(folder: Path) -> dict:
     return metadata
 
 
-def test_the_template_in_the_repository_is_the_one_that_is_filled():
-    # to mend: python -c "from bga_mner.configuration.model_card_template import *; print(end=TEMPLATE)" > model_card.md
-    assert (ROOT / "model_card.md").read_text(encoding="utf-8") == TEMPLATE
+def test_the_template_in_the_repository_is_the_one_that_is_filled_and_is_installed():
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert "model_card.md" in setup["options.package_data"]["bga_mner"].split()
+    assert (ROOT / "model_card.md").read_text(encoding="utf-8") == card_template()
 
 
 def test_front_matter_holds_the_measured_numbers_to_the_last_digit(make_model, tmp_path):
@@ -200,7 +202,7 @@ def test_a_model_without_a_record_says_so(make_model, tmp_path):
     ],
 )
 def test_what_it_says_of_pictures_is_true_of_the_model(make_config, options, pictures, expected):
-    summary = {**SUMMARY, "trained_with_pictures": pictures}
+    summary = {**SUMMARY, "trained_with_images": pictures}
     card = build_model_card(make_config(training_summary=summary, **options))
     assert expected in card
     assert ("never run" in card) == (pictures is False)
@@ -238,7 +240,7 @@ def test_a_classifier_s_card_tells_labels_and_accuracy(make_config):
     assert "AutoModelForSequenceClassification.from_pretrained" in card
     assert "named-entity-recognition" not in card
     assert "How well it does has not been recorded" in card
-    config.training_summary = {"scores": {"test": {"accuracy": 0.875}}, "trained_with_pictures": True}
+    config.training_summary = {"scores": {"test": {"accuracy": 0.875}}, "trained_with_images": True}
     card = build_model_card(config)
     assert "**Accuracy 0.875** on test." in card
     assert "| test | 0.875 |" in card

@@ -26,6 +26,7 @@ NOT_OF_THE_MODEL = {
     "open_clip_encoders.py",
     "outputs.py",
     "parameter_groups.py",
+    "pretrained_encoders.py",
     "pretrained_model.py",
     "tokenizer_limit.py",
     "training_callbacks.py",

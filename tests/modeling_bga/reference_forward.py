@@ -129,7 +129,7 @@ class Reference:
         if has_vision and not self.vision_reads and samples_pictures:
             vision_noise = noise.gumbel(self.stages, count, vision_length)
         drawn = None
-        if has_vision and self.training and config.loss_stages == "drawn" and not self.vision_reads:
+        if has_vision and self.training and config.loss_stages == "sampled" and not self.vision_reads:
             drawn = noise.stages(self.stages, count)
 
         sentences, pictures = [], []

@@ -61,7 +61,7 @@ def change(folder, name, tensor):
 def test_weights_cut_off_are_refused(folder, end):
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[:end])
-    with pytest.raises(ValueError, match="Expected weights as whole safetensors files"):
+    with pytest.raises(ValueError, match="Expected a configuration and whole safetensors files"):
         load(folder)
 
 
@@ -70,7 +70,7 @@ def test_weights_cut_off_are_refused(folder, end):
 )
 def test_what_is_no_safetensors_is_refused(folder, content):
     (folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(ValueError, match="Expected weights as whole safetensors files"):
+    with pytest.raises(ValueError, match="Expected a configuration and whole safetensors files"):
         load(folder)
 
 
@@ -149,7 +149,7 @@ def test_pickles_in_place_of_safetensors_are_refused(folder, tmp_path, loads):
     if loads == "whole weights":  # where they are asked for
         assert torch.equal(load(folder, use_safetensors=False).classifier.weight, weights["classifier.weight"])
     else:
-        with pytest.raises(ValueError, match="Expected weights as whole safetensors files"):
+        with pytest.raises(ValueError, match="Expected a configuration and whole safetensors files"):
             load(folder, use_safetensors=False)
         assert not trace.exists()
 

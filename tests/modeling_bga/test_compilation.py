@@ -25,7 +25,7 @@ def _fresh_compiler():
 
 
 @pytest.mark.parametrize(
-    ("training", "options"), [(False, {}), (True, {"loss_stages": "drawn"}), (True, {"hybrid_attention": "both"})]
+    ("training", "options"), [(False, {}), (True, {"loss_stages": "sampled"}), (True, {"hybrid_attention": "both"})]
 )
 def test_the_base_model_is_one_graph(make_model, make_batch, training, options):
     model, batch = make_model(**options).bga_mner.train(training), make_batch()

@@ -128,7 +128,7 @@ def test_freezing_takes_effect_at_once_and_leaves_the_mode(make_model):
     model.eval()
     model.bga_mner.freeze_vision_encoder()
     assert not model.training
-    with pytest.raises(ValueError, match="no vision encoder to freeze"):
+    with pytest.raises(ValueError, match="a model with a vision encoder to freeze"):
         make_model(text_only=True).freeze_vision_encoder()
 
 
@@ -168,8 +168,8 @@ def test_the_default_backbone_is_a_resnet_50():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backbone_config": {"model_type": "vit"}}, "must be of one of resnet, .*'vit'"),
-        ({"backbone_config": 3}, "but is 'int'"),
+        ({"backbone_config": {"model_type": "vit"}}, "backbone_config of one of resnet, .*'vit'"),
+        ({"backbone_config": 3}, "got 'int'"),
         ({"backbone_config": RESNET, "hidden_size": 30}, "multiple of 4"),
     ],
 )
@@ -180,7 +180,7 @@ def test_what_cannot_be_built_is_refused(options, message):
 
 def test_pictures_too_small_for_a_feature_map_are_refused():
     convnext = {"model_type": "convnext", "hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2}
-    with pytest.raises(ValueError, match=r"a picture of 4 pixels.*larger pictures"):
+    with pytest.raises(ValueError, match=r"an image of 4 pixels.*larger images"):
         BgaMnerConfig(text_config=TEXT, vision_config=convnext, image_size=4)
 
 

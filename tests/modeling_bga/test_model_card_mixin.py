@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -21,6 +22,7 @@ from bga_mner import (
     CardKeepingTrainer,
     lora_config,
 )
+from bga_mner.modeling_bga import model_card_mixin
 
 
 SUMMARY = {"name": "tweets", "scores": {"test": {"f1": 0.8125, "precision": 0.75, "recall": 0.875}}}
@@ -291,3 +293,22 @@ def test_forward_leaves_the_configuration_as_it_is(make_config, make_batch, mode
     if training and output.get("loss") is not None:
         output.loss.backward()
         assert model.config.to_dict() == before
+
+
+def test_where_the_package_is_missing_the_card_that_is_there_stays(model, hub, tmp_path, monkeypatch):
+    model.save_pretrained(tmp_path)
+    written = (tmp_path / "README.md").read_text(encoding="utf-8")
+    # a saved model's code doesn't carry this
+    monkeypatch.setitem(sys.modules, "bga_mner.configuration.model_card", None)
+    told: list[str] = []
+    monkeypatch.setattr(model_card_mixin.logger, "warning", lambda message, *values: told.append(message % values))
+    model.config.training_summary = {"scores": {"test": {"f1": 0.25}}}
+    model.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new" / "README.md").exists()
+    assert not told
+    model.config.training_summary |= {"outdated": True}
+    model.save_pretrained(tmp_path)
+    assert [message.split(" in ")[0] for message in told] == ["The model card"]
+    model.save_pretrained(tmp_path, push_to_hub=True, repo_id=REPOSITORY)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == written == hub["README.md"].decode()

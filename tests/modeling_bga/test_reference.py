@@ -50,7 +50,7 @@ def draw(seed: int) -> Case:
         "generator_ffn_ratio": rng.choice([0.5, 1, 2]),
         "reconstruction_weight": rng.choice([0.0, 1.0, 0.7]),
         "cycle_weight": rng.choice([0.0, 1.0, 0.3]),
-        "loss_stages": rng.choice(["all", "drawn"]),
+        "loss_stages": rng.choice(["all", "sampled"]),
         "reconstruction_distance": rng.choice(["mse", "smooth_l1", "cosine"]),
         "normalize_targets": rng.random() < 0.6,
         "visual_target": rng.choice(["last", "layer"]),

@@ -220,7 +220,7 @@ def test_models_with_heads_give_their_encoder_and_others_are_refused(make_config
 
 def test_an_unsupported_checkpoint_is_refused_by_name(tmp_path):
     AutoConfig.for_model("albert").save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"must be one of .*'albert'"):
+    with pytest.raises(ValueError, match=r"Expected a text encoder of .*'albert'"):
         BgaMnerModel.from_text_vision_pretrained(str(tmp_path), str(tmp_path))
 
 

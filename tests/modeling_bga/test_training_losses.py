@@ -147,7 +147,7 @@ def test_drawn_stages_have_the_mean_loss_of_all_stages(make_model, make_batch):
     # nothing is random but the draw
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     options = {"use_context_sampler": False, "generator_dropout": 0.0, "text_options": still, "vision_options": still}
-    model = make_model(loss_stages="drawn", **options).bga_mner.train()
+    model = make_model(loss_stages="sampled", **options).bga_mner.train()
     batch = make_batch((9, 6))
     del batch["labels"]
     found = {}
@@ -166,6 +166,6 @@ def test_drawn_stages_have_the_mean_loss_of_all_stages(make_model, make_batch):
 
 def test_no_stage_is_drawn_in_evaluation_nor_where_pictures_read_generated_text(make_model, make_batch):
     batch = make_batch()
-    assert len(make_model(loss_stages="drawn", num_bga_layers=2)(**batch).generated_text) == 2
-    both = make_model(loss_stages="drawn", num_bga_layers=2, hybrid_attention="both").train()
+    assert len(make_model(loss_stages="sampled", num_bga_layers=2)(**batch).generated_text) == 2
+    both = make_model(loss_stages="sampled", num_bga_layers=2, hybrid_attention="both").train()
     assert len(both(**batch).generated_text) == 2

@@ -118,10 +118,10 @@ def test_what_is_collected(trainer):
     assert summary["progress"]["resumed"] is True
     pictures = {"missing": 0, "broken": {}, "checked": False}
     assert summary["data"] == {
-        "train": {"sentences": 4, "pictures": {"found": 4, **pictures}},
-        "validation": {"sentences": 2, "pictures": {"found": 2, **pictures}},
+        "train": {"sentences": 4, "images": {"found": 4, **pictures}},
+        "validation": {"sentences": 2, "images": {"found": 2, **pictures}},
     }
-    assert summary["trained_with_pictures"] is True
+    assert summary["trained_with_images"] is True
     assert summary["parameters"] == sum(parameter.numel() for parameter in trainer.model.parameters())
     assert summary["hardware"]["device"].startswith("cpu: ")
     assert summary["hardware"]["processes"] == 1
@@ -168,8 +168,8 @@ def test_pictures_of_sets_that_no_report_tells_of_are_counted(trainer, name):
         assert 0 < count < 5
     trainer.train_dataset = rows
     summary = summarize_training(trainer)
-    assert summary["trained_with_pictures"] is (count > 0)
-    found = summary["data"]["train"].get("pictures", {"found": 0})
+    assert summary["trained_with_images"] is (count > 0)
+    found = summary["data"]["train"].get("images", {"found": 0})
     assert found["found"] == count
     assert json.loads(json.dumps(summary)) == summary
 
@@ -185,23 +185,23 @@ def test_pictures_of_sets_that_no_report_tells_of_are_counted(trainer, name):
 )
 def test_what_rows_do_not_tell_is_left_open_unless_a_report_tells_it(trainer, rows, tmp_path):
     trainer.train_dataset = rows
-    assert "trained_with_pictures" not in summarize_training(trainer)
+    assert "trained_with_images" not in summarize_training(trainer)
     (tmp_path / "train.txt").write_text("IMGID:1\nKawhi\tB-PER\n", encoding="utf-8")
     report = read_conll(tmp_path / "train.txt", return_report=True)[1]
-    assert summarize_training(trainer, data={"train": report})["trained_with_pictures"] is False
+    assert summarize_training(trainer, data={"train": report})["trained_with_images"] is False
     report.pictures_found = 1
-    assert summarize_training(trainer, data={"train": report})["trained_with_pictures"] is True
+    assert summarize_training(trainer, data={"train": report})["trained_with_images"] is True
 
 
 def test_pictures_that_nothing_reads_were_not_used(trainer, train, make_model, processor):
     trainer.train_dataset = PAIRS
     trainer.data_collator = DataCollatorForMner(processor)
-    assert summarize_training(trainer)["trained_with_pictures"] is True
+    assert summarize_training(trainer)["trained_with_images"] is True
     trainer.data_collator = DataCollatorForMner(BgaMnerProcessor(None, processor.tokenizer))
-    assert summarize_training(trainer)["trained_with_pictures"] is False
+    assert summarize_training(trainer)["trained_with_images"] is False
     trainer = train(make_model(text_only=True), pictures=False)
     trainer.train_dataset = PAIRS
-    assert summarize_training(trainer)["trained_with_pictures"] is False
+    assert summarize_training(trainer)["trained_with_images"] is False
 
 
 def test_datasets_in_folders_are_no_names_on_the_hub(trainer, tmp_path, monkeypatch):

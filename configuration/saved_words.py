@@ -1,0 +1,40 @@
+"""Words that files of release 0.1 hold, and what they are called today. Nothing else knows the old ones."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+_OLD_VALUES = {"loss_stages": {"drawn": "sampled"}}
+_OLD_SUMMARY_KEYS = {"trained_with_pictures": "trained_with_images"}
+_OLD_DATA_KEYS = {"pictures": "images"}
+
+
+def in_todays_words(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a `config.json` holds in the words of today; what isn't as it should be is left to the checks.
+
+    Examples
+    --------
+    >>> in_todays_words({"loss_stages": "drawn", "training_summary": {"data": {"train": {"pictures": {"found": 3}}}}})
+    {'loss_stages': 'sampled', 'training_summary': {'data': {'train': {'images': {'found': 3}}}}}
+    """
+    values = dict(saved)
+    for name, words in _OLD_VALUES.items():
+        if isinstance(old := values.get(name), str):
+            values[name] = words.get(old, old)
+    summary = values.get("training_summary")
+    if isinstance(summary, Mapping):
+        summary = _renamed(summary, _OLD_SUMMARY_KEYS)
+        if isinstance(data := summary.get("data"), Mapping):
+            summary["data"] = {
+                part: _renamed(facts, _OLD_DATA_KEYS) if isinstance(facts, Mapping) else facts
+                for part, facts in data.items()
+            }
+        values["training_summary"] = summary
+    return values
+
+
+def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in values.items()}
+
+
+__all__ = ["in_todays_words"]
