@@ -15,7 +15,8 @@ from ..data_report import ConllReport
 from ..tag_conversion import TagError, convert_tags
 from ..tweets import Tweet, make_dataset, read_file
 from ..word_splitting import split_words
-from .rows import READERS, BadRowError, Row, detect_format, read_row
+from .row_fields import BadRowError, Row
+from .rows import READERS, detect_format, read_row
 from .spans import (
     OFFSET_UNITS,
     OTHER_TYPE,

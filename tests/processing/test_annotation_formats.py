@@ -7,7 +7,7 @@ import datasets
 import pytest
 
 from bga_mner import read_annotations, read_conll, spans_from_tags, split_words, to_bio, write_annotations, write_conll
-from bga_mner.processing.formats.rows import image_name
+from bga_mner.processing.formats.row_fields import image_name
 
 
 TEXTS = ["Kawhi Leonard wins in Seattle!", "#NBA 😂 finals", "no one"]
