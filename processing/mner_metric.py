@@ -1,5 +1,6 @@
 """Score entities, locally (`evaluate.load` would ask the Hub)."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,8 @@ from accelerate.state import GradientState
 from seqeval.metrics import accuracy_score, classification_report
 from seqeval.scheme import IOB2
 
-from ..configuration.messages import shown
-from .bootstrap import pair_sentences
-from .tag_scheme import check_tags, split_tag
+from ..configuration.messages import brief, shown
+from .tag_scheme import check_tags, refuse_iob1, split_tag
 
 
 _DESCRIPTION = "Precision, recall and F1 of entities: an entity counts if its type and both its ends are right."
@@ -95,6 +95,54 @@ def _score(predicted: list[list[str]], expected: list[list[str]], mode: str) -> 
     # The accuracy of no words is a division by zero.
     scores["overall_accuracy"] = float(accuracy_score(expected, predicted)) if any(expected) else 0.0
     return scores
+
+
+def pair_sentences(
+    predictions: Iterable[Sequence[str]], references: Iterable[Sequence[str | None]], strict: bool = True
+) -> list[tuple[list[str | None], list[str | None]]]:
+    """Put predicted beside expected tags, one pair a sentence, and check that they fit; strict ones must be IOB2.
+
+    >>> pair_sentences([["B-PER", "O"]], [["B-PER", None]])
+    [(['B-PER', 'O'], ['B-PER', None])]
+    """
+    predicted, expected = check_tags(predictions, "predictions"), check_tags(references, "references")
+    if len(predicted) != len(expected):
+        raise ValueError(
+            f"Expected as many predictions as references, got {len(predicted)} and {len(expected)} sentences. "
+            "Give both for the same sentences, in the same order."
+        )
+    pairs = []
+    for index, (ours, theirs) in enumerate(zip(predicted, expected, strict=True)):
+        if ours is None:
+            raise ValueError(f"Expected predicted tags for sentence {index}, got None. Predict 'O' for its words.")
+        theirs = [None] * len(ours) if theirs is None else theirs
+        if len(ours) != len(theirs):
+            raise ValueError(
+                f"Expected one predicted tag a word, got {len(ours)} for {len(theirs)} words in sentence {index}. "
+                "Tags of tokens must be reduced to tags of words first."
+            )
+        if any(our is None and their is not None for our, their in zip(ours, theirs, strict=True)):
+            raise ValueError(
+                f"Expected a predicted tag for each word whose tag is known, got None in sentence {index}. Predict 'O'."
+            )
+        pairs.append((ours, theirs))
+    if strict:
+        _warn_of_starts([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
+    return pairs
+
+
+def _warn_of_starts(predicted: list[list[str | None]], expected: list[list[str | None]]) -> None:
+    uncounted = refuse_iob1(expected, "references")
+    if uncounted:
+        warnings.warn(
+            f"{uncounted} entities of the references begin with 'I-', so that strict scores leave them out. Mend them "
+            "first: references = bga_mner.to_bio(references).",
+            stacklevel=4,
+        )
+    try:
+        refuse_iob1(predicted, "predictions")
+    except ValueError as error:
+        warnings.warn(f"Strict scores count nothing of what is predicted. {brief(error)}.", stacklevel=4)
 
 
 class MnerMetric(evaluate.Metric):
@@ -277,4 +325,4 @@ def _pick_tags(predictions: Any, labels: np.ndarray) -> np.ndarray:
     )
 
 
-__all__ = ["MnerMetric", "build_compute_metrics", "score_tags"]
+__all__ = ["MnerMetric", "build_compute_metrics", "pair_sentences", "score_tags"]

@@ -3,7 +3,7 @@
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from datetime import UTC, datetime
 from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
@@ -21,15 +21,12 @@ from ..configuration.hub_export import came_from_hub
 from ..configuration.messages import shown
 from ..configuration.model_card import reads_at_inference
 from ..modeling_bga.encoders import is_frozen, longest_text, pretrained_part
-from .bootstrap import bootstrap_interval
 from .conll import ConllReport
-from .mner_metric import score_tags
-from .tag_scheme import as_tag_lists
 
 
 logger = logging.get_logger(__name__)
 
-__all__ = ["score_with_interval", "summarize_training"]
+__all__ = ["summarize_training"]
 
 # Chosen one by one: a card is public, and training arguments also hold paths and tokens.
 _HYPERPARAMETERS = (
@@ -53,46 +50,6 @@ _TEXT_COLUMNS: tuple[str, ...] = (
 _TEXT_COLUMNS += ("input_ids", "attention_mask", "token_type_ids", "picture_mask")
 _PACKAGES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "seqeval", "huggingface_hub")
 _LANGUAGE = re.compile(r"^[a-z]{2,3}$|^multilingual$|^code$")
-
-
-def score_with_interval(
-    predictions: Iterable[Sequence[str]],
-    references: Iterable[Sequence[str | None]],
-    samples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Score tags as `score_tags` does (strict), with bootstrap intervals of F1.
-
-    Parameters
-    ----------
-    predictions, references : iterables of sequences of str
-        As for `score_tags`.
-    samples, confidence, seed
-        As for `bootstrap_interval`.
-
-    Returns
-    -------
-    dict of str to (float, int or dict)
-        ``precision``, ``recall``, ``f1``, ``f1_low``, ``f1_high`` and ``accuracy``; ``types`` holds for each type the
-        same without accuracy, and ``number`` (of entities in the references); and ``samples`` and ``confidence``.
-
-    Raises
-    ------
-    ValueError
-        As for `score_tags` and `bootstrap_interval`.
-
-    Examples
-    --------
-    >>> score_with_interval([["B-PER"], ["O"]], [["B-PER"], ["O"]], samples=20)["types"]["PER"]["f1"]
-    1.0
-    """
-    ours, theirs = as_tag_lists(predictions, "predictions"), as_tag_lists(references, "references")
-    scores = score_tags(ours, theirs)  # type: ignore[arg-type]  # None is refused there
-    intervals = bootstrap_interval(ours, theirs, samples, confidence, seed)  # type: ignore[arg-type]
-    overall = {name: scores.pop(f"overall_{name}") for name in ("precision", "recall", "f1", "accuracy")}
-    types = {kind: values | _interval(intervals["types"][kind]) for kind, values in scores.items()}
-    return overall | _interval(intervals) | {"types": types, "samples": samples, "confidence": confidence}
 
 
 def summarize_training(
@@ -180,10 +137,6 @@ def summarize_training(
         "scores": {part: _normalized(values) for part, values in (scores or {}).items()},
     }
     return {key: value for key, value in _plain(summary).items() if value not in (None, [], {})}
-
-
-def _interval(values: Mapping[str, Any]) -> dict[str, float]:
-    return {"f1_low": values["low"], "f1_high": values["high"]}
 
 
 def _languages(language: str | Sequence[str] | None) -> list[str]:
