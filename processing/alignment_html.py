@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .alignment_picture import WHOLE, Alignment, EntityMatch, runs_right_to_left
+from .alignment import WHOLE, Alignment, EntityMatch, runs_right_to_left
 from .pictures import load_picture
 
 
