@@ -136,15 +136,7 @@ def check_settings(folder: str | os.PathLike[str], settings: Mapping[str, Any]) 
 
 
 def seal_checkpoint(folder: str | os.PathLike[str], settings: Mapping[str, Any] | None = None) -> None:
-    """Bring a checkpoint's files to the disk, and then write the list of them that says that it is whole.
-
-    Parameters
-    ----------
-    folder : str or path
-        Folder with all its files.
-    settings : mapping of str to JSON value, optional
-        What `check_settings` is to compare.
-    """
+    """Bring a checkpoint's files to the disk, and then write the list of them that says that it is whole."""
     folder = Path(folder)
     files = [path for path in _files(folder) if path.name != SEAL]
     for path in files:

@@ -15,20 +15,7 @@ Tags = Sequence[str | None] | None
 
 
 def tag_names(feature: Any, column: str) -> dict[int, str]:
-    """Return the names of tags that are ids of a `datasets.ClassLabel`; none if they are strings.
-
-    Parameters
-    ----------
-    feature : datasets feature
-        Of the column, as in ``dataset.features["ner_tags"]``.
-    column : str
-        Its name, for the message.
-
-    Raises
-    ------
-    ValueError
-        If it is no column of lists, or of numbers without names.
-    """
+    """Return the names of tags that are ids of a `datasets.ClassLabel`, given a column's feature; none of strings."""
     kind = getattr(feature, "feature", feature[0] if isinstance(feature, list) else None)
     if isinstance(kind, datasets.ClassLabel):
         return dict(enumerate(kind.names))
@@ -44,8 +31,6 @@ def tag_names(feature: Any, column: str) -> dict[int, str]:
 def named(tags: Sequence[Any], names: Mapping[int, str]) -> list[Any]:
     """Put names in the place of ids; None, -100 and, as in a `ClassLabel`, -1 stand for unknown tags.
 
-    Examples
-    --------
     >>> named([1, -1, None], {0: "O", 1: "B-PER"}), named(["B-PER"], {})
     (['B-PER', None, None], ['B-PER'])
     """
@@ -99,13 +84,7 @@ def _replaced(dataset: datasets.Dataset, column: str, values: list[Any], feature
 
 
 def check_dataset(dataset: Any, columns: Sequence[str]) -> None:
-    """Refuse what is no dataset, or lacks a column.
-
-    Raises
-    ------
-    ValueError
-        With the columns that there are.
-    """
+    """Refuse what is no dataset, or lacks a column."""
     if not isinstance(dataset, datasets.Dataset):
         raise ValueError(
             f"Expected a datasets.Dataset with the columns {listed(columns)}, got {type(dataset).__name__}. Make "
@@ -117,25 +96,8 @@ def check_dataset(dataset: Any, columns: Sequence[str]) -> None:
 
 
 def entity_types(sentences: Iterable[Tags]) -> list[str]:
-    """List the entity types that occur in tags.
+    """List the entity types that occur in BIO tags, sorted; None stands for an unknown tag.
 
-    Parameters
-    ----------
-    sentences : iterable of (sequence of (str or None) or None)
-        BIO tags; None where unknown.
-
-    Returns
-    -------
-    list of str
-        Sorted.
-
-    Raises
-    ------
-    ValueError
-        If a tag is not in the BIO scheme.
-
-    Examples
-    --------
     >>> entity_types([["B-PER", "I-PER", "O"], None, ["B-LOC", None]])
     ['LOC', 'PER']
     """
