@@ -204,12 +204,17 @@ def write_checkpoint(
         draft.rename(final)
         _sync(final.parent)
         if keep is not None:
-            others = sorted(item for item in _checkpoints(output_dir) if item[0] not in (step, protected))
-            spare = max(0, keep - 1 - (protected not in (None, step)))
-            # not below 0, where a slice counts from its end: all there are may be fewer than what is kept
-            for _, old in others[: max(0, len(others) - spare)]:
-                shutil.rmtree(old)
+            _delete_old(output_dir, keep, {step, protected})
     state.wait_for_everyone()
+
+
+def _delete_old(output_dir: str | os.PathLike[str], keep: int, spared: set[int | None]) -> None:
+    """Delete the oldest checkpoints."""
+    # transformers' `rotate_checkpoints` spares the highest step, which need not be the one just written
+    found = sorted(_checkpoints(output_dir))
+    old = [folder for step, folder in found if step not in spared]
+    for folder in old[: max(0, len(found) - max(keep, len(found) - len(old)))]:
+        shutil.rmtree(folder)
 
 
 class WholeCheckpointCallback(TrainerCallback):
@@ -277,7 +282,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Have the system write what it holds of a file or folder to the disk."""
+    """Have the system write a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

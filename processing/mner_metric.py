@@ -11,6 +11,7 @@ import torch
 from accelerate.state import GradientState
 from seqeval.metrics import accuracy_score, classification_report
 from seqeval.scheme import IOB2
+from transformers import EvalPrediction
 
 from ..configuration.messages import brief, shown
 from .tag_scheme import check_tags, refuse_iob1, split_tag
@@ -20,7 +21,7 @@ _DESCRIPTION = "Precision, recall and F1 of entities: an entity counts if its ty
 _CITATION = "seqeval: a Python framework for sequence labeling evaluation, H. Nakayama, 2018"
 _INPUTS = """
 Args:
-    predictions (list of list of str): one BIO tag a word, one list a sentence.
+    predictions (list of list of str): one BIO tag per word, one list per sentence.
     references (list of list of str or None): the same; words whose tag is None (unknown) are left out of both.
     mode (str): "strict" (default) counts entities that are well-formed in IOB2; "default" is the lenient reading of the
         CoNLL scripts, which also accepts entities that begin with "I-".
@@ -38,7 +39,7 @@ def score_tags(
     Parameters
     ----------
     predictions : iterable of sequences of str
-        One BIO tag a word.
+        One BIO tag per word.
     references : iterable of sequences of (str or None)
         The same; None where unknown.
     mode : {"strict", "default"}
@@ -59,8 +60,7 @@ def score_tags(
     >>> score_tags([["B-PER", "O"]], [["B-PER", "B-LOC"]])["overall_recall"]
     0.5
     """
-    if mode not in ("strict", "default"):
-        raise ValueError(f"Expected mode 'strict' or 'default', got {shown(mode)}.")
+    _check_mode(mode)
     predicted: list[list[str]] = []
     expected: list[list[str]] = []
     for ours, theirs in pair_sentences(predictions, references, strict=mode == "strict"):
@@ -70,28 +70,32 @@ def score_tags(
     return _score(predicted, expected, mode)
 
 
+def _check_mode(mode: str) -> None:
+    if mode not in ("strict", "default"):
+        raise ValueError(f"Expected mode 'strict' or 'default', got {shown(mode)}. Pass one of them.")
+
+
 def _score(predicted: list[list[str]], expected: list[list[str]], mode: str) -> dict[str, Any]:
     """Score tags that fit together and are all known."""
-    scores: dict[str, Any] = {}
-    overall = {"precision": 0.0, "recall": 0.0, "f1-score": 0.0}
+    report: dict[str, Any] = {"micro avg": {"precision": 0, "recall": 0, "f1-score": 0, "support": 0}}
     # seqeval cannot cope with there being no entity on either side; in strict mode each begins with "B-".
     starts = "B-" if mode == "strict" else ("B-", "I-")
     if any(tag.startswith(starts) for tags in (*predicted, *expected) for tag in tags):
         options = {"mode": "strict", "scheme": IOB2} if mode == "strict" else {}
         report = classification_report(expected, predicted, output_dict=True, zero_division=0, **options)
-        overall = report.pop("micro avg")
-        for name in ("macro avg", "weighted avg"):
-            report.pop(name, None)
-        for name, values in report.items():
-            scores[name] = {
-                "precision": float(values["precision"]),
-                "recall": float(values["recall"]),
-                "f1": float(values["f1-score"]),
-                "number": int(values["support"]),
-            }
-    scores["overall_precision"] = float(overall["precision"])
-    scores["overall_recall"] = float(overall["recall"])
-    scores["overall_f1"] = float(overall["f1-score"])
+    overall = report.pop("micro avg")
+    scores: dict[str, Any] = {
+        name: {
+            "precision": float(values["precision"]),
+            "recall": float(values["recall"]),
+            "f1": float(values["f1-score"]),
+            "number": int(values["support"]),
+        }
+        for name, values in report.items()
+        if name not in ("macro avg", "weighted avg")
+    }
+    for name, value in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
+        scores[f"overall_{name}"] = float(overall[value])
     # The accuracy of no words is a division by zero.
     scores["overall_accuracy"] = float(accuracy_score(expected, predicted)) if any(expected) else 0.0
     return scores
@@ -100,7 +104,7 @@ def _score(predicted: list[list[str]], expected: list[list[str]], mode: str) -> 
 def pair_sentences(
     predictions: Iterable[Sequence[str]], references: Iterable[Sequence[str | None]], strict: bool = True
 ) -> list[tuple[list[str | None], list[str | None]]]:
-    """Put predicted beside expected tags, one pair a sentence, and check that they fit; strict ones must be IOB2.
+    """Put predicted beside expected tags, one pair per sentence, and check that they fit; strict ones must be IOB2.
 
     >>> pair_sentences([["B-PER", "O"]], [["B-PER", None]])
     [(['B-PER', 'O'], ['B-PER', None])]
@@ -118,8 +122,8 @@ def pair_sentences(
         theirs = [None] * len(ours) if theirs is None else theirs
         if len(ours) != len(theirs):
             raise ValueError(
-                f"Expected one predicted tag a word, got {len(ours)} for {len(theirs)} words in sentence {index}. "
-                "Tags of tokens must be reduced to tags of words first."
+                f"Expected one predicted tag per word, got {len(ours)} for {len(theirs)} words in sentence {index}. "
+                "Reduce tags of tokens to tags of words first."
             )
         if any(our is None and their is not None for our, their in zip(ours, theirs, strict=True)):
             raise ValueError(
@@ -172,14 +176,14 @@ class MnerMetric(evaluate.Metric):
             features=datasets.Features({"predictions": tags, "references": tags}),
         )
 
-    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
-        """Keep tags of sentences, as `evaluate.Metric` does, whose own message about others holds all of them.
-
-        Raises
-        ------
-        ValueError
-            If these are no lists of BIO tags, or of other lengths.
-        """
+    def add_batch(
+        self,
+        *,
+        predictions: Iterable[Sequence[str]] | None = None,
+        references: Iterable[Sequence[str | None]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keep tags of sentences, as `evaluate.Metric` does, whose own message about others holds all of them."""
         given = {"predictions": predictions, "references": references}
         checked = {name: value if value is None else check_tags(value, name) for name, value in given.items()}
         super().add_batch(**checked, **kwargs)
@@ -228,8 +232,7 @@ def build_compute_metrics(id2label: Mapping[int, str], mode: str = "strict") -> 
     numbers = isinstance(id2label, Mapping) and all(str(number).strip().isdecimal() for number in id2label)
     if not numbers or not id2label:
         raise ValueError(f"Expected `id2label` as a dict of ids and labels, got {shown(id2label)}. Give the model's.")
-    if mode not in ("strict", "default"):
-        raise ValueError(f"Expected mode 'strict' or 'default', got {shown(mode)}.")
+    _check_mode(mode)
     names = {int(number): str(label) for number, label in id2label.items()}
     for label in names.values():
         split_tag(label)
@@ -244,7 +247,7 @@ class _TagScorer:
         self._kept: list[tuple[list[str], list[str]]] = []
         self._kept_of: tuple[Any, ...] = ()
 
-    def __call__(self, evaluation: Any, compute_result: bool | None = None) -> dict[str, float]:
+    def __call__(self, evaluation: EvalPrediction, compute_result: bool | None = None) -> dict[str, float]:
         predictions, labels = evaluation[0], evaluation[1]  # EvalPrediction, or a pair of these
         # batches that aren't concatenated come as lists; several outputs of a batch as a tuple
         batches = zip(predictions, labels, strict=True) if isinstance(labels, list) else [(predictions, labels)]

@@ -207,21 +207,8 @@ def summarize_training(
         "reads": reads_at_inference(model.config),
         "trained_with_pictures": _trained_with_pictures(run, (data or {}).get("train")),
         "hyperparameters": _hyperparameters(run.arguments) | dict(hyperparameters or {}),
-        "progress": {
-            "steps": run.steps,
-            "epochs": run.epochs,
-            "resumed": resumed or None,
-            "seconds": run.seconds,
-            "best_step": run.best_step,
-            "chosen_by": run.chosen_by,
-        },
-        "hardware": {
-            "device": f"{run.device.type}: {_device_name(run.device)}",
-            "processes": run.processes,
-            "GPUs of a process": run.gpus or None,
-            "threads of a process": torch.get_num_threads(),
-            "CPU cores": os.cpu_count(),
-        },
+        "progress": _progress(run) | {"resumed": resumed or None},
+        "hardware": _hardware(run),
         "versions": _versions(),
         "scores": {part: _normalized(values) for part, values in (scores or {}).items()},
     }
@@ -356,6 +343,21 @@ def _hyperparameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
     found |= {name: arguments.get(name) for name in names}
     # switches that are off say nothing
     return {name: value for name, value in found.items() if value not in (None, False) or name == "seed"}
+
+
+def _progress(run: TrainingRun) -> dict[str, Any]:
+    names = ("steps", "epochs", "seconds", "best_step", "chosen_by")
+    return {name: getattr(run, name) for name in names}
+
+
+def _hardware(run: TrainingRun) -> dict[str, Any]:
+    return {
+        "device": f"{run.device.type}: {_device_name(run.device)}",
+        "processes": run.processes,
+        "GPUs of a process": run.gpus or None,
+        "threads of a process": torch.get_num_threads(),
+        "CPU cores": os.cpu_count(),
+    }
 
 
 def _device_name(device: torch.device) -> str:
