@@ -35,55 +35,26 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)  # left, top, right and bottom of an image that isn
 
 
 class EntityMatch(NamedTuple):
-    """An entity, and the patches that look like what its tokens generate.
-
-    Attributes
-    ----------
-    phrase : str
-        Words of the entity.
-    label : str
-        Its type.
-    similarity : numpy.ndarray of float, shape (rows, columns)
-        Of each real patch to the visual features that the last stage generates from the entity's tokens, from -1 to 1.
-    tokens : list of int
-        Positions of its tokens.
-    """
+    """An entity, and the patches that look like what its tokens generate."""
 
     phrase: str
     label: str
+    # (rows, columns), from -1 to 1: of each real patch to the visual features that the last stage generates
     similarity: np.ndarray
-    tokens: list[int]
+    tokens: list[int]  # their positions
 
 
 @dataclass
 class Alignment:
-    """What a model makes of one sentence and its image.
-
-    Attributes
-    ----------
-    words : list of str
-        The sentence.
-    tokens : list of str
-        What the tokenizer made of it, without the tokenizer's marks for blanks and continued words.
-    word_ids : list of (int or None)
-        The word that each token is of; None for special tokens.
-    text_keep : numpy.ndarray of bool, shape (stages, tokens)
-        Tokens that each stage keeps.
-    patch_keep : numpy.ndarray of bool, shape (stages, rows, columns)
-        Patches that each stage keeps.
-    matches : list of EntityMatch
-        One for each entity that the model finds.
-    seen : tuple of (float, float, float, float)
-        Left, top, right and bottom of what the patches cover, as shares of the image's width and height: image
-        processors may crop.
-    """
+    """What a model makes of one sentence and its image."""
 
     words: list[str]
-    tokens: list[str]
-    word_ids: list[int | None]
-    text_keep: np.ndarray
-    patch_keep: np.ndarray
-    matches: list[EntityMatch] = field(default_factory=list)
+    tokens: list[str]  # without the tokenizer's marks for blanks and continued words
+    word_ids: list[int | None]  # the word that each token is of; None for special tokens
+    text_keep: np.ndarray  # bool (stages, tokens): what each stage keeps
+    patch_keep: np.ndarray  # bool (stages, rows, columns)
+    matches: list[EntityMatch] = field(default_factory=list)  # one for each entity that the model finds
+    # left, top, right and bottom of what the patches cover, as shares of width and height: image processors may crop
     seen: tuple[float, float, float, float] = WHOLE
 
     @property
@@ -132,26 +103,8 @@ def align(
     before they are compared with the real patches. A transformer's patches have seen the whole image, so a match
     need not stop at the object's outline.
 
-    Parameters
-    ----------
-    model : BgaMnerForTokenClassification
-        A model with a text -> image generator.
-    processor : BgaMnerProcessor
-        The model's processor.
-    words : sequence of str
-        The sentence. One that is longer than the model reads is cut, with a warning.
-    image : image
-        Whatever `load_picture` takes.
-
-    Returns
-    -------
-    Alignment
-        Keep masks and similarities.
-
-    Raises
-    ------
-    ValueError
-        If there are no words, the image can't be used, or the model generates no visual features.
+    The model needs a text -> image generator; `image` is whatever `load_picture` takes. A sentence that is longer than
+    the model reads is cut, with a warning.
     """
     config = model.config
     generator = _check(model, words)

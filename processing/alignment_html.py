@@ -29,21 +29,8 @@ def alignment_html(alignments: Sequence[tuple[Alignment, Any]]) -> str:
     tokens and patches that it keeps; an entity shows how similar each patch is to what its tokens generate. Pointing at
     a patch or a token says what it is; the similarities also stand in a table.
 
-    Parameters
-    ----------
-    alignments : sequence of (Alignment, image)
-        Alignments with their images: whatever `load_picture` takes. Those of more than 1,024 pixels a side are
-        scaled down; others are embedded as they are.
-
-    Returns
-    -------
-    str
-        The page, to be written as UTF-8.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to show, or an image can't be used.
+    Images are whatever `load_picture` takes. Those of more than 1,024 pixels a side are scaled down; others are
+    embedded as they are. The page is to be written as UTF-8.
     """
     if not alignments:
         raise ValueError("Expected at least one alignment to show, got none. Align a sentence with its image first.")

@@ -52,19 +52,7 @@ def draw_alignment(alignments: Sequence[tuple[Alignment, Any]], path: str | os.P
     Each has the sentence, the image, the patches that each stage keeps, for each entity the similarity of its
     generated features to the patches, and a line of tokens for each stage, with the dropped ones struck out.
 
-    Needs matplotlib, which the extra `examples` installs.
-
-    Parameters
-    ----------
-    alignments : sequence of (Alignment, image)
-        Alignments with their images: whatever `load_picture` takes.
-    path : str or os.PathLike
-        Where to write the PNG.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to draw, or an image can't be used.
+    Needs matplotlib, which the extra `examples` installs. Images are whatever `load_picture` takes.
     """
     if not alignments:
         raise ValueError("Expected at least one alignment to draw, got none. Align a sentence with its image first.")

@@ -77,25 +77,20 @@ def _check_mode(mode: str) -> None:
 
 def _score(predicted: list[list[str]], expected: list[list[str]], mode: str) -> dict[str, Any]:
     """Score tags that fit together and are all known."""
-    report: dict[str, Any] = {"micro avg": {"precision": 0, "recall": 0, "f1-score": 0, "support": 0}}
+    report: dict[str, Any] = {"micro avg": {"precision": 0, "recall": 0, "f1-score": 0}}
     # seqeval cannot cope with there being no entity on either side; in strict mode each begins with "B-".
     starts = "B-" if mode == "strict" else ("B-", "I-")
     if any(tag.startswith(starts) for tags in (*predicted, *expected) for tag in tags):
         options = {"mode": "strict", "scheme": IOB2} if mode == "strict" else {}
         report = classification_report(expected, predicted, output_dict=True, zero_division=0, **options)
     overall = report.pop("micro avg")
+    names = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
     scores: dict[str, Any] = {
-        name: {
-            "precision": float(values["precision"]),
-            "recall": float(values["recall"]),
-            "f1": float(values["f1-score"]),
-            "number": int(values["support"]),
-        }
-        for name, values in report.items()
-        if name not in ("macro avg", "weighted avg")
+        kind: {name: float(values[key]) for name, key in names.items()} | {"number": int(values["support"])}
+        for kind, values in report.items()
+        if kind not in ("macro avg", "weighted avg")
     }
-    for name, value in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
-        scores[f"overall_{name}"] = float(overall[value])
+    scores |= {f"overall_{name}": float(overall[key]) for name, key in names.items()}
     # The accuracy of no words is a division by zero.
     scores["overall_accuracy"] = float(accuracy_score(expected, predicted)) if any(expected) else 0.0
     return scores

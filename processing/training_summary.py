@@ -55,53 +55,23 @@ _LANGUAGE = re.compile(r"^[a-z]{2,3}$|^multilingual$|^code$")
 
 @dataclass
 class TrainingRun:
-    """What `summarize_training` reads of a training, whatever loop it ran in.
+    """What `summarize_training` reads of a training, whatever loop it ran in."""
 
-    Attributes
-    ----------
-    model : PreTrainedModel
-        The trained model, without wrappers of Accelerate. An encoder of which no parameter has `requires_grad` counts
-        as frozen.
-    name : str
-        Of the model.
-    arguments : mapping of str to object
-        Hyperparameters, named as `TrainingArguments` has them. Those that a public card may show are chosen: paths and
-        tokens among them stay private.
-    steps : int
-        Optimizer steps taken.
-    device : torch.device
-        Where the model was trained.
-    epochs, seconds : float, optional
-        How long it was trained.
-    best_step : int, optional
-        Step whose weights were taken in the end, if these are not the last ones.
-    chosen_by : str, optional
-        Metric that chose them.
-    processes, gpus : int, default 1 and 0
-        How many processes trained, and the GPUs of each.
-    repository : str, optional
-        Of the model on the Hub.
-    train_dataset, eval_dataset : dataset or list of mappings, optional
-        Rows that were read; those of which a report is given need not be here.
-    reads_images : bool, default True
-        Whether images of the rows reach the model.
-    """
-
-    model: PreTrainedModel
-    name: str
-    arguments: Mapping[str, Any]
+    model: PreTrainedModel  # without wrappers of Accelerate; an encoder that needs no gradient counts as frozen
+    name: str  # of the model
+    arguments: Mapping[str, Any]  # as `TrainingArguments` names them; paths and tokens among them stay private
     steps: int
     device: torch.device
     epochs: float | None = None
     seconds: float | None = None
-    best_step: int | None = None
-    chosen_by: str | None = None
+    best_step: int | None = None  # whose weights were taken in the end
+    chosen_by: str | None = None  # the metric that chose them
     processes: int = 1
-    gpus: int = 0
-    repository: str | None = None
-    train_dataset: Rows | None = None
+    gpus: int = 0  # of each process
+    repository: str | None = None  # on the Hub
+    train_dataset: Rows | None = None  # needed only where there is no report of what was read
     eval_dataset: Rows | None = None
-    reads_images: bool = True
+    reads_images: bool = True  # whether images of the rows reach the model
 
     @classmethod
     def from_trainer(cls, trainer: Trainer) -> TrainingRun:
