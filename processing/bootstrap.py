@@ -213,7 +213,7 @@ def _resample(
     if not len(counts[0]):
         raise ValueError("Expected at least one sentence to resample, got none. Check that the dataset is not empty.")
     if samples < 1:
-        raise ValueError(f"Expected at least one sample, got {samples}. Papers use 1000 or more.")
+        raise ValueError(f"Expected at least one sample, got {samples}. Pass 1000 or more, as papers do.")
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"Expected a confidence between 0 and 1, got {confidence}. For 95 %, pass 0.95.")
     if len(counts[0]) == 1:  # SciPy takes two or more; F1 is the same of a sentence that is there twice

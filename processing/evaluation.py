@@ -210,7 +210,7 @@ def _rename(
     if unknown:
         raise ValueError(
             f"Expected types of the model ({listed(of_model)}) or the data ({listed(of_data)}) as keys of "
-            f"label_map, got {listed(unknown)}."
+            f"label_map, got {listed(unknown)}. Choose from these."
         )
     renamed_references, (renamed_labels,) = (
         map_labels(tags, {kind: name for kind, name in label_map.items() if kind in types})

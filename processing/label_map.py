@@ -140,19 +140,22 @@ def map_labels(data: datasets.Dataset | Iterable[Tags], mapping: Mapping[str, st
         return _replaced(plain, "ner_tags", tags, plain.features["ner_tags"])
     sentences = check_tags(data)
     if not isinstance(mapping, Mapping):
-        raise ValueError(f"Expected a dict of types and their new names, got {shown(mapping)}.")
+        raise ValueError(
+            f"Expected a dict of types and their new names, got {shown(mapping)}. Pass one such as "
+            "{'OTHER': 'MISC', 'PRODUCT': None}."
+        )
     known = entity_types(sentences)
     unknown = sorted(set(mapping) - set(known), key=str)
     if unknown:
         raise ValueError(
             f"Expected types that occur as keys of the mapping, got {listed(map(str, unknown))}. There are: "
-            f"{listed(known)}."
+            f"{listed(known)}. Name only these."
         )
     for name in mapping.values():
         if name is not None and (not isinstance(name, str) or name in ("", "O") or name[:2] in ("B-", "I-")):
             raise ValueError(
                 f"Expected names of types without a prefix, or None to drop them, as values, got {shown(name)} in "
-                f"{shown(dict(mapping))}."
+                f"{shown(dict(mapping))}. Write 'PER' for 'B-PER'."
             )
     return [None if tags is None else [_rename(tag, mapping) for tag in tags] for tags in sentences]
 

@@ -226,7 +226,9 @@ def build_compute_metrics(id2label: Mapping[int, str], mode: str = "strict") -> 
     """
     numbers = isinstance(id2label, Mapping) and all(str(number).strip().isdecimal() for number in id2label)
     if not numbers or not id2label:
-        raise ValueError(f"Expected `id2label` as a dict of ids and labels, got {shown(id2label)}. Give the model's.")
+        raise ValueError(
+            f"Expected `id2label` as a dict of ids and labels, got {shown(id2label)}. Pass model.config's."
+        )
     _check_mode(mode)
     names = {int(number): str(label) for number, label in id2label.items()}
     for label in names.values():
