@@ -29,9 +29,8 @@ def count_entities(
     (['LOC', 'PER'], [[[0, 1, 0], [1, 1, 1]]])
     """
     sentences = []
-    for ours, theirs in pair_sentences(predictions, references):
-        known = [position for position, tag in enumerate(theirs) if tag is not None]
-        predicted, expected = (_strict_spans([tags[position] for position in known]) for tags in (ours, theirs))
+    for tags in pair_sentences(predictions, references):
+        predicted, expected = map(_strict_spans, tags)
         sentences.append((predicted & expected, predicted, expected))
     types = sorted({kind for spans in sentences for part in spans for kind, _, _ in part})
     columns = {kind: column for column, kind in enumerate(types)}
@@ -195,7 +194,7 @@ def score_with_interval(
     return overall | ends(intervals) | {"types": types, "samples": samples, "confidence": confidence}
 
 
-def _strict_spans(tags: Sequence[Any]) -> set[tuple[str, int, int]]:
+def _strict_spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     return {span for span in spans_from_tags(tags) if tags[span[1]].startswith("B-")}
 
 

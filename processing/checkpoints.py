@@ -292,25 +292,19 @@ def _sync(path: Path) -> None:
 
 def _trouble_with(path: Path) -> str | None:
     """Say what is wrong with a file; None also for those of kinds that show nothing."""
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, "pt") as file:  # compares the file's size with its header
-                file.keys()
-        except (SafetensorError, OSError) as error:
-            return f"is no whole safetensors file ({error})"
-    elif path.suffix == ".json":
-        try:
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as tensors:  # compares the file's size with its header
+                tensors.keys()
+        elif path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            return f"is no whole JSON file ({error})"
-    elif path.suffix in (".pt", ".pth", ".bin", ".pkl"):
-        try:
-            with path.open("rb") as start:
-                if start.read(len(_ZIP)) != _ZIP:
+        elif path.suffix in (".pt", ".pth", ".bin", ".pkl"):
+            with path.open("rb") as file:
+                if file.read(len(_ZIP)) != _ZIP:
                     return "is not what torch.save writes, or the beginning of it is missing"
-            with zipfile.ZipFile(path) as archive:
-                if (broken := archive.testzip()) is not None:
-                    return f"has a broken part, {broken}"
-        except (zipfile.BadZipFile, OSError) as error:
-            return f"is cut off ({error})"
+                with zipfile.ZipFile(file) as archive:
+                    if (broken := archive.testzip()) is not None:
+                        return f"has a broken part, {broken}"
+    except (SafetensorError, zipfile.BadZipFile, OSError, ValueError) as error:
+        return f"is cut off or broken ({error})"
     return None

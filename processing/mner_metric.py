@@ -61,13 +61,7 @@ def score_tags(
     0.5
     """
     _check_mode(mode)
-    predicted: list[list[str]] = []
-    expected: list[list[str]] = []
-    for ours, theirs in pair_sentences(predictions, references, strict=mode == "strict"):
-        pairs = [(str(our), str(their)) for our, their in zip(ours, theirs, strict=True) if their is not None]
-        predicted.append([our for our, _ in pairs])
-        expected.append([their for _, their in pairs])
-    return _score(predicted, expected, mode)
+    return _score(pair_sentences(predictions, references, strict=mode == "strict"), mode)
 
 
 def _check_mode(mode: str) -> None:
@@ -75,8 +69,9 @@ def _check_mode(mode: str) -> None:
         raise ValueError(f"Expected mode 'strict' or 'default', got {shown(mode)}. Pass one of them.")
 
 
-def _score(predicted: list[list[str]], expected: list[list[str]], mode: str) -> dict[str, Any]:
-    """Score tags that fit together and are all known."""
+def _score(pairs: list[tuple[list[str], list[str]]], mode: str) -> dict[str, Any]:
+    """Score predicted beside expected tags, one pair per sentence."""
+    predicted, expected = [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
     report: dict[str, Any] = {"micro avg": {"precision": 0, "recall": 0, "f1-score": 0}}
     # seqeval cannot cope with there being no entity on either side; in strict mode each begins with "B-".
     starts = "B-" if mode == "strict" else ("B-", "I-")
@@ -98,11 +93,11 @@ def _score(predicted: list[list[str]], expected: list[list[str]], mode: str) -> 
 
 def pair_sentences(
     predictions: Iterable[Sequence[str]], references: Iterable[Sequence[str | None]], strict: bool = True
-) -> list[tuple[list[str | None], list[str | None]]]:
-    """Put predicted beside expected tags, one pair per sentence, and check that they fit; strict ones must be IOB2.
+) -> list[tuple[list[str], list[str]]]:
+    """Put predicted beside expected tags of the words whose tag is known; strict ones must be IOB2.
 
     >>> pair_sentences([["B-PER", "O"]], [["B-PER", None]])
-    [(['B-PER', 'O'], ['B-PER', None])]
+    [(['B-PER'], ['B-PER'])]
     """
     predicted, expected = check_tags(predictions, "predictions"), check_tags(references, "references")
     if len(predicted) != len(expected):
@@ -110,7 +105,7 @@ def pair_sentences(
             f"Expected as many predictions as references, got {len(predicted)} and {len(expected)} sentences. "
             "Give both for the same sentences, in the same order."
         )
-    pairs = []
+    pairs: list[tuple[list[str], list[str]]] = []
     for index, (ours, theirs) in enumerate(zip(predicted, expected, strict=True)):
         if ours is None:
             raise ValueError(f"Expected predicted tags for sentence {index}, got None. Predict 'O' for its words.")
@@ -120,17 +115,18 @@ def pair_sentences(
                 f"Expected one predicted tag per word, got {len(ours)} for {len(theirs)} words in sentence {index}. "
                 "Reduce tags of tokens to tags of words first."
             )
-        if any(our is None and their is not None for our, their in zip(ours, theirs, strict=True)):
+        known = [(our, their) for our, their in zip(ours, theirs, strict=True) if their is not None]
+        if any(our is None for our, _ in known):
             raise ValueError(
                 f"Expected a predicted tag for each word whose tag is known, got None in sentence {index}. Predict 'O'."
             )
-        pairs.append((ours, theirs))
+        pairs.append(([str(our) for our, _ in known], [str(their) for _, their in known]))
     if strict:
-        _warn_of_starts([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
+        _warn_of_starts(predicted, expected)
     return pairs
 
 
-def _warn_of_starts(predicted: list[list[str | None]], expected: list[list[str | None]]) -> None:
+def _warn_of_starts(predicted: Sequence[list[str | None] | None], expected: Sequence[list[str | None] | None]) -> None:
     uncounted = refuse_iob1(expected, "references")
     if uncounted:
         warnings.warn(
@@ -284,7 +280,7 @@ class _TagScorer:
 
     def _scores(self, pairs: list[tuple[list[str], list[str]]]) -> dict[str, float]:
         # of tokens, of which a prediction may begin anywhere with "I-"
-        scores = _score([ours for ours, _ in pairs], [theirs for _, theirs in pairs], self.mode)
+        scores = _score(pairs, self.mode)
         flat: dict[str, float] = {
             name: scores.pop(f"overall_{name}") for name in ("precision", "recall", "f1", "accuracy")
         }
