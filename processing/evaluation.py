@@ -127,10 +127,8 @@ def robustness_report(
     label_map : mapping of str to (str or None), optional
         Renames types in what is predicted and in what is expected (see `map_labels`), for a model that was trained on
         a data set whose types have other names.
-    samples : int, default 1000
-        Bootstrap draws; see `bootstrap_interval` and `paired_bootstrap`.
-    confidence : float, default 0.95
-        Of all intervals.
+    samples, confidence
+        As for `bootstrap_interval` and `paired_bootstrap`.
     seed : int, default 0
         Of the bootstrap, and of which pictures are removed and swapped.
     batch_size : int, default 16

@@ -120,8 +120,7 @@ def summarize_training(
         Any Trainer, after `train`. A loop of your own says with a `TrainingRun` what is read off a Trainer.
     data : mapping of str to ConllReport, optional
         What was read: reports of `read_conll` by set: "train", "validation", "test". Of paths only the file's name is
-        kept. Without a report the card only says how many sentences and pictures the Trainer had, these in a column
-        that `encode_examples` or the model reads.
+        kept. Without a report the card only says how many sentences and pictures the rows of the Trainer have.
     scores : mapping of str to mapping, optional
         What was measured, by set: what `Trainer.evaluate` returned with `build_compute_metrics`, or, with intervals,
         `score_with_interval`; of a sequence classifier, whatever has an accuracy.
@@ -152,16 +151,13 @@ def summarize_training(
 
     Examples
     --------
-    >>> trainer.train()  # doctest: +SKIP
     >>> model.config.training_summary = summarize_training(
     ...     trainer, data={"train": report}, scores={"validation": trainer.evaluate()}
     ... )  # doctest: +SKIP
     >>> trainer.save_model("outputs/mner")  # doctest: +SKIP
     """
     run = trainer if isinstance(trainer, TrainingRun) else TrainingRun.from_trainer(trainer)
-    model, sets = run.model, _sizes(run)
-    for part, report in (data or {}).items():
-        sets[part] = _data_set(report)
+    model, data = run.model, data or {}
     summary = {
         "name": name or run.name,
         "repository": run.repository,
@@ -173,9 +169,9 @@ def summarize_training(
         "base_models": _base_models(model),
         "parameters": model.num_parameters(),
         "longest_text": longest_text(model.config.text_config),
-        "data": sets,
+        "data": _sizes(run) | {part: _data_set(report) for part, report in data.items()},
         "reads": reads_at_inference(model.config),
-        "trained_with_pictures": _trained_with_pictures(run, (data or {}).get("train")),
+        "trained_with_pictures": _trained_with_pictures(run, data.get("train")),
         "hyperparameters": _hyperparameters(run.arguments) | dict(hyperparameters or {}),
         "progress": _progress(run) | {"resumed": resumed or None},
         "hardware": _hardware(run),
