@@ -50,7 +50,8 @@ from bga_mner import (
     predict,
     summarize_training,
 )
-from bga_mner.processing.alignment_picture import align, draw_alignment
+from bga_mner.processing.alignment import align
+from bga_mner.processing.alignment_picture import draw_alignment
 from bga_mner.processing.concept_drawings import ENTITY_TYPES, concept_pictures
 from bga_mner.processing.generated_corpus import GeneratedCorpus, generate_corpus
 from bga_mner.processing.word_tokenizer import build_tokenizer

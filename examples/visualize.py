@@ -27,8 +27,9 @@ from transformers.utils import logging
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, load_picture, read_conll
 from bga_mner.configuration.messages import shown
+from bga_mner.processing.alignment import align
 from bga_mner.processing.alignment_html import alignment_html
-from bga_mner.processing.alignment_picture import align, draw_alignment
+from bga_mner.processing.alignment_picture import draw_alignment
 from bga_mner.processing.generated_corpus import generate_corpus
 
 

@@ -18,7 +18,7 @@ from .word_splitting import split_words
 
 if TYPE_CHECKING:
     from .alignment_measures import alignment_report
-    from .bootstrap import bootstrap_interval, paired_bootstrap
+    from .bootstrap import bootstrap_interval, paired_bootstrap, score_with_interval
     from .card_keeping_trainer import CardKeepingTrainer
     from .checkpoints import (
         WholeCheckpointCallback,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .onnx_predictor import OnnxPredictor
     from .picture_removal import mismatch_pictures, remove_pictures
     from .tag_conversion import to_bio
-    from .training_summary import score_with_interval, summarize_training
+    from .training_summary import summarize_training
     from .vision_cache import cache_vision_states
 
 # These pull in datasets, evaluate, scikit-learn and onnxruntime, for which inference has no use: imported when first
@@ -72,7 +72,7 @@ _LAZY = {
     "MnerMetric": "mner_metric",
     "build_compute_metrics": "mner_metric",
     "score_tags": "mner_metric",
-    "score_with_interval": "training_summary",
+    "score_with_interval": "bootstrap",
     "summarize_training": "training_summary",
 }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Sized
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,32 +19,27 @@ from .evaluation_mode import evaluating
 from .vision_states import VISION_STATES
 
 
+if TYPE_CHECKING:
+    from transformers.utils import ModelOutput
+
+    from ..configuration.configuration_bga_mner import BgaMnerConfig
+    from ..modeling_bga.cross_modal_generator import CrossModalGenerator
+    from ..modeling_bga.token_classifier import BgaMnerForTokenClassification
+    from .processing_bga_mner import BgaMnerProcessor
+
+_DIRECTIONS = ("text_to_image", "image_to_text", "text_to_image_to_text")
+
+
 def retrieval_ranks(
     queries: torch.Tensor, candidates: torch.Tensor, right: Sequence[int], competing: torch.Tensor | None = None
 ) -> np.ndarray:
     """Rank each query's right candidate among those that compete with it, by cosine similarity.
 
-    What all queries (and all candidates) share is subtracted first: it says nothing about which belongs to which.
+    Of queries (queries, width), candidates (candidates, width), the right candidates' numbers, and bools which others
+    compete (queries, candidates), all by default: ranks (queries,) from 1. Ties share their mean rank, so that features
+    that say nothing rank in the middle. What all queries (and all candidates) share is subtracted first: it says
+    nothing about which belongs to which.
 
-    Parameters
-    ----------
-    queries : torch.FloatTensor of shape (queries, width)
-        Generated features.
-    candidates : torch.FloatTensor of shape (candidates, width)
-        Real features.
-    right : sequence of int, of length queries
-        Number of the candidate that is right.
-    competing : torch.BoolTensor of shape (queries, candidates), optional
-        Which other candidates compete for a query; all by default.
-
-    Returns
-    -------
-    numpy.ndarray of float, shape (queries,)
-        1 for the most similar candidate. Ties share their mean rank, so that features that say nothing rank in the
-        middle.
-
-    Examples
-    --------
     >>> retrieval_ranks(torch.tensor([[1.0, 0], [0, 1]]), torch.tensor([[2.0, 0], [0, 2]]), [0, 1]).tolist()
     [1.0, 1.0]
     """
@@ -60,21 +56,9 @@ def retrieval_ranks(
 
 
 def draw_distractors(groups: Sequence[Hashable], number: int, seed: int) -> torch.Tensor:
-    """Draw distractors for each pair: pairs of other groups, as many of each other group as there can be.
+    """Draw up to `number` distractors for each pair, in turn from each other group: bools (pairs, pairs).
 
-    Parameters
-    ----------
-    groups : sequence of hashable, of length pairs
-        What a pair's picture shows. A pair's own group holds no distractor: its pictures are as right as its own.
-    number : int
-        Of distractors for each pair; fewer, if the other groups hold fewer.
-    seed : int
-        Of the draw.
-
-    Returns
-    -------
-    torch.BoolTensor of shape (pairs, pairs)
-        True for the distractors of a row's pair.
+    A pair's own group holds no distractor: its images are as right as its own.
     """
     generator = np.random.default_rng(seed)
     members: dict[Hashable, list[int]] = {}
@@ -109,8 +93,8 @@ def _batches(pairs: Sequence[Mapping[str, Any]], size: int) -> Iterator[list[tup
 
 
 def alignment_report(
-    model: Any,
-    processor: Any,
+    model: BgaMnerForTokenClassification,
+    processor: BgaMnerProcessor,
     pairs: Sequence[Mapping[str, Any]],
     groups: Sequence[Hashable] | None = None,
     distractors: int = 99,
@@ -159,33 +143,9 @@ def alignment_report(
         If the model lacks a generator or has other targets, `batch_size` is less than 2, or fewer
         than two rows have a picture.
     """
-    base, config = model.bga_mner, model.config
-    to_text = None if config.text_only else base.vision_branch.generator
-    if base.text_branch.generator is None or to_text is None:
-        raise ValueError(
-            f"Expected a model with both generators, got use_text_to_image={config.use_text_to_image}, "
-            f"use_image_to_text={config.use_image_to_text}, text_only={config.text_only}. Report on a model that was "
-            "trained with both."
-        )
-    if config.visual_target != "last":
-        raise ValueError(
-            f'Expected visual_target="last", got {shown(config.visual_target)}. Other targets are not returned.'
-        )
-    if groups is not None and len(groups) != len(pairs):
-        raise ValueError(
-            f"Expected a group for each of {len(pairs)} pairs, got {len(groups)}. Leave groups out for none."
-        )
-    if batch_size < 2:
-        raise ValueError(f"Expected batch_size of at least 2, got {batch_size}: pairs of a batch are compared.")
+    to_text = _check(model, pairs, groups, batch_size)
     collate, device = DataCollatorForMner(processor), next(model.parameters()).device
-    stages = range(config.num_stages)
-    first_stage = config.text_config.num_hidden_layers - config.num_stages
-
-    def distance(generated: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        target = reconstruction_target(target, config.normalize_targets)
-        return feature_distance(generated, target, weight, config.reconstruction_distance)
-
-    errors: dict[str, list[torch.Tensor]] = {}
+    errors: defaultdict[str, list[torch.Tensor]] = defaultdict(list)
     generated_means, real_means = [], []
     having: list[int] = []
     with evaluating(model), tqdm(total=len(pairs), desc="pairs", disable=not show_progress) as progress:
@@ -194,27 +154,15 @@ def alignment_report(
             batch = {name: value.to(device) for name, value in collate([row for _, row in numbered]).items()}
             batch.pop("labels", None)
             output = model(**batch, visual_source="generated", output_hidden_states=True)
-            mask = batch["attention_mask"].bool()
-            queries = to_text.prepare(mask.shape[1], mask)
-            real = output.vision_last_hidden_state
-            for s in stages:
-                states = output.hidden_states[first_stage + s]
-                back = to_text(output.generated_vision[s], None, queries)
-                for name, generated, target, weight in (
-                    ("text_to_image", output.generated_vision[s], real, real.new_ones(real.shape[:2])),
-                    ("image_to_text", output.generated_text[s], states, mask),
-                    ("text_to_image_to_text", back, states, mask),
-                ):
-                    # where the other text is longer, nothing was generated
-                    other, other_weight = target.roll(-1, dims=0), weight.roll(-1, dims=0) * weight
-                    errors.setdefault(name, []).append(distance(generated, target, weight))
-                    errors.setdefault(f"{name}_shuffled", []).append(distance(generated, other, other_weight))
-            made, real = comparable(config, output.generated_vision[-1], real)
+            for name, error in _errors(model.config, to_text, output, batch["attention_mask"].bool()):
+                errors[name].append(error)
+            made, real = comparable(model.config, output.generated_vision[-1], output.vision_last_hidden_state)
+            # (batch, patches, width) -> (batch, 1, width)
             generated_means.append(made.mean(dim=1, keepdim=True))
             real_means.append(real.mean(dim=1, keepdim=True))
             progress.update(having[-1] + 1 - progress.n)
     report = {name: float(torch.cat(values).mean()) for name, values in errors.items()}
-    for name in ("text_to_image", "image_to_text", "text_to_image_to_text"):
+    for name in _DIRECTIONS:
         report[f"{name}_ratio"] = report[name] / max(report[f"{name}_shuffled"], 1e-12)
     generated_mean, real_mean = torch.cat(generated_means).cpu(), torch.cat(real_means).cpu()
     report["generated_spread"] = float(spread(generated_mean) / spread(real_mean).clamp(1e-12))
@@ -224,6 +172,58 @@ def alignment_report(
     report["chance_rank"] = float(np.median(1 + competing.sum(dim=1).numpy() / 2))
     report["pairs"] = len(having)
     return report
+
+
+def _check(
+    model: BgaMnerForTokenClassification, pairs: Sized, groups: Sized | None, batch_size: int
+) -> CrossModalGenerator:
+    """Return the generator of text features, if the model and the rest can be reported on."""
+    base, config = model.bga_mner, model.config
+    to_text = None if base.vision_branch is None else base.vision_branch.generator
+    if base.text_branch.generator is None or to_text is None:
+        raise ValueError(
+            f"Expected a model with both generators, got use_text_to_image={config.use_text_to_image}, "
+            f"use_image_to_text={config.use_image_to_text}, text_only={config.text_only}. Report on a model that was "
+            "trained with both."
+        )
+    if config.visual_target != "last":
+        raise ValueError(
+            f'Expected visual_target="last", got {shown(config.visual_target)}. Train a model with it: other targets '
+            "are not returned."
+        )
+    if groups is not None and len(groups) != len(pairs):
+        raise ValueError(
+            f"Expected a group for each of {len(pairs)} pairs, got {len(groups)}. Leave groups out for none."
+        )
+    if batch_size < 2:
+        raise ValueError(
+            f"Expected batch_size of at least 2, got {batch_size}. Pass a larger one: pairs of a batch are compared."
+        )
+    return to_text
+
+
+def _errors(
+    config: BgaMnerConfig, to_text: CrossModalGenerator, output: ModelOutput, mask: torch.Tensor
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield what each stage's generated features are off the real ones, and off the next pair's, by name."""
+    first_stage = config.text_config.num_hidden_layers - config.num_stages
+    real, queries = output.vision_last_hidden_state, to_text.prepare(mask.shape[1], mask)
+    for stage in range(config.num_stages):
+        states = output.hidden_states[first_stage + stage]
+        back = to_text(output.generated_vision[stage], None, queries)
+        sides = (
+            (output.generated_vision[stage], real, real.new_ones(real.shape[:2])),
+            (output.generated_text[stage], states, mask),
+            (back, states, mask),
+        )
+        for name, (generated, target, weight) in zip(_DIRECTIONS, sides, strict=True):
+            # where the other text is longer, nothing was generated
+            weights = weight, weight.roll(-1, dims=0) * weight
+            for suffix, other, shared in zip(
+                ("", "_shuffled"), (target, target.roll(-1, dims=0)), weights, strict=True
+            ):
+                wanted = reconstruction_target(other, config.normalize_targets)
+                yield name + suffix, feature_distance(generated, wanted, shared, config.reconstruction_distance)
 
 
 __all__ = ["alignment_report", "draw_distractors", "retrieval_ranks"]

@@ -136,15 +136,7 @@ def check_settings(folder: str | os.PathLike[str], settings: Mapping[str, Any]) 
 
 
 def seal_checkpoint(folder: str | os.PathLike[str], settings: Mapping[str, Any] | None = None) -> None:
-    """Bring a checkpoint's files to the disk, and then write the list of them that says that it is whole.
-
-    Parameters
-    ----------
-    folder : str or path
-        Folder with all its files.
-    settings : mapping of str to JSON value, optional
-        What `check_settings` is to compare.
-    """
+    """Bring a checkpoint's files to the disk, and then write the list of them that says that it is whole."""
     folder = Path(folder)
     files = [path for path in _files(folder) if path.name != SEAL]
     for path in files:
@@ -212,12 +204,17 @@ def write_checkpoint(
         draft.rename(final)
         _sync(final.parent)
         if keep is not None:
-            others = sorted(item for item in _checkpoints(output_dir) if item[0] not in (step, protected))
-            spare = max(0, keep - 1 - (protected not in (None, step)))
-            # not below 0, where a slice counts from its end: all there are may be fewer than what is kept
-            for _, old in others[: max(0, len(others) - spare)]:
-                shutil.rmtree(old)
+            _delete_old(output_dir, keep, {step, protected})
     state.wait_for_everyone()
+
+
+def _delete_old(output_dir: str | os.PathLike[str], keep: int, spared: set[int | None]) -> None:
+    """Delete the oldest checkpoints."""
+    # transformers' `rotate_checkpoints` spares the highest step, which need not be the one just written
+    found = sorted(_checkpoints(output_dir))
+    old = [folder for step, folder in found if step not in spared]
+    for folder in old[: max(0, len(found) - max(keep, len(found) - len(old)))]:
+        shutil.rmtree(folder)
 
 
 class WholeCheckpointCallback(TrainerCallback):
@@ -285,7 +282,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Have the system write what it holds of a file or folder to the disk."""
+    """Have the system write a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -295,25 +292,19 @@ def _sync(path: Path) -> None:
 
 def _trouble_with(path: Path) -> str | None:
     """Say what is wrong with a file; None also for those of kinds that show nothing."""
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, "pt") as file:  # compares the file's size with its header
-                file.keys()
-        except (SafetensorError, OSError) as error:
-            return f"is no whole safetensors file ({error})"
-    elif path.suffix == ".json":
-        try:
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as tensors:  # compares the file's size with its header
+                tensors.keys()
+        elif path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            return f"is no whole JSON file ({error})"
-    elif path.suffix in (".pt", ".pth", ".bin", ".pkl"):
-        try:
-            with path.open("rb") as start:
-                if start.read(len(_ZIP)) != _ZIP:
+        elif path.suffix in (".pt", ".pth", ".bin", ".pkl"):
+            with path.open("rb") as file:
+                if file.read(len(_ZIP)) != _ZIP:
                     return "is not what torch.save writes, or the beginning of it is missing"
-            with zipfile.ZipFile(path) as archive:
-                if (broken := archive.testzip()) is not None:
-                    return f"has a broken part, {broken}"
-        except (zipfile.BadZipFile, OSError) as error:
-            return f"is cut off ({error})"
+                with zipfile.ZipFile(file) as archive:
+                    if (broken := archive.testzip()) is not None:
+                        return f"has a broken part, {broken}"
+    except (SafetensorError, zipfile.BadZipFile, OSError, ValueError) as error:
+        return f"is cut off or broken ({error})"
     return None

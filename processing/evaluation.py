@@ -1,11 +1,12 @@
 """Score a model with pictures, without some of them, and with wrong ones."""
 
+from __future__ import annotations
+
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import datasets
-from torch import nn
 from transformers.utils.logging import tqdm
 
 from ..configuration.messages import listed, shown
@@ -17,6 +18,10 @@ from .text_tagging import TaggedText, tag_texts
 from .word_splitting import as_sentences
 
 
+if TYPE_CHECKING:
+    from ..modeling_bga.token_classifier import BgaMnerForTokenClassification
+    from .processing_bga_mner import BgaMnerProcessor
+
 __all__ = ["REMOVED_SHARES", "predict_tags", "robustness_report"]
 
 # How many pictures the papers' tables take away at test; all of them is the row that reads text only.
@@ -24,8 +29,8 @@ REMOVED_SHARES = (0.25, 0.5, 0.75)
 
 
 def predict_tags(
-    model: nn.Module,
-    processor: Any,
+    model: BgaMnerForTokenClassification,
+    processor: BgaMnerProcessor,
     dataset: datasets.Dataset,
     visual_source: str = "generated",
     batch_size: int = 16,
@@ -92,8 +97,8 @@ def predict_tags(
 
 
 def robustness_report(
-    model: nn.Module,
-    processor: Any,
+    model: BgaMnerForTokenClassification,
+    processor: BgaMnerProcessor,
     dataset: datasets.Dataset,
     *,
     label_map: Mapping[str, str | None] | None = None,
@@ -122,10 +127,8 @@ def robustness_report(
     label_map : mapping of str to (str or None), optional
         Renames types in what is predicted and in what is expected (see `map_labels`), for a model that was trained on
         a data set whose types have other names.
-    samples : int, default 1000
-        Bootstrap draws; see `bootstrap_interval` and `paired_bootstrap`.
-    confidence : float, default 0.95
-        Of all intervals.
+    samples, confidence
+        As for `bootstrap_interval` and `paired_bootstrap`.
     seed : int, default 0
         Of the bootstrap, and of which pictures are removed and swapped.
     batch_size : int, default 16
@@ -158,32 +161,38 @@ def robustness_report(
         found = predict_tags(model, processor, rows, visual_source, batch_size, show_progress)
         return [[renamed[label] for label in tags] for tags in found]
 
-    text_only = tag(dataset, "generated")
     # a model without its vision encoder still has the layers that read features, but only generated ones
     reads = model.config.text_reads_features and not model.config.text_only
-    readable = "image" in dataset.column_names and reads
-    having = choose_pictures(dataset, 1.0, seed) if readable else []
-    conditions: dict[str, tuple[int, list[list[str]]]] = {}
+    having = choose_pictures(dataset, 1.0, seed) if reads and "image" in dataset.column_names else []
+    report: list[dict[str, Any]] = []
+    first: list[list[str]] | None = None
+    for name, pictures, predictions in _conditions(tag, dataset, having, seed):
+        scores = bootstrap_interval(predictions, references, samples, confidence, seed)
+        compared = (
+            None if first is None else paired_bootstrap(predictions, first, references, samples, confidence, seed)
+        )
+        first = first or predictions
+        numbers = {"sentences": len(references), "pictures": pictures}
+        report.append({"condition": name, **numbers, **scores, "compared": compared})
+    return report
+
+
+def _conditions(
+    tag: Callable[[datasets.Dataset, str], list[list[str]]], dataset: datasets.Dataset, having: list[int], seed: int
+) -> Iterator[tuple[str, int, list[list[str]]]]:
+    """Yield name, number of pictures that are read, and tags of each condition; `having`: rows with a picture."""
+    text_only = tag(dataset, "generated")
     if having:
         with_pictures = tag(dataset, "real")
-        conditions["all pictures"] = (len(having), with_pictures)
+        yield "all pictures", len(having), with_pictures
         for share in REMOVED_SHARES:
             removed = set(choose_pictures(dataset, share, seed))
             # sentences don't see each other: without its picture, one is tagged as among text only
             mixed = [(text_only if row in removed else with_pictures)[row] for row in range(len(dataset))]
-            conditions[f"{share:.0%} removed"] = (len(having) - len(removed), mixed)
-    conditions["text only" if not having else "100% removed: text only"] = (0, text_only)
+            yield f"{share:.0%} removed", len(having) - len(removed), mixed
+    yield "100% removed: text only" if having else "text only", 0, text_only
     if len(having) > 1:
-        conditions["mismatched pictures"] = (len(having), tag(mismatch_pictures(dataset, 1.0, seed), "real"))
-
-    first = next(iter(conditions.values()))[1]
-    report: list[dict[str, Any]] = []
-    for name, (pictures, predictions) in conditions.items():
-        scores = bootstrap_interval(predictions, references, samples, confidence, seed)
-        compared = paired_bootstrap(predictions, first, references, samples, confidence, seed) if report else None
-        numbers = {"sentences": len(references), "pictures": pictures}
-        report.append({"condition": name, **numbers, **scores, "compared": compared})
-    return report
+        yield "mismatched pictures", len(having), tag(mismatch_pictures(dataset, 1.0, seed), "real")
 
 
 def _tags_column(dataset: datasets.Dataset) -> Any:
@@ -199,7 +208,7 @@ def _rename(
     if unknown:
         raise ValueError(
             f"Expected types of the model ({listed(of_model)}) or the data ({listed(of_data)}) as keys of "
-            f"label_map, got {listed(unknown)}."
+            f"label_map, got {listed(unknown)}. Choose from these."
         )
     renamed_references, (renamed_labels,) = (
         map_labels(tags, {kind: name for kind, name in label_map.items() if kind in types})

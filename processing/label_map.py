@@ -16,20 +16,7 @@ Tags = Sequence[str | None] | None
 
 
 def tag_names(feature: Any, column: str) -> dict[int, str]:
-    """Return the names of tags that are ids of a `datasets.ClassLabel`; none if they are strings.
-
-    Parameters
-    ----------
-    feature : datasets feature
-        Of the column, as in ``dataset.features["ner_tags"]``.
-    column : str
-        Its name, for the message.
-
-    Raises
-    ------
-    ValueError
-        If it is no column of lists, or of numbers without names.
-    """
+    """Return the names of tags that are ids of a `datasets.ClassLabel`, given a column's feature; none of strings."""
     kind = getattr(feature, "feature", feature[0] if isinstance(feature, list) else None)
     if isinstance(kind, datasets.ClassLabel):
         return dict(enumerate(kind.names))
@@ -45,8 +32,6 @@ def tag_names(feature: Any, column: str) -> dict[int, str]:
 def named(tags: Sequence[Any], names: Mapping[int, str]) -> list[Any]:
     """Put names in the place of ids; None, -100 and, as in a `ClassLabel`, -1 stand for unknown tags.
 
-    Examples
-    --------
     >>> named([1, -1, None], {0: "O", 1: "B-PER"}), named(["B-PER"], {})
     (['B-PER', None, None], ['B-PER'])
     """
@@ -100,13 +85,7 @@ def _replaced(dataset: datasets.Dataset, column: str, values: list[Any], feature
 
 
 def check_dataset(dataset: Any, columns: Sequence[str]) -> None:
-    """Refuse what is no dataset, or lacks a column.
-
-    Raises
-    ------
-    ValueError
-        With the columns that there are.
-    """
+    """Refuse what is no dataset, or lacks a column."""
     if not isinstance(dataset, datasets.Dataset):
         raise ValueError(
             f"Expected a datasets.Dataset with the columns {listed(columns)}, got {type(dataset).__name__}. Make "
@@ -118,25 +97,8 @@ def check_dataset(dataset: Any, columns: Sequence[str]) -> None:
 
 
 def entity_types(sentences: Iterable[Tags]) -> list[str]:
-    """List the entity types that occur in tags.
+    """List the entity types that occur in BIO tags, sorted; None stands for an unknown tag.
 
-    Parameters
-    ----------
-    sentences : iterable of (sequence of (str or None) or None)
-        BIO tags; None where unknown.
-
-    Returns
-    -------
-    list of str
-        Sorted.
-
-    Raises
-    ------
-    ValueError
-        If a tag is not in the BIO scheme.
-
-    Examples
-    --------
     >>> entity_types([["B-PER", "I-PER", "O"], None, ["B-LOC", None]])
     ['LOC', 'PER']
     """
@@ -179,19 +141,22 @@ def map_labels(data: datasets.Dataset | Iterable[Tags], mapping: Mapping[str, st
         return _replaced(plain, "ner_tags", tags, plain.features["ner_tags"])
     sentences = check_tags(data)
     if not isinstance(mapping, Mapping):
-        raise ValueError(f"Expected a dict of types and their new names, got {shown(mapping)}.")
+        raise ValueError(
+            f"Expected a dict of types and their new names, got {shown(mapping)}. Pass one such as "
+            "{'OTHER': 'MISC', 'PRODUCT': None}."
+        )
     known = entity_types(sentences)
     unknown = sorted(set(mapping) - set(known), key=str)
     if unknown:
         raise ValueError(
             f"Expected types that occur as keys of the mapping, got {listed(map(str, unknown))}. There are: "
-            f"{listed(known)}."
+            f"{listed(known)}. Name only these."
         )
     for name in mapping.values():
         if name is not None and (not isinstance(name, str) or name in ("", "O") or name[:2] in ("B-", "I-")):
             raise ValueError(
                 f"Expected names of types without a prefix, or None to drop them, as values, got {shown(name)} in "
-                f"{shown(dict(mapping))}."
+                f"{shown(dict(mapping))}. Write 'PER' for 'B-PER'."
             )
     return [None if tags is None else [_rename(tag, mapping) for tag in tags] for tags in sentences]
 

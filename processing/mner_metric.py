@@ -1,5 +1,6 @@
 """Score entities, locally (`evaluate.load` would ask the Hub)."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,10 @@ import torch
 from accelerate.state import GradientState
 from seqeval.metrics import accuracy_score, classification_report
 from seqeval.scheme import IOB2
+from transformers import EvalPrediction
 
-from ..configuration.messages import shown
-from .bootstrap import pair_sentences
-from .tag_lists import check_tags
+from ..configuration.messages import brief, shown
+from .tag_lists import check_tags, refuse_iob1
 from .tag_scheme import split_tag
 
 
@@ -21,7 +22,7 @@ _DESCRIPTION = "Precision, recall and F1 of entities: an entity counts if its ty
 _CITATION = "seqeval: a Python framework for sequence labeling evaluation, H. Nakayama, 2018"
 _INPUTS = """
 Args:
-    predictions (list of list of str): one BIO tag a word, one list a sentence.
+    predictions (list of list of str): one BIO tag per word, one list per sentence.
     references (list of list of str or None): the same; words whose tag is None (unknown) are left out of both.
     mode (str): "strict" (default) counts entities that are well-formed in IOB2; "default" is the lenient reading of the
         CoNLL scripts, which also accepts entities that begin with "I-".
@@ -39,7 +40,7 @@ def score_tags(
     Parameters
     ----------
     predictions : iterable of sequences of str
-        One BIO tag a word.
+        One BIO tag per word.
     references : iterable of sequences of (str or None)
         The same; None where unknown.
     mode : {"strict", "default"}
@@ -60,42 +61,84 @@ def score_tags(
     >>> score_tags([["B-PER", "O"]], [["B-PER", "B-LOC"]])["overall_recall"]
     0.5
     """
+    _check_mode(mode)
+    return _score(pair_sentences(predictions, references, strict=mode == "strict"), mode)
+
+
+def _check_mode(mode: str) -> None:
     if mode not in ("strict", "default"):
-        raise ValueError(f"Expected mode 'strict' or 'default', got {shown(mode)}.")
-    predicted: list[list[str]] = []
-    expected: list[list[str]] = []
-    for ours, theirs in pair_sentences(predictions, references, strict=mode == "strict"):
-        pairs = [(str(our), str(their)) for our, their in zip(ours, theirs, strict=True) if their is not None]
-        predicted.append([our for our, _ in pairs])
-        expected.append([their for _, their in pairs])
-    return _score(predicted, expected, mode)
+        raise ValueError(f"Expected mode 'strict' or 'default', got {shown(mode)}. Pass one of them.")
 
 
-def _score(predicted: list[list[str]], expected: list[list[str]], mode: str) -> dict[str, Any]:
-    """Score tags that fit together and are all known."""
-    scores: dict[str, Any] = {}
-    overall = {"precision": 0.0, "recall": 0.0, "f1-score": 0.0}
+def _score(pairs: list[tuple[list[str], list[str]]], mode: str) -> dict[str, Any]:
+    """Score predicted beside expected tags, one pair per sentence."""
+    predicted, expected = [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
+    report: dict[str, Any] = {"micro avg": {"precision": 0, "recall": 0, "f1-score": 0}}
     # seqeval cannot cope with there being no entity on either side; in strict mode each begins with "B-".
     starts = "B-" if mode == "strict" else ("B-", "I-")
     if any(tag.startswith(starts) for tags in (*predicted, *expected) for tag in tags):
         options = {"mode": "strict", "scheme": IOB2} if mode == "strict" else {}
         report = classification_report(expected, predicted, output_dict=True, zero_division=0, **options)
-        overall = report.pop("micro avg")
-        for name in ("macro avg", "weighted avg"):
-            report.pop(name, None)
-        for name, values in report.items():
-            scores[name] = {
-                "precision": float(values["precision"]),
-                "recall": float(values["recall"]),
-                "f1": float(values["f1-score"]),
-                "number": int(values["support"]),
-            }
-    scores["overall_precision"] = float(overall["precision"])
-    scores["overall_recall"] = float(overall["recall"])
-    scores["overall_f1"] = float(overall["f1-score"])
+    overall = report.pop("micro avg")
+    names = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
+    scores: dict[str, Any] = {
+        kind: {name: float(values[key]) for name, key in names.items()} | {"number": int(values["support"])}
+        for kind, values in report.items()
+        if kind not in ("macro avg", "weighted avg")
+    }
+    scores |= {f"overall_{name}": float(overall[key]) for name, key in names.items()}
     # The accuracy of no words is a division by zero.
     scores["overall_accuracy"] = float(accuracy_score(expected, predicted)) if any(expected) else 0.0
     return scores
+
+
+def pair_sentences(
+    predictions: Iterable[Sequence[str]], references: Iterable[Sequence[str | None]], strict: bool = True
+) -> list[tuple[list[str], list[str]]]:
+    """Put predicted beside expected tags of the words whose tag is known; strict ones must be IOB2.
+
+    >>> pair_sentences([["B-PER", "O"]], [["B-PER", None]])
+    [(['B-PER'], ['B-PER'])]
+    """
+    predicted, expected = check_tags(predictions, "predictions"), check_tags(references, "references")
+    if len(predicted) != len(expected):
+        raise ValueError(
+            f"Expected as many predictions as references, got {len(predicted)} and {len(expected)} sentences. "
+            "Give both for the same sentences, in the same order."
+        )
+    pairs: list[tuple[list[str], list[str]]] = []
+    for index, (ours, theirs) in enumerate(zip(predicted, expected, strict=True)):
+        if ours is None:
+            raise ValueError(f"Expected predicted tags for sentence {index}, got None. Predict 'O' for its words.")
+        theirs = [None] * len(ours) if theirs is None else theirs
+        if len(ours) != len(theirs):
+            raise ValueError(
+                f"Expected one predicted tag per word, got {len(ours)} for {len(theirs)} words in sentence {index}. "
+                "Reduce tags of tokens to tags of words first."
+            )
+        known = [(our, their) for our, their in zip(ours, theirs, strict=True) if their is not None]
+        if any(our is None for our, _ in known):
+            raise ValueError(
+                f"Expected a predicted tag for each word whose tag is known, got None in sentence {index}. Predict 'O'."
+            )
+        pairs.append(([str(our) for our, _ in known], [str(their) for _, their in known]))
+    if strict:
+        _warn_of_starts(predicted, expected)
+    return pairs
+
+
+def _warn_of_starts(predicted: Sequence[list[str | None] | None], expected: Sequence[list[str | None] | None]) -> None:
+    uncounted = refuse_iob1(expected, "references")
+    if uncounted:
+        warnings.warn(
+            f"{uncounted} entities of the references begin with 'I-', so that strict scores leave them out. Mend them "
+            "first: references = bga_mner.to_bio(references).",
+            stacklevel=4,
+        )
+    try:
+        refuse_iob1(predicted, "predictions")
+    except ValueError as error:
+        warnings.warn(f"Strict scores count nothing of what is predicted. {brief(error)}.", stacklevel=4)
 
 
 class MnerMetric(evaluate.Metric):
@@ -125,14 +168,14 @@ class MnerMetric(evaluate.Metric):
             features=datasets.Features({"predictions": tags, "references": tags}),
         )
 
-    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
-        """Keep tags of sentences, as `evaluate.Metric` does, whose own message about others holds all of them.
-
-        Raises
-        ------
-        ValueError
-            If these are no lists of BIO tags, or of other lengths.
-        """
+    def add_batch(
+        self,
+        *,
+        predictions: Iterable[Sequence[str]] | None = None,
+        references: Iterable[Sequence[str | None]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keep tags of sentences, as `evaluate.Metric` does, whose own message about others holds all of them."""
         given = {"predictions": predictions, "references": references}
         checked = {name: value if value is None else check_tags(value, name) for name, value in given.items()}
         super().add_batch(**checked, **kwargs)
@@ -180,9 +223,10 @@ def build_compute_metrics(id2label: Mapping[int, str], mode: str = "strict") -> 
     """
     numbers = isinstance(id2label, Mapping) and all(str(number).strip().isdecimal() for number in id2label)
     if not numbers or not id2label:
-        raise ValueError(f"Expected `id2label` as a dict of ids and labels, got {shown(id2label)}. Give the model's.")
-    if mode not in ("strict", "default"):
-        raise ValueError(f"Expected mode 'strict' or 'default', got {shown(mode)}.")
+        raise ValueError(
+            f"Expected `id2label` as a dict of ids and labels, got {shown(id2label)}. Pass model.config's."
+        )
+    _check_mode(mode)
     names = {int(number): str(label) for number, label in id2label.items()}
     for label in names.values():
         split_tag(label)
@@ -197,7 +241,7 @@ class _TagScorer:
         self._kept: list[tuple[list[str], list[str]]] = []
         self._kept_of: tuple[Any, ...] = ()
 
-    def __call__(self, evaluation: Any, compute_result: bool | None = None) -> dict[str, float]:
+    def __call__(self, evaluation: EvalPrediction, compute_result: bool | None = None) -> dict[str, float]:
         predictions, labels = evaluation[0], evaluation[1]  # EvalPrediction, or a pair of these
         # batches that aren't concatenated come as lists; several outputs of a batch as a tuple
         batches = zip(predictions, labels, strict=True) if isinstance(labels, list) else [(predictions, labels)]
@@ -237,7 +281,7 @@ class _TagScorer:
 
     def _scores(self, pairs: list[tuple[list[str], list[str]]]) -> dict[str, float]:
         # of tokens, of which a prediction may begin anywhere with "I-"
-        scores = _score([ours for ours, _ in pairs], [theirs for _, theirs in pairs], self.mode)
+        scores = _score(pairs, self.mode)
         flat: dict[str, float] = {
             name: scores.pop(f"overall_{name}") for name in ("precision", "recall", "f1", "accuracy")
         }
@@ -278,4 +322,4 @@ def _pick_tags(predictions: Any, labels: np.ndarray) -> np.ndarray:
     )
 
 
-__all__ = ["MnerMetric", "build_compute_metrics", "score_tags"]
+__all__ = ["MnerMetric", "build_compute_metrics", "pair_sentences", "score_tags"]

@@ -18,27 +18,7 @@ _ROWS = 1000  # looked at a time
 
 
 def choose_pictures(dataset: datasets.Dataset, share: float, seed: int = 0) -> list[int]:
-    """Choose some of the rows that have a picture.
-
-    Parameters
-    ----------
-    dataset : datasets.Dataset
-        With a column ``image`` of `datasets.Image`.
-    share : float
-        From 0 to 1: how much of the rows with a picture; the number of rows is rounded.
-    seed : int, default 0
-        What is chosen with a share is also chosen with a larger one and the same seed.
-
-    Returns
-    -------
-    list of int
-        Rows, in random order.
-
-    Raises
-    ------
-    ValueError
-        If there is no such column, or `share` is out of range.
-    """
+    """Choose a share of the rows that have a picture, in random order; with a larger share the same and others."""
     if not 0.0 <= share <= 1.0:
         raise ValueError(f"Expected a share of the pictures between 0 and 1, got {share}. For 25 %, pass 0.25.")
     feature = dataset.features.get("image")

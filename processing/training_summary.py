@@ -1,19 +1,22 @@
 """Collect what a training was and what it brought, for the model card."""
 
+from __future__ import annotations
+
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow.compute as pc
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from transformers import Trainer
 from transformers.utils import logging
 
@@ -21,15 +24,18 @@ from ..configuration.hub_names import came_from_hub
 from ..configuration.messages import shown
 from ..configuration.model_card import reads_at_inference
 from ..modeling_bga.encoders import is_frozen, longest_text, pretrained_part
-from .bootstrap import bootstrap_interval
 from .data_report import ConllReport
-from .mner_metric import score_tags
-from .tag_lists import as_tag_lists
 
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset as TorchDataset
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+Rows: TypeAlias = "Dataset | IterableDataset | TorchDataset[Any] | Sequence[Mapping[str, Any]]"
 
 logger = logging.get_logger(__name__)
 
-__all__ = ["score_with_interval", "summarize_training"]
+__all__ = ["TrainingRun", "summarize_training"]
 
 # Chosen one by one: a card is public, and training arguments also hold paths and tokens.
 _HYPERPARAMETERS = (
@@ -39,64 +45,62 @@ _HYPERPARAMETERS = (
 )
 # What `encode_examples` and the model read, and beside it nothing that could be a picture.
 _PICTURE_COLUMNS = ("image", "vision_states", "pixel_values")
-_TEXT_COLUMNS: tuple[str, ...] = (
-    "id",
-    "text",
-    "tokens",
-    "ner_tags",
-    "label",
-    "labels",
-    "target",
-    "target_mask",
-    "word_start_mask",
+_TEXT_COLUMNS = (
+    *("id", "text", "tokens", "ner_tags", "label", "labels", "target", "target_mask", "word_start_mask"),
+    *("input_ids", "attention_mask", "token_type_ids", "picture_mask"),
 )
-_TEXT_COLUMNS += ("input_ids", "attention_mask", "token_type_ids", "picture_mask")
-_PACKAGES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "seqeval", "huggingface_hub")
+_PACKAGES = ("bga_mner", "torch", "transformers", "datasets", "accelerate", "tokenizers", "seqeval", "huggingface_hub")
 _LANGUAGE = re.compile(r"^[a-z]{2,3}$|^multilingual$|^code$")
 
 
-def score_with_interval(
-    predictions: Iterable[Sequence[str]],
-    references: Iterable[Sequence[str | None]],
-    samples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Score tags as `score_tags` does (strict), with bootstrap intervals of F1.
+@dataclass
+class TrainingRun:
+    """What `summarize_training` reads of a training, whatever loop it ran in."""
 
-    Parameters
-    ----------
-    predictions, references : iterables of sequences of str
-        As for `score_tags`.
-    samples, confidence, seed
-        As for `bootstrap_interval`.
+    model: PreTrainedModel  # without wrappers of Accelerate; an encoder that needs no gradient counts as frozen
+    name: str  # of the model
+    arguments: Mapping[str, Any]  # as `TrainingArguments` names them; paths and tokens among them stay private
+    steps: int
+    device: torch.device
+    epochs: float | None = None
+    seconds: float | None = None
+    best_step: int | None = None  # whose weights were taken in the end
+    chosen_by: str | None = None  # the metric that chose them
+    processes: int = 1
+    gpus: int = 0  # of each process
+    repository: str | None = None  # on the Hub
+    train_dataset: Rows | None = None  # needed only where there is no report of what was read
+    eval_dataset: Rows | None = None
+    reads_images: bool = True  # whether images of the rows reach the model
 
-    Returns
-    -------
-    dict of str to (float, int or dict)
-        ``precision``, ``recall``, ``f1``, ``f1_low``, ``f1_high`` and ``accuracy``; ``types`` holds for each type the
-        same without accuracy, and ``number`` (of entities in the references); and ``samples`` and ``confidence``.
-
-    Raises
-    ------
-    ValueError
-        As for `score_tags` and `bootstrap_interval`.
-
-    Examples
-    --------
-    >>> score_with_interval([["B-PER"], ["O"]], [["B-PER"], ["O"]], samples=20)["types"]["PER"]["f1"]
-    1.0
-    """
-    ours, theirs = as_tag_lists(predictions, "predictions"), as_tag_lists(references, "references")
-    scores = score_tags(ours, theirs)  # type: ignore[arg-type]  # None is refused there
-    intervals = bootstrap_interval(ours, theirs, samples, confidence, seed)  # type: ignore[arg-type]
-    overall = {name: scores.pop(f"overall_{name}") for name in ("precision", "recall", "f1", "accuracy")}
-    types = {kind: values | _interval(intervals["types"][kind]) for kind, values in scores.items()}
-    return overall | _interval(intervals) | {"types": types, "samples": samples, "confidence": confidence}
+    @classmethod
+    def from_trainer(cls, trainer: Trainer) -> TrainingRun:
+        """Read a run off any Trainer, after `train`."""
+        arguments, state = trainer.args, trainer.state
+        times = [entry["train_runtime"] for entry in state.log_history if "train_runtime" in entry]
+        chosen = arguments.load_best_model_at_end and state.best_model_checkpoint
+        processor = getattr(getattr(trainer, "data_collator", None), "processor", None)
+        return cls(
+            model=trainer.accelerator.unwrap_model(trainer.model),
+            name=(arguments.hub_model_id or Path(arguments.output_dir).resolve().name).split("/")[-1],
+            arguments=vars(arguments),
+            steps=state.global_step,
+            device=arguments.device,
+            epochs=state.epoch,
+            seconds=times[-1] if times else None,
+            best_step=state.best_global_step if chosen else None,
+            chosen_by=arguments.metric_for_best_model if chosen else None,
+            processes=arguments.world_size,
+            gpus=arguments.n_gpu,
+            repository=getattr(trainer, "hub_model_id", None),
+            train_dataset=trainer.train_dataset,
+            eval_dataset=trainer.eval_dataset,
+            reads_images=processor is None or processor.image_processor is not None,
+        )
 
 
 def summarize_training(
-    trainer: Trainer,
+    trainer: Trainer | TrainingRun,
     *,
     data: Mapping[str, ConllReport] | None = None,
     scores: Mapping[str, Mapping[str, Any]] | None = None,
@@ -112,13 +116,11 @@ def summarize_training(
 
     Parameters
     ----------
-    trainer : transformers.Trainer
-        After `train`; any Trainer. Hyperparameters, seeds, time, device and base models are read off it. An encoder of
-        which no parameter has `requires_grad` counts as frozen.
+    trainer : transformers.Trainer or TrainingRun
+        Any Trainer, after `train`. A loop of your own says with a `TrainingRun` what is read off a Trainer.
     data : mapping of str to ConllReport, optional
         What was read: reports of `read_conll` by set: "train", "validation", "test". Of paths only the file's name is
-        kept. Without a report the card only says how many sentences and pictures the Trainer had, these in a column
-        that `encode_examples` or the model reads.
+        kept. Without a report the card only says how many sentences and pictures the rows of the Trainer have.
     scores : mapping of str to mapping, optional
         What was measured, by set: what `Trainer.evaluate` returned with `build_compute_metrics`, or, with intervals,
         `score_with_interval`; of a sequence classifier, whatever has an accuracy.
@@ -135,7 +137,7 @@ def summarize_training(
     hyperparameters : mapping of str to object, optional
         Further ones, which the Trainer's arguments don't have, such as the rank of adapters.
     resumed : bool, default False
-        Whether the Trainer continued from a checkpoint, so that the time it knows isn't all.
+        Whether the run continued from a checkpoint, so that the time it knows isn't all.
 
     Returns
     -------
@@ -149,19 +151,16 @@ def summarize_training(
 
     Examples
     --------
-    >>> trainer.train()  # doctest: +SKIP
     >>> model.config.training_summary = summarize_training(
     ...     trainer, data={"train": report}, scores={"validation": trainer.evaluate()}
     ... )  # doctest: +SKIP
     >>> trainer.save_model("outputs/mner")  # doctest: +SKIP
     """
-    arguments, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
-    sets = _sizes(trainer)
-    for part, report in (data or {}).items():
-        sets[part] = _data_set(report)
+    run = trainer if isinstance(trainer, TrainingRun) else TrainingRun.from_trainer(trainer)
+    model, data = run.model, data or {}
     summary = {
-        "name": name or (arguments.hub_model_id or Path(arguments.output_dir).resolve().name).split("/")[-1],
-        "repository": getattr(trainer, "hub_model_id", None),
+        "name": name or run.name,
+        "repository": run.repository,
         "language": _languages(language),
         "license": license,
         "datasets": list(filter(came_from_hub, datasets)),
@@ -170,20 +169,16 @@ def summarize_training(
         "base_models": _base_models(model),
         "parameters": model.num_parameters(),
         "longest_text": longest_text(model.config.text_config),
-        "data": sets,
+        "data": _sizes(run) | {part: _data_set(report) for part, report in data.items()},
         "reads": reads_at_inference(model.config),
-        "trained_with_images": _trained_with_pictures(trainer, model, (data or {}).get("train")),
-        "hyperparameters": _hyperparameters(arguments) | dict(hyperparameters or {}),
-        "progress": _progress(trainer, resumed),
-        "hardware": _hardware(arguments),
+        "trained_with_images": _trained_with_pictures(run, data.get("train")),
+        "hyperparameters": _hyperparameters(run.arguments) | dict(hyperparameters or {}),
+        "progress": _progress(run) | {"resumed": resumed or None},
+        "hardware": _hardware(run),
         "versions": _versions(),
         "scores": {part: _normalized(values) for part, values in (scores or {}).items()},
     }
     return {key: value for key, value in _plain(summary).items() if value not in (None, [], {})}
-
-
-def _interval(values: Mapping[str, Any]) -> dict[str, float]:
-    return {"f1_low": values["low"], "f1_high": values["high"]}
 
 
 def _languages(language: str | Sequence[str] | None) -> list[str]:
@@ -196,7 +191,7 @@ def _languages(language: str | Sequence[str] | None) -> list[str]:
     return [code for code in codes if _LANGUAGE.match(code)]
 
 
-def _base_models(model: Any) -> dict[str, dict[str, Any]]:
+def _base_models(model: PreTrainedModel) -> dict[str, dict[str, Any]]:
     """Say what the weights started from: a saved model, or two encoders."""
     if model.config.name_or_path:
         return {"started from": _origin(model.config.name_or_path)}
@@ -215,7 +210,7 @@ def _base_models(model: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _description(config: Any, started_from: Any) -> str:
+def _description(config: PreTrainedConfig, started_from: PreTrainedConfig) -> str:
     """Say what an encoder is like, and on what its new layers stand, if it has any."""
     layers, width = config.num_hidden_layers, config.hidden_size
     if started_from is not config:
@@ -229,8 +224,8 @@ def _origin(name: str) -> dict[str, Any]:
     return {"name": (name if on_hub or not name else Path(name).resolve().name) or None, "on_hub": on_hub}
 
 
-def _sizes(trainer: Trainer) -> dict[str, dict[str, Any]]:
-    sets = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
+def _sizes(run: TrainingRun) -> dict[str, dict[str, Any]]:
+    sets = {"train": run.train_dataset, "validation": run.eval_dataset}
     found: dict[str, dict[str, Any]] = {
         part: {"sentences": len(rows)} for part, rows in sets.items() if isinstance(rows, Sized)
     }
@@ -241,7 +236,7 @@ def _sizes(trainer: Trainer) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _count_pictures(rows: Any) -> int | None:
+def _count_pictures(rows: Rows | None) -> int | None:
     """Count the rows with a picture, or with states of one; None if that can't be told without encoding them."""
     if isinstance(rows, list) and all(isinstance(row, Mapping) for row in rows):
         names = {name for row in rows for name in row}
@@ -263,6 +258,8 @@ def _count_pictures(rows: Any) -> int | None:
 def _data_set(report: ConllReport) -> dict[str, Any]:
     """Keep of a report what a reader of the card needs."""
     path = Path(report.path)
+    # there was a folder or column of pictures
+    had_pictures = report.pictures_found or report.pictures_missing or report.pictures_broken
     notes = [
         f"{count:,} {what}"
         for count, what in (
@@ -288,63 +285,51 @@ def _data_set(report: ConllReport) -> dict[str, Any]:
             "broken": dict(report.pictures_broken),
             "checked": report.pictures_checked,
         }
-        if _had_pictures(report)
+        if had_pictures
         else None,
         "notes": notes,
     }
 
 
-def _had_pictures(report: ConllReport) -> bool:
-    """Tell whether there was a folder or column of pictures."""
-    return bool(report.pictures_found or report.pictures_missing or report.pictures_broken)
-
-
-def _trained_with_pictures(trainer: Trainer, model: Any, report: ConllReport | None) -> bool | None:
+def _trained_with_pictures(run: TrainingRun, report: ConllReport | None) -> bool | None:
     """Tell whether pictures were read in training, by the rows themselves if these tell."""
-    processor = getattr(getattr(trainer, "data_collator", None), "processor", None)
-    if model.config.text_only or (processor is not None and processor.image_processor is None):
+    if run.model.config.text_only or not run.reads_images:
         return False
-    count = _count_pictures(trainer.train_dataset)
+    count = _count_pictures(run.train_dataset)
     if count is None and report is not None:
         count = report.pictures_found
     return None if count is None else count > 0
 
 
-def _hyperparameters(arguments: Any) -> dict[str, Any]:
-    found = {name: getattr(arguments, name, None) for name in _HYPERPARAMETERS}
-    limit: tuple[str, ...] = ("max_steps",) if arguments.max_steps > 0 else ("num_train_epochs",)
+def _hyperparameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: arguments.get(name) for name in _HYPERPARAMETERS}
+    names = ["max_steps" if arguments.get("max_steps", 0) > 0 else "num_train_epochs"]
     if "adam" in str(found["optim"]).lower():
-        limit += ("adam_beta1", "adam_beta2", "adam_epsilon")
-    found |= {name: getattr(arguments, name) for name in limit}
+        names += ["adam_beta1", "adam_beta2", "adam_epsilon"]
+    found |= {name: arguments.get(name) for name in names}
     # switches that are off say nothing
     return {name: value for name, value in found.items() if value not in (None, False) or name == "seed"}
 
 
-def _progress(trainer: Trainer, resumed: bool) -> dict[str, Any]:
-    state = trainer.state
-    progress = {"steps": state.global_step, "epochs": state.epoch, "resumed": resumed or None}
-    times = [entry["train_runtime"] for entry in state.log_history if "train_runtime" in entry]
-    if times:
-        progress["seconds"] = times[-1]
-    if trainer.args.load_best_model_at_end and state.best_model_checkpoint:
-        progress |= {"best_step": state.best_global_step, "chosen_by": trainer.args.metric_for_best_model}
-    return progress
+def _progress(run: TrainingRun) -> dict[str, Any]:
+    names = ("steps", "epochs", "seconds", "best_step", "chosen_by")
+    return {name: getattr(run, name) for name in names}
 
 
-def _hardware(arguments: Any) -> dict[str, Any]:
-    device = arguments.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+def _hardware(run: TrainingRun) -> dict[str, Any]:
     return {
-        "device": f"{device.type}: {name}",
-        "processes": arguments.world_size,
-        "GPUs of a process": arguments.n_gpu or None,
+        "device": f"{run.device.type}: {_device_name(run.device)}",
+        "processes": run.processes,
+        "GPUs of a process": run.gpus or None,
         "threads of a process": torch.get_num_threads(),
         "CPU cores": os.cpu_count(),
     }
 
 
-def _processor() -> str:
-    """Name the processor, as far as the system tells."""
+def _device_name(device: torch.device) -> str:
+    """Name the GPU or the processor, as far as the system tells."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), flags=re.MULTILINE)
     except OSError:
@@ -353,9 +338,7 @@ def _processor() -> str:
 
 
 def _versions() -> dict[str, str]:
-    from .. import __version__
-
-    versions = {"bga_mner": __version__, "python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)

@@ -26,7 +26,8 @@ from PIL import Image
 from transformers import Pipeline, pipeline
 
 from bga_mner import BgaMnerPipeline
-from bga_mner.processing.alignment_picture import align, draw_alignment
+from bga_mner.processing.alignment import align
+from bga_mner.processing.alignment_picture import draw_alignment
 
 
 # For readers who tell few colours apart, the type also stands beside each entity.

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageChops
 
 from bga_mner.processing import alignment_html as module
+from bga_mner.processing.alignment import Alignment, EntityMatch
 from bga_mner.processing.alignment_html import alignment_html
-from bga_mner.processing.alignment_picture import Alignment, EntityMatch
 
 
 VOID = {"meta", "input", "img", "br", "link"}

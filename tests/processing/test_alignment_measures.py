@@ -159,7 +159,7 @@ def test_rows_without_a_picture_are_left_out_and_the_mode_stays(make_model, rows
 def test_says_what_to_mend(make_model, rows):
     with pytest.raises(ValueError, match="trained with both"):
         alignment_report(make_model(use_image_to_text=False), PadOnly, rows)
-    with pytest.raises(ValueError, match="Other targets are not returned"):
+    with pytest.raises(ValueError, match="other targets are not returned"):
         alignment_report(make_model(visual_target="layer"), PadOnly, rows)
     with pytest.raises(ValueError, match="got 1"):
         alignment_report(make_model(), PadOnly, rows[:1])

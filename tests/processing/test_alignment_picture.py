@@ -14,13 +14,14 @@ from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
 
 from bga_mner import BadPictureError, predict
 from bga_mner.processing import BgaMnerProcessor, alignment_picture
-from bga_mner.processing.alignment_picture import Alignment, EntityMatch, align, draw_alignment, runs_right_to_left
+from bga_mner.processing.alignment import Alignment, EntityMatch, _seen_part, align, runs_right_to_left
+from bga_mner.processing.alignment_picture import draw_alignment
 
 
 CORPUS_WORDS = ["Eric", "Nam", "announces", "concert", "dates", "for", "Atlanta", "and", "NYC"]
 WORDS = ["Kawhi", "wins", "in", "Seattle"]
 SQUARE = {"height": 16, "width": 16}
-PANEL = alignment_picture.PANEL * alignment_picture.DOTS_PER_INCH
+PANEL = alignment_picture.PANEL / 72 * alignment_picture.DOTS_PER_INCH
 
 
 @pytest.fixture
@@ -186,7 +187,7 @@ def test_the_part_that_is_seen_is_what_the_image_processor_leaves(image_processo
     # a value for each place: red grows to the right, green downwards
     x, y = np.meshgrid(np.linspace(30, 225, size[0]), np.linspace(30, 225, size[1]))
     picture = Image.fromarray(np.stack([x, y, np.full_like(x, 128)], axis=-1).astype(np.uint8))
-    left, top, right, bottom = alignment_picture._seen_part(image_processor, picture)
+    left, top, right, bottom = _seen_part(image_processor, picture)
     shown = BgaMnerProcessor(image_processor, bert_processor.tokenizer).encode_pictures([picture])[0]
     shown = shown * np.reshape(image_processor.image_std, (3, 1, 1)) + np.reshape(image_processor.image_mean, (3, 1, 1))
     red, green, blue = shown * 255

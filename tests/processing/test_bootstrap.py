@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from seqeval.scheme import IOB2, Entities
 
-from bga_mner.processing.bootstrap import bootstrap_interval, count_entities, pair_sentences, paired_bootstrap
-from bga_mner.processing.mner_metric import score_tags
+from bga_mner.processing.bootstrap import bootstrap_interval, count_entities, paired_bootstrap
+from bga_mner.processing.mner_metric import pair_sentences, score_tags
 
 
 # Tags are drawn at random, so that entities of the references begin with "I-", too.

@@ -25,6 +25,7 @@ from bga_mner import (
     score_with_interval,
     summarize_training,
 )
+from bga_mner.processing.training_summary import TrainingRun
 
 
 PREDICTED = [["B-PER", "I-PER", "O"], ["B-LOC", "O"], ["O", "B-PER"], ["B-PER"]]
@@ -102,6 +103,26 @@ def test_a_few_lines_give_a_card(train, make_model, tmp_path):
     card = (tmp_path / "saved" / "README.md").read_text(encoding="utf-8")
     assert hashlib.sha256(file.read_bytes()).hexdigest() in card
     assert "no picture was used in training" in card
+
+
+def test_a_loop_of_one_s_own_says_what_is_read_off_a_trainer(trainer):
+    known = summarize_training(trainer, name="tweets", scores={"test": {"f1": 0.5}})
+    arguments = {"learning_rate": 1e-3, "optim": "sgd", "max_steps": 3, "seed": 17, "output_dir": "/home/me"}
+    run = TrainingRun(trainer.model, "tweets", arguments, steps=3, device=torch.device("cpu"))
+    found = summarize_training(run, scores={"test": {"f1": 0.5}})
+    assert found["hyperparameters"] == {
+        name: arguments[name] for name in ("learning_rate", "optim", "max_steps", "seed")
+    }
+    assert found["progress"] == {"steps": 3}
+    same = ("name", "base_models", "parameters", "longest_text", "reads", "hardware", "versions", "scores")
+    assert {name: found[name] for name in same} == {name: known[name] for name in same}
+    assert "data" not in found
+    run.train_dataset, run.seconds, run.best_step, run.chosen_by = PAIRS, 1.5, 2, "f1"
+    found = summarize_training(run, resumed=True)
+    assert found["progress"] == {"steps": 3, "resumed": True, "seconds": 1.5, "best_step": 2, "chosen_by": "f1"}
+    assert found["trained_with_pictures"] is True
+    run.reads_images = False
+    assert summarize_training(run)["trained_with_pictures"] is False
 
 
 def test_what_is_collected(trainer):
