@@ -41,7 +41,7 @@ def pooler_argument(model_type: str) -> dict[str, bool]:
 
 def pretrained_part(encoder: PreTrainedModel) -> PreTrainedModel:
     """Return what a checkpoint has weights for: the encoder, or the backbone below new transformer layers."""
-    return encoder.backbone if isinstance(encoder, ConvStages) else encoder
+    return encoder.backbone if encoder.config.model_type == CONV_STAGES else encoder
 
 
 def is_frozen(encoder: PreTrainedModel) -> bool:

@@ -88,7 +88,7 @@ def test_pictures_are_refused(make_model, make_batch, tmp_path):
     texts = make_batch(pictures=False)
     with pytest.raises(ValueError, match=r"text_only=True.*visual_source='real'\. Leave that out"):
         alone(**texts, visual_source="real")
-    with pytest.raises(ValueError, match='in a model with text_only=True, which has no encoder of images'):
+    with pytest.raises(ValueError, match="in a model with text_only=True, which has no encoder of images"):
         BgaMnerConfig(text_only=True, visual_source="real")
 
 
