@@ -147,23 +147,8 @@ def alignment_losses(
     same.) Where stages were drawn for the images, reconstruction of the texts and both cycles are those of a pair's
     drawn stage.
 
-    Parameters
-    ----------
-    config : BgaMnerConfig
-        Its weights, distance and targets.
-    text_branch, vision_branch : AlignedBranch
-        Their generators; None where a direction is switched off.
-    text, vision : BranchTrace
-        What the branches left behind.
-    targets : list of torch.FloatTensor of shape (batch, vision tokens, width)
-        The [`visual_targets`] of `vision`.
-    aligned : torch.BoolTensor of shape (batch,)
-        Pairs that take part.
-
-    Returns
-    -------
-    tuple of torch.FloatTensor of shape () or None
-        Reconstruction and cycle loss; None for what is switched off.
+    `targets` are the [`visual_targets`] of `vision`, and `aligned` (batch,) says which pairs take part. Returns the
+    reconstruction and the cycle loss; None for what is switched off.
     """
     textual_weight = text.last.new_ones(text.last.shape[:2]) if text.padding_mask is None else text.padding_mask
     visual_weight = vision.last.new_ones(vision.last.shape[:2])

@@ -26,65 +26,31 @@ class ReadFeatures(NamedTuple):
 
 @dataclass
 class BranchTrace:
-    """What a branch leaves behind, in lists with one entry per stage.
+    """What a branch leaves behind, in lists with one entry per stage."""
 
-    Attributes
-    ----------
-    padding_mask : torch.BoolTensor of shape (batch, length) or None
-        False at padding; None where there is none.
-    class_token_mask : torch.BoolTensor of shape (batch, length) or None
-        True at the class token; None where there is none.
-    target_length : int
-        Number of positions of the other modality, which are to be generated.
-    target_mask : torch.BoolTensor of shape (batch, target_length) or None
-        False at the other modality's padding; None where there is none.
-    states : list of torch.FloatTensor of shape (batch, length, width)
-        Hidden states that enter the layer.
-    keep_masks, keep_biases : list of torch.FloatTensor of shape (batch, length)
-        Keep masks of the samplers, and the same as attention scores.
-    generated : list of torch.FloatTensor of shape (batch, target_length, target width)
-        Features of the other modality; empty without a generator, a single entry if stages were drawn.
-    last : torch.FloatTensor of shape (batch, length, width)
-        Output of the last layer, after the encoder's norm.
-    hidden_states : list of torch.FloatTensor of shape (batch, length, width)
-        If asked for, the input of every layer of the encoder, stage or not, and the output of the last.
-    queries : PreparedQueries or None
-        Modality queries of what is generated, the same for all stages; None before the first generation.
-    drawn : torch.LongTensor of shape (batch,) or None
-        The one stage that each row of `generated` belongs to, if stages were drawn.
-    """
-
-    padding_mask: torch.Tensor | None
-    class_token_mask: torch.Tensor | None
+    padding_mask: torch.Tensor | None  # (batch, length), False at padding; None where there is none
+    class_token_mask: torch.Tensor | None  # (batch, length), True at the class token; None where there is none
+    # Of the other modality, which is to be generated: how many positions, and (batch, target_length), False at padding.
     target_length: int = 0
     target_mask: torch.Tensor | None = None
-    states: list[torch.Tensor] = field(default_factory=list)
-    keep_masks: list[torch.Tensor] = field(default_factory=list)
-    keep_biases: list[torch.Tensor] = field(default_factory=list)
+    states: list[torch.Tensor] = field(default_factory=list)  # (batch, length, width), those that enter the layer
+    keep_masks: list[torch.Tensor] = field(default_factory=list)  # (batch, length)
+    keep_biases: list[torch.Tensor] = field(default_factory=list)  # the same, as attention scores
+    # (batch, target_length, target width); empty without a generator, a single entry if stages were drawn
     generated: list[torch.Tensor] = field(default_factory=list)
-    last: torch.Tensor = field(init=False)
+    last: torch.Tensor = field(init=False)  # (batch, length, width), after the last layer and the encoder's norm
+    # If asked for, the input of every layer of the encoder, stage or not, and the output of the last.
     hidden_states: list[torch.Tensor] = field(default_factory=list)
-    queries: PreparedQueries | None = None
-    drawn: torch.Tensor | None = None
+    queries: PreparedQueries | None = None  # the same for all stages; None before the first generation
+    drawn: torch.Tensor | None = None  # (batch,), the one stage that each row of `generated` belongs to, if drawn
 
 
 class AlignedBranch(nn.Module):
     """What one modality's encoder needs beside its own layers: samplers, the generator, and projections.
 
-    Parameters
-    ----------
-    config : BgaMnerConfig
-        Configuration of the model.
-    own, other : PreTrainedConfig
-        Configurations of this modality's encoder, and of the other's.
-    max_target_length : int
-        Most positions that are generated.
-    generates : bool
-        Whether the other modality's features are generated. If not, there is nothing to sample for.
-    reads : bool
-        Whether layers read features of the other modality.
-    reads_match : bool
-        Whether samplers are told how well image and text match.
+    `own` and `other` are the configurations of this modality's encoder and of the other's. A branch that generates
+    nothing has nothing to sample for; `reads` says whether layers read features of the other modality, `reads_match`
+    whether samplers are told how well image and text match.
     """
 
     def __init__(

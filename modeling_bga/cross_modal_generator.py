@@ -13,20 +13,11 @@ from .offloaded_weights import fetched
 
 
 class PreparedQueries(NamedTuple):
-    """Modality queries that have read each other: the same for every source, so for all stages and for the cycle.
+    """Modality queries that have read each other: the same for every source, so for all stages and for the cycle."""
 
-    Attributes
-    ----------
-    states : torch.FloatTensor of shape (batch or 1, queries, width)
-        The queries, after the first layer's self-attention.
-    asked : torch.FloatTensor of shape (batch or 1, queries, width)
-        The same, projected for the first layer's cross-attention.
-    visible : torch.BoolTensor of shape (batch or 1, 1, 1 or queries, queries) or None
-        Which queries each query may read in further layers; None for all, and where there are no further layers.
-    """
-
-    states: torch.Tensor
-    asked: torch.Tensor
+    states: torch.Tensor  # (batch or 1, queries, width), after the first layer's self-attention
+    asked: torch.Tensor  # the same, projected for the first layer's cross-attention
+    # (batch or 1, 1, 1 or queries, queries): which queries each may read in further layers; None for all
     visible: torch.Tensor | None
 
 
@@ -180,21 +171,16 @@ class CrossModalGenerator(nn.Module):
     def forward(
         self, source: torch.Tensor, source_bias: torch.Tensor | None, prepared: PreparedQueries
     ) -> torch.Tensor:
-        """Generate.
+        """Generate features (batch, target_length, target_width) from states of the other modality at one stage.
 
         Parameters
         ----------
         source : torch.FloatTensor of shape (batch, length, source_width)
-            States of the modality that is read, at one stage.
+            States of the modality that is read.
         source_bias : torch.FloatTensor of shape (batch, length) or None
             Log of the source's keep mask, added to the attention scores.
         prepared : PreparedQueries
             What [`prepare`] made for the batch.
-
-        Returns
-        -------
-        torch.FloatTensor of shape (batch, target_length, target_width)
-            Generated features.
         """
         if self.training and torch.is_grad_enabled():
             # Computed again in the backward pass, stage by stage: what the passes of all stages would leave for it

@@ -20,13 +20,8 @@ from .hybrid_attention import LayerMask
 class LayerCall(NamedTuple):
     """A layer of an encoder, ready to be run on a batch.
 
-    Attributes
-    ----------
-    run : callable
-        From states (batch, length, width) and a mask, `own_mask` or a [`HybridStates`] that holds it, to the next
-        states.
-    own_mask : torch.BoolTensor of shape (batch, 1, 1 or length, length) or None
-        Own positions that may be attended to; None for all.
+    `run` takes states (batch, length, width) and a mask, `own_mask` or a [`HybridStates`] that holds it, to the next
+    states. `own_mask` (batch, 1, 1 or length, length) is True at own positions that may be attended to; None for all.
     """
 
     run: Callable[[torch.Tensor, LayerMask], torch.Tensor]

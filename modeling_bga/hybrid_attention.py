@@ -84,21 +84,10 @@ class HybridProjection(nn.Module):
         attention_mask: torch.Tensor | None,
         feature_bias: torch.Tensor | None = None,
     ) -> HybridStates:
-        """Project features for one layer.
+        """Project features (batch, features, feature_width) for one layer, to be its mask.
 
-        Parameters
-        ----------
-        features : torch.FloatTensor of shape (batch, features, feature_width)
-            Features of the other modality.
-        attention_mask : torch.BoolTensor of shape (batch, 1, 1 or length, length) or None
-            The layer's own attention mask.
-        feature_bias : torch.FloatTensor of shape (batch, features), optional
-            Log of the features' keep mask.
-
-        Returns
-        -------
-        HybridStates
-            To be passed to the layer in place of its attention mask.
+        `attention_mask` is the layer's own, (batch, 1, 1 or length, length), and `feature_bias` (batch, features) is
+        added to the scores of features: the log of their keep mask.
         """
         bias = self.gate.view(1, 1, 1, 1).expand(1, 1, 1, features.shape[1])  # (1, 1, 1, features)
         if feature_bias is not None:
