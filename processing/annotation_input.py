@@ -113,7 +113,7 @@ class AnnotationInput:
         return facts, max(0, sum(lines for _, lines in checked) - headers)
 
     def rows(self, skip: int = 0) -> Iterator[InputRow]:
-        """Read row by row, behind so many; a ValueError says why a file can't be read on."""
+        """Read row by row, after passing over `skip` rows; a ValueError says why a file can't be read on."""
         with _explained("reading stopped. What is annotated is kept. Mend the input, or try again"):
             if self.files and self.format == "jsonl":
                 lines = chain.from_iterable(map(json_rows, self.files))
@@ -136,7 +136,7 @@ class AnnotationInput:
             return InputRow(None, None, MALFORMED, str(error))
         if not isinstance(values, dict):
             hint = ". The items of an array are read from a file that ends in .json" if isinstance(values, list) else ""
-            return InputRow(None, None, MALFORMED, f"expected one object a line (JSONL), got {_kind(values)}{hint}")
+            return InputRow(None, None, MALFORMED, f"expected one object per line (JSONL), got {_kind(values)}{hint}")
         if self.id_column and _is_nested(values.get(self.id_column), _MOST_LEVELS):
             return InputRow(None, None, MALFORMED, f"the id has more than {_MOST_LEVELS} levels of lists or objects")
         row = self._make_row([values.get(name) for name in self.columns])
@@ -194,7 +194,7 @@ class AnnotationInput:
             )
 
     def _make_row(self, values: Sequence[Any]) -> InputRow:
-        """Check the content of a row, and the id behind it, if there are ids."""
+        """Check the content of a row, and the id after it, if there are ids."""
         content, name = values[0], _as_id(values[1]) if self.id_column else None
         if self.words_column is None and isinstance(content, bytes):
             content = _decode(content)

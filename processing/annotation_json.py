@@ -54,11 +54,11 @@ def read_items(file: IO[bytes], path: str, most: int) -> Iterator[bytes]:
             number += 1
         reader.place += in_array
         if character := reader.next_character():
-            raise ValueError(f"{shown(character)} stands behind the array's end")
+            raise ValueError(f"{shown(character)} stands after the array's end")
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"Expected an array of JSON objects in {shown(path)}, but behind {number} of them it can't be read on: "
-            f"{brief(error, 200)}. What is annotated is kept. Mend the file, or write one object a line (JSONL)."
+            f"Expected an array of JSON objects in {shown(path)}, but after {number} of them it can't be read on: "
+            f"{brief(error, 200)}. What is annotated is kept. Mend the file, or write one object per line (JSONL)."
         ) from error
 
 
@@ -80,7 +80,7 @@ class _Reader:
                 return ""
 
     def take(self) -> str:
-        """Return the text of the value that begins here, and go behind it."""
+        """Return the text of the value that begins here, and go past it."""
         size = _CHARACTERS_AT_ONCE
         while True:
             try:

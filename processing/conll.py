@@ -68,12 +68,12 @@ def read_conll(
     show_progress: bool | None = None,
     return_report: bool = False,
 ) -> datasets.Dataset | tuple[datasets.Dataset, ConllReport]:
-    """Read tweets, or other texts, with one word and tag a line, and find their pictures.
+    """Read tweets, or other texts, with one word and tag per line, and find their pictures.
 
     Parameters
     ----------
     path : str or os.PathLike
-        Blocks of a line "IMGID:<id>", then "<word><TAB><tag>" lines, parted by blank lines. A space in place of the
+        Blocks of a line "IMGID:<id>", then "<word><TAB><tag>" lines, separated by blank lines. A space in place of the
         tab will do; a line without a tag has an unknown one. Other columns may stand between word and tag, as in the
         files of CoNLL-2003.
     image_dir : str, os.PathLike or None

@@ -59,7 +59,7 @@ def writable(word: str) -> str:
 
 
 def _sentence_lines(words: list[str], tags: Sequence[str | None], name: str | None, index: int) -> list[str]:
-    """Write the lines of sentence `index`, with the blank one behind it."""
+    """Write the lines of sentence `index`, with the blank one after it."""
     if len(tags) != len(words):
         raise ValueError(
             f"Expected one tag per word, got {len(tags)} for {len(words)} words in sentence {index}. Correct its tags."

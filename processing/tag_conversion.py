@@ -57,7 +57,7 @@ def to_bio(
     Parameters
     ----------
     sentences : iterable of (sequence of (str or None) or None)
-        One tag a word, one list a sentence; None where unknown. All sentences of a data set at once: of a few, the
+        One tag per word, one list per sentence; None where unknown. All sentences of a data set at once: of a few, the
         scheme can't always be told. Prefixes may be in lower case if all are.
     scheme : {"IOB2", "IOB1", "BIOES", "BILOU", "BMES", "BMEWO", "IOE1", "IOE2", "IO"}, optional
         What the tags are in; "BIO", "IOBES" and the like are other names of the same. None tells it from the tags.

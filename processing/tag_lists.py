@@ -48,7 +48,7 @@ def check_tags(sentences: Any, name: str = "tags") -> list[list[str | None] | No
 
 
 def count_starts(sentences: Iterable[Iterable[tuple[str, str] | None] | None]) -> dict[str, int]:
-    """Count by prefix the entities that stand behind no other of the same type: in IOB1 these begin with "I-".
+    """Count by prefix the entities that follow no other of the same type: in IOB1 these begin with "I-".
 
     Words are given as prefix and type, as `split_tag` splits them. An "I-" after an unknown word doesn't count, since
     its entity may begin there.
@@ -83,7 +83,7 @@ def labels_from_tags(sentences: Iterable[Iterable[str | None] | None]) -> list[s
     Parameters
     ----------
     sentences : iterable of (iterable of (str or None) or None)
-        One tag a word, one list a sentence. None (unknown) is skipped.
+        One tag per word, one list per sentence. None (unknown) is skipped.
 
     Returns
     -------

@@ -51,7 +51,7 @@ def _why_not_bio(tag: Any) -> str:
         return f"Expected a BIO tag such as 'O', 'B-PER' or 'I-PER', got {shown(tag)}. {fix}"
     what = f"the {type(tag).__name__} {shown(tag)}"
     if isinstance(tag, list | tuple | Mapping):
-        return f"Expected one BIO tag such as 'B-PER' a word, got {what}. Check how deep the lists of tags are nested."
+        return f"Expected one BIO tag such as 'B-PER' per word, got {what}. Check how deeply the lists are nested."
     fix = _FIX_IDS if hasattr(tag, "__index__") else "A word without a known tag has None."
     return f"Expected a BIO tag such as 'O', 'B-PER' or 'I-PER', got {what}. {fix}"
 
@@ -65,7 +65,7 @@ def repair_bio(tags: Sequence[str | None]) -> tuple[list[str | None], int]:
     Parameters
     ----------
     tags : sequence of (str or None)
-        One tag a word.
+        One tag per word.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def spans_from_tags(tags: Iterable[str | None]) -> list[tuple[str, int, int]]:
     Parameters
     ----------
     tags : iterable of (str or None)
-        One tag a word.
+        One tag per word.
 
     Returns
     -------

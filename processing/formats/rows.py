@@ -102,7 +102,7 @@ def _tokens(value: Any) -> Row:
     given = as_mapping(value)
     row = make_row(given, words=words_of(given, _WORD_KEYS), tags=as_items(first_of(given, _TAG_KEYS)))
     if row.tags is not None and len(row.tags) != len(row.words or ()):
-        raise BadRowError(f"expected one tag a word, got {len(row.tags)} tags for {len(row.words or ())} words")
+        raise BadRowError(f"expected one tag per word, got {len(row.tags)} tags for {len(row.words or ())} words")
     return row
 
 

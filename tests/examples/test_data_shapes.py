@@ -332,7 +332,7 @@ def test_columns_that_do_not_fit_are_said(change, flags, fix, streaming, picture
 
 def test_tags_that_are_too_many(pictures, tmp_path):
     write_lines(tmp_path / "data" / "train.jsonl", rows(pictures) | {"tokens": [["a"], *TOKENS[1:]]})
-    with pytest.raises(ValueError, match="Expected one tag a word, got 4 for 1 words"):
+    with pytest.raises(ValueError, match="Expected one tag per word, got 4 for 1 words"):
         read_data(DataArguments(dataset_name=str(tmp_path / "data")), 0)
     flags = {"streaming": True, "labels": ",".join(LABELS), "shuffle_buffer": 1}
     parts, _ = read_data(DataArguments(dataset_name=str(tmp_path / "data"), **flags), 0)

@@ -249,7 +249,7 @@ def test_tags_in_other_schemes_are_converted(tmp_path):
         read(tmp_path, [{"tokens": ["a"], "ner_tags": ["E-X"]}], scheme="BIO")
     with pytest.raises(ValueError, match="Ids need their names"):
         read(tmp_path, [{"tokens": ["a"], "ner_tags": [1]}])
-    with pytest.raises(ValueError, match="expected one tag a word, got 2 tags for 1 words"):
+    with pytest.raises(ValueError, match="expected one tag per word, got 2 tags for 1 words"):
         read(tmp_path, [{"tokens": ["a"], "ner_tags": ["O", "O"]}])
 
 

@@ -120,15 +120,15 @@ def test_items_that_cannot_be_used_are_bad_rows(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('[{"text": "a"}, {"text": "b"}', "behind 2 .*it ends there"),
-        ('[{"text": "a"}, {"text": ', "behind 1 .*Expecting value"),
-        ('[{"text": "a"} {"text": "b"}]', "behind 1 .*comma is missing before '{'"),
-        ('[{"text": "a"}, {text: "b"}, ' + '{"text": "c"},' * 9, "behind 1 .*Expecting property name"),
-        ('[{"text": "a"}] {"text": "b"}', "behind 1 .*'{' stands behind the array's end"),
-        ('[{"text": "a"},]', "behind 1 .*Expecting value"),
-        ("[" * 100_000, "behind 0 .*recursion|behind 0 .*it ends|behind 0 .*more than"),
-        ('{\n"text": "a"\n}\n{\n"text": "b"\n', "behind 1 "),
-        ("[", "behind 0 .*"),
+        ('[{"text": "a"}, {"text": "b"}', "after 2 .*it ends there"),
+        ('[{"text": "a"}, {"text": ', "after 1 .*Expecting value"),
+        ('[{"text": "a"} {"text": "b"}]', "after 1 .*comma is missing before '{'"),
+        ('[{"text": "a"}, {text: "b"}, ' + '{"text": "c"},' * 9, "after 1 .*Expecting property name"),
+        ('[{"text": "a"}] {"text": "b"}', "after 1 .*'{' stands after the array's end"),
+        ('[{"text": "a"},]', "after 1 .*Expecting value"),
+        ("[" * 100_000, "after 0 .*recursion|after 0 .*it ends|after 0 .*more than"),
+        ('{\n"text": "a"\n}\n{\n"text": "b"\n', "after 1 "),
+        ("[", "after 0 .*"),
     ],
 )
 def test_a_document_that_breaks_stops_the_run(tmp_path, content, said):
@@ -168,7 +168,7 @@ def test_a_long_array_is_read_in_little_memory(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "detail"),
     [
-        ("a.jsonl", '[{"text": "a"}]', "one object a line .*got an array. The items .* in .json"),
+        ("a.jsonl", '[{"text": "a"}]', "one object per line .*got an array. The items .* in .json"),
         ("a.jsonl", '{"text": "a"}, ', "Extra data"),
         ("a.jsonl", "{", "Expecting property name"),
         ("a.json", '{"text": "cut\n{"text": "good"}', "Unterminated|control character"),
