@@ -17,7 +17,8 @@ from ..configuration.messages import brief, shown
 from .annotation_chunks import ENTITY_SCHEMA, AnnotatedChunk, InputRow, TextChunk, make_chunks
 from .annotation_input import AnnotationInput
 from .annotation_parts import AnnotationParts
-from .text_tagging import TaggedText, tag_texts
+from .text_input import Entity, SplitText
+from .text_tagging import find_entities
 from .word_encoding import default_max_length, substitute_token
 
 
@@ -102,7 +103,9 @@ class TextAnnotator:
             "max_length": options.max_length,
             "stride": options.stride,
         }
-        self._tag([TaggedText.from_text("a")])  # options that don't fit are refused before there are rows to blame
+        self._find(
+            [SplitText.from_text("a", self.processor.word_reader)]
+        )  # options that don't fit are refused before there are rows to blame
         # Objects by the hundred thousand come and go with each chunk, and each time the collector would look through
         # all that torch and transformers hold.
         gc.collect()
@@ -123,18 +126,16 @@ class TextAnnotator:
         """
         reader = self.processor.word_reader
         texts = {
-            number: TaggedText.from_text(row.content, reader=reader)
+            number: SplitText.from_text(row.content, reader)
             if isinstance(row.content, str)
-            else TaggedText.from_words(row.content, reader=reader)
+            else SplitText.from_words(row.content, reader)
             for number, row in enumerate(chunk.rows)
             if row.content is not None
         }
-        self._tag([*texts.values()])
-        return _make_annotated(chunk, texts)
+        return _make_annotated(chunk, dict(zip(texts, self._find([*texts.values()]), strict=True)))
 
-    def _tag(self, texts: list[TaggedText]) -> None:
-        if texts:
-            tag_texts(texts, self.model, self.processor, **self._tagging)
+    def _find(self, texts: list[SplitText]) -> list[list[Entity]]:
+        return find_entities(texts, self.model, self.processor, **self._tagging) if texts else []
 
 
 def model_fingerprint(model: nn.Module, processor: Any) -> str:
@@ -294,10 +295,9 @@ def in_this_process(
     return lambda chunks: map(annotator, chunks())
 
 
-def _make_annotated(chunk: TextChunk, texts: dict[int, TaggedText]) -> AnnotatedChunk:
+def _make_annotated(chunk: TextChunk, entities_of_rows: dict[int, list[Entity]]) -> AnnotatedChunk:
     found, counts = [], Counter[str]()
-    for text in texts.values():
-        entities = text.entities()
+    for entities in entities_of_rows.values():
         counts.update(entity.label for entity in entities)
         found.append(
             [
@@ -307,8 +307,8 @@ def _make_annotated(chunk: TextChunk, texts: dict[int, TaggedText]) -> Annotated
             ]
         )
     columns = {
-        "row": [chunk.first_row + number for number in texts],
-        "id": [chunk.rows[number].id for number in texts],
+        "row": [chunk.first_row + number for number in entities_of_rows],
+        "id": [chunk.rows[number].id for number in entities_of_rows],
         "entities": found,
     }
     faults = [

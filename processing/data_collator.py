@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..configuration.messages import brief, shown
-from .padding import column_padding, pad_rows, padded_length
+from .padding import column_padding, padded_length
 from .pictures import stack_pictures
 from .vision_states import VISION_STATES
 
@@ -89,18 +89,9 @@ class DataCollatorForMner:
                 )
             longest = self.max_length
         length = padded_length(longest, self.pad_to_multiple_of)
-        tokenizer = self.processor.tokenizer
-        padding = column_padding(tokenizer)
-        batch: dict[str, torch.Tensor] = {}
-        for name in _TEXT_COLUMNS:
-            having = [row for row in rows if name in row]
-            # Without word starts in every row the mask would hide all words of the others from the metric.
-            if not having or (name == "word_start_mask" and len(having) < len(rows)):
-                continue
-            filled = [row[name] if name in row else [padding[name]] * len(row["input_ids"]) for row in rows]
-            kind = torch.bool if name in _MASKS else torch.int64
-            # B lists of different lengths -> (B, L)
-            batch[name] = _to_tensor(pad_rows(filled, length, padding[name], tokenizer.padding_side), name, kind)
+        # B lists of different lengths -> (B, L)
+        padded = self.processor.pad(self._columns(rows), length)
+        batch = {name: _to_tensor(column, name) for name, column in padded.items()}
         labels = _stack_labels([feature.get("label") for feature in features])
         if labels is not None:
             if "labels" in batch:
@@ -125,6 +116,17 @@ class DataCollatorForMner:
                 )
             batch.update({key: torch.from_numpy(array) for key, array in pictures.items()})
         return batch
+
+    def _columns(self, rows: list[dict[str, list[int]]]) -> dict[str, list[list[int]]]:
+        """Turn rows into columns; where some rows lack one, it holds what stands for padding in them."""
+        padding = column_padding(self.processor.tokenizer)
+        columns: dict[str, list[list[int]]] = {}
+        for name in _TEXT_COLUMNS:
+            having = sum(name in row for row in rows)
+            # without word starts in every row the mask would hide all words of the others from the metric
+            if having and (name != "word_start_mask" or having == len(rows)):
+                columns[name] = [row.get(name) or [padding[name]] * len(row["input_ids"]) for row in rows]
+        return columns
 
 
 def _read_row(feature: Mapping[str, Any], index: int) -> dict[str, list[int]]:
@@ -181,7 +183,7 @@ def _as_list(values: Any, name: str) -> list[int]:
     return list(values)
 
 
-def _to_tensor(rows: list[list[int]], name: str, kind: torch.dtype) -> torch.Tensor:
+def _to_tensor(rows: list[list[int]], name: str) -> torch.Tensor:
     """Make a tensor (B, L) of rows of whole numbers."""
     try:
         made = torch.tensor(rows)
@@ -194,7 +196,7 @@ def _to_tensor(rows: list[list[int]], name: str, kind: torch.dtype) -> torch.Ten
             f"Expected one whole number a token in {shown(name)}, got {made.dtype} of shape {tuple(made.shape)}. "
             "Encode the dataset with processor.encode_examples."
         )
-    return made.to(kind)
+    return made.to(torch.bool if name in _MASKS else torch.int64)
 
 
 __all__ = ["DataCollatorForMner"]

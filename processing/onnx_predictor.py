@@ -28,10 +28,9 @@ import numpy as np
 
 from ..configuration.messages import brief, listed, shown
 from ..modeling_bga.span_probabilities import CrfScores, Span, span_log_probabilities
-from .entity_scores import EntityScorer
 from .sequences import as_list
-from .text_windows import TaggedText, collect_tags, make_batches, make_windows, read_texts
-from .word_encoding import group_by_word, join_pieces, readable
+from .text_input import describe_entities, split_texts
+from .text_windows import TaggedWords, Window, WindowScores, tag_in_windows
 from .word_reader import WordReader
 
 
@@ -96,6 +95,7 @@ class OnnxPredictor:
         # what was written before there was a choice reads words whole
         read = self.settings.get("words", {"unspaced_scripts": "words"})
         self._reader = WordReader(read["unspaced_scripts"], tuple(read.get("whole", ())))
+        self._scores = CrfScores(**{name: np.asarray(values) for name, values in self.settings["crf"].items()})
         self._labels = [self.settings["id2label"][str(number)] for number in range(len(self.settings["id2label"]))]
 
     def __call__(
@@ -139,9 +139,9 @@ class OnnxPredictor:
         if items == [] and not is_split_into_words:
             return []
         # an iterator can be read once
-        texts, single = read_texts(text if items is None else items, is_split_into_words, self._reader)
-        self._tag(texts, batch_size, max_length, stride)
-        found = [[_as_dict(entity, item.words_given) for entity in item.entities()] for item in texts]
+        texts, single = split_texts(text if items is None else items, is_split_into_words, self._reader)
+        tagged = self._tag([item.words for item in texts], batch_size, max_length, stride)
+        found = [describe_entities(item, item.entities(*tags)) for item, tags in zip(texts, tagged, strict=True)]
         return found[0] if single else found
 
     def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -171,50 +171,44 @@ class OnnxPredictor:
         if given != fed or not made >= {"emissions", "predictions"}:
             raise ValueError(f"its inputs are {listed(sorted(given))}, its outputs {listed(sorted(made))}")
 
-    def _tag(self, texts: list[TaggedText], batch_size: int, max_length: int | None, stride: int | None) -> None:
-        settings = self.settings
-        limit = settings["max_length"]
+    def _tag(
+        self, sentences: list[list[str]], batch_size: int, max_length: int | None, stride: int | None
+    ) -> list[TaggedWords]:
+        limit = self.settings["max_length"]
         max_length = limit if max_length is None else max_length
         if max_length > limit:
             raise ValueError(
                 f"Expected max_length of at most {limit}, which tokenizer and text encoder take, got {max_length}. "
                 "Lower it or leave it out: longer texts are read in windows."
             )
-        special = settings["special_tokens"]["before"], settings["special_tokens"]["behind"]
-        scorer = EntityScorer(texts, self._span_probabilities)
-        windows = make_windows(texts, self._encode(texts), special, max_length, stride)
-        for batch in make_batches(windows, batch_size):
-            lengths = np.array([len(window.ids) for window in batch])
-            attention_mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
-            input_ids = np.full_like(attention_mask, settings["padding_token"])
-            for row, window in enumerate(batch):
-                input_ids[row, : len(window.ids)] = window.ids
-            emissions, predictions = self.run(input_ids, attention_mask)
-            chosen = predictions.clip(min=0)  # -100 at padding, which is never read
-            tags = [[self._labels[tag] for tag in row] for row in chosen.tolist()]
-            collect_tags(batch, texts, tags, [0] * len(batch))
-            scorer.add(batch, emissions, attention_mask.astype(bool))
-        scorer.finish()
+        prefix, substitute = self.settings["word_prefix"], self.settings["substitute_token"]
+        return tag_in_windows(
+            self._reader.encode(sentences, self._encode, prefix, substitute),
+            tuple(self.settings["special_tokens"].values()),
+            self._labels,
+            self._score,
+            self._span_probabilities,
+            batch_size=batch_size,
+            max_length=max_length,
+            stride=stride,
+        )
+
+    def _encode(self, pieces: list[list[str]]) -> list[tuple[list[int], list[int | None]]]:
+        encodings = self.tokenizer.encode_batch(pieces, is_pretokenized=True, add_special_tokens=False)
+        return [(encoding.ids, encoding.word_ids) for encoding in encodings]
+
+    def _score(self, batch: list[Window]) -> WindowScores:
+        lengths = np.array([len(window.ids) for window in batch])
+        mask = np.arange(lengths.max()) < lengths[:, None]  # (windows, length)
+        input_ids = np.full(mask.shape, self.settings["padding_token"], dtype=np.int64)
+        for row, window in enumerate(batch):
+            input_ids[row, : len(window.ids)] = window.ids
+        return WindowScores(*self.run(input_ids, mask.astype(np.int64)), mask)
 
     def _span_probabilities(
         self, emissions: np.ndarray, mask: np.ndarray, read: np.ndarray, spans: list[Span]
     ) -> np.ndarray:
-        scores = CrfScores(**{name: np.asarray(values) for name, values in self.settings["crf"].items()})
-        return np.exp(span_log_probabilities(emissions, mask, read, spans, self._labels, scores))
-
-    def _encode(self, texts: Sequence[TaggedText]) -> list[list[list[int]]]:
-        """Encode each word of each text, without special tokens."""
-        prefix, substitute = self.settings["word_prefix"], self.settings["substitute_token"]
-        read = [self._reader.pieces(text.words) for text in texts]
-        encodings = self.tokenizer.encode_batch(
-            [[readable(piece, prefix) for piece in pieces] for pieces, _ in read],
-            is_pretokenized=True,
-            add_special_tokens=False,
-        )
-        return [
-            join_pieces(group_by_word(pieces, encoding.ids, encoding.word_ids, substitute), owners, len(text.words))
-            for text, (pieces, owners), encoding in zip(texts, read, encodings, strict=True)
-        ]
+        return np.exp(span_log_probabilities(emissions, mask, read, spans, self._labels, self._scores))
 
 
 @contextmanager
@@ -243,12 +237,6 @@ def _check_keys(part: Any, names: Iterable[str]) -> None:
     missing = [name for name in names if not isinstance(part, dict) or name not in part]
     if missing:
         raise ValueError(f"it has no {listed(missing)}")
-
-
-def _as_dict(entity: Any, words_given: bool) -> dict[str, Any]:
-    values = {"entity_group": entity.label, "score": entity.score, "word": entity.word}
-    values |= {"start": entity.start, "end": entity.end}
-    return values | ({"start_word": entity.first, "end_word": entity.behind} if words_given else {})
 
 
 def _parts(lines: Iterator[str], size: int) -> Iterator[list[str]]:

@@ -8,25 +8,27 @@ from inspect import signature
 from typing import Any
 
 import numpy as np
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.image_processing_utils import BaseImageProcessor
 
 from ..configuration.config_arguments import check_names, given_arguments
 from ..configuration.config_checks import explained
 from ..configuration.hub_export import RemoteCodeMixin, auto_map
 from ..configuration.messages import brief, shown
 from ..modeling_bga.tokenizer_limit import limit_beside
-from .example_columns import check_example_columns
-from .label_alignment import align_tags, read_word_labels, warn_of_ids
-from .padding import column_padding, pad_rows, padded_length
+from .example_columns import check_example_columns, warn_of_ids
+from .padding import pad_columns, padded_length
 from .pictures import BadPictureError, as_picture_list, limit_aspect_ratio, load_first_picture, stack_pictures
 from .sequences import as_list
 from .square_pictures import check_side, squaring_processor
-from .tag_scheme import check_label2id, spans_from_tags
-from .target_marking import mark_targets, marked_words, warn_of_lost_targets
+from .tag_scheme import check_label2id
+from .target_marking import mark_targets
+from .text_encoding import encode_sentences
+from .text_input import as_sentences
 from .vision_states import VISION_STATES, read_vision_states
-from .word_encoding import check_tokenizer, default_max_length, encode_words, placeholders, special_tokens
+from .word_encoding import check_tokenizer, default_max_length, encode_words, placeholders
 from .word_reader import WordReader
-from .word_splitting import Words, as_sentences, check_unspaced_scripts
+from .word_splitting import Words, check_unspaced_scripts
 
 
 _FIX_WORDS = "Give words: text=[['Kawhi', 'wins'], ...] with word_labels=[['B-PER', 'O'], ...]."
@@ -51,7 +53,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
     Parameters
     ----------
-    image_processor : transformers image processor or None
+    image_processor : transformers.BaseImageProcessor or None
         Brings pictures to ``pixel_values``; any that gives all pictures one size. None for text alone. SigLIP2's for
         NaFlex, which cuts pictures of any shape into patches, is replaced by one that makes squares of as many patches,
         and timm's by a stock one that does the same and can be saved.
@@ -91,8 +93,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     # `from_pretrained` passes saved arguments only to positional parameters: no `*` in this signature.
     def __init__(
         self,
-        image_processor: Any = None,
-        tokenizer: Any = None,
+        image_processor: BaseImageProcessor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         label2id: Mapping[str, int] | None = None,
         chat_template: str | None = None,
         unspaced_scripts: str = "characters",
@@ -254,15 +256,13 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             If a picture is of a type that cannot be one.
         """
         if text is None and images is None:
-            raise ValueError("Expected `text`, `images` or both, got neither.")
+            raise ValueError("Expected `text`, `images` or both, got neither. Give one.")
         if return_tensors not in (None, "pt", "np"):
-            raise ValueError(f"Expected return_tensors 'pt', 'np' or None, got {shown(return_tensors)}.")
+            raise ValueError(f"Expected return_tensors 'pt', 'np' or None, got {shown(return_tensors)}. Choose one.")
         if text is None:
             if word_labels is not None:
                 raise ValueError(f"Expected `text` beside `word_labels`, got none. {_FIX_WORDS}")
-            pictures = self.encode_pictures(
-                as_picture_list(images), on_bad_image=on_bad_image, images_kwargs=images_kwargs
-            )
+            pictures = self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
             return BatchFeature(stack_pictures(pictures), tensor_type=return_tensors)
 
         if targets is not None:
@@ -270,8 +270,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
                 raise ValueError(
                     "Expected either `word_labels` or `targets`, got both. Labels of a target are one a text."
                 )
-            places = as_list(targets)  # an iterator can be read once
-            targets = targets if places is None else places
+            targets = as_list(targets) or targets  # an iterator can be read once
             text = mark_targets(text, targets, is_split_into_words)
         sentences, single, are_words = as_sentences(text, is_split_into_words, split=self.word_reader.split)
         if word_labels is not None:
@@ -281,19 +280,27 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             if labels is not None:
                 word_labels = [labels] if single and all(as_list(item) is None for item in labels) else labels
         if images is not None:
-            images = as_picture_list(images)
-            if len(images) != len(sentences):
-                raise ValueError(
-                    f"Expected one item of `images` a text, got {len(images)} for {len(sentences)} texts. Give None "
-                    "for a text without a picture. A text has one image: choose one, or repeat the text with each."
-                )
-
-        columns = self._encode_text(sentences, are_words, word_labels, max_length, on_long_text, truncation, targets)
-        data: dict[str, Any] = dict(self._pad(columns, padding, max_length, pad_to_multiple_of, return_tensors))
+            images = image_of_each_text(images, len(sentences))
+        data: dict[str, Any] = encode_sentences(
+            self.tokenizer,
+            self.word_reader,
+            sentences,
+            are_words=are_words,
+            word_labels=word_labels,
+            label2id=self.label2id,
+            targets=targets,
+            max_length=max_length,
+            on_long_text=on_long_text,
+            truncation=truncation,
+        )
         if not return_word_ids:
             data.pop("word_ids")
         if not return_word_start_mask:
             data.pop("word_start_mask")
+        lengths = [len(row) for row in data["input_ids"]]
+        length = self._padded_length(lengths, padding, max_length, pad_to_multiple_of, return_tensors is not None)
+        if length is not None:
+            data = self.pad(data, length)
         if images is not None:
             pictures = self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
             data.update(stack_pictures(pictures))
@@ -358,11 +365,20 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         texts, targets = batch[name], None
         if batch.get("ner_tags") is None and batch.get("target") is not None:
             texts, targets = mark_targets(texts, batch["target"], None), batch["target"]
-        split = self.word_reader.split
-        sentences, _, are_words = as_sentences(texts, name == "tokens" or None, batched=True, split=split)
-        tags = batch.get("ner_tags")
+        reader, tags = self.word_reader, batch.get("ner_tags")
+        sentences, _, are_words = as_sentences(texts, name == "tokens" or None, batched=True, split=reader.split)
         warn_of_ids(tags or (), self.label2id)
-        encoded = self._encode_text(sentences, are_words, tags, max_length, on_long_text, True, targets)
+        encoded = encode_sentences(
+            self.tokenizer,
+            reader,
+            sentences,
+            are_words=are_words,
+            word_labels=tags,
+            label2id=self.label2id,
+            targets=targets,
+            max_length=max_length,
+            on_long_text=on_long_text,
+        )
         encoded.pop("word_ids")
         if "length" in batch:
             encoded["length"] = list(batch["length"])
@@ -377,17 +393,21 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         return encoded
 
     def encode_words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-        """Encode words one by one, without special tokens; see `word_encoding.encode_words`."""
+        """Encode words one by one, without special tokens: token ids of each word of each sentence."""
         return encode_words(self.tokenizer, sentences, self.word_reader)
 
+    def pad(self, columns: Mapping[str, Sequence[Sequence[Any]]], length: int | None = None) -> dict[str, list[Any]]:
+        """Pad rows of columns such as ``input_ids`` and ``labels`` to `length`, or to the longest of them."""
+        return pad_columns(columns, self.tokenizer, length)
+
     def encode_pictures(
-        self, images: Sequence[Any], *, on_bad_image: str = "missing", images_kwargs: dict[str, Any] | None = None
+        self, images: Any, *, on_bad_image: str = "missing", images_kwargs: dict[str, Any] | None = None
     ) -> list[np.ndarray | None]:
         """Decode pictures and bring them to the model's format.
 
         Parameters
         ----------
-        images : sequence of (picture or None or sequence of pictures)
+        images : picture, or sequence of (picture or None or sequence of pictures)
             Whatever `pictures.load_picture` takes; of a list in the place of one, the first that can be read.
         on_bad_image : {"missing", "raise"}
             What to do about broken ones.
@@ -449,149 +469,46 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             )
         return encoded
 
-    def _encode_text(
-        self,
-        sentences: list[list[str]],
-        are_words: bool,
-        word_labels: Sequence[Any] | None,
-        max_length: int | None,
-        on_long_text: str,
-        truncation: bool,
-        targets: Sequence[Any] | None = None,
-    ) -> dict[str, list[Any]]:
-        """Encode texts without padding: one list a column, one list a text in it. Targets are marked already."""
-        if on_long_text not in ("truncate", "raise"):
-            raise ValueError(f"Expected on_long_text 'truncate' or 'raise', got {shown(on_long_text)}.")
-        tags = None if word_labels is None else read_word_labels(word_labels, sentences, self.label2id)
-        reader, numbers = self.word_reader, None
-        if are_words:
-            sentences, tags, numbers = reader.unite(sentences, tags)
-        before, behind = special_tokens(self.tokenizer)
-        if max_length is None:
-            max_length = default_max_length(self.tokenizer)
-        room = max_length - len(before) - len(behind)
-        if truncation and room < 1:
-            raise ValueError(
-                f"Expected max_length above the {len(before) + len(behind)} special tokens, got {max_length}."
-            )
-        pieces = encode_words(self.tokenizer, sentences, reader)
-        if truncation:
-            pieces = self._shorten(pieces, tags, room, on_long_text)
-        asked = (
-            None
-            if targets is None
-            else [
-                range(0) if target is None else marked_words(words)
-                for words, target in zip(sentences, targets, strict=True)
-            ]
-        )
-        if asked is not None:
-            warn_of_lost_targets(asked, pieces)
-        columns: dict[str, list[Any]] = {
-            name: [] for name in ("input_ids", "attention_mask", "word_ids", "word_start_mask")
-        }
-        with_types = "token_type_ids" in self.tokenizer.model_input_names
-        columns.update({"token_type_ids": []} if with_types else {})
-        columns.update({} if tags is None else {"labels": []})
-        columns.update({} if asked is None else {"target_mask": []})
-        for index, words in enumerate(pieces):
-            ids = before + [token for word in words for token in word] + behind
-            owners = [number for number, word in enumerate(words) for _ in word]
-            given = owners if numbers is None else [numbers[index][owner] for owner in owners]
-            starts = [place == 0 for word in words for place in range(len(word))]
-            columns["input_ids"].append(ids)
-            columns["attention_mask"].append([1] * len(ids))
-            columns["word_ids"].append([None] * len(before) + given + [None] * len(behind))
-            columns["word_start_mask"].append([False] * len(before) + starts + [False] * len(behind))
-            if with_types:
-                columns["token_type_ids"].append([0] * len(ids))
-            if asked is not None:
-                hit = [owner in asked[index] for owner in owners]
-                columns["target_mask"].append([False] * len(before) + hit + [False] * len(behind))
-            if tags is not None:
-                columns["labels"].append(
-                    align_tags(
-                        tags[index][: len(words)],
-                        [len(word) for word in words],
-                        self.label2id,
-                        (len(before), len(behind)),
-                    )
-                )
-        return columns
-
-    def _shorten(
-        self, pieces: list[list[list[int]]], tags: list[list[str | None]] | None, room: int, on_long_text: str
-    ) -> list[list[list[int]]]:
-        """Cut texts to `room` tokens and say what is lost; a word cut in the middle keeps its first tokens."""
-        shortened = []
-        texts, lost_words, lost_entities = 0, 0, 0
-        for index, words in enumerate(pieces):
-            length = sum(map(len, words))
-            if length <= room:
-                shortened.append(words)
-                continue
-            if on_long_text == "raise":
-                raise ValueError(
-                    f"Expected texts of at most {room} tokens beside the special ones, got {length} in text {index}. "
-                    "Shorten it, raise max_length, or use predict(), which reads long texts in windows."
-                )
-            kept: list[list[int]] = []
-            left = room
-            for word in words:
-                if left == 0:
-                    break
-                kept.append(word[:left])
-                left -= len(kept[-1])
-            shortened.append(kept)
-            texts += 1
-            lost_words += len(words) - len(kept)
-            if tags is not None:
-                lost_entities += sum(end > len(kept) for _, _, end in spans_from_tags(tags[index]))
-        if texts:
-            entities = "" if tags is None else f" and {lost_entities} entities (or their ends)"
-            warnings.warn(
-                f"{texts} of {len(pieces)} texts are longer than {room} tokens and were cut: {lost_words} words"
-                f"{entities} are lost. Raise max_length; predict() reads long texts in windows instead.",
-                stacklevel=4,
-            )
-        return shortened
-
-    def _pad(
-        self,
-        columns: dict[str, list[Any]],
-        padding: bool | str | None,
-        max_length: int | None,
-        multiple: int | None,
-        return_tensors: str | None,
-    ) -> dict[str, list[Any]]:
+    def _padded_length(
+        self, lengths: list[int], padding: bool | str | None, max_length: int | None, multiple: int | None, dense: bool
+    ) -> int | None:
+        """Say to how many tokens texts are padded; None for not at all, which doesn't do for `dense` tensors."""
         strategy = str(getattr(padding, "value", padding))
         if strategy == "None":
-            strategy = "longest" if return_tensors else "do_not_pad"
-        lengths = [len(row) for row in columns["input_ids"]]
+            strategy = "longest" if dense else "do_not_pad"
         if strategy in ("False", "do_not_pad"):
-            if return_tensors and len(set(lengths)) > 1:
-                raise ValueError("Expected padding, since tensors of texts of different lengths are asked for.")
-            return columns
+            if dense and len(set(lengths)) > 1:
+                raise ValueError(
+                    "Expected padding, since tensors of texts of different lengths are asked for, got "
+                    f"{shown(padding)}. Leave it out."
+                )
+            return None
         if strategy in ("True", "longest"):
-            length = max(lengths)
-        elif strategy == "max_length":
-            # A text may be longer where truncation is off.
-            length = max(max(lengths), default_max_length(self.tokenizer) if max_length is None else max_length)
-        else:
-            raise ValueError(
-                f"Expected padding True, False, 'longest', 'max_length' or 'do_not_pad', got {shown(padding)}."
-            )
-        length = padded_length(length, multiple)
-        values: dict[str, Any] = {**column_padding(self.tokenizer), "word_ids": None}
-        values |= {"word_start_mask": False, "target_mask": False}
-        side = self.tokenizer.padding_side
-        return {name: pad_rows(rows, length, values[name], side) for name, rows in columns.items()}
+            return padded_length(max(lengths), multiple)
+        if strategy == "max_length":
+            limit = default_max_length(self.tokenizer) if max_length is None else max_length
+            # a text may be longer where truncation is off
+            return padded_length(max(*lengths, limit), multiple)
+        raise ValueError(
+            f"Expected padding True, False, 'longest', 'max_length' or 'do_not_pad', got {shown(padding)}. Choose one."
+        )
 
 
-def _lower_limit(tokenizer: Any, folder: str | os.PathLike[str]) -> None:
+def image_of_each_text(images: Any, count: int) -> list[Any]:
+    """Make a list of the images of `count` texts, and check that there are as many."""
+    listed = as_picture_list(images)
+    if len(listed) != count:
+        raise ValueError(
+            f"Expected one item of `images` a text, got {len(listed)} for {count} texts. Give None for a text without "
+            "a picture. A text has one image: choose one, or repeat the text with each."
+        )
+    return listed
+
+
+def _lower_limit(tokenizer: PreTrainedTokenizerBase, folder: str | os.PathLike[str]) -> None:
     longest = limit_beside(folder)
     if longest is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
 
 
-__all__ = ["BgaMnerProcessor"]
+__all__ = ["BgaMnerProcessor", "image_of_each_text"]
