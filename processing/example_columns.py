@@ -19,7 +19,26 @@ _SPAN_COLUMNS = ("entities", "spans", "named_entities", "annotations")
 _IMAGE_COLUMNS = ("images", "img", "image_path", "image_file", "picture", "pictures", "photo")
 
 
-def check_example_columns(batch: Mapping[str, Sequence[Any]], reads_images: bool) -> None:
+def read_example_columns(batch: Mapping[str, Any], reads_images: bool) -> dict[str, Any]:
+    """Make lists of the columns that `encode_examples` reads, and check that nothing else seems to be meant for it."""
+    name = "tokens" if "tokens" in batch else "text"
+    if name not in batch:
+        raise ValueError(
+            f"Expected a column 'tokens' (lists of words) or 'text', got {shown(list(batch))}. Rename yours with "
+            "dataset.rename_column. If Trainer dropped them, set TrainingArguments(remove_unused_columns=False)."
+        )
+    # an iterator can be read once
+    lists = {column: as_list(batch.get(column)) for column in (name, "ner_tags", "label", "target")}
+    columns = {**batch, **{column: rows for column, rows in lists.items() if rows is not None}}
+    _refuse_lost_columns(columns, reads_images)
+    if name == "text" and columns.get("ner_tags") is not None:
+        raise ValueError(
+            "Expected a column 'tokens' with lists of words, since 'ner_tags' is there, got 'text'. Split the texts."
+        )
+    return columns
+
+
+def _refuse_lost_columns(batch: Mapping[str, Sequence[Any]], reads_images: bool) -> None:
     """Refuse annotations under names that `encode_examples` doesn't read, which would be lost; of images, say so."""
 
     def given(name: str) -> bool:
@@ -40,7 +59,7 @@ def check_example_columns(batch: Mapping[str, Sequence[Any]], reads_images: bool
             warnings.warn(
                 f"Images are read of a column 'image', and there is none, but {shown(unread[0])}: the texts have no "
                 f"images. If that column holds them: dataset.rename_column({shown(unread[0])}, 'image').",
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
@@ -89,4 +108,4 @@ def _lost(name: str, column: Sequence[Any], spans: bool) -> str:
     )
 
 
-__all__ = ["check_example_columns", "warn_of_ids"]
+__all__ = ["read_example_columns", "warn_of_ids"]

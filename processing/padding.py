@@ -37,6 +37,31 @@ def padded_length(longest: int, multiple: int | None = None) -> int:
     return longest if not multiple else -(-longest // multiple) * multiple
 
 
+def chosen_length(
+    rows: Sequence[Sequence[Any]], padding: bool | str | None, limit: int, multiple: int | None, dense: bool
+) -> int | None:
+    """Say to how many tokens a caller pads rows; None for not at all, which doesn't do for `dense` tensors."""
+    strategy = str(getattr(padding, "value", padding))
+    if strategy == "None":
+        strategy = "longest" if dense else "do_not_pad"
+    lengths = [len(row) for row in rows]
+    if strategy in ("False", "do_not_pad"):
+        if dense and len(set(lengths)) > 1:
+            raise ValueError(
+                "Expected padding, since tensors of texts of different lengths are asked for, got "
+                f"{shown(padding)}. Leave it out."
+            )
+        return None
+    if strategy in ("True", "longest"):
+        return padded_length(max(lengths), multiple)
+    if strategy == "max_length":
+        # a text may be longer where truncation is off
+        return padded_length(max(*lengths, limit), multiple)
+    raise ValueError(
+        f"Expected padding True, False, 'longest', 'max_length' or 'do_not_pad', got {shown(padding)}. Choose one."
+    )
+
+
 def pad_columns(
     columns: Mapping[str, Sequence[Sequence[Any]]], tokenizer: PreTrainedTokenizerBase, length: int | None = None
 ) -> dict[str, list[list[Any]]]:
@@ -53,4 +78,4 @@ def pad_columns(
     return padded
 
 
-__all__ = ["column_padding", "model_columns", "pad_columns", "padded_length"]
+__all__ = ["chosen_length", "column_padding", "model_columns", "pad_columns", "padded_length"]

@@ -33,9 +33,9 @@ class BgaMnerPipeline(Pipeline):
     Parameters
     ----------
     model : BgaMnerForTokenClassification
-        The model.
+        The tagger.
     processor : BgaMnerProcessor
-        The model's processor.
+        The model's own.
     allow_urls : bool, default False
         Fetch pictures whose address begins with ``http://`` or ``https://``. Whoever names the address makes this
         machine send a request, so leave it off where inputs come from strangers. It can't be given in a call.
@@ -124,19 +124,8 @@ class BgaMnerPipeline(Pipeline):
             without a length, which may be waiting for an answer.
         num_workers : int, optional
             Processes that read the inputs of a torch dataset and split them into words; none by default.
-        is_split_into_words : bool, optional
-            True says that a list of strings holds the words of one text.
-        visual_source : {"generated", "real", "none"}, optional
-            What the text reads; the model's own default if left out. Pictures are used if it is "real"; otherwise
-            they are ignored, and not even opened.
-        max_length : int, optional
-            Most tokens the model reads at once; by default what both tokenizer and text encoder take, and at most what
-            the encoder takes.
-        stride : int, optional
-            How many tokens neighbouring windows of a longer text share; a quarter of the window by default.
-        on_bad_image : {"missing", "raise"}, optional
-            Treat broken pictures as missing, with a warning and counted in `processor.bad_pictures` (the default), or
-            raise.
+        is_split_into_words, visual_source, max_length, stride, on_bad_image : optional
+            As for `predict`. Pictures that can't be used are counted in `processor.bad_pictures`.
 
         Returns
         -------
@@ -144,10 +133,8 @@ class BgaMnerPipeline(Pipeline):
             The entities of a text in order, each a dict:
 
             - ``entity_group``: its type.
-            - ``score``: probability, under the CRF, that exactly these words are an entity of this type, in [0, 1]:
-              it begins here, holds all of them and goes no further. (The stock ``token-classification`` pipeline's is
-              the mean of its words' tag probabilities, as a rule a higher number: a tag is more easily right than an
-              entity.)
+            - ``score``: probability, under the CRF, that exactly these words are an entity of this type. (The stock
+              ``token-classification`` pipeline's is the mean of its words' tag probabilities, as a rule a higher one.)
             - ``word``, ``start``, ``end``: ``text[start:end] == word``. If words were given, the text is
               ``" ".join(words)``.
             - ``start_word``, ``end_word``, if words were given: ``words[start_word:end_word]`` are its words.
@@ -258,15 +245,7 @@ class BgaMnerPipeline(Pipeline):
         return PipelineIterator(_InParts(texts, find, part_size), self.postprocess, postprocess_params)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **options: Any) -> None:
-        """Save the model and its processor.
-
-        Parameters
-        ----------
-        save_directory : str or os.PathLike
-            Folder; made if it isn't there.
-        **options
-            For both, such as ``push_to_hub``.
-        """
+        """Save the model and its processor in a folder; options such as ``push_to_hub`` go to both."""
         self.model.save_pretrained(save_directory, **options)
         self.processor.save_pretrained(save_directory, **options)
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from .processing_bga_mner import BgaMnerProcessor, image_of_each_text
+from .image_encoding import image_of_each_text
+from .processing_bga_mner import BgaMnerProcessor
 from .sequences import as_list
 from .text_input import split_texts
 from .text_tagging import find_entities

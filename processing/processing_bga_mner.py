@@ -1,7 +1,6 @@
 """The processor: tweets, pictures and tags to the tensors that the model reads."""
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
@@ -14,11 +13,12 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..configuration.config_arguments import check_names, given_arguments
 from ..configuration.config_checks import explained
 from ..configuration.hub_export import RemoteCodeMixin, auto_map
-from ..configuration.messages import brief, shown
+from ..configuration.messages import shown
 from ..modeling_bga.tokenizer_limit import limit_beside
-from .example_columns import check_example_columns, warn_of_ids
-from .padding import pad_columns, padded_length
-from .pictures import BadPictureError, as_picture_list, limit_aspect_ratio, load_first_picture, stack_pictures
+from .example_columns import read_example_columns, warn_of_ids
+from .image_encoding import encode_images, image_of_each_text
+from .padding import chosen_length, pad_columns
+from .pictures import stack_pictures
 from .sequences import as_list
 from .square_pictures import check_side, squaring_processor
 from .tag_scheme import check_label2id
@@ -65,10 +65,9 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         Present for ProcessorMixin only.
     unspaced_scripts : {"characters", "words"}, default "characters"
         How words are read. "characters": scripts that put no spaces between words (Chinese, Japanese, Thai) character
-        by character, and the words of a file split as `split_words` splits running text, so that a model finds in
-        running text what it learned of words; tokens that were added to the tokenizer, such as "[USER]", stay whole.
-        "words": the words of a file whole, for texts that one segmenter splits before training and inference. Saved
-        with the processor; processors that were saved before there was a choice have "words".
+        by character, and given words as `split_words` splits running text, so that a model finds in running text what
+        it learned of words; tokens that were added to the tokenizer, such as "[USER]", stay whole. "words": given words
+        whole, for texts that one segmenter splits before training and inference. Saved with the processor.
 
     Attributes
     ----------
@@ -176,7 +175,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         return WordReader(self.unspaced_scripts, placeholders(self.tokenizer))
 
     def split_words(self, text: str) -> Words:
-        """Split running text into words with their places, as the model reads them; see `split_words`."""
+        """Split running text into words with their offsets, as the model reads them; see `split_words`."""
         return self.word_reader.split(text)
 
     def __call__(
@@ -203,17 +202,16 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         Parameters
         ----------
         text : str, sequence of str, sequence of sequences of str, or None
-            A text, texts, or texts as lists of words. Running text is split into words first (see
-            `split_words`). None encodes pictures alone. Here and below a sequence may also be a column of a dataset,
-            pandas or pyarrow, an array or a generator; what is missing in it (NaN) is None.
+            A text, texts, or texts as lists of words; running text is split into words (see `split_words`). None
+            encodes pictures alone. Here and below a sequence may also be a column of a dataset, pandas or pyarrow, an
+            array or a generator; what is missing in it (NaN) is None.
         images : picture, sequence of (picture or None or sequence), or None
-            One item a text; whatever `pictures.load_picture` takes. The model reads one image a text: of a list in the
-            place of one, the first that can be read, with a warning. To choose another, put it first, or repeat the
-            text with each.
+            One for each text; whatever `pictures.load_picture` takes. Of a list in the place of one the first that can
+            be read, with a warning: the model reads one image of a text.
         word_labels : sequence or None
-            One item a text: None, or a list with one label a word: a tag, an id, or None or -100 for unknown.
+            For each text None, or a list with a label for each word: a tag, an id, or None or -100 for unknown.
         targets : sequence of ((int, int) or None) or None
-            One item a text: what it is asked about, as places of the first and behind the last character, or of words
+            For each text what it is asked about, as offsets of its first character and after its last one, or of words
             if words are given; see `mark_target`. For sequence classification.
         is_split_into_words : bool or None
             True says that a list of strings holds the words of one text. None looks at the type.
@@ -231,10 +229,9 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             Round the padded length up.
         return_tensors : {"pt", "np"} or None
             None gives lists, and an array of pictures.
-        return_word_ids : bool
-            Add "word_ids": one list a text, the word each token belongs to, None for special tokens and padding.
-        return_word_start_mask : bool
-            Add "word_start_mask": which tokens begin a word.
+        return_word_ids, return_word_start_mask : bool
+            Add "word_ids", for each text the number of each token's word, None for special tokens and padding; and
+            "word_start_mask", which tokens begin a word.
         images_kwargs : dict or None
             For the image processor, such as ``{"do_center_crop": False}``.
 
@@ -297,8 +294,9 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             data.pop("word_ids")
         if not return_word_start_mask:
             data.pop("word_start_mask")
-        lengths = [len(row) for row in data["input_ids"]]
-        length = self._padded_length(lengths, padding, max_length, pad_to_multiple_of, return_tensors is not None)
+        dense = return_tensors is not None
+        limit = default_max_length(self.tokenizer) if max_length is None else max_length
+        length = chosen_length(data["input_ids"], padding, limit, pad_to_multiple_of, dense)
         if length is not None:
             data = self.pad(data, length)
         if images is not None:
@@ -330,7 +328,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             allowed for a row or a word; ids are the model's own, with a warning, since those of a data set may differ:
             see `name_tags`) and ``image`` (of a list of images, the first that can be read). For sequence
             classification, without ``ner_tags``: ``label`` (a number or a list of numbers, None where unknown) and
-            ``target`` (pairs of places, as `targets` of a call, or None). ``length`` is handed on, for a Trainer that
+            ``target`` (pairs of offsets, as `targets` of a call, or None). ``length`` is handed on, for a Trainer that
             groups rows by it. Other columns are ignored, and so is ``image`` if the processor has no image processor,
             or if there are ``vision_states``, as `cache_vision_states` adds them.
         max_length, on_bad_image, on_long_text
@@ -350,22 +348,12 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             As for a call of the processor, if there is neither ``tokens`` nor ``text``, and if annotations stand in a
             column of another name (``entities``, ``labels``), where they would be lost.
         """
+        batch = read_example_columns(batch, self.image_processor is not None)
         name = "tokens" if "tokens" in batch else "text"
-        if name not in batch:
-            raise ValueError(
-                f"Expected a column 'tokens' (lists of words) or 'text', got {shown(list(batch))}. Rename yours with "
-                "dataset.rename_column. If Trainer dropped them, set TrainingArguments(remove_unused_columns=False)."
-            )
-        # an iterator can be read once
-        lists = {column: as_list(batch.get(column)) for column in (name, "ner_tags", "label", "target")}
-        batch = {**batch, **{column: rows for column, rows in lists.items() if rows is not None}}
-        check_example_columns(batch, self.image_processor is not None)
-        if name == "text" and batch.get("ner_tags") is not None:
-            raise ValueError("Expected a column 'tokens' with lists of words, since 'ner_tags' is there, got 'text'.")
-        texts, targets = batch[name], None
-        if batch.get("ner_tags") is None and batch.get("target") is not None:
+        texts, tags, targets = batch[name], batch.get("ner_tags"), None
+        if tags is None and batch.get("target") is not None:
             texts, targets = mark_targets(texts, batch["target"], None), batch["target"]
-        reader, tags = self.word_reader, batch.get("ner_tags")
+        reader = self.word_reader
         sentences, _, are_words = as_sentences(texts, name == "tokens" or None, batched=True, split=reader.split)
         warn_of_ids(tags or (), self.label2id)
         encoded = encode_sentences(
@@ -382,7 +370,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         encoded.pop("word_ids")
         if "length" in batch:
             encoded["length"] = list(batch["length"])
-        if batch.get("ner_tags") is None and batch.get("label") is not None:
+        if tags is None and batch.get("label") is not None:
             encoded["label"] = list(batch["label"])
         if {"label", "target_mask"} & encoded.keys():
             encoded.pop("word_start_mask")  # which only a tagger reads
@@ -403,7 +391,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     def encode_pictures(
         self, images: Any, *, on_bad_image: str = "missing", images_kwargs: dict[str, Any] | None = None
     ) -> list[np.ndarray | None]:
-        """Decode pictures and bring them to the model's format.
+        """Decode pictures and bring them to the model's format: float32 (3, H, W) each, None where none can be used.
 
         Parameters
         ----------
@@ -414,95 +402,15 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         images_kwargs : dict or None
             For the image processor.
 
-        Returns
-        -------
-        list of (numpy.ndarray or None)
-            float32 (3, H, W) each; None where there is no usable picture.
-
         Raises
         ------
-        BadPictureError
-            For the first broken picture, if `on_bad_image` is "raise".
         ValueError
-            If pictures are given and the processor has no image processor.
+            For the first broken picture (`BadPictureError`), if `on_bad_image` is "raise"; and if pictures are given
+            and the processor has no image processor.
         """
-        if on_bad_image not in ("missing", "raise"):
-            raise ValueError(f"Expected on_bad_image 'missing' or 'raise', got {shown(on_bad_image)}.")
-        sources = [
-            [source for source in as_picture_list(item) if source is not None] for item in as_picture_list(images)
-        ]
-        wanted = [index for index, given in enumerate(sources) if given]
-        if wanted and self.image_processor is None:
-            raise ValueError(
-                "Expected no pictures, since this processor was made for text alone, got some. Make it with "
-                "BgaMnerProcessor(image_processor=..., tokenizer=...)."
-            )
-        encoded: list[np.ndarray | None] = [None] * len(sources)
-        kinds: Counter[str] = Counter()
-        first = ""
-        for index in wanted:
-            picture, _, errors = load_first_picture(sources[index])
-            for error in errors:
-                if on_bad_image == "raise":
-                    raise BadPictureError(error.kind, f"Picture {index}: {brief(error)}") from error
-                first = first or str(error)
-                kinds[error.kind] += 1
-            if picture is not None:
-                options = {"return_tensors": "np", **(images_kwargs or {})}
-                pixels = self.image_processor(limit_aspect_ratio(picture), **options)["pixel_values"]
-                # (1, 3, H, W) -> (3, H, W)
-                encoded[index] = np.asarray(pixels, dtype=np.float32)[0]
-        if any(len(given) > 1 for given in sources):
-            # the same words each time: Python shows them once
-            warnings.warn(
-                "Some texts have several images, and the model reads one image a text: of each list the first that can "
-                "be read was taken. To choose another, put it first, or repeat the text with each.",
-                stacklevel=3,
-            )
-        if kinds:
-            self.bad_pictures.update(kinds)
-            counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-            warnings.warn(
-                f"{sum(kinds.values())} of {sum(map(len, sources))} pictures cannot be used and are treated as "
-                f"missing: {counts}. The first: {first}",
-                stacklevel=3,
-            )
+        encoded, broken = encode_images(self.image_processor, images, on_bad_image, images_kwargs)
+        self.bad_pictures.update(broken)
         return encoded
-
-    def _padded_length(
-        self, lengths: list[int], padding: bool | str | None, max_length: int | None, multiple: int | None, dense: bool
-    ) -> int | None:
-        """Say to how many tokens texts are padded; None for not at all, which doesn't do for `dense` tensors."""
-        strategy = str(getattr(padding, "value", padding))
-        if strategy == "None":
-            strategy = "longest" if dense else "do_not_pad"
-        if strategy in ("False", "do_not_pad"):
-            if dense and len(set(lengths)) > 1:
-                raise ValueError(
-                    "Expected padding, since tensors of texts of different lengths are asked for, got "
-                    f"{shown(padding)}. Leave it out."
-                )
-            return None
-        if strategy in ("True", "longest"):
-            return padded_length(max(lengths), multiple)
-        if strategy == "max_length":
-            limit = default_max_length(self.tokenizer) if max_length is None else max_length
-            # a text may be longer where truncation is off
-            return padded_length(max(*lengths, limit), multiple)
-        raise ValueError(
-            f"Expected padding True, False, 'longest', 'max_length' or 'do_not_pad', got {shown(padding)}. Choose one."
-        )
-
-
-def image_of_each_text(images: Any, count: int) -> list[Any]:
-    """Make a list of the images of `count` texts, and check that there are as many."""
-    listed = as_picture_list(images)
-    if len(listed) != count:
-        raise ValueError(
-            f"Expected one item of `images` a text, got {len(listed)} for {count} texts. Give None for a text without "
-            "a picture. A text has one image: choose one, or repeat the text with each."
-        )
-    return listed
 
 
 def _lower_limit(tokenizer: PreTrainedTokenizerBase, folder: str | os.PathLike[str]) -> None:
@@ -511,4 +419,4 @@ def _lower_limit(tokenizer: PreTrainedTokenizerBase, folder: str | os.PathLike[s
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
 
 
-__all__ = ["BgaMnerProcessor", "image_of_each_text"]
+__all__ = ["BgaMnerProcessor"]

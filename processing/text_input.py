@@ -89,20 +89,9 @@ def as_sentences(
 
 
 class Entity(NamedTuple):
-    """An entity of a text.
+    """An entity of a text: ``content[start:end]`` is its word, words `start_word` to `end_word` are those in it.
 
-    Attributes
-    ----------
-    label : str
-        Its type.
-    score : float
-        Probability that exactly these words are an entity of this type; see `span_probabilities`.
-    word : str
-        ``content[start:end]`` of its text.
-    start, end : int
-        Offsets of the first character, and after the last one.
-    start_word, end_word : int
-        Number of the first word, and of the word after the last one.
+    The score is the probability that exactly these words are an entity of this type; see `span_probabilities`.
     """
 
     label: str

@@ -38,21 +38,11 @@ class Window(NamedTuple):
 
 
 class WindowScores(NamedTuple):
-    """What a model makes of a batch of windows.
+    """What a model makes of a batch of windows."""
 
-    Attributes
-    ----------
-    emissions : numpy.ndarray of float32, shape (windows, length, tags)
-        What the CRF adds its scores to, or log probabilities of tags.
-    best : numpy.ndarray of int64, shape (windows, length)
-        The most probable tag path.
-    mask : numpy.ndarray of bool, shape (windows, length)
-        False at padding, on either side.
-    """
-
-    emissions: np.ndarray
-    best: np.ndarray
-    mask: np.ndarray
+    emissions: np.ndarray  # float32 (windows, length, tags): what the CRF adds its scores to, or log probabilities
+    best: np.ndarray  # int64 (windows, length): the most probable tag path
+    mask: np.ndarray  # bool (windows, length): False at padding, on either side
 
 
 class TaggedWords(NamedTuple):

@@ -22,14 +22,9 @@ EncodePieces = Callable[[list[list[str]]], Iterable[tuple[Sequence[int], Sequenc
 class WordReader(NamedTuple):
     """How running text and given words are split into the pieces that are encoded.
 
-    Attributes
-    ----------
-    unspaced_scripts : {"characters", "words"}
-        With "characters", scripts that put no spaces between words are read character by character, and given words are
-        split as running text is. With "words", such a script is one word up to the next space or punctuation mark, and
-        given words stay whole.
-    whole : tuple of str
-        What is never split, such as placeholders that were added to a tokenizer's vocabulary; with "characters" only.
+    With "words" a script that puts no spaces between words is one word up to the next space or punctuation mark, and
+    given words stay whole. With "characters" it is read character by character, given words are split as running text
+    is, and what is `whole`, such as placeholders that were added to a tokenizer's vocabulary, is never split.
     """
 
     unspaced_scripts: str = "characters"

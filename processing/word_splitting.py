@@ -20,10 +20,12 @@ _WHOLE = re.compile(
 )
 # Digits with separators inside ("10,000", "19.99", "1/2" is three words).
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-# A word of plain letters, with something behind it that neither belongs to it nor makes it part of an address: found
-# at once, where looking at each character takes most of the time of splitting.
+# A plain word, and after it something that neither belongs to it nor makes it part of an address: found at once, since
+# looking at each character takes most of the time of splitting.
 _PLAIN = re.compile(r"[A-Za-z_]+(?=[ ,;!?'\")\n]|\Z)")
 _ZWJ = "\u200d"
+_FLAG = re.compile("[\U0001f1e6-\U0001f1ff]{2}")
+_EMOJI_MODIFIER = re.compile("[\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")  # skin tones, tags of flags
 # Not seen, and no end of a word: soft hyphen, zero-width space and joiners, marks of direction.
 _JOINERS = re.compile("[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]+")
 # Parts words where scripts put no spaces (Khmer, Thai), as a space does.
@@ -62,7 +64,7 @@ _CODES = [
 _RUNS = ([code for _, code in run] for _, run in groupby(enumerate(_CODES), key=lambda item: item[1] - item[0]))
 _UNSPACED_LETTERS = _HAN + "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in _RUNS)
 _UNSPACED_LETTER = re.compile(f"[{_UNSPACED_LETTERS}]")
-# A word each. Punctuation among these letters is one anyway, but no web address goes on behind it: what Unicode has
+# A word each. Punctuation among these letters is one anyway, but no web address goes on after it: what Unicode has
 # for them, and ! ( ) , : ; ? [ ] { } of full width.
 _PUNCTUATION = (
     "\u3001-\u3003\u3008-\u3011\u3014-\u301b\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f\uff3b\uff3d\uff5b\uff5d-\uff64"
@@ -228,30 +230,18 @@ def _end_of_character(text: str, start: int) -> int:
 
 def _end_of_symbol(text: str, start: int) -> int:
     """Find the end of a punctuation mark or an emoji sequence."""
+    flag = _FLAG.match(text, start)
+    if flag:
+        return flag.end()
     end = start + 1
-    if _is_flag_letter(text[start]) and end < len(text) and _is_flag_letter(text[end]):
-        return end + 1
     while end < len(text):
-        character = text[end]
-        if unicodedata.category(character) in ("Mn", "Me") or _is_skin_tone(character) or _is_tag(character):
+        if unicodedata.category(text[end]) in ("Mn", "Me") or _EMOJI_MODIFIER.match(text, end):
             end += 1
-        elif character == _ZWJ and end + 1 < len(text) and unicodedata.category(text[end + 1]) in ("So", "Sm", "Sk"):
+        elif text[end] == _ZWJ and end + 1 < len(text) and unicodedata.category(text[end + 1]) in ("So", "Sm", "Sk"):
             end += 2
         else:
             break
     return end
-
-
-def _is_flag_letter(character: str) -> bool:
-    return "\U0001f1e6" <= character <= "\U0001f1ff"
-
-
-def _is_skin_tone(character: str) -> bool:
-    return "\U0001f3fb" <= character <= "\U0001f3ff"
-
-
-def _is_tag(character: str) -> bool:
-    return "\U000e0020" <= character <= "\U000e007f"
 
 
 def how_to_make_text(value: Any, otherwise: str = "") -> str:
