@@ -10,6 +10,7 @@ import torch
 from ..configuration.messages import brief, shown
 from .padding import column_padding, padded_length
 from .pictures import stack_pictures
+from .processing_bga_mner import BgaMnerProcessor
 from .vision_states import VISION_STATES
 
 
@@ -42,7 +43,7 @@ class DataCollatorForMner:
     >>> Trainer(..., data_collator=collator)  # doctest: +SKIP
     """
 
-    processor: Any
+    processor: BgaMnerProcessor
     pad_to_multiple_of: int | None = None
     max_length: int | None = None
     picture_shape: tuple[int, int, int] | None = None
@@ -143,7 +144,7 @@ def _read_row(feature: Mapping[str, Any], index: int) -> dict[str, list[int]]:
         if len(values) != count:
             raise ValueError(
                 f"Expected {count} items in {shown(name)} of example {index}, as in 'input_ids', got {len(values)}. "
-                "Labels are one a token here; processor.encode_examples makes them from labels of words."
+                "Give one label for each token: processor.encode_examples makes them from labels of words."
             )
     return row
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -24,12 +24,18 @@ from ..configuration.hub_export import flatten
 from ..configuration.messages import listed
 from ..modeling_bga.encoders import longest_text
 from ..modeling_bga.span_probabilities import CrfScores
+from ..modeling_bga.token_classifier import BgaMnerForTokenClassification
 from .evaluation_mode import evaluating
 from .onnx_graph import add_best_path, merge_linears, widen_inner_layers
 from .onnx_predictor import MODEL_FILE, TAGGER_FILE, TOKENIZER_FILE
 from .padding import column_padding
+from .processing_bga_mner import BgaMnerProcessor
 from .text_tagging import longest_input
 from .word_encoding import special_tokens, substitute_token, word_prefix
+
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 # The first with the operator Attention, which is faster than the products and transpositions that it stands for.
@@ -40,14 +46,14 @@ _SIBLING_IMPORT = re.compile(r"^(\s*from )\.(?=\w+ import )", re.MULTILINE)
 class _TextBranch(nn.Module):
     """Token ids to emissions."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: BgaMnerForTokenClassification) -> None:
         super().__init__()
         self.model = model
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return emissions (batch, length, tags) for int64 (batch, length)."""
+        """Int64 (batch, length) -> emissions (batch, length, tags)."""
         states = self.model.bga_mner(
             input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
         ).last_hidden_state
@@ -90,7 +96,13 @@ class _OnnxAttention(TorchFunctionMode):
         return attended.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def export_onnx(model: Any, processor: Any, folder: str | os.PathLike[str], *, int8: bool = False) -> Path:
+def export_onnx(
+    model: BgaMnerForTokenClassification,
+    processor: BgaMnerProcessor,
+    folder: str | os.PathLike[str],
+    *,
+    int8: bool = False,
+) -> Path:
     """Export a model's text branch, and write all that tags texts without torch.
 
     The graph reads "input_ids", "attention_mask" and, with some text encoders, "token_type_ids", all int64 (batch,
@@ -125,7 +137,8 @@ def export_onnx(model: Any, processor: Any, folder: str | os.PathLike[str], *, i
         aren't all on one device, or are quantised.
     """
     model = getattr(model, "_orig_mod", model)  # of what torch.compile wraps
-    _check(model)
+    _check_packages()
+    _check_model(model)
     if any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in model.parameters()):
         model = deepcopy(model).float()
     folder = Path(folder)
@@ -137,7 +150,7 @@ def export_onnx(model: Any, processor: Any, folder: str | os.PathLike[str], *, i
     return folder / MODEL_FILE
 
 
-def _check(model: Any) -> None:
+def _check_packages() -> None:
     missing = []
     for name in ("onnx", "onnxruntime", "onnxscript"):
         try:
@@ -149,20 +162,14 @@ def _check(model: Any) -> None:
             f"Expected the packages of the extra 'onnx', but {listed(missing)} can't be imported. "
             'Install them: pip install "bga-mner[onnx]".'
         )
+
+
+def _check_model(model: BgaMnerForTokenClassification) -> None:
     if not hasattr(model, "crf"):
         raise ValueError(
             f"Expected a BgaMnerForTokenClassification, whose tags and CRF are exported, got {type(model).__name__}. "
             "Give a tagger."
         )
-    _check_weights(model)
-    if model.config.visual_source == "real":
-        raise ValueError(
-            'Expected a model whose texts read generated features or none, got visual_source="real", which needs '
-            'pictures. Set model.config.visual_source = "generated".'
-        )
-
-
-def _check_weights(model: Any) -> None:
     devices = {str(tensor.device) for tensor in (*model.parameters(), *model.buffers())}
     if len(devices) > 1 or "meta" in devices:
         raise ValueError(
@@ -176,9 +183,16 @@ def _check_weights(model: Any) -> None:
             f"Expected a model whose weights aren't quantised, got {', '.join(sorted(quantised)) or 'quantised ones'}. "
             "Give the exact model; with int8=True the graph is quantised."
         )
+    if model.config.visual_source == "real":
+        raise ValueError(
+            'Expected a model whose texts read generated features or none, got visual_source="real", which needs '
+            'pictures. Set model.config.visual_source = "generated".'
+        )
 
 
-def _write_graph(model: Any, path: Path, token_types: bool, int8: bool, scores: CrfScores) -> None:
+def _write_graph(
+    model: BgaMnerForTokenClassification, path: Path, token_types: bool, int8: bool, scores: CrfScores
+) -> None:
     import onnx
 
     with TemporaryDirectory(dir=path.parent) as scratch:
@@ -198,7 +212,7 @@ def _write_graph(model: Any, path: Path, token_types: bool, int8: bool, scores: 
     data.chmod(path.stat().st_mode)  # it is made for its owner alone
 
 
-def _trace(model: Any, path: Path, token_types: bool) -> None:
+def _trace(model: BgaMnerForTokenClassification, path: Path, token_types: bool) -> None:
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if token_types else [])]
     device = next(model.parameters()).device
     # sizes that differ, and aren't 1, which the exporter would take for a constant
@@ -249,7 +263,7 @@ def _fold_constants(source: Path, target: Path) -> None:
     )
 
 
-def _quantise(exact: Any, scratch: Path) -> Any:
+def _quantise(exact: ModelProto, scratch: Path) -> ModelProto:
     """Quantise the matrix products of all layers, with one scale a column; the tag scores stay exact."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -272,20 +286,22 @@ def _quantise(exact: Any, scratch: Path) -> Any:
     return onnx.load(target)
 
 
-def _write_tagger(model: Any, processor: Any, folder: Path, scores: CrfScores) -> None:
+def _write_tagger(
+    model: BgaMnerForTokenClassification, processor: BgaMnerProcessor, folder: Path, scores: CrfScores
+) -> None:
     """Write the tokenizer, the settings and the code of the predictor."""
     tokenizer = processor.tokenizer
     backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_padding()
     backend.no_truncation()
     backend.save(str(folder / TOKENIZER_FILE))
-    before, behind = special_tokens(tokenizer)
+    before, after = special_tokens(tokenizer)
     settings = {
         "id2label": {str(number): str(label) for number, label in model.config.id2label.items()},
         "max_length": longest_input(tokenizer, model.config.text_config),
         "takes_token_type_ids": "token_type_ids" in tokenizer.model_input_names,
         "padding_token": column_padding(tokenizer)["input_ids"],
-        "special_tokens": {"before": before, "behind": behind},
+        "special_tokens": {"before": before, "behind": after},
         "substitute_token": substitute_token(tokenizer),
         "word_prefix": word_prefix(tokenizer),
         "words": processor.word_reader._asdict(),

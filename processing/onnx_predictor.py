@@ -113,22 +113,15 @@ class OnnxPredictor:
         ----------
         text : str, sequence of str or sequence of sequences of str
             A text, texts, or texts as lists of words.
-        is_split_into_words : bool, optional
-            True says that a list of strings holds the words of one text.
-        batch_size : int, default 16
-            Texts (or windows of long ones) at a time; similar lengths share a batch.
-        max_length : int, optional
-            Most tokens that are read at once; by default, and at most, what tokenizer and text encoder take.
-        stride : int, optional
-            How many tokens neighbouring windows of a longer text share; a quarter of the window by default.
+        is_split_into_words, batch_size, max_length, stride : optional
+            As for `predict`.
 
         Returns
         -------
         list of dict, or list of list of dict
-            For each text its entities in order: "entity_group", "score" (probability that exactly these words are an
-            entity of this type, as the pipeline's), "word", "start" and "end", where ``text[start:end] == word``; and
-            "start_word" and "end_word" if words were given, whose text is ``" ".join(words)``. A list of entities for a
-            single text.
+            For each text its entities in order, as the pipeline gives them: "entity_group", "score", "word", "start"
+            and "end", where ``text[start:end] == word``; and "start_word" and "end_word" if words were given. A list of
+            entities for a single text.
 
         Raises
         ------
@@ -182,9 +175,10 @@ class OnnxPredictor:
                 "Lower it or leave it out: longer texts are read in windows."
             )
         prefix, substitute = self.settings["word_prefix"], self.settings["substitute_token"]
+        special = self.settings["special_tokens"]
         return tag_in_windows(
             self._reader.encode(sentences, self._encode, prefix, substitute),
-            tuple(self.settings["special_tokens"].values()),
+            (special["before"], special["behind"]),
             self._labels,
             self._score,
             self._span_probabilities,
@@ -239,24 +233,8 @@ def _check_keys(part: Any, names: Iterable[str]) -> None:
         raise ValueError(f"it has no {listed(missing)}")
 
 
-def _parts(lines: Iterator[str], size: int) -> Iterator[list[str]]:
-    while part := [line.rstrip("\r\n") for line in islice(lines, size)]:
-        yield part
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    int
-        0; or 2 after an error, which is printed.
-    """
+    """Run the command line; return 0, or 2 after an error, which is printed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="what export_onnx wrote")
     parser.add_argument("text", nargs="+", help="texts; - reads lines from the standard input")
@@ -267,8 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.batch_size < 1:
             raise ValueError(f"Expected --batch_size of at least 1, got {options.batch_size}.")
         annotate = OnnxPredictor(options.folder, threads=options.threads)
-        lines = sys.stdin if options.text == ["-"] else options.text
-        for part in _parts(iter(lines), _BATCHES_READ_AHEAD * options.batch_size):
+        lines = iter(sys.stdin if options.text == ["-"] else options.text)
+        while part := [line.rstrip("\r\n") for line in islice(lines, _BATCHES_READ_AHEAD * options.batch_size)]:
             for text, entities in zip(part, annotate(part, batch_size=options.batch_size), strict=True):
                 print(json.dumps({"text": text, "entities": entities}, ensure_ascii=False), flush=True)
     except ValueError as error:

@@ -58,8 +58,9 @@ def encode_sentences(
     columns: dict[str, list[Any]] = dict(model_columns(ids, tokenizer))
     columns["word_ids"] = owners
     if given_numbers is not None:
-        pairs = zip(owners, given_numbers, strict=True)
-        columns["word_ids"] = [[numbers[owner] for owner in row] for row, numbers in pairs]
+        columns["word_ids"] = [
+            [numbers[owner] for owner in row] for row, numbers in zip(owners, given_numbers, strict=True)
+        ]
     columns["word_ids"] = framed(columns["word_ids"], None)
     starts = [[position == 0 for word in words for position in range(len(word))] for words in tokens]
     columns["word_start_mask"] = framed(starts, False)
@@ -70,8 +71,10 @@ def encode_sentences(
             for known, words in zip(tags, tokens, strict=True)
         ]
     if targets is not None:
-        pairs = zip(sentences, targets, strict=True)
-        asked = [range(0) if target is None else marked_words(words) for words, target in pairs]
+        asked = [
+            range(0) if target is None else marked_words(words)
+            for words, target in zip(sentences, targets, strict=True)
+        ]
         _warn_of_lost_targets(asked, tokens)
         hits = [[owner in target for owner in row] for row, target in zip(owners, asked, strict=True)]
         columns["target_mask"] = framed(hits, False)
