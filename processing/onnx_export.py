@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ from ..modeling_bga.encoders import longest_text
 from ..modeling_bga.span_probabilities import CrfScores
 from ..modeling_bga.token_classifier import BgaMnerForTokenClassification
 from .evaluation_mode import evaluating
-from .onnx_graph import add_best_path, merge_linears, widen_inner_layers
+from .onnx_graph import add_best_path
 from .onnx_predictor import MODEL_FILE, TAGGER_FILE, TOKENIZER_FILE
 from .padding import column_padding
 from .processing_bga_mner import BgaMnerProcessor
@@ -136,7 +136,7 @@ def export_onnx(
         If the packages of the extra "onnx" are missing, a model is no tagger or reads real pictures, or its weights
         aren't all on one device, or are quantised.
     """
-    model = getattr(model, "_orig_mod", model)  # of what torch.compile wraps
+    model = cast("BgaMnerForTokenClassification", getattr(model, "_orig_mod", model))  # of what torch.compile wraps
     _check_packages()
     _check_model(model)
     if any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in model.parameters()):
@@ -200,11 +200,8 @@ def _write_graph(
         _trace(model, exported, token_types)
         _fold_constants(exported, folded)
         proto = onnx.load(folded)
-        merge_linears(proto)
         if int8:
             proto = _quantise(proto, Path(scratch))
-        else:
-            widen_inner_layers(proto)
     add_best_path(proto, *scores)
     data = path.with_name(f"{path.name}.data")
     data.unlink(missing_ok=True)  # it would be appended to
@@ -257,7 +254,7 @@ def _fold_constants(source: Path, target: Path) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(target)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{target.name}.data")
-    # linear layers stay what the passes of onnx_graph look for
+    # the quantiser looks for products, not for what is made of them and the sums that follow
     onnxruntime.InferenceSession(
         source, options, providers=["CPUExecutionProvider"], disabled_optimizers=["MatMulAddFusion"]
     )

@@ -19,7 +19,7 @@ def as_list(values: Any) -> list[Any] | None:
     (['Go', None], ['a', 'b'], None)
     """
     if isinstance(values, list | tuple):  # nearly always, and what follows takes time
-        return [None if _is_missing(item) else item for item in values]
+        return [item if isinstance(item, str) or not _is_missing(item) else None for item in values]
     if isinstance(values, str | bytes | bytearray | memoryview | Mapping | Set):
         return None
     if is_table(values) or hasattr(values, "read"):

@@ -109,7 +109,12 @@ def substitute_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
 def word_prefix(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return what split words need in front to be encoded as inside a text: a space for some tokenizers."""
     pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
-    pending: list[Any] = [] if pre_tokenizer is None else [json.loads(pre_tokenizer.__getstate__())]
+    return "" if pre_tokenizer is None else _prefix_before(pre_tokenizer.__getstate__())
+
+
+@lru_cache(maxsize=8)
+def _prefix_before(pre_tokenizer: bytes) -> str:
+    pending: list[Any] = [json.loads(pre_tokenizer)]
     while pending:
         part = pending.pop()
         if isinstance(part, list):
