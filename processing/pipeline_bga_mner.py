@@ -27,8 +27,7 @@ _DEFAULT_BATCH_SIZE = 16
 class BgaMnerPipeline(Pipeline):
     """Find the entities of texts: ``pipeline("multimodal-ner", model="folder")``.
 
-    What it finds is what `predict` finds: the model's best tag path (Viterbi), and texts of any length in overlapping
-    windows. Answers come in the order of the inputs, and don't depend on what else is in a batch.
+    It finds what `predict` finds. Answers come in the order of the inputs, and don't depend on what else is in a batch.
 
     Parameters
     ----------
@@ -37,8 +36,8 @@ class BgaMnerPipeline(Pipeline):
     processor : BgaMnerProcessor
         The model's own.
     allow_urls : bool, default False
-        Fetch pictures whose address begins with ``http://`` or ``https://``. Whoever names the address makes this
-        machine send a request, so leave it off where inputs come from strangers. It can't be given in a call.
+        Fetch pictures from ``http://`` and ``https://`` addresses. Whoever names the address makes this machine send a
+        request, so leave it off where inputs come from strangers. It can't be given in a call.
     **options
         Whatever `Pipeline` takes, such as ``device`` and ``batch_size``, and the options of a call.
 

@@ -35,11 +35,7 @@ _FIX_WORDS = "Give words: text=[['Kawhi', 'wins'], ...] with word_labels=[['B-PE
 
 
 class _AttributeNames:
-    """`get_attributes` that leaves out, for an instance, the sub-processors it does not have.
-
-    ProcessorMixin asks the class which sub-processors its signature names, and the instance which ones to save; a
-    processor for text alone has no image processor to save.
-    """
+    """`get_attributes` without the image processor for an instance that has none, and so none to save."""
 
     def __get__(self, instance: Any, owner: type) -> Callable[[], list[str]]:
         names = ["image_processor", "tokenizer"]
@@ -54,9 +50,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     Parameters
     ----------
     image_processor : transformers.BaseImageProcessor or None
-        Brings pictures to ``pixel_values``; any that gives all pictures one size. None for text alone. SigLIP2's for
-        NaFlex, which cuts pictures of any shape into patches, is replaced by one that makes squares of as many patches,
-        and timm's by a stock one that does the same and can be saved.
+        Brings pictures to ``pixel_values``, all of one size; None for text alone. SigLIP2's for NaFlex is replaced by
+        one that makes squares of as many patches, and timm's by a stock one that does the same and can be saved.
     tokenizer : transformers.PreTrainedTokenizerBase
         A fast tokenizer.
     label2id : dict of str to int or None
@@ -64,10 +59,10 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     chat_template : None
         Present for ProcessorMixin only.
     unspaced_scripts : {"characters", "words"}, default "characters"
-        How words are read. "characters": scripts that put no spaces between words (Chinese, Japanese, Thai) character
-        by character, and given words as `split_words` splits running text, so that a model finds in running text what
-        it learned of words; tokens that were added to the tokenizer, such as "[USER]", stay whole. "words": given words
-        whole, for texts that one segmenter splits before training and inference. Saved with the processor.
+        "characters" reads scripts that put no spaces between words (Chinese, Japanese, Thai) character by character,
+        and splits given words as `split_words` splits running text, so that a model finds in running text what it
+        learned of words; tokens that were added to the tokenizer, such as "[USER]", stay whole. "words" leaves given
+        words whole, for texts that one segmenter splits before training and inference. Saved with the processor.
 
     Attributes
     ----------
@@ -211,8 +206,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         word_labels : sequence or None
             For each text None, or a list with a label for each word: a tag, an id, or None or -100 for unknown.
         targets : sequence of ((int, int) or None) or None
-            For each text what it is asked about, as offsets of its first character and after its last one, or of words
-            if words are given; see `mark_target`. For sequence classification.
+            For each text what it is asked about, as `mark_target` takes it. For sequence classification.
         is_split_into_words : bool or None
             True says that a list of strings holds the words of one text. None looks at the type.
         on_bad_image : {"missing", "raise"}
@@ -230,7 +224,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         return_tensors : {"pt", "np"} or None
             None gives lists, and an array of pictures.
         return_word_ids, return_word_start_mask : bool
-            Add "word_ids", for each text the number of each token's word, None for special tokens and padding; and
+            Add "word_ids", the number of each token's word (None for special tokens and padding), and
             "word_start_mask", which tokens begin a word.
         images_kwargs : dict or None
             For the image processor, such as ``{"do_center_crop": False}``.
@@ -240,8 +234,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         transformers.BatchFeature
             input_ids, attention_mask and, with some tokenizers, token_type_ids : int64, (B, L).
             labels : int64, (B, L), if `word_labels` is given; -100 where unknown and on padding.
-            word_start_mask : bool, (B, L), if asked for.
-            target_mask : bool, (B, L), if `targets` is given: which tokens are the target's.
+            word_start_mask, target_mask : bool, (B, L), if asked for, and if `targets` is given.
             picture_mask : bool, (B,), if `images` is given: which texts have a picture.
             pixel_values : float32, (B, 3, H, W), if any text has a picture; zeros where there is none.
 
@@ -325,12 +318,11 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         ----------
         batch : mapping of str to sequence
             Columns ``tokens`` (lists of words) or ``text`` (strings); optionally ``ner_tags`` (lists of tags, None
-            allowed for a row or a word; ids are the model's own, with a warning, since those of a data set may differ:
-            see `name_tags`) and ``image`` (of a list of images, the first that can be read). For sequence
+            for unknown; ids are the model's own, with a warning: see `name_tags`) and ``image`` (of a list of images,
+            the first that can be read), or ``vision_states`` of `cache_vision_states` in its place. For sequence
             classification, without ``ner_tags``: ``label`` (a number or a list of numbers, None where unknown) and
-            ``target`` (pairs of offsets, as `targets` of a call, or None). ``length`` is handed on, for a Trainer that
-            groups rows by it. Other columns are ignored, and so is ``image`` if the processor has no image processor,
-            or if there are ``vision_states``, as `cache_vision_states` adds them.
+            ``target`` (as `targets` of a call). ``length`` is handed on, for a Trainer that groups rows by it. Other
+            columns are ignored, and so is ``image`` if the processor has no image processor.
         max_length, on_bad_image, on_long_text
             As for a call of the processor.
 
@@ -339,8 +331,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         dict of str to list
             Unpadded input_ids, attention_mask, word_start_mask, and token_type_ids where the tokenizer gives them;
             labels if there are tags; label and target_mask, and no word_start_mask, if there are labels or targets of
-            whole texts; pixel_values, each a float32 array (3, H, W) or None, if there are pictures, or
-            vision_states, each a float32 array (stages + 1, vision tokens, vision width) or None.
+            whole texts; pixel_values, float32 (3, H, W) or None each, or vision_states, float32 (stages + 1, vision
+            tokens, vision width) or None each.
 
         Raises
         ------

@@ -95,9 +95,8 @@ class WordReader(NamedTuple):
         r"""Say which given words are read as one, since running text wouldn't part them: their numbers, in order.
 
         In scripts that put no spaces between words, files give sentences character by character, or as a segmenter
-        parts them: letters and digits of other scripts, and even marks, may stand alone then. Such a sentence is
-        read as it would be written, without spaces. Words that `split_words` made are read as they are, each a group
-        of its own. White space among words of other scripts is in no group.
+        parts them. Such a sentence is read as it would be written, without spaces. Words that `split_words` made are a
+        group each. White space among words of other scripts is in no group.
 
         Examples
         --------

@@ -82,11 +82,9 @@ def split_words(text: str, unspaced_scripts: str = "characters") -> Words:
     White space separates; punctuation stands alone ("#NBA" is "#" and "NBA", "don't" is "don", "'" and "t"); numbers
     keep their separators and part from letters after them ("5th" is "5" and "th"); names with underscores, web
     addresses, e-mail addresses, short smileys and emoji sequences stay whole; combining marks stay with their letter.
-    This is how the public tweet corpora with pictures are split, so that a model sees at inference what it saw in
-    training. The "@" of a mention is a word of its own, because the account's name may be an entity.
-
-    Scripts that put no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan and their like) are
-    split into characters: a letter with its marks. Latin words and numbers among them stay whole.
+    So are the public tweet corpora with pictures split. The "@" of a mention is a word of its own, because the
+    account's name may be an entity. Scripts that put no spaces between words (Chinese, Japanese, Thai, Lao, Khmer,
+    Burmese, Tibetan and their like) are split into characters: a letter with its marks.
 
     Parameters
     ----------
