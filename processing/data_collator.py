@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..configuration.messages import brief, shown
-from .padding import column_padding, padded_length
+from .padding import column_padding, pad_columns, padded_length
 from .pictures import stack_pictures
 from .processing_bga_mner import BgaMnerProcessor
 from .vision_states import VISION_STATES
@@ -91,7 +91,7 @@ class DataCollatorForMner:
             longest = self.max_length
         length = padded_length(longest, self.pad_to_multiple_of)
         # B lists of different lengths -> (B, L)
-        padded = self.processor.pad(self._columns(rows), length)
+        padded = pad_columns(self._columns(rows), self.processor.tokenizer, length)
         batch = {name: _to_tensor(column, name) for name, column in padded.items()}
         labels = _stack_labels([feature.get("label") for feature in features])
         if labels is not None:
@@ -161,7 +161,7 @@ def _stack_labels(labels: Sequence[Any]) -> torch.Tensor | None:
         known = [torch.as_tensor(label) for label in labels if label is not None]
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"Expected a 'label' that is a number or a list of numbers, got another: {brief(error)}."
+            f"Expected a 'label' that is a number or a list of numbers, got another: {brief(error)}. Correct it."
         ) from error
     if not known:
         return None
@@ -180,7 +180,7 @@ def _stack_labels(labels: Sequence[Any]) -> torch.Tensor | None:
 def _as_list(values: Any, name: str) -> list[int]:
     values = values.tolist() if hasattr(values, "tolist") else values
     if not isinstance(values, Sequence):
-        raise ValueError(f"Expected a list of numbers in {shown(name)}, got {type(values).__name__}.")
+        raise ValueError(f"Expected a list of numbers in {shown(name)}, got {type(values).__name__}. Give a list.")
     return list(values)
 
 
@@ -190,7 +190,8 @@ def _to_tensor(rows: list[list[int]], name: str) -> torch.Tensor:
         made = torch.tensor(rows)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"Expected one whole number a token in {shown(name)}, got something else: {brief(error)}."
+            f"Expected one whole number a token in {shown(name)}, got something else: {brief(error)}. Encode the "
+            "dataset with processor.encode_examples."
         ) from error
     if made.ndim != 2 or (made.numel() and (made.is_floating_point() or made.is_complex())):
         raise ValueError(

@@ -306,9 +306,14 @@ def _write_tagger(
         "crf": {name: values.tolist() for name, values in scores._asdict().items()},
     }
     (folder / TAGGER_FILE).write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    for name, text in flatten(Path(__file__).with_name("onnx_predictor.py")).items():
-        # a folder of scripts is no package
-        (folder / name).write_text(_SIBLING_IMPORT.sub(r"\1", text), encoding="utf-8", newline="\n")
+    for name, text in _predictor_code().items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+def _predictor_code() -> dict[str, str]:
+    """Return `onnx_predictor.py` and what it imports, from file name to text, as scripts without a package."""
+    files = flatten(Path(__file__).with_name("onnx_predictor.py"))
+    return {name: _SIBLING_IMPORT.sub(r"\1", text) for name, text in files.items()}
 
 
 __all__ = ["export_onnx"]

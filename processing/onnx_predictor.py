@@ -243,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.batch_size < 1:
-            raise ValueError(f"Expected --batch_size of at least 1, got {options.batch_size}.")
+            raise ValueError(f"Expected --batch_size of at least 1, got {options.batch_size}. Raise it.")
         annotate = OnnxPredictor(options.folder, threads=options.threads)
         lines = iter(sys.stdin if options.text == ["-"] else options.text)
         while part := [line.rstrip("\r\n") for line in islice(lines, _BATCHES_READ_AHEAD * options.batch_size)]:

@@ -163,7 +163,7 @@ class BgaMnerPipeline(Pipeline):
         if batch_size is None:
             batch_size = self._batch_size or (_DEFAULT_BATCH_SIZE if sized else 1)
         if batch_size < 1:
-            raise ValueError(f"Expected batch_size of at least 1, got {batch_size}.")
+            raise ValueError(f"Expected batch_size of at least 1, got {batch_size}. Raise it.")
         return super().__call__(inputs, batch_size=batch_size, **options)
 
     def preprocess(

@@ -291,7 +291,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         limit = default_max_length(self.tokenizer) if max_length is None else max_length
         length = chosen_length(data["input_ids"], padding, limit, pad_to_multiple_of, dense)
         if length is not None:
-            data = self.pad(data, length)
+            data = pad_columns(data, self.tokenizer, length)
         if images is not None:
             pictures = self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
             data.update(stack_pictures(pictures))
@@ -375,10 +375,6 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     def encode_words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
         """Encode words one by one, without special tokens: token ids of each word of each sentence."""
         return encode_words(self.tokenizer, sentences, self.word_reader)
-
-    def pad(self, columns: Mapping[str, Sequence[Sequence[Any]]], length: int | None = None) -> dict[str, list[Any]]:
-        """Pad rows of columns such as ``input_ids`` and ``labels`` to `length`, or to the longest of them."""
-        return pad_columns(columns, self.tokenizer, length)
 
     def encode_pictures(
         self, images: Any, *, on_bad_image: str = "missing", images_kwargs: dict[str, Any] | None = None

@@ -11,7 +11,7 @@ from transformers.utils.logging import tqdm
 from ..modeling_bga.encoders import longest_text
 from ..modeling_bga.span_probabilities import CrfScores, Span, span_log_probabilities
 from .evaluation_mode import evaluating
-from .padding import model_columns
+from .padding import model_columns, pad_columns
 from .pictures import stack_pictures
 from .processing_bga_mner import BgaMnerProcessor
 from .text_input import Entity, SplitText
@@ -67,9 +67,10 @@ def tag_texts(
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
 
     def score(batch: list[Window]) -> WindowScores:
-        columns = model_columns([window.ids for window in batch], processor.tokenizer)
+        tokenizer = processor.tokenizer
+        columns = pad_columns(model_columns([window.ids for window in batch], tokenizer), tokenizer)
         # W rows of different lengths -> (W, L)
-        inputs = {name: torch.tensor(rows, dtype=torch.int64) for name, rows in processor.pad(columns).items()}
+        inputs = {name: torch.tensor(rows, dtype=torch.int64) for name, rows in columns.items()}
         _check_vocabulary(inputs["input_ids"], text_config.vocab_size)
         mask = inputs["attention_mask"].numpy().astype(bool)
         if encode_images is not None:
