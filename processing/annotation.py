@@ -18,8 +18,8 @@ from .annotation_chunks import ENTITY_SCHEMA, AnnotatedChunk, TextChunk, make_ch
 from .annotation_input import AnnotationInput
 from .annotation_parts import AnnotationParts
 from .processing_bga_mner import BgaMnerProcessor
-from .text_tagging import tag_texts
-from .text_windows import Entity, TaggedText
+from .text_input import Entity, SplitText
+from .text_tagging import find_entities
 from .word_encoding import default_max_length, substitute_token
 
 
@@ -75,7 +75,8 @@ class TextAnnotator:
             "max_length": options.max_length,
             "stride": options.stride,
         }
-        self._tag([TaggedText.from_text("a")])  # options that don't fit are refused before there are rows to blame
+        # options that don't fit are refused before there are rows to blame
+        self._find([SplitText.from_text("a", self.processor.word_reader)])
         # Objects by the hundred thousand come and go with each chunk, and each time the collector would look through
         # all that torch and transformers hold.
         gc.collect()
@@ -85,17 +86,16 @@ class TextAnnotator:
         """Find the entities of a chunk; its bad rows keep their reasons."""
         reader = self.processor.word_reader
         texts = {
-            number: TaggedText.from_text(row.content, reader=reader)
+            number: SplitText.from_text(row.content, reader)
             if isinstance(row.content, str)
-            else TaggedText.from_words(row.content, reader=reader)
+            else SplitText.from_words(row.content, reader)
             for number, row in enumerate(chunk.rows, start=chunk.first_row)
             if row.content is not None
         }
-        self._tag([*texts.values()])
         columns = {
             "row": [*texts],
             "id": [chunk.rows[number - chunk.first_row].id for number in texts],
-            "entities": [[_as_dict(entity) for entity in text.entities()] for text in texts.values()],
+            "entities": [[_as_dict(entity) for entity in found] for found in self._find([*texts.values()])],
         }
         bad = [
             {"row": number, "id": row.id, "reason": row.reason, "detail": row.detail}
@@ -105,9 +105,8 @@ class TextAnnotator:
         table = pa.table(columns, schema=ENTITY_SCHEMA)
         return AnnotatedChunk(chunk.first_row, len(chunk.rows), table, bad, chunk.ends_input)
 
-    def _tag(self, texts: list[TaggedText]) -> None:
-        if texts:
-            tag_texts(texts, self.model, self.processor, **self._tagging)
+    def _find(self, texts: list[SplitText]) -> list[list[Entity]]:
+        return find_entities(texts, self.model, self.processor, **self._tagging) if texts else []
 
 
 def model_fingerprint(model: PreTrainedModel, processor: BgaMnerProcessor) -> str:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from ..configuration.messages import brief, shown
-from .padding import column_padding, pad_rows, padded_length
+from .padding import column_padding, pad_columns, padded_length
 from .pictures import stack_pictures
+from .processing_bga_mner import BgaMnerProcessor
 from .vision_states import VISION_STATES
 
 
@@ -42,7 +43,7 @@ class DataCollatorForMner:
     >>> Trainer(..., data_collator=collator)  # doctest: +SKIP
     """
 
-    processor: Any
+    processor: BgaMnerProcessor
     pad_to_multiple_of: int | None = None
     max_length: int | None = None
     picture_shape: tuple[int, int, int] | None = None
@@ -89,18 +90,9 @@ class DataCollatorForMner:
                 )
             longest = self.max_length
         length = padded_length(longest, self.pad_to_multiple_of)
-        tokenizer = self.processor.tokenizer
-        padding = column_padding(tokenizer)
-        batch: dict[str, torch.Tensor] = {}
-        for name in _TEXT_COLUMNS:
-            having = [row for row in rows if name in row]
-            # Without word starts in every row the mask would hide all words of the others from the metric.
-            if not having or (name == "word_start_mask" and len(having) < len(rows)):
-                continue
-            filled = [row[name] if name in row else [padding[name]] * len(row["input_ids"]) for row in rows]
-            kind = torch.bool if name in _MASKS else torch.int64
-            # B lists of different lengths -> (B, L)
-            batch[name] = _to_tensor(pad_rows(filled, length, padding[name], tokenizer.padding_side), name, kind)
+        # B lists of different lengths -> (B, L)
+        padded = pad_columns(self._columns(rows), self.processor.tokenizer, length)
+        batch = {name: _to_tensor(column, name) for name, column in padded.items()}
         labels = _stack_labels([feature.get("label") for feature in features])
         if labels is not None:
             if "labels" in batch:
@@ -126,6 +118,17 @@ class DataCollatorForMner:
             batch.update({key: torch.from_numpy(array) for key, array in pictures.items()})
         return batch
 
+    def _columns(self, rows: list[dict[str, list[int]]]) -> dict[str, list[list[int]]]:
+        """Turn rows into columns; where some rows lack one, it holds what stands for padding in them."""
+        padding = column_padding(self.processor.tokenizer)
+        columns: dict[str, list[list[int]]] = {}
+        for name in _TEXT_COLUMNS:
+            having = sum(name in row for row in rows)
+            # without word starts in every row the mask would hide all words of the others from the metric
+            if having and (name != "word_start_mask" or having == len(rows)):
+                columns[name] = [row.get(name) or [padding[name]] * len(row["input_ids"]) for row in rows]
+        return columns
+
 
 def _read_row(feature: Mapping[str, Any], index: int) -> dict[str, list[int]]:
     if feature.get("input_ids") is None:
@@ -141,7 +144,7 @@ def _read_row(feature: Mapping[str, Any], index: int) -> dict[str, list[int]]:
         if len(values) != count:
             raise ValueError(
                 f"Expected {count} items in {shown(name)} of example {index}, as in 'input_ids', got {len(values)}. "
-                "Labels are one a token here; processor.encode_examples makes them from labels of words."
+                "Give one label for each token: processor.encode_examples makes them from labels of words."
             )
     return row
 
@@ -158,7 +161,7 @@ def _stack_labels(labels: Sequence[Any]) -> torch.Tensor | None:
         known = [torch.as_tensor(label) for label in labels if label is not None]
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"Expected a 'label' that is a number or a list of numbers, got another: {brief(error)}."
+            f"Expected a 'label' that is a number or a list of numbers, got another: {brief(error)}. Correct it."
         ) from error
     if not known:
         return None
@@ -177,24 +180,25 @@ def _stack_labels(labels: Sequence[Any]) -> torch.Tensor | None:
 def _as_list(values: Any, name: str) -> list[int]:
     values = values.tolist() if hasattr(values, "tolist") else values
     if not isinstance(values, Sequence):
-        raise ValueError(f"Expected a list of numbers in {shown(name)}, got {type(values).__name__}.")
+        raise ValueError(f"Expected a list of numbers in {shown(name)}, got {type(values).__name__}. Give a list.")
     return list(values)
 
 
-def _to_tensor(rows: list[list[int]], name: str, kind: torch.dtype) -> torch.Tensor:
+def _to_tensor(rows: list[list[int]], name: str) -> torch.Tensor:
     """Make a tensor (B, L) of rows of whole numbers."""
     try:
         made = torch.tensor(rows)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"Expected one whole number a token in {shown(name)}, got something else: {brief(error)}."
+            f"Expected one whole number a token in {shown(name)}, got something else: {brief(error)}. Encode the "
+            "dataset with processor.encode_examples."
         ) from error
     if made.ndim != 2 or (made.numel() and (made.is_floating_point() or made.is_complex())):
         raise ValueError(
             f"Expected one whole number a token in {shown(name)}, got {made.dtype} of shape {tuple(made.shape)}. "
             "Encode the dataset with processor.encode_examples."
         )
-    return made.to(kind)
+    return made.to(torch.bool if name in _MASKS else torch.int64)
 
 
 __all__ = ["DataCollatorForMner"]

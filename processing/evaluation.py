@@ -14,8 +14,8 @@ from .bootstrap import bootstrap_interval, paired_bootstrap
 from .label_map import check_dataset, entity_types, map_labels, name_tags
 from .picture_removal import choose_pictures, mismatch_pictures
 from .tag_scheme import repair_bio
-from .text_tagging import TaggedText, tag_texts
-from .word_splitting import as_sentences
+from .text_input import SplitText, as_sentences
+from .text_tagging import tag_texts
 
 
 if TYPE_CHECKING:
@@ -86,11 +86,14 @@ def predict_tags(
             sentences, _, _ = as_sentences(batch["tokens"], True, batched=True)
             pictures = batch.get("image", [None] * len(sentences))
             texts = [
-                TaggedText.from_words(words, picture, processor.word_reader)
+                SplitText.from_words(words, processor.word_reader, picture)
                 for words, picture in zip(sentences, pictures, strict=True)
             ]
-            tag_texts(texts, model, processor, batch_size=batch_size, visual_source=visual_source)
-            found = [text.tags_of_words(len(words)) for text, words in zip(texts, sentences, strict=True)]
+            tagged = tag_texts(texts, model, processor, batch_size=batch_size, visual_source=visual_source)
+            found = [
+                text.tags_of_given_words(item.tags, len(words))
+                for text, item, words in zip(texts, tagged, sentences, strict=True)
+            ]
             tags += [[str(tag) for tag in repair_bio(item)[0]] for item in found]
             progress.update(len(texts))
     return tags

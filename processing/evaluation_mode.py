@@ -11,11 +11,6 @@ from torch import nn
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Run a model in evaluation mode without gradients; afterwards every part is back in the mode it was in.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The model.
-
     Examples
     --------
     >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())

@@ -6,33 +6,40 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..configuration.messages import shown
+from .label_alignment import UNKNOWN
+from .sequences import as_list
 
 
 # Names that annotations have elsewhere; under these the processor doesn't read them.
 _WORD_LABELS = re.compile(
     r"labels|tags|word_labels|label_ids|(.*_)?(ner|bio|iob)(_?(tags?|labels?|ids?))*", re.IGNORECASE
 )
-_TAG = re.compile(r"O|[BIESLUMW]-.+")
-_SPANS = ("entities", "spans", "named_entities", "annotations")
-_IMAGES = ("images", "img", "image_path", "image_file", "picture", "pictures", "photo")
+_ANY_TAG = re.compile(r"O|[BIESLUMW]-.+")
+_SPAN_COLUMNS = ("entities", "spans", "named_entities", "annotations")
+_IMAGE_COLUMNS = ("images", "img", "image_path", "image_file", "picture", "pictures", "photo")
 
 
-def check_example_columns(batch: Mapping[str, Sequence[Any]], reads_images: bool) -> None:
-    """Refuse annotations under names that aren't read, which would be lost; of images, say so.
+def read_example_columns(batch: Mapping[str, Any], reads_images: bool) -> dict[str, Any]:
+    """Make lists of the columns that `encode_examples` reads, and check that nothing else seems to be meant for it."""
+    name = "tokens" if "tokens" in batch else "text"
+    if name not in batch:
+        raise ValueError(
+            f"Expected a column 'tokens' (lists of words) or 'text', got {shown(list(batch))}. Rename yours with "
+            "dataset.rename_column. If Trainer dropped them, set TrainingArguments(remove_unused_columns=False)."
+        )
+    # an iterator can be read once
+    lists = {column: as_list(batch.get(column)) for column in (name, "ner_tags", "label", "target")}
+    columns = {**batch, **{column: rows for column, rows in lists.items() if rows is not None}}
+    _refuse_lost_columns(columns, reads_images)
+    if name == "text" and columns.get("ner_tags") is not None:
+        raise ValueError(
+            "Expected a column 'tokens' with lists of words, since 'ner_tags' is there, got 'text'. Split the texts."
+        )
+    return columns
 
-    Parameters
-    ----------
-    batch : mapping of str to sequence
-        Columns, as `BgaMnerProcessor.encode_examples` takes them.
-    reads_images : bool
-        Whether images are read at all.
 
-    Raises
-    ------
-    ValueError
-        If there are no ``ner_tags`` and no ``label``, but a column that seems to hold them under another name or as
-        spans.
-    """
+def _refuse_lost_columns(batch: Mapping[str, Sequence[Any]], reads_images: bool) -> None:
+    """Refuse annotations under names that `encode_examples` doesn't read, which would be lost; of images, say so."""
 
     def given(name: str) -> bool:
         return batch.get(name) is not None and any(item is not None for item in batch[name])
@@ -42,27 +49,41 @@ def check_example_columns(batch: Mapping[str, Sequence[Any]], reads_images: bool
             raise ValueError(_lost("label", batch["label"], spans=True))
         if not given("label"):
             tags = (name for name in batch if _WORD_LABELS.fullmatch(name) or _holds_tags(name, batch[name]))
-            for name in (*_SPANS, *tags):
+            for name in (*_SPAN_COLUMNS, *tags):
                 if given(name):
-                    spans = name in _SPANS or any(map(_is_span, (item for row in batch[name] for item in _items(row))))
-                    raise ValueError(_lost(name, batch[name], spans))
+                    items = (item for row in batch[name] for item in _items_of(row))
+                    raise ValueError(_lost(name, batch[name], name in _SPAN_COLUMNS or any(map(_is_span, items))))
     if reads_images and batch.get("image") is None and batch.get("vision_states") is None:
-        unread = [name for name in _IMAGES if given(name)]
+        unread = [name for name in _IMAGE_COLUMNS if given(name)]
         if unread:
             warnings.warn(
                 f"Images are read of a column 'image', and there is none, but {shown(unread[0])}: the texts have no "
                 f"images. If that column holds them: dataset.rename_column({shown(unread[0])}, 'image').",
-                stacklevel=3,
+                stacklevel=4,
             )
+
+
+def warn_of_ids(word_labels: Sequence[Any], label2id: Mapping[str, int] | None) -> None:
+    """Say how ids of a data set are read: as the model's own, whatever the data set calls them."""
+    ids = {label for row in map(as_list, word_labels) for label in row or () if isinstance(label, int)} - {UNKNOWN}
+    if ids:
+        meant = {number: label for label, number in (label2id or {}).items() if number in ids}
+        warnings.warn(
+            f"The column 'ner_tags' holds ids, which are read as the model's own: {shown(meant)}. The data set's may "
+            "have another order: dataset.features['ner_tags'].feature.names. bga_mner.name_tags(dataset) puts names in "
+            "their place; call it before with_transform.",
+            stacklevel=3,
+        )
 
 
 def _holds_tags(name: str, column: Sequence[Any]) -> bool:
     """Tell a column of tags of words by its first sentence, whatever it is called."""
-    row = _items(next((row for row in column if row is not None), None))
-    return name not in ("tokens", "text") and all(isinstance(item, str) and _TAG.fullmatch(item) for item in row or [0])
+    row = _items_of(next((row for row in column if row is not None), None))
+    tags = (isinstance(item, str) and _ANY_TAG.fullmatch(item) for item in row or [0])
+    return name not in ("tokens", "text") and all(tags)
 
 
-def _items(row: Any) -> Sequence[Any]:
+def _items_of(row: Any) -> Sequence[Any]:
     return row if isinstance(row, list | tuple) else ()
 
 
@@ -87,4 +108,4 @@ def _lost(name: str, column: Sequence[Any], spans: bool) -> str:
     )
 
 
-__all__ = ["check_example_columns"]
+__all__ = ["read_example_columns", "warn_of_ids"]

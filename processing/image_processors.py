@@ -1,17 +1,16 @@
 """The image processor that goes with a vision encoder's name."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from transformers import AutoImageProcessor, ViTImageProcessorPil
 from transformers.image_processing_base import ImageProcessingMixin
+from transformers.image_processing_utils import BaseImageProcessor
 
 from ..modeling_bga.open_clip_encoders import is_open_clip_name, open_clip_image_processor
 from .square_pictures import squaring_processor
 
 
-def load_image_processor(name: str, **options: Any) -> Any:
+def load_image_processor(name: str, **options: Any) -> BaseImageProcessor:
     """Load the image processor of a vision encoder.
 
     Parameters
@@ -23,7 +22,7 @@ def load_image_processor(name: str, **options: Any) -> Any:
 
     Returns
     -------
-    transformers image processor
+    transformers.BaseImageProcessor
         For [`BgaMnerProcessor`]. In place of one that makes no squares (SigLIP2's for NaFlex) or can't be saved
         (timm's) a stock one with the same colours.
 

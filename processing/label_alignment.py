@@ -14,37 +14,17 @@ UNKNOWN = -100
 
 
 def read_word_labels(
-    word_labels: Sequence[Any],
-    sentences: Sequence[Sequence[str]],
-    label2id: Mapping[str, int] | None,
+    word_labels: Sequence[Any], sentences: Sequence[Sequence[str]], label2id: Mapping[str, int] | None
 ) -> list[list[str | None]]:
-    """Check tags given by the caller and bring them to strings in clean BIO.
+    """Bring the tags or ids of words to strings in clean BIO, None where unknown.
 
-    Parameters
-    ----------
-    word_labels : sequence
-        One item a sentence: None, or one tag a word, each a string, an id, or None or -100 for unknown. A sequence is
-        whatever `sequences.as_list` takes.
-    sentences : sequence of sequences of str
-        The words.
-    label2id : mapping of str to int or None
-        Ids of the labels; not needed where no label is known.
-
-    Returns
-    -------
-    list of list of (str or None)
-        One tag a word, None where unknown. Entities without a B- tag at their start were mended, with a warning.
-
-    Raises
-    ------
-    ValueError
-        If numbers do not fit, or a tag is unknown.
+    Entities without a B- tag at their start are mended, with a warning. `label2id` isn't needed where nothing is known.
     """
     rows = as_list(word_labels)
     if rows is None:
         raise ValueError(
             f"Expected `word_labels` as a list with one item a text, got {type(word_labels).__name__} "
-            f"{shown(word_labels)}."
+            f"{shown(word_labels)}. Give a list for each text."
         )
     if len(rows) != len(sentences):
         raise ValueError(
@@ -56,7 +36,7 @@ def read_word_labels(
     tags_of_sentences: list[list[str | None]] = []
     repairs, repaired_sentences = 0, 0
     for index, (given, words) in enumerate(zip(rows, sentences, strict=True)):
-        labels = _labels_of(given, index)
+        labels = _labels_of_text(given, index)
         if labels is None:
             tags_of_sentences.append([None] * len(words))
             continue
@@ -81,54 +61,16 @@ def read_word_labels(
     return tags_of_sentences
 
 
-def warn_of_ids(word_labels: Sequence[Any], label2id: Mapping[str, int] | None) -> None:
-    """Say how ids of a data set are read: as the model's own, whatever the data set calls them.
-
-    Parameters
-    ----------
-    word_labels : sequence
-        As for `read_word_labels`.
-    label2id : mapping of str to int or None
-        Ids of the model's labels.
-    """
-    rows = map(as_list, word_labels)
-    ids = {label for row in rows for label in row or () if isinstance(label, int) and label != UNKNOWN}
-    if ids:
-        meant = {number: label for label, number in (label2id or {}).items() if number in ids}
-        warnings.warn(
-            f"The column 'ner_tags' holds ids, which are read as the model's own: {shown(meant)}. The data set's may "
-            "have another order: dataset.features['ner_tags'].feature.names. bga_mner.name_tags(dataset) puts names in "
-            "their place; call it before with_transform.",
-            stacklevel=3,
-        )
-
-
 def align_tags(
     tags: Sequence[str | None],
     tokens_per_word: Sequence[int],
     label2id: Mapping[str, int] | None,
     specials: tuple[int, int],
 ) -> list[int]:
-    """Spread the tags of words over their tokens.
+    """Spread the tags of words over their tokens; `specials` are the numbers of special tokens before and after.
 
     The first token of a word gets the word's tag; the others get "I-" of the same type, or "O". Special tokens are
     "O" if any word's tag is known, so that no entity is ever learned to start there, and unknown otherwise.
-
-    Parameters
-    ----------
-    tags : sequence of (str or None)
-        One tag a word.
-    tokens_per_word : sequence of int
-        How many tokens each word has.
-    label2id : mapping of str to int or None
-        Ids of the labels; None will do if no tag is known.
-    specials : tuple of (int, int)
-        Numbers of special tokens before and behind the words.
-
-    Returns
-    -------
-    list of int
-        One label a token, -100 where unknown.
 
     Examples
     --------
@@ -147,7 +89,7 @@ def align_tags(
     return labels + [special] * specials[1]
 
 
-def _labels_of(given: Any, index: int) -> list[Any] | None:
+def _labels_of_text(given: Any, index: int) -> list[Any] | None:
     labels = None if given is None else as_list(given)
     if given is not None and labels is None:
         raise ValueError(
@@ -185,4 +127,4 @@ def _tag(label: Any, known: Mapping[str, int], names: Mapping[int, str], index: 
     return names[number]
 
 
-__all__ = ["align_tags", "read_word_labels", "warn_of_ids"]
+__all__ = ["align_tags", "read_word_labels"]

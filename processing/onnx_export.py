@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -23,12 +23,18 @@ from ..configuration.code_bundle import one_file
 from ..configuration.messages import listed
 from ..modeling_bga.encoders import longest_text
 from ..modeling_bga.span_probabilities import CrfScores
+from ..modeling_bga.token_classifier import BgaMnerForTokenClassification
 from .evaluation_mode import evaluating
-from .onnx_graph import add_best_path, merge_linears, widen_inner_layers
+from .onnx_graph import add_best_path
 from .onnx_predictor import MODEL_FILE, TAGGER_FILE, TOKENIZER_FILE
 from .padding import column_padding
+from .processing_bga_mner import BgaMnerProcessor
 from .text_tagging import longest_input
 from .word_encoding import special_tokens, substitute_token, word_prefix
+
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 # The first with the operator Attention, which is faster than the products and transpositions that it stands for.
@@ -38,14 +44,14 @@ _OPSET = 23
 class _TextBranch(nn.Module):
     """Token ids to emissions."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: BgaMnerForTokenClassification) -> None:
         super().__init__()
         self.model = model
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return emissions (batch, length, tags) for int64 (batch, length)."""
+        """Int64 (batch, length) -> emissions (batch, length, tags)."""
         states = self.model.bga_mner(
             input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
         ).last_hidden_state
@@ -88,7 +94,13 @@ class _OnnxAttention(TorchFunctionMode):
         return attended.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def export_onnx(model: Any, processor: Any, folder: str | os.PathLike[str], *, int8: bool = False) -> Path:
+def export_onnx(
+    model: BgaMnerForTokenClassification,
+    processor: BgaMnerProcessor,
+    folder: str | os.PathLike[str],
+    *,
+    int8: bool = False,
+) -> Path:
     """Export a model's text branch, and write all that tags texts without torch.
 
     The graph reads "input_ids", "attention_mask" and, with some text encoders, "token_type_ids", all int64 (batch,
@@ -122,8 +134,9 @@ def export_onnx(model: Any, processor: Any, folder: str | os.PathLike[str], *, i
         If the packages of the extra "onnx" are missing, a model is no tagger or reads real pictures, or its weights
         aren't all on one device, or are quantised.
     """
-    model = getattr(model, "_orig_mod", model)  # of what torch.compile wraps
-    _check(model)
+    model = cast("BgaMnerForTokenClassification", getattr(model, "_orig_mod", model))  # of what torch.compile wraps
+    _check_packages()
+    _check_model(model)
     if any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in model.parameters()):
         model = deepcopy(model).float()
     folder = Path(folder)
@@ -135,7 +148,7 @@ def export_onnx(model: Any, processor: Any, folder: str | os.PathLike[str], *, i
     return folder / MODEL_FILE
 
 
-def _check(model: Any) -> None:
+def _check_packages() -> None:
     missing = []
     for name in ("onnx", "onnxruntime", "onnxscript"):
         try:
@@ -147,20 +160,14 @@ def _check(model: Any) -> None:
             f"Expected the packages of the extra 'onnx', but {listed(missing)} can't be imported. "
             'Install them: pip install "bga-mner[onnx]".'
         )
+
+
+def _check_model(model: BgaMnerForTokenClassification) -> None:
     if not hasattr(model, "crf"):
         raise ValueError(
             f"Expected a BgaMnerForTokenClassification, whose tags and CRF are exported, got {type(model).__name__}. "
             "Give a tagger."
         )
-    _check_weights(model)
-    if model.config.visual_source == "real":
-        raise ValueError(
-            'Expected a model whose texts read generated features or none, got visual_source="real", which needs '
-            'pictures. Set model.config.visual_source = "generated".'
-        )
-
-
-def _check_weights(model: Any) -> None:
     devices = {str(tensor.device) for tensor in (*model.parameters(), *model.buffers())}
     if len(devices) > 1 or "meta" in devices:
         raise ValueError(
@@ -174,9 +181,16 @@ def _check_weights(model: Any) -> None:
             f"Expected a model whose weights aren't quantised, got {', '.join(sorted(quantised)) or 'quantised ones'}. "
             "Give the exact model; with int8=True the graph is quantised."
         )
+    if model.config.visual_source == "real":
+        raise ValueError(
+            'Expected a model whose texts read generated features or none, got visual_source="real", which needs '
+            'pictures. Set model.config.visual_source = "generated".'
+        )
 
 
-def _write_graph(model: Any, path: Path, token_types: bool, int8: bool, scores: CrfScores) -> None:
+def _write_graph(
+    model: BgaMnerForTokenClassification, path: Path, token_types: bool, int8: bool, scores: CrfScores
+) -> None:
     import onnx
 
     with TemporaryDirectory(dir=path.parent) as scratch:
@@ -184,11 +198,8 @@ def _write_graph(model: Any, path: Path, token_types: bool, int8: bool, scores: 
         _trace(model, exported, token_types)
         _fold_constants(exported, folded)
         proto = onnx.load(folded)
-        merge_linears(proto)
         if int8:
             proto = _quantise(proto, Path(scratch))
-        else:
-            widen_inner_layers(proto)
     add_best_path(proto, *scores)
     data = path.with_name(f"{path.name}.data")
     data.unlink(missing_ok=True)  # it would be appended to
@@ -196,7 +207,7 @@ def _write_graph(model: Any, path: Path, token_types: bool, int8: bool, scores: 
     data.chmod(path.stat().st_mode)  # it is made for its owner alone
 
 
-def _trace(model: Any, path: Path, token_types: bool) -> None:
+def _trace(model: BgaMnerForTokenClassification, path: Path, token_types: bool) -> None:
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if token_types else [])]
     device = next(model.parameters()).device
     # sizes that differ, and aren't 1, which the exporter would take for a constant
@@ -241,13 +252,13 @@ def _fold_constants(source: Path, target: Path) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(target)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{target.name}.data")
-    # linear layers stay what the passes of onnx_graph look for
+    # the quantiser looks for products, not for what is made of them and the sums that follow
     onnxruntime.InferenceSession(
         source, options, providers=["CPUExecutionProvider"], disabled_optimizers=["MatMulAddFusion"]
     )
 
 
-def _quantise(exact: Any, scratch: Path) -> Any:
+def _quantise(exact: ModelProto, scratch: Path) -> ModelProto:
     """Quantise the matrix products of all layers, with one scale a column; the tag scores stay exact."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -270,20 +281,22 @@ def _quantise(exact: Any, scratch: Path) -> Any:
     return onnx.load(target)
 
 
-def _write_tagger(model: Any, processor: Any, folder: Path, scores: CrfScores) -> None:
+def _write_tagger(
+    model: BgaMnerForTokenClassification, processor: BgaMnerProcessor, folder: Path, scores: CrfScores
+) -> None:
     """Write the tokenizer, the settings and the code of the predictor."""
     tokenizer = processor.tokenizer
     backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_padding()
     backend.no_truncation()
     backend.save(str(folder / TOKENIZER_FILE))
-    before, behind = special_tokens(tokenizer)
+    before, after = special_tokens(tokenizer)
     settings = {
         "id2label": {str(number): str(label) for number, label in model.config.id2label.items()},
         "max_length": longest_input(tokenizer, model.config.text_config),
         "takes_token_type_ids": "token_type_ids" in tokenizer.model_input_names,
         "padding_token": column_padding(tokenizer)["input_ids"],
-        "special_tokens": {"before": before, "behind": behind},
+        "special_tokens": {"before": before, "behind": after},
         "substitute_token": substitute_token(tokenizer),
         "word_prefix": word_prefix(tokenizer),
         "words": processor.word_reader._asdict(),

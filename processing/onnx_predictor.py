@@ -28,10 +28,9 @@ import numpy as np
 
 from ..configuration.messages import brief, listed, shown
 from ..modeling_bga.span_probabilities import CrfScores, Span, span_log_probabilities
-from .entity_scores import EntityScorer
 from .sequences import as_list
-from .text_windows import TaggedText, collect_tags, make_batches, make_windows, read_texts
-from .word_encoding import group_by_word, join_pieces, readable
+from .text_input import describe_entities, split_texts
+from .text_windows import TaggedWords, Window, WindowScores, tag_in_windows
 from .word_reader import WordReader
 
 
@@ -96,6 +95,7 @@ class OnnxPredictor:
         # what was written before there was a choice reads words whole
         read = self.settings.get("words", {"unspaced_scripts": "words"})
         self._reader = WordReader(read["unspaced_scripts"], tuple(read.get("whole", ())))
+        self._scores = CrfScores(**{name: np.asarray(values) for name, values in self.settings["crf"].items()})
         self._labels = [self.settings["id2label"][str(number)] for number in range(len(self.settings["id2label"]))]
 
     def __call__(
@@ -113,22 +113,15 @@ class OnnxPredictor:
         ----------
         text : str, sequence of str or sequence of sequences of str
             A text, texts, or texts as lists of words.
-        is_split_into_words : bool, optional
-            True says that a list of strings holds the words of one text.
-        batch_size : int, default 16
-            Texts (or windows of long ones) at a time; similar lengths share a batch.
-        max_length : int, optional
-            Most tokens that are read at once; by default, and at most, what tokenizer and text encoder take.
-        stride : int, optional
-            How many tokens neighbouring windows of a longer text share; a quarter of the window by default.
+        is_split_into_words, batch_size, max_length, stride : optional
+            As for `predict`.
 
         Returns
         -------
         list of dict, or list of list of dict
-            For each text its entities in order: "entity_group", "score" (probability that exactly these words are an
-            entity of this type, as the pipeline's), "word", "start" and "end", where ``text[start:end] == word``; and
-            "start_word" and "end_word" if words were given, whose text is ``" ".join(words)``. A list of entities for a
-            single text.
+            For each text its entities in order, as the pipeline gives them: "entity_group", "score", "word", "start"
+            and "end", where ``text[start:end] == word``; and "start_word" and "end_word" if words were given. A list of
+            entities for a single text.
 
         Raises
         ------
@@ -139,9 +132,9 @@ class OnnxPredictor:
         if items == [] and not is_split_into_words:
             return []
         # an iterator can be read once
-        texts, single = read_texts(text if items is None else items, is_split_into_words, self._reader)
-        self._tag(texts, batch_size, max_length, stride)
-        found = [[_as_dict(entity, item.words_given) for entity in item.entities()] for item in texts]
+        texts, single = split_texts(text if items is None else items, is_split_into_words, self._reader)
+        tagged = self._tag([item.words for item in texts], batch_size, max_length, stride)
+        found = [describe_entities(item, item.entities(*tags)) for item, tags in zip(texts, tagged, strict=True)]
         return found[0] if single else found
 
     def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -171,50 +164,45 @@ class OnnxPredictor:
         if given != fed or not made >= {"emissions", "predictions"}:
             raise ValueError(f"its inputs are {listed(sorted(given))}, its outputs {listed(sorted(made))}")
 
-    def _tag(self, texts: list[TaggedText], batch_size: int, max_length: int | None, stride: int | None) -> None:
-        settings = self.settings
-        limit = settings["max_length"]
+    def _tag(
+        self, sentences: list[list[str]], batch_size: int, max_length: int | None, stride: int | None
+    ) -> list[TaggedWords]:
+        limit = self.settings["max_length"]
         max_length = limit if max_length is None else max_length
         if max_length > limit:
             raise ValueError(
                 f"Expected max_length of at most {limit}, which tokenizer and text encoder take, got {max_length}. "
                 "Lower it or leave it out: longer texts are read in windows."
             )
-        special = settings["special_tokens"]["before"], settings["special_tokens"]["behind"]
-        scorer = EntityScorer(texts, self._span_probabilities)
-        windows = make_windows(texts, self._encode(texts), special, max_length, stride)
-        for batch in make_batches(windows, batch_size):
-            lengths = np.array([len(window.ids) for window in batch])
-            attention_mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
-            input_ids = np.full_like(attention_mask, settings["padding_token"])
-            for row, window in enumerate(batch):
-                input_ids[row, : len(window.ids)] = window.ids
-            emissions, predictions = self.run(input_ids, attention_mask)
-            chosen = predictions.clip(min=0)  # -100 at padding, which is never read
-            tags = [[self._labels[tag] for tag in row] for row in chosen.tolist()]
-            collect_tags(batch, texts, tags, [0] * len(batch))
-            scorer.add(batch, emissions, attention_mask.astype(bool))
-        scorer.finish()
+        prefix, substitute = self.settings["word_prefix"], self.settings["substitute_token"]
+        special = self.settings["special_tokens"]
+        return tag_in_windows(
+            self._reader.encode(sentences, self._encode, prefix, substitute),
+            (special["before"], special["behind"]),
+            self._labels,
+            self._score,
+            self._span_probabilities,
+            batch_size=batch_size,
+            max_length=max_length,
+            stride=stride,
+        )
+
+    def _encode(self, pieces: list[list[str]]) -> list[tuple[list[int], list[int | None]]]:
+        encodings = self.tokenizer.encode_batch(pieces, is_pretokenized=True, add_special_tokens=False)
+        return [(encoding.ids, encoding.word_ids) for encoding in encodings]
+
+    def _score(self, batch: list[Window]) -> WindowScores:
+        lengths = np.array([len(window.ids) for window in batch])
+        mask = np.arange(lengths.max()) < lengths[:, None]  # (windows, length)
+        input_ids = np.full(mask.shape, self.settings["padding_token"], dtype=np.int64)
+        for row, window in enumerate(batch):
+            input_ids[row, : len(window.ids)] = window.ids
+        return WindowScores(*self.run(input_ids, mask.astype(np.int64)), mask)
 
     def _span_probabilities(
         self, emissions: np.ndarray, mask: np.ndarray, read: np.ndarray, spans: list[Span]
     ) -> np.ndarray:
-        scores = CrfScores(**{name: np.asarray(values) for name, values in self.settings["crf"].items()})
-        return np.exp(span_log_probabilities(emissions, mask, read, spans, self._labels, scores))
-
-    def _encode(self, texts: Sequence[TaggedText]) -> list[list[list[int]]]:
-        """Encode each word of each text, without special tokens."""
-        prefix, substitute = self.settings["word_prefix"], self.settings["substitute_token"]
-        read = [self._reader.pieces(text.words) for text in texts]
-        encodings = self.tokenizer.encode_batch(
-            [[readable(piece, prefix) for piece in pieces] for pieces, _ in read],
-            is_pretokenized=True,
-            add_special_tokens=False,
-        )
-        return [
-            join_pieces(group_by_word(pieces, encoding.ids, encoding.word_ids, substitute), owners, len(text.words))
-            for text, (pieces, owners), encoding in zip(texts, read, encodings, strict=True)
-        ]
+        return np.exp(span_log_probabilities(emissions, mask, read, spans, self._labels, self._scores))
 
 
 @contextmanager
@@ -245,30 +233,8 @@ def _check_keys(part: Any, names: Iterable[str]) -> None:
         raise ValueError(f"it has no {listed(missing)}")
 
 
-def _as_dict(entity: Any, words_given: bool) -> dict[str, Any]:
-    values = {"entity_group": entity.label, "score": entity.score, "word": entity.word}
-    values |= {"start": entity.start, "end": entity.end}
-    return values | ({"start_word": entity.first, "end_word": entity.behind} if words_given else {})
-
-
-def _parts(lines: Iterator[str], size: int) -> Iterator[list[str]]:
-    while part := [line.rstrip("\r\n") for line in islice(lines, size)]:
-        yield part
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    int
-        0; or 2 after an error, which is printed.
-    """
+    """Run the command line; return 0, or 2 after an error, which is printed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="what export_onnx wrote")
     parser.add_argument("text", nargs="+", help="texts; - reads lines from the standard input")
@@ -277,10 +243,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.batch_size < 1:
-            raise ValueError(f"Expected --batch_size of at least 1, got {options.batch_size}.")
+            raise ValueError(f"Expected --batch_size of at least 1, got {options.batch_size}. Raise it.")
         annotate = OnnxPredictor(options.folder, threads=options.threads)
-        lines = sys.stdin if options.text == ["-"] else options.text
-        for part in _parts(iter(lines), _BATCHES_READ_AHEAD * options.batch_size):
+        lines = iter(sys.stdin if options.text == ["-"] else options.text)
+        while part := [line.rstrip("\r\n") for line in islice(lines, _BATCHES_READ_AHEAD * options.batch_size)]:
             for text, entities in zip(part, annotate(part, batch_size=options.batch_size), strict=True):
                 print(json.dumps({"text": text, "entities": entities}, ensure_ascii=False), flush=True)
     except ValueError as error:

@@ -1,99 +1,81 @@
-"""Pad rows of numbers to one length; shared by the processor and the collator."""
+"""Columns of rows of different lengths, and how they are padded to one; shared by processor, collator and tagging."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from ..configuration.messages import shown
 
 
-# What fills a row behind its end, by column. `input_ids` and `token_type_ids` depend on the tokenizer.
-PADDING_VALUES: dict[str, int] = {"attention_mask": 0, "labels": -100, "word_start_mask": 0, "target_mask": 0}
+# What fills a row, by column. That of `input_ids` and `token_type_ids` depends on the tokenizer.
+PADDING_VALUES: dict[str, Any] = {"attention_mask": 0, "labels": -100, "word_ids": None}
+PADDING_VALUES |= {"word_start_mask": False, "target_mask": False}
 
 
-def padded_length(longest: int, multiple: int | None = None) -> int:
-    """Round a length up to a multiple.
-
-    Parameters
-    ----------
-    longest : int
-        Length of the longest row, in tokens.
-    multiple : int or None
-        None leaves the length alone.
-
-    Returns
-    -------
-    int
-        The length of all rows, in tokens.
-
-    Examples
-    --------
-    >>> padded_length(9, 8)
-    16
-    """
-    return longest if not multiple else -(-longest // multiple) * multiple
+def model_columns(ids: Sequence[list[int]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[list[int]]]:
+    """Put what a model reads beside the token ids of texts, special tokens included."""
+    columns = {"input_ids": list(ids), "attention_mask": [[1] * len(row) for row in ids]}
+    if "token_type_ids" in tokenizer.model_input_names:
+        columns["token_type_ids"] = [[0] * len(row) for row in ids]
+    return columns
 
 
-def pad_rows(rows: Sequence[Sequence[Any]], length: int, value: Any, side: str) -> list[list[Any]]:
-    """Bring rows to one length.
-
-    Parameters
-    ----------
-    rows : sequence of sequences
-        Rows of at most `length` items.
-    length : int
-        Length wanted.
-    value : object
-        What to fill with.
-    side : {"right", "left"}
-        Where to fill.
-
-    Returns
-    -------
-    list of list
-        Rows of exactly `length` items.
-
-    Examples
-    --------
-    >>> pad_rows([[1, 2], [3]], 3, 0, "left")
-    [[0, 1, 2], [0, 0, 3]]
-    """
-    if side not in ("left", "right"):
-        raise ValueError(f"Expected the padding side 'left' or 'right', got {shown(side)}. Set tokenizer.padding_side.")
-    padded = []
-    for row in rows:
-        filling = [value] * (length - len(row))
-        padded.append(filling + list(row) if side == "left" else list(row) + filling)
-    return padded
-
-
-def column_padding(tokenizer: Any) -> dict[str, int]:
-    """List the padding values of all columns for a tokenizer.
-
-    Parameters
-    ----------
-    tokenizer : transformers.PreTrainedTokenizerBase
-        Gives the ids of the padding token and of its token type.
-
-    Returns
-    -------
-    dict of str to int
-        Padding value by column.
-
-    Raises
-    ------
-    ValueError
-        If the tokenizer has no padding token.
-    """
+def column_padding(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """List the padding values of all columns for a tokenizer."""
     if tokenizer.pad_token_id is None:
         raise ValueError(
             "Expected a tokenizer with a padding token, got one without. Set tokenizer.pad_token, for instance to "
             "tokenizer.eos_token."
         )
-    return {
-        "input_ids": int(tokenizer.pad_token_id),
-        "token_type_ids": int(getattr(tokenizer, "pad_token_type_id", 0) or 0),
-        **PADDING_VALUES,
-    }
+    token_type = int(getattr(tokenizer, "pad_token_type_id", 0) or 0)
+    return {"input_ids": int(tokenizer.pad_token_id), "token_type_ids": token_type, **PADDING_VALUES}
 
 
-__all__ = ["column_padding", "pad_rows", "padded_length"]
+def padded_length(longest: int, multiple: int | None = None) -> int:
+    """Round a length up to a multiple; None leaves it alone."""
+    return longest if not multiple else -(-longest // multiple) * multiple
+
+
+def chosen_length(
+    rows: Sequence[Sequence[Any]], padding: bool | str | None, limit: int, multiple: int | None, dense: bool
+) -> int | None:
+    """Say to how many tokens a caller pads rows; None for not at all, which doesn't do for `dense` tensors."""
+    strategy = str(getattr(padding, "value", padding))
+    if strategy == "None":
+        strategy = "longest" if dense else "do_not_pad"
+    lengths = [len(row) for row in rows]
+    if strategy in ("False", "do_not_pad"):
+        if dense and len(set(lengths)) > 1:
+            raise ValueError(
+                "Expected padding, since tensors of texts of different lengths are asked for, got "
+                f"{shown(padding)}. Leave it out."
+            )
+        return None
+    if strategy in ("True", "longest"):
+        return padded_length(max(lengths), multiple)
+    if strategy == "max_length":
+        # a text may be longer where truncation is off
+        return padded_length(max(*lengths, limit), multiple)
+    raise ValueError(
+        f"Expected padding True, False, 'longest', 'max_length' or 'do_not_pad', got {shown(padding)}. Choose one."
+    )
+
+
+def pad_columns(
+    columns: Mapping[str, Sequence[Sequence[Any]]], tokenizer: PreTrainedTokenizerBase, length: int | None = None
+) -> dict[str, list[list[Any]]]:
+    """Pad all rows of all columns, on the tokenizer's side, to `length` or to the longest of them."""
+    side, values = tokenizer.padding_side, column_padding(tokenizer)
+    if side not in ("left", "right"):
+        raise ValueError(f"Expected the padding side 'left' or 'right', got {shown(side)}. Set tokenizer.padding_side.")
+    length = max(map(len, columns["input_ids"])) if length is None else length
+    padded: dict[str, list[list[Any]]] = {}
+    for name, rows in columns.items():
+        fillings = ([values[name]] * (length - len(row)) for row in rows)
+        pairs = zip(rows, fillings, strict=True)
+        padded[name] = [[*filling, *row] if side == "left" else [*row, *filling] for row, filling in pairs]
+    return padded
+
+
+__all__ = ["chosen_length", "column_padding", "model_columns", "pad_columns", "padded_length"]

@@ -3,18 +3,20 @@
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
-from transformers import Pipeline
+from transformers import Pipeline, PreTrainedModel
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from ..configuration.messages import brief, shown
 from .pictures import BadPictureError, as_picture_list, fetch_picture, is_url
+from .processing_bga_mner import BgaMnerProcessor
 from .sequences import as_list
-from .text_tagging import TaggedText, reads_pictures, tag_texts
-from .word_splitting import as_sentences
+from .text_input import SplitText, check_texts, describe_entities
+from .text_tagging import find_entities, reads_pictures
 
 
 # Inputs are sorted by length within so many batches; all of them at once would hold up streams and fill the memory.
@@ -25,18 +27,17 @@ _DEFAULT_BATCH_SIZE = 16
 class BgaMnerPipeline(Pipeline):
     """Find the entities of texts: ``pipeline("multimodal-ner", model="folder")``.
 
-    What it finds is what `predict` finds: the model's best tag path (Viterbi), and texts of any length in overlapping
-    windows. Answers come in the order of the inputs, and don't depend on what else is in a batch.
+    It finds what `predict` finds. Answers come in the order of the inputs, and don't depend on what else is in a batch.
 
     Parameters
     ----------
     model : BgaMnerForTokenClassification
-        The model.
+        The tagger.
     processor : BgaMnerProcessor
-        The model's processor.
+        The model's own.
     allow_urls : bool, default False
-        Fetch pictures whose address begins with ``http://`` or ``https://``. Whoever names the address makes this
-        machine send a request, so leave it off where inputs come from strangers. It can't be given in a call.
+        Fetch pictures from ``http://`` and ``https://`` addresses. Whoever names the address makes this machine send a
+        request, so leave it off where inputs come from strangers. It can't be given in a call.
     **options
         Whatever `Pipeline` takes, such as ``device`` and ``batch_size``, and the options of a call.
 
@@ -58,7 +59,13 @@ class BgaMnerPipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
 
-    def __init__(self, model: Any, processor: Any = None, allow_urls: bool = False, **options: Any):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: BgaMnerProcessor | None = None,
+        allow_urls: bool = False,
+        **options: Any,
+    ):
         if processor is None:
             raise ValueError(
                 "Expected a processor, got none. Give processor=BgaMnerProcessor(...), or as model a folder that holds "
@@ -108,28 +115,16 @@ class BgaMnerPipeline(Pipeline):
             A text; or a list of its words, inside a list of texts, as an item of a generator, or with
             `is_split_into_words`; or a dict with ``text`` or ``words``, and optionally ``picture``: a PIL image, path,
             bytes, dict of `datasets.Image`, URL (see `allow_urls`) or None, or a list, of which the first that can be
-            read is taken. A flat list of strings holds texts, as for `predict`. In the place of a list there may be a
-            column of a dataset, pandas or pyarrow, or an array. Of generators, torch datasets (such as `KeyDataset`)
-            and other iterables, 16 batches are read ahead to sort them by length; with ``batch_size=1`` no input is
-            read before the last one is answered.
+            read is taken. A flat list of strings holds texts, as for `predict`. A list may also be a column of a
+            dataset, pandas or pyarrow, or an array. Of iterables such as generators and torch datasets, 16 batches are
+            read ahead to sort them by length; with ``batch_size=1`` none is read before the last one is answered.
         batch_size : int, optional
             Texts (or windows of long ones) at a time. By default the pipeline's, or else 16, and 1 for iterables
             without a length, which may be waiting for an answer.
         num_workers : int, optional
             Processes that read the inputs of a torch dataset and split them into words; none by default.
-        is_split_into_words : bool, optional
-            True says that a list of strings holds the words of one text.
-        visual_source : {"generated", "real", "none"}, optional
-            What the text reads; the model's own default if left out. Pictures are used if it is "real"; otherwise
-            they are ignored, and not even opened.
-        max_length : int, optional
-            Most tokens the model reads at once; by default what both tokenizer and text encoder take, and at most what
-            the encoder takes.
-        stride : int, optional
-            How many tokens neighbouring windows of a longer text share; a quarter of the window by default.
-        on_bad_image : {"missing", "raise"}, optional
-            Treat broken pictures as missing, with a warning and counted in `processor.bad_pictures` (the default), or
-            raise.
+        is_split_into_words, visual_source, max_length, stride, on_bad_image : optional
+            As for `predict`. Pictures that can't be used are counted in `processor.bad_pictures`.
 
         Returns
         -------
@@ -137,10 +132,8 @@ class BgaMnerPipeline(Pipeline):
             The entities of a text in order, each a dict:
 
             - ``entity_group``: its type.
-            - ``score``: probability, under the CRF, that exactly these words are an entity of this type, in [0, 1]:
-              it begins here, holds all of them and goes no further. (The stock ``token-classification`` pipeline's is
-              the mean of its words' tag probabilities, as a rule a higher number: a tag is more easily right than an
-              entity.)
+            - ``score``: probability, under the CRF, that exactly these words are an entity of this type. (The stock
+              ``token-classification`` pipeline's is the mean of its words' tag probabilities, as a rule a higher one.)
             - ``word``, ``start``, ``end``: ``text[start:end] == word``. If words were given, the text is
               ``" ".join(words)``.
             - ``start_word``, ``end_word``, if words were given: ``words[start_word:end_word]`` are its words.
@@ -170,58 +163,51 @@ class BgaMnerPipeline(Pipeline):
         if batch_size is None:
             batch_size = self._batch_size or (_DEFAULT_BATCH_SIZE if sized else 1)
         if batch_size < 1:
-            raise ValueError(f"Expected batch_size of at least 1, got {batch_size}.")
+            raise ValueError(f"Expected batch_size of at least 1, got {batch_size}. Raise it.")
         return super().__call__(inputs, batch_size=batch_size, **options)
 
     def preprocess(
         self, input_: Any, is_split_into_words: bool | None = None, visual_source: str | None = None
-    ) -> TaggedText:
+    ) -> SplitText:
         """Split an input into words, and check it."""
-        content, picture = input_, None
+        content, image = input_, None
         if isinstance(input_, Mapping):
             content, is_split_into_words = _read_mapping(input_)
-            picture = input_.get("picture")
+            image = input_.get("picture")
         if not reads_pictures(self.model, visual_source):
-            picture = None
-        elif not self.allow_urls and (urls := [url for url in as_picture_list(picture) if is_url(url)]):
+            image = None
+        elif not self.allow_urls and (urls := [url for url in as_picture_list(image) if is_url(url)]):
             raise ValueError(
                 f"Expected a picture as PIL image, path or bytes, got the URL {shown(urls[0])}. Download it and give "
                 "its path, or make the pipeline with allow_urls=True."
             )
+        reader = self.processor.word_reader
         if isinstance(content, str) and not is_split_into_words:
-            return TaggedText.from_text(content, picture, self.processor.word_reader)
+            return SplitText.from_text(content, reader, image)
         if not isinstance(content, str) and as_list(content) is None:
             raise ValueError(
-                f"Expected a text, a list of words, or a dict with 'text' or 'words', got {type(content).__name__}."
+                f"Expected a text, a list of words, or a dict with 'text' or 'words', got {type(content).__name__}. "
+                "Give one of these."
             )
-        (words,), _, _ = as_sentences([content], is_split_into_words, batched=True)
-        return TaggedText.from_words(words, picture, self.processor.word_reader)
+        (words,), _, _ = check_texts([content], is_split_into_words, batched=True)
+        return SplitText.from_words(words, reader, image)
 
     def _forward(
         self,
-        input_tensors: list[TaggedText],
+        input_tensors: list[SplitText],
         batch_size: int = _DEFAULT_BATCH_SIZE,
         on_bad_image: str = "missing",
         **options: Any,
-    ) -> list[TaggedText]:
-        for text in input_tensors:
-            if any(map(is_url, pictures := as_picture_list(text.picture))):
-                text.picture = [self._fetch(url, on_bad_image) if is_url(url) else url for url in pictures]
-        tag_texts(
-            input_tensors, self.model, self.processor, batch_size=batch_size, on_bad_image=on_bad_image, **options
-        )
-        return input_tensors
+    ) -> list[list[dict[str, Any]]]:
+        texts = [self._fetch_images(text, on_bad_image) for text in input_tensors]
+        options |= {"batch_size": batch_size, "on_bad_image": on_bad_image}
+        found = find_entities(texts, self.model, self.processor, **options)
+        # described here: on the way to `postprocess` transformers makes plain tuples of named ones
+        return [describe_entities(text, entities) for text, entities in zip(texts, found, strict=True)]
 
-    def postprocess(self, model_outputs: TaggedText) -> list[dict[str, Any]]:
-        """Read off a text's entities."""
-        found = []
-        for entity in model_outputs.entities():
-            values = {"entity_group": entity.label, "score": entity.score, "word": entity.word}
-            values |= {"start": entity.start, "end": entity.end}
-            if model_outputs.words_given:
-                values |= {"start_word": entity.first, "end_word": entity.behind}
-            found.append(values)
-        return found
+    def postprocess(self, model_outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return a text's entities."""
+        return model_outputs
 
     def run_single(
         self,
@@ -231,8 +217,8 @@ class BgaMnerPipeline(Pipeline):
         postprocess_params: dict[str, Any],
     ) -> list[dict[str, Any]]:
         """Find the entities of one text."""
-        (text,) = self.forward([self.preprocess(inputs, **preprocess_params)], **forward_params)
-        return self.postprocess(text, **postprocess_params)
+        (found,) = self.forward([self.preprocess(inputs, **preprocess_params)], **forward_params)
+        return self.postprocess(found, **postprocess_params)
 
     def get_iterator(
         self,
@@ -251,24 +237,23 @@ class BgaMnerPipeline(Pipeline):
             dataset, num_workers = PipelineIterator(inputs, self.preprocess, preprocess_params), min(num_workers, 1)
         texts = DataLoader(dataset, batch_size=None, num_workers=num_workers)
 
-        def tag(part: list[TaggedText]) -> list[TaggedText]:
+        def find(part: list[SplitText]) -> list[list[dict[str, Any]]]:
             return self.forward(part, batch_size=batch_size, **forward_params)
 
         part_size = 1 if batch_size == 1 else _BATCHES_READ_AHEAD * batch_size
-        return PipelineIterator(_InParts(texts, tag, part_size), self.postprocess, postprocess_params)
+        return PipelineIterator(_InParts(texts, find, part_size), self.postprocess, postprocess_params)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **options: Any) -> None:
-        """Save the model and its processor.
-
-        Parameters
-        ----------
-        save_directory : str or os.PathLike
-            Folder; made if it isn't there.
-        **options
-            For both, such as ``push_to_hub``.
-        """
+        """Save the model and its processor in a folder; options such as ``push_to_hub`` go to both."""
         self.model.save_pretrained(save_directory, **options)
         self.processor.save_pretrained(save_directory, **options)
+
+    def _fetch_images(self, text: SplitText, on_bad_image: str) -> SplitText:
+        """Put what addresses lead to in their place."""
+        images = as_picture_list(text.image)
+        if not any(map(is_url, images)):
+            return text
+        return replace(text, image=[self._fetch(url, on_bad_image) if is_url(url) else url for url in images])
 
     def _fetch(self, url: str, on_bad_image: str) -> bytes | None:
         try:
@@ -282,18 +267,18 @@ class BgaMnerPipeline(Pipeline):
 
 
 class _InParts:
-    """Texts, tagged part by part as they are asked for; its length is that of the texts, if they have one."""
+    """What is found in texts, part by part as it is asked for; as long as the texts, if they have a length."""
 
-    def __init__(self, texts: DataLoader, tag: Callable[[list[TaggedText]], list[TaggedText]], part_size: int):
-        self.texts, self.tag, self.part_size = texts, tag, part_size
+    def __init__(self, texts: DataLoader, find: Callable[[list[SplitText]], list[Any]], part_size: int):
+        self.texts, self.find, self.part_size = texts, find, part_size
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __iter__(self) -> Iterator[TaggedText]:
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         texts = iter(self.texts)
         while part := list(islice(texts, self.part_size)):
-            yield from self.tag(part)
+            yield from self.find(part)
 
 
 def _read_mapping(input_: Mapping[str, Any]) -> tuple[Any, bool]:

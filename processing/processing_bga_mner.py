@@ -1,43 +1,41 @@
 """The processor: tweets, pictures and tags to the tensors that the model reads."""
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
 import numpy as np
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.image_processing_utils import BaseImageProcessor
 
 from ..configuration.config_arguments import check_names, explained, given_arguments
 from ..configuration.entry_points import AUTO_MAP
 from ..configuration.hub_export import RemoteCodeMixin
-from ..configuration.messages import brief, shown
+from ..configuration.messages import shown
 from ..modeling_bga.tokenizer_limit import limit_beside
-from .example_columns import check_example_columns
-from .label_alignment import align_tags, read_word_labels, warn_of_ids
-from .padding import column_padding, pad_rows, padded_length
-from .pictures import BadPictureError, as_picture_list, limit_aspect_ratio, load_first_picture, stack_pictures
+from .example_columns import read_example_columns, warn_of_ids
+from .image_encoding import encode_images, image_of_each_text
+from .padding import chosen_length, pad_columns
+from .pictures import stack_pictures
 from .sequences import as_list
 from .square_pictures import check_side, squaring_processor
-from .tag_scheme import check_label2id, spans_from_tags
-from .target_marking import mark_targets, marked_words, warn_of_lost_targets
+from .tag_scheme import check_label2id
+from .target_marking import mark_targets
+from .text_encoding import encode_sentences
+from .text_input import as_sentences
 from .vision_states import VISION_STATES, read_vision_states
-from .word_encoding import check_tokenizer, default_max_length, encode_words, placeholders, special_tokens
+from .word_encoding import check_tokenizer, default_max_length, encode_words, placeholders
 from .word_reader import WordReader
-from .word_splitting import Words, as_sentences, check_unspaced_scripts
+from .word_splitting import Words, check_unspaced_scripts
 
 
 _FIX_WORDS = "Give words: text=[['Kawhi', 'wins'], ...] with word_labels=[['B-PER', 'O'], ...]."
 
 
 class _AttributeNames:
-    """`get_attributes` that leaves out, for an instance, the sub-processors it does not have.
-
-    ProcessorMixin asks the class which sub-processors its signature names, and the instance which ones to save; a
-    processor for text alone has no image processor to save.
-    """
+    """`get_attributes` without the image processor for an instance that has none, and so none to save."""
 
     def __get__(self, instance: Any, owner: type) -> Callable[[], list[str]]:
         names = ["image_processor", "tokenizer"]
@@ -51,10 +49,9 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
     Parameters
     ----------
-    image_processor : transformers image processor or None
-        Brings pictures to ``pixel_values``; any that gives all pictures one size. None for text alone. SigLIP2's for
-        NaFlex, which cuts pictures of any shape into patches, is replaced by one that makes squares of as many patches,
-        and timm's by a stock one that does the same and can be saved.
+    image_processor : transformers.BaseImageProcessor or None
+        Brings pictures to ``pixel_values``, all of one size; None for text alone. SigLIP2's for NaFlex is replaced by
+        one that makes squares of as many patches, and timm's by a stock one that does the same and can be saved.
     tokenizer : transformers.PreTrainedTokenizerBase
         A fast tokenizer.
     label2id : dict of str to int or None
@@ -62,11 +59,10 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     chat_template : None
         Present for ProcessorMixin only.
     unspaced_scripts : {"characters", "words"}, default "characters"
-        How words are read. "characters": scripts that put no spaces between words (Chinese, Japanese, Thai) character
-        by character, and the words of a file split as `split_words` splits running text, so that a model finds in
-        running text what it learned of words; tokens that were added to the tokenizer, such as "[USER]", stay whole.
-        "words": the words of a file whole, for texts that one segmenter splits before training and inference. Saved
-        with the processor; processors that were saved before there was a choice have "words".
+        "characters" reads scripts that put no spaces between words (Chinese, Japanese, Thai) character by character,
+        and splits given words as `split_words` splits running text, so that a model finds in running text what it
+        learned of words; tokens that were added to the tokenizer, such as "[USER]", stay whole. "words" leaves given
+        words whole, for texts that one segmenter splits before training and inference. Saved with the processor.
 
     Attributes
     ----------
@@ -91,8 +87,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     # `from_pretrained` passes saved arguments only to positional parameters: no `*` in this signature.
     def __init__(
         self,
-        image_processor: Any = None,
-        tokenizer: Any = None,
+        image_processor: BaseImageProcessor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         label2id: Mapping[str, int] | None = None,
         chat_template: str | None = None,
         unspaced_scripts: str = "characters",
@@ -174,7 +170,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         return WordReader(self.unspaced_scripts, placeholders(self.tokenizer))
 
     def split_words(self, text: str) -> Words:
-        """Split running text into words with their places, as the model reads them; see `split_words`."""
+        """Split running text into words with their offsets, as the model reads them; see `split_words`."""
         return self.word_reader.split(text)
 
     def __call__(
@@ -201,18 +197,16 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         Parameters
         ----------
         text : str, sequence of str, sequence of sequences of str, or None
-            A text, texts, or texts as lists of words. Running text is split into words first (see
-            `split_words`). None encodes pictures alone. Here and below a sequence may also be a column of a dataset,
-            pandas or pyarrow, an array or a generator; what is missing in it (NaN) is None.
+            A text, texts, or texts as lists of words; running text is split into words (see `split_words`). None
+            encodes pictures alone. Here and below a sequence may also be a column of a dataset, pandas or pyarrow, an
+            array or a generator; what is missing in it (NaN) is None.
         images : picture, sequence of (picture or None or sequence), or None
-            One item a text; whatever `pictures.load_picture` takes. The model reads one image a text: of a list in the
-            place of one, the first that can be read, with a warning. To choose another, put it first, or repeat the
-            text with each.
+            One for each text; whatever `pictures.load_picture` takes. Of a list in the place of one the first that can
+            be read, with a warning: the model reads one image of a text.
         word_labels : sequence or None
-            One item a text: None, or a list with one label a word: a tag, an id, or None or -100 for unknown.
+            For each text None, or a list with a label for each word: a tag, an id, or None or -100 for unknown.
         targets : sequence of ((int, int) or None) or None
-            One item a text: what it is asked about, as places of the first and behind the last character, or of words
-            if words are given; see `mark_target`. For sequence classification.
+            For each text what it is asked about, as `mark_target` takes it. For sequence classification.
         is_split_into_words : bool or None
             True says that a list of strings holds the words of one text. None looks at the type.
         on_bad_image : {"missing", "raise"}
@@ -229,10 +223,9 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             Round the padded length up.
         return_tensors : {"pt", "np"} or None
             None gives lists, and an array of pictures.
-        return_word_ids : bool
-            Add "word_ids": one list a text, the word each token belongs to, None for special tokens and padding.
-        return_word_start_mask : bool
-            Add "word_start_mask": which tokens begin a word.
+        return_word_ids, return_word_start_mask : bool
+            Add "word_ids", the number of each token's word (None for special tokens and padding), and
+            "word_start_mask", which tokens begin a word.
         images_kwargs : dict or None
             For the image processor, such as ``{"do_center_crop": False}``.
 
@@ -241,8 +234,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         transformers.BatchFeature
             input_ids, attention_mask and, with some tokenizers, token_type_ids : int64, (B, L).
             labels : int64, (B, L), if `word_labels` is given; -100 where unknown and on padding.
-            word_start_mask : bool, (B, L), if asked for.
-            target_mask : bool, (B, L), if `targets` is given: which tokens are the target's.
+            word_start_mask, target_mask : bool, (B, L), if asked for, and if `targets` is given.
             picture_mask : bool, (B,), if `images` is given: which texts have a picture.
             pixel_values : float32, (B, 3, H, W), if any text has a picture; zeros where there is none.
 
@@ -254,15 +246,13 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             If a picture is of a type that cannot be one.
         """
         if text is None and images is None:
-            raise ValueError("Expected `text`, `images` or both, got neither.")
+            raise ValueError("Expected `text`, `images` or both, got neither. Give one.")
         if return_tensors not in (None, "pt", "np"):
-            raise ValueError(f"Expected return_tensors 'pt', 'np' or None, got {shown(return_tensors)}.")
+            raise ValueError(f"Expected return_tensors 'pt', 'np' or None, got {shown(return_tensors)}. Choose one.")
         if text is None:
             if word_labels is not None:
                 raise ValueError(f"Expected `text` beside `word_labels`, got none. {_FIX_WORDS}")
-            pictures = self.encode_pictures(
-                as_picture_list(images), on_bad_image=on_bad_image, images_kwargs=images_kwargs
-            )
+            pictures = self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
             return BatchFeature(stack_pictures(pictures), tensor_type=return_tensors)
 
         if targets is not None:
@@ -270,8 +260,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
                 raise ValueError(
                     "Expected either `word_labels` or `targets`, got both. Labels of a target are one a text."
                 )
-            places = as_list(targets)  # an iterator can be read once
-            targets = targets if places is None else places
+            targets = as_list(targets) or targets  # an iterator can be read once
             text = mark_targets(text, targets, is_split_into_words)
         sentences, single, are_words = as_sentences(text, is_split_into_words, split=self.word_reader.split)
         if word_labels is not None:
@@ -281,19 +270,28 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             if labels is not None:
                 word_labels = [labels] if single and all(as_list(item) is None for item in labels) else labels
         if images is not None:
-            images = as_picture_list(images)
-            if len(images) != len(sentences):
-                raise ValueError(
-                    f"Expected one item of `images` a text, got {len(images)} for {len(sentences)} texts. Give None "
-                    "for a text without a picture. A text has one image: choose one, or repeat the text with each."
-                )
-
-        columns = self._encode_text(sentences, are_words, word_labels, max_length, on_long_text, truncation, targets)
-        data: dict[str, Any] = dict(self._pad(columns, padding, max_length, pad_to_multiple_of, return_tensors))
+            images = image_of_each_text(images, len(sentences))
+        data: dict[str, Any] = encode_sentences(
+            self.tokenizer,
+            self.word_reader,
+            sentences,
+            are_words=are_words,
+            word_labels=word_labels,
+            label2id=self.label2id,
+            targets=targets,
+            max_length=max_length,
+            on_long_text=on_long_text,
+            truncation=truncation,
+        )
         if not return_word_ids:
             data.pop("word_ids")
         if not return_word_start_mask:
             data.pop("word_start_mask")
+        dense = return_tensors is not None
+        limit = default_max_length(self.tokenizer) if max_length is None else max_length
+        length = chosen_length(data["input_ids"], padding, limit, pad_to_multiple_of, dense)
+        if length is not None:
+            data = pad_columns(data, self.tokenizer, length)
         if images is not None:
             pictures = self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
             data.update(stack_pictures(pictures))
@@ -320,12 +318,11 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         ----------
         batch : mapping of str to sequence
             Columns ``tokens`` (lists of words) or ``text`` (strings); optionally ``ner_tags`` (lists of tags, None
-            allowed for a row or a word; ids are the model's own, with a warning, since those of a data set may differ:
-            see `name_tags`) and ``image`` (of a list of images, the first that can be read). For sequence
+            for unknown; ids are the model's own, with a warning: see `name_tags`) and ``image`` (of a list of images,
+            the first that can be read), or ``vision_states`` of `cache_vision_states` in its place. For sequence
             classification, without ``ner_tags``: ``label`` (a number or a list of numbers, None where unknown) and
-            ``target`` (pairs of places, as `targets` of a call, or None). ``length`` is handed on, for a Trainer that
-            groups rows by it. Other columns are ignored, and so is ``image`` if the processor has no image processor,
-            or if there are ``vision_states``, as `cache_vision_states` adds them.
+            ``target`` (as `targets` of a call). ``length`` is handed on, for a Trainer that groups rows by it. Other
+            columns are ignored, and so is ``image`` if the processor has no image processor.
         max_length, on_bad_image, on_long_text
             As for a call of the processor.
 
@@ -334,8 +331,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         dict of str to list
             Unpadded input_ids, attention_mask, word_start_mask, and token_type_ids where the tokenizer gives them;
             labels if there are tags; label and target_mask, and no word_start_mask, if there are labels or targets of
-            whole texts; pixel_values, each a float32 array (3, H, W) or None, if there are pictures, or
-            vision_states, each a float32 array (stages + 1, vision tokens, vision width) or None.
+            whole texts; pixel_values, float32 (3, H, W) or None each, or vision_states, float32 (stages + 1, vision
+            tokens, vision width) or None each.
 
         Raises
         ------
@@ -343,30 +340,29 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             As for a call of the processor, if there is neither ``tokens`` nor ``text``, and if annotations stand in a
             column of another name (``entities``, ``labels``), where they would be lost.
         """
+        batch = read_example_columns(batch, self.image_processor is not None)
         name = "tokens" if "tokens" in batch else "text"
-        if name not in batch:
-            raise ValueError(
-                f"Expected a column 'tokens' (lists of words) or 'text', got {shown(list(batch))}. Rename yours with "
-                "dataset.rename_column. If Trainer dropped them, set TrainingArguments(remove_unused_columns=False)."
-            )
-        # an iterator can be read once
-        lists = {column: as_list(batch.get(column)) for column in (name, "ner_tags", "label", "target")}
-        batch = {**batch, **{column: rows for column, rows in lists.items() if rows is not None}}
-        check_example_columns(batch, self.image_processor is not None)
-        if name == "text" and batch.get("ner_tags") is not None:
-            raise ValueError("Expected a column 'tokens' with lists of words, since 'ner_tags' is there, got 'text'.")
-        texts, targets = batch[name], None
-        if batch.get("ner_tags") is None and batch.get("target") is not None:
+        texts, tags, targets = batch[name], batch.get("ner_tags"), None
+        if tags is None and batch.get("target") is not None:
             texts, targets = mark_targets(texts, batch["target"], None), batch["target"]
-        split = self.word_reader.split
-        sentences, _, are_words = as_sentences(texts, name == "tokens" or None, batched=True, split=split)
-        tags = batch.get("ner_tags")
+        reader = self.word_reader
+        sentences, _, are_words = as_sentences(texts, name == "tokens" or None, batched=True, split=reader.split)
         warn_of_ids(tags or (), self.label2id)
-        encoded = self._encode_text(sentences, are_words, tags, max_length, on_long_text, True, targets)
+        encoded = encode_sentences(
+            self.tokenizer,
+            reader,
+            sentences,
+            are_words=are_words,
+            word_labels=tags,
+            label2id=self.label2id,
+            targets=targets,
+            max_length=max_length,
+            on_long_text=on_long_text,
+        )
         encoded.pop("word_ids")
         if "length" in batch:
             encoded["length"] = list(batch["length"])
-        if batch.get("ner_tags") is None and batch.get("label") is not None:
+        if tags is None and batch.get("label") is not None:
             encoded["label"] = list(batch["label"])
         if {"label", "target_mask"} & encoded.keys():
             encoded.pop("word_start_mask")  # which only a tagger reads
@@ -377,218 +373,35 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         return encoded
 
     def encode_words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-        """Encode words one by one, without special tokens; see `word_encoding.encode_words`."""
+        """Encode words one by one, without special tokens: token ids of each word of each sentence."""
         return encode_words(self.tokenizer, sentences, self.word_reader)
 
     def encode_pictures(
-        self, images: Sequence[Any], *, on_bad_image: str = "missing", images_kwargs: dict[str, Any] | None = None
+        self, images: Any, *, on_bad_image: str = "missing", images_kwargs: dict[str, Any] | None = None
     ) -> list[np.ndarray | None]:
-        """Decode pictures and bring them to the model's format.
+        """Decode pictures and bring them to the model's format: float32 (3, H, W) each, None where none can be used.
 
         Parameters
         ----------
-        images : sequence of (picture or None or sequence of pictures)
+        images : picture, or sequence of (picture or None or sequence of pictures)
             Whatever `pictures.load_picture` takes; of a list in the place of one, the first that can be read.
         on_bad_image : {"missing", "raise"}
             What to do about broken ones.
         images_kwargs : dict or None
             For the image processor.
 
-        Returns
-        -------
-        list of (numpy.ndarray or None)
-            float32 (3, H, W) each; None where there is no usable picture.
-
         Raises
         ------
-        BadPictureError
-            For the first broken picture, if `on_bad_image` is "raise".
         ValueError
-            If pictures are given and the processor has no image processor.
+            For the first broken picture (`BadPictureError`), if `on_bad_image` is "raise"; and if pictures are given
+            and the processor has no image processor.
         """
-        if on_bad_image not in ("missing", "raise"):
-            raise ValueError(f"Expected on_bad_image 'missing' or 'raise', got {shown(on_bad_image)}.")
-        sources = [
-            [source for source in as_picture_list(item) if source is not None] for item in as_picture_list(images)
-        ]
-        wanted = [index for index, given in enumerate(sources) if given]
-        if wanted and self.image_processor is None:
-            raise ValueError(
-                "Expected no pictures, since this processor was made for text alone, got some. Make it with "
-                "BgaMnerProcessor(image_processor=..., tokenizer=...)."
-            )
-        encoded: list[np.ndarray | None] = [None] * len(sources)
-        kinds: Counter[str] = Counter()
-        first = ""
-        for index in wanted:
-            picture, errors = load_first_picture(sources[index])
-            for error in errors:
-                if on_bad_image == "raise":
-                    raise BadPictureError(error.kind, f"Picture {index}: {brief(error)}") from error
-                first = first or str(error)
-                kinds[error.kind] += 1
-            if picture is not None:
-                options = {"return_tensors": "np", **(images_kwargs or {})}
-                pixels = self.image_processor(limit_aspect_ratio(picture), **options)["pixel_values"]
-                # (1, 3, H, W) -> (3, H, W)
-                encoded[index] = np.asarray(pixels, dtype=np.float32)[0]
-        if any(len(given) > 1 for given in sources):
-            # the same words each time: Python shows them once
-            warnings.warn(
-                "Some texts have several images, and the model reads one image a text: of each list the first that can "
-                "be read was taken. To choose another, put it first, or repeat the text with each.",
-                stacklevel=3,
-            )
-        if kinds:
-            self.bad_pictures.update(kinds)
-            counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-            warnings.warn(
-                f"{sum(kinds.values())} of {sum(map(len, sources))} pictures cannot be used and are treated as "
-                f"missing: {counts}. The first: {first}",
-                stacklevel=3,
-            )
+        encoded, broken = encode_images(self.image_processor, images, on_bad_image, images_kwargs)
+        self.bad_pictures.update(broken)
         return encoded
 
-    def _encode_text(
-        self,
-        sentences: list[list[str]],
-        are_words: bool,
-        word_labels: Sequence[Any] | None,
-        max_length: int | None,
-        on_long_text: str,
-        truncation: bool,
-        targets: Sequence[Any] | None = None,
-    ) -> dict[str, list[Any]]:
-        """Encode texts without padding: one list a column, one list a text in it. Targets are marked already."""
-        if on_long_text not in ("truncate", "raise"):
-            raise ValueError(f"Expected on_long_text 'truncate' or 'raise', got {shown(on_long_text)}.")
-        tags = None if word_labels is None else read_word_labels(word_labels, sentences, self.label2id)
-        reader, numbers = self.word_reader, None
-        if are_words:
-            sentences, tags, numbers = reader.unite(sentences, tags)
-        before, behind = special_tokens(self.tokenizer)
-        if max_length is None:
-            max_length = default_max_length(self.tokenizer)
-        room = max_length - len(before) - len(behind)
-        if truncation and room < 1:
-            raise ValueError(
-                f"Expected max_length above the {len(before) + len(behind)} special tokens, got {max_length}."
-            )
-        pieces = encode_words(self.tokenizer, sentences, reader)
-        if truncation:
-            pieces = self._shorten(pieces, tags, room, on_long_text)
-        asked = (
-            None
-            if targets is None
-            else [
-                range(0) if target is None else marked_words(words)
-                for words, target in zip(sentences, targets, strict=True)
-            ]
-        )
-        if asked is not None:
-            warn_of_lost_targets(asked, pieces)
-        columns: dict[str, list[Any]] = {
-            name: [] for name in ("input_ids", "attention_mask", "word_ids", "word_start_mask")
-        }
-        with_types = "token_type_ids" in self.tokenizer.model_input_names
-        columns.update({"token_type_ids": []} if with_types else {})
-        columns.update({} if tags is None else {"labels": []})
-        columns.update({} if asked is None else {"target_mask": []})
-        for index, words in enumerate(pieces):
-            ids = before + [token for word in words for token in word] + behind
-            owners = [number for number, word in enumerate(words) for _ in word]
-            given = owners if numbers is None else [numbers[index][owner] for owner in owners]
-            starts = [place == 0 for word in words for place in range(len(word))]
-            columns["input_ids"].append(ids)
-            columns["attention_mask"].append([1] * len(ids))
-            columns["word_ids"].append([None] * len(before) + given + [None] * len(behind))
-            columns["word_start_mask"].append([False] * len(before) + starts + [False] * len(behind))
-            if with_types:
-                columns["token_type_ids"].append([0] * len(ids))
-            if asked is not None:
-                hit = [owner in asked[index] for owner in owners]
-                columns["target_mask"].append([False] * len(before) + hit + [False] * len(behind))
-            if tags is not None:
-                columns["labels"].append(
-                    align_tags(
-                        tags[index][: len(words)],
-                        [len(word) for word in words],
-                        self.label2id,
-                        (len(before), len(behind)),
-                    )
-                )
-        return columns
 
-    def _shorten(
-        self, pieces: list[list[list[int]]], tags: list[list[str | None]] | None, room: int, on_long_text: str
-    ) -> list[list[list[int]]]:
-        """Cut texts to `room` tokens and say what is lost; a word cut in the middle keeps its first tokens."""
-        shortened = []
-        texts, lost_words, lost_entities = 0, 0, 0
-        for index, words in enumerate(pieces):
-            length = sum(map(len, words))
-            if length <= room:
-                shortened.append(words)
-                continue
-            if on_long_text == "raise":
-                raise ValueError(
-                    f"Expected texts of at most {room} tokens beside the special ones, got {length} in text {index}. "
-                    "Shorten it, raise max_length, or use predict(), which reads long texts in windows."
-                )
-            kept: list[list[int]] = []
-            left = room
-            for word in words:
-                if left == 0:
-                    break
-                kept.append(word[:left])
-                left -= len(kept[-1])
-            shortened.append(kept)
-            texts += 1
-            lost_words += len(words) - len(kept)
-            if tags is not None:
-                lost_entities += sum(end > len(kept) for _, _, end in spans_from_tags(tags[index]))
-        if texts:
-            entities = "" if tags is None else f" and {lost_entities} entities (or their ends)"
-            warnings.warn(
-                f"{texts} of {len(pieces)} texts are longer than {room} tokens and were cut: {lost_words} words"
-                f"{entities} are lost. Raise max_length; predict() reads long texts in windows instead.",
-                stacklevel=4,
-            )
-        return shortened
-
-    def _pad(
-        self,
-        columns: dict[str, list[Any]],
-        padding: bool | str | None,
-        max_length: int | None,
-        multiple: int | None,
-        return_tensors: str | None,
-    ) -> dict[str, list[Any]]:
-        strategy = str(getattr(padding, "value", padding))
-        if strategy == "None":
-            strategy = "longest" if return_tensors else "do_not_pad"
-        lengths = [len(row) for row in columns["input_ids"]]
-        if strategy in ("False", "do_not_pad"):
-            if return_tensors and len(set(lengths)) > 1:
-                raise ValueError("Expected padding, since tensors of texts of different lengths are asked for.")
-            return columns
-        if strategy in ("True", "longest"):
-            length = max(lengths)
-        elif strategy == "max_length":
-            # A text may be longer where truncation is off.
-            length = max(max(lengths), default_max_length(self.tokenizer) if max_length is None else max_length)
-        else:
-            raise ValueError(
-                f"Expected padding True, False, 'longest', 'max_length' or 'do_not_pad', got {shown(padding)}."
-            )
-        length = padded_length(length, multiple)
-        values: dict[str, Any] = {**column_padding(self.tokenizer), "word_ids": None}
-        values |= {"word_start_mask": False, "target_mask": False}
-        side = self.tokenizer.padding_side
-        return {name: pad_rows(rows, length, values[name], side) for name, rows in columns.items()}
-
-
-def _lower_limit(tokenizer: Any, folder: str | os.PathLike[str]) -> None:
+def _lower_limit(tokenizer: PreTrainedTokenizerBase, folder: str | os.PathLike[str]) -> None:
     longest = limit_beside(folder)
     if longest is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)

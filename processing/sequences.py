@@ -5,22 +5,13 @@ from typing import Any
 
 
 # What makes a list of a column: of pyarrow; of numpy, pandas and torch; of polars.
-_METHODS = ("to_pylist", "tolist", "to_list")
+_LIST_METHODS = ("to_pylist", "tolist", "to_list")
 
 
 def as_list(values: Any) -> list[Any] | None:
-    """Make a list of a sequence of any library.
+    """Make a list of a sequence of any library, with None for what is missing (NaN, pandas.NA).
 
-    Parameters
-    ----------
-    values : object
-        A list, a tuple, a column of a dataset or a data frame, an array, or an iterable that has an order.
-
-    Returns
-    -------
-    list or None
-        The items, where those that are missing (NaN, pandas.NA) are None. None if `values` is no sequence: a string,
-        bytes, a mapping, a set, a table, a file, or a single value.
+    None if `values` is no sequence: a string, bytes, a mapping, a set, a table, a file, or a single value.
 
     Examples
     --------
@@ -28,13 +19,13 @@ def as_list(values: Any) -> list[Any] | None:
     (['Go', None], ['a', 'b'], None)
     """
     if isinstance(values, list | tuple):  # nearly always, and what follows takes time
-        return [None if _is_missing(item) else item for item in values]
+        return [item if isinstance(item, str) or not _is_missing(item) else None for item in values]
     if isinstance(values, str | bytes | bytearray | memoryview | Mapping | Set):
         return None
     if is_table(values) or hasattr(values, "read"):
         return None
     if not isinstance(values, Sequence):
-        convert = next((getattr(values, name) for name in _METHODS if callable(getattr(values, name, None))), None)
+        convert = next((getattr(values, name) for name in _LIST_METHODS if callable(getattr(values, name, None))), None)
         values = values if convert is None else convert()
         if isinstance(values, str) or not isinstance(values, Iterable):
             return None

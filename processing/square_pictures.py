@@ -1,11 +1,10 @@
 """Stock image processors that make squares, in place of those that don't, or can't be saved; and their size."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
 from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import PILImageResampling
 
 from ..configuration.messages import shown
@@ -15,19 +14,8 @@ from ..configuration.messages import shown
 MAX_SIDE = 2_048
 
 
-def check_side(image_processor: Any) -> None:
-    """Refuse an image processor that makes pictures of a size beyond all encoders.
-
-    Parameters
-    ----------
-    image_processor : transformers image processor or None
-        Any.
-
-    Raises
-    ------
-    ValueError
-        If it makes pictures of more than `MAX_SIDE` pixels a side.
-    """
+def check_side(image_processor: BaseImageProcessor | None) -> None:
+    """Refuse an image processor that makes pictures of more than `MAX_SIDE` pixels a side."""
     for name in ("size", "crop_size", "pad_size"):
         size = getattr(image_processor, name, None)
         # a dict, or transformers' own class that can be made one
@@ -42,27 +30,14 @@ def check_side(image_processor: Any) -> None:
                 )
 
 
-def squaring_processor(image_processor: Any) -> Any:
+def squaring_processor(image_processor: Any) -> BaseImageProcessor | None:
     """Replace SigLIP2's image processor for NaFlex, and timm's; any other comes back as it is.
 
-    Parameters
-    ----------
-    image_processor : transformers image processor or None
-        Any.
-
-    Returns
-    -------
-    transformers image processor or None
-        In place of NaFlex's: one that makes squares of as many patches, with the same colours. In place of timm's,
-        which makes torch tensors alone and isn't saved: one with the same size, crop and colours.
-
-    Raises
-    ------
-    ValueError
-        If timm's makes pictures that aren't square, or pads them.
+    In place of NaFlex's: one that makes squares of as many patches, with the same colours. In place of timm's, which
+    makes torch tensors alone and isn't saved: one with the same size, crop and colours.
     """
     if "input_size" in (getattr(image_processor, "data_config", None) or ()):
-        return _stock_processor(image_processor.data_config)
+        return _replacement_of_timm(image_processor.data_config)
     if "spatial_shapes" not in getattr(image_processor, "model_input_names", ()):
         return image_processor
     side = math.isqrt(image_processor.max_num_patches) * image_processor.patch_size
@@ -71,7 +46,7 @@ def squaring_processor(image_processor: Any) -> Any:
     return SiglipImageProcessorPil(size={"height": side, "width": side}, **options)
 
 
-def _stock_processor(timm: dict[str, Any]) -> CLIPImageProcessorPil:
+def _replacement_of_timm(timm: dict[str, Any]) -> CLIPImageProcessorPil:
     """Make an image processor that does what timm does in evaluation with this configuration."""
     height, width = timm["input_size"][-2:]
     mode = timm.get("crop_mode") or "center"

@@ -4,7 +4,6 @@ The marks are braces, as words of their own: every tokenizer knows them, no toke
 them. A marked text is a text, so whatever reads texts reads it, the stock `text-classification` pipeline included.
 """
 
-import warnings
 from collections.abc import Sequence
 from operator import index
 from typing import Any, overload
@@ -32,7 +31,7 @@ def mark_target(text: Any, start: int, end: int) -> Any:
     text : str, or list or tuple of str
         A text, or its words.
     start, end : int
-        Places of the target's first character and behind its last one; or the same of words.
+        Offsets of the target's first character and after its last one; or the same of words.
 
     Returns
     -------
@@ -42,7 +41,7 @@ def mark_target(text: Any, start: int, end: int) -> Any:
     Raises
     ------
     ValueError
-        If the places are no whole numbers or aren't in the text, or there is nothing or only white space between them.
+        If the offsets are no whole numbers or aren't in the text, or there is only white space between them.
 
     Examples
     --------
@@ -54,7 +53,9 @@ def mark_target(text: Any, start: int, end: int) -> Any:
     try:
         start, end = map(index, (start, end))
     except TypeError:
-        raise ValueError(f"Expected whole numbers as the places of a target, got {shown((start, end))}.") from None
+        raise ValueError(
+            f"Expected whole numbers as the places of a target, got {shown((start, end))}. Give two ints."
+        ) from None
     if not 0 <= start < end <= len(text):
         unit = "characters" if isinstance(text, str) else "words"
         raise ValueError(
@@ -64,13 +65,12 @@ def mark_target(text: Any, start: int, end: int) -> Any:
     # "{ }" would mark nothing, and the model would be asked about nothing
     start, end = _without_space(text, start, end)
     if isinstance(text, str):
-        before, target, behind = (
-            part.translate(_OTHER_BRACKETS) for part in (text[:start], text[start:end], text[end:])
-        )
+        parts = (text[:start], text[start:end], text[end:])
+        before, target, after = (part.translate(_OTHER_BRACKETS) for part in parts)
         # words of their own, whatever stands beside them
         opening = OPENING if not before or before[-1].isspace() else f" {OPENING}"
-        closing = CLOSING if not behind or behind[0].isspace() else f"{CLOSING} "
-        return f"{before}{opening} {target} {closing}{behind}"
+        closing = CLOSING if not after or after[0].isspace() else f"{CLOSING} "
+        return f"{before}{opening} {target} {closing}{after}"
     words = [word.translate(_OTHER_BRACKETS) for word in text]
     return [*words[:start], OPENING, *words[start:end], CLOSING, *words[end:]]
 
@@ -87,31 +87,12 @@ def _without_space(text: Any, start: int, end: int) -> tuple[int, int]:
 
 
 def mark_targets(texts: Any, targets: Sequence[Sequence[int] | None], is_split_into_words: bool | None) -> list[Any]:
-    """Mark a target in each of some texts.
-
-    Parameters
-    ----------
-    texts : str, sequence of str or sequence of sequences of str
-        A text, texts, or texts as lists of words.
-    targets : sequence of ((int, int) or None)
-        One a text: its places, of characters or of words, as `mark_target` takes them; None leaves a text as it is.
-    is_split_into_words : bool or None
-        True says that a list of strings holds the words of one text.
-
-    Returns
-    -------
-    list of str, or of list of str
-        The texts.
-
-    Raises
-    ------
-    ValueError
-        If there aren't as many targets as texts, or one isn't in its text.
-    """
+    """Mark a target in each of some texts, as `mark_target` does; None leaves a text as it is."""
     rows, places = [texts] if isinstance(texts, str) else as_list(texts), as_list(targets)
     if rows is None or places is None:
         raise ValueError(
-            f"Expected texts and their targets as lists, got {type(texts).__name__} and {type(targets).__name__}."
+            f"Expected texts and their targets as lists, got {type(texts).__name__} and {type(targets).__name__}. Give "
+            "one target for each text."
         )
     if is_split_into_words and not isinstance(texts, str) and all(isinstance(word, str) for word in rows):
         rows = [rows]
@@ -136,15 +117,4 @@ def marked_words(words: Sequence[str]) -> range:
     return range(words.index(OPENING) + 1, words.index(CLOSING))
 
 
-def warn_of_lost_targets(asked: Sequence[range], pieces: Sequence[Sequence[Any]]) -> None:
-    """Warn of texts that were cut to `pieces` before the end of what they are asked about, `asked`."""
-    lost = sum(target.stop > len(words) for target, words in zip(asked, pieces, strict=True))
-    if lost:
-        warnings.warn(
-            f"{lost} of {len(pieces)} texts were cut before the end of their target, so that the model doesn't see "
-            "what it is asked about. Raise max_length, or shorten the texts around their targets.",
-            stacklevel=4,
-        )
-
-
-__all__ = ["CLOSING", "OPENING", "mark_target", "mark_targets", "marked_words", "warn_of_lost_targets"]
+__all__ = ["CLOSING", "OPENING", "mark_target", "mark_targets", "marked_words"]

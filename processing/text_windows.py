@@ -1,210 +1,123 @@
-"""Texts, the overlapping windows in which they are read, and the entities found in them. Pure Python.
+"""Tag texts of any length in overlapping windows, with whatever scores the windows. NumPy alone.
 
-Nothing here needs torch: the tagger that runs on ONNX Runtime alone takes a copy of this file along.
+Token ids of words -> windows -> batches -> scores -> a tag for each word and a probability for each entity. Each word
+is tagged, and each entity scored, in the window where it has the most context.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-from .sequences import as_list
+import numpy as np
+
+from ..modeling_bga.span_probabilities import Span
 from .tag_scheme import spans_from_tags
-from .word_reader import WordReader, part_tags
-from .word_splitting import as_sentences
 
 
-_READER = WordReader()
-
-
-class Entity(NamedTuple):
-    """An entity of a text.
-
-    Attributes
-    ----------
-    label : str
-        Its type.
-    score : float
-        Probability that exactly these words are an entity of this type; see `span_probabilities`.
-    word : str
-        What stands in the text: ``text[start:end]``.
-    start, end : int
-        Places of the first character and behind the last one.
-    first, behind : int
-        Numbers of the first word and of the word behind the last one.
-    """
-
-    label: str
-    score: float
-    word: str
-    start: int
-    end: int
-    first: int
-    behind: int
-
-
-@dataclass
-class TaggedText:
-    """A text, its words with their places, and what was found: a tag for each word, a score for each entity.
-
-    Where several of the words that were given are read as one, `words` has that one, and `units` says of which it is;
-    see `WordReader.units`.
-    """
-
-    content: str
-    words: list[str]
-    places: list[tuple[int, int]]
-    picture: Any = None
-    words_given: bool = False
-    units: list[range] = field(default_factory=list)
-    tags: list[str] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    context: list[float] = field(default_factory=list)
-
-    @classmethod
-    def from_text(cls, content: str, picture: Any = None, reader: WordReader = _READER) -> "TaggedText":
-        """Split running text into words."""
-        words = reader.split(content)
-        return cls(content, [word for word, _, _ in words], [(start, end) for _, start, end in words], picture)
-
-    @classmethod
-    def from_words(cls, words: Sequence[str], picture: Any = None, reader: WordReader = _READER) -> "TaggedText":
-        """Join words by single spaces.
-
-        Examples
-        --------
-        >>> TaggedText.from_words(["Go", "#", "NBA"]).places
-        [(0, 2), (3, 4), (5, 8)]
-        """
-        places, place = [], 0
-        for word in words:
-            places.append((place, place + len(word)))
-            place += len(word) + 1
-        units = reader.units(words)
-        read = ["".join(words[unit.start : unit.stop]) for unit in units]
-        spans = [(places[unit.start][0], places[unit.stop - 1][1]) for unit in units]
-        return cls(" ".join(words), read, spans, picture, True, units)
-
-    def entities(self) -> list[Entity]:
-        """Read the entities off the tags, in order."""
-        found = []
-        for (label, first, behind), score in zip(spans_from_tags(self.tags), self.scores, strict=True):
-            start, end = self.places[first][0], self.places[behind - 1][1]
-            if self.words_given:
-                first, behind = self.units[first].start, self.units[behind - 1].stop
-            found.append(Entity(label, score, self.content[start:end], start, end, first, behind))
-        return found
-
-    def tags_of_words(self, count: int) -> list[str]:
-        """Return a tag for each of the `count` words that were given."""
-        return list(self.tags) if len(self.tags) == count else part_tags(self.tags, self.units, count)
-
-
-def read_texts(
-    text: Any, is_split_into_words: bool | None = None, reader: WordReader = _READER
-) -> tuple[list[TaggedText], bool]:
-    """Bring every accepted form of text to texts that can be tagged.
-
-    Parameters
-    ----------
-    text : str, sequence of str or sequence of sequences of str
-        A text, texts, or texts as lists of words. A sequence is whatever `sequences.as_list` takes.
-    is_split_into_words : bool, optional
-        True says that a list of strings holds the words of one text.
-    reader : WordReader
-        How the model reads words.
-
-    Returns
-    -------
-    tuple of (list of TaggedText, bool)
-        The texts, and whether it was a single one.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else, or an empty list.
-
-    Examples
-    --------
-    >>> [item.words for item in read_texts(["Go", "#NBA"])[0]]
-    [['Go'], ['#', 'NBA']]
-    """
-    items = as_list(text)
-    if not is_split_into_words:
-        # split here, with the places: `as_sentences` would split as well, and keep the words alone
-        if isinstance(text, str):
-            return [TaggedText.from_text(text, reader=reader)], True
-        if items and all(isinstance(item, str) for item in items):
-            return [TaggedText.from_text(item, reader=reader) for item in items], False
-    # an iterator can be read once
-    sentences, single, _ = as_sentences(text if items is None else items, is_split_into_words)
-    return [TaggedText.from_words(words, reader=reader) for words in sentences], single
-
-
-@dataclass
-class Window:
-    """Words `start` to `end` of a text, as the model reads them."""
+class Window(NamedTuple):
+    """Words `start` to `end` of text number `text`, as the model reads them."""
 
     text: int
     start: int
     end: int
+    text_words: int  # of the whole text
     ids: list[int]
-    first_tokens: list[int]
+    first_tokens: list[int]  # of each word, the position among `ids`
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the text has no other window."""
+        return (self.start, self.end) == (0, self.text_words)
+
+    def context(self, start: int, end: int) -> float:
+        """Count the words around words `start` to `end` of the text; less than 0 if they aren't all in the window."""
+        # the ends of the text are no loss of context
+        before = float("inf") if self.start == 0 else start - self.start
+        after = float("inf") if self.end == self.text_words else self.end - end
+        return min(before, after)
 
 
-def make_windows(
-    texts: Sequence[TaggedText],
-    pieces: Sequence[Sequence[Sequence[int]]],
-    special: tuple[list[int], list[int]],
+class WindowScores(NamedTuple):
+    """What a model makes of a batch of windows."""
+
+    emissions: np.ndarray  # float32 (windows, length, tags): what the CRF adds its scores to, or log probabilities
+    best: np.ndarray  # int64 (windows, length): the most probable tag path
+    mask: np.ndarray  # bool (windows, length): False at padding, on either side
+
+
+class TaggedWords(NamedTuple):
+    """A tag for each word of a text, and a probability for each entity in them."""
+
+    tags: list[str]
+    scores: list[float]
+
+
+class TaggedWindow(NamedTuple):
+    """A window, its tags, and the scores of its entities if it is a whole text, or else its emissions (L, T)."""
+
+    window: Window
+    tags: list[str]
+    scores: list[float]
+    emissions: np.ndarray | None
+
+
+# From emissions (B, L, T), which positions are attended and which begin words (B, L), and spans to probabilities (S,).
+SpanProbabilities = Callable[[np.ndarray, np.ndarray, np.ndarray, list[Span]], np.ndarray]
+
+
+def tag_in_windows(
+    tokens: Sequence[Sequence[Sequence[int]]],
+    special_ids: tuple[list[int], list[int]],
+    labels: Sequence[str],
+    score_windows: Callable[[list[Window]], WindowScores],
+    span_probabilities: SpanProbabilities,
+    *,
+    batch_size: int,
+    max_length: int,
+    stride: int | None,
+    progress: Callable[[list[list[Window]]], Iterable[list[Window]]] = iter,
+) -> list[TaggedWords]:
+    """Tag the words of texts, given the token ids of each; `labels` are the tags by number."""
+    windows = cut_windows(tokens, special_ids, max_length, stride)
+    tagged: defaultdict[int, list[TaggedWindow]] = defaultdict(list)
+    for batch in progress(make_batches(windows, batch_size)):
+        for part in tag_windows(batch, score_windows(batch), labels, span_probabilities):
+            tagged[part.window.text].append(part)
+    return [join_windows(tagged[number], len(words), span_probabilities) for number, words in enumerate(tokens)]
+
+
+def cut_windows(
+    tokens: Sequence[Sequence[Sequence[int]]],
+    special_ids: tuple[list[int], list[int]],
     max_length: int,
     stride: int | None = None,
 ) -> list[Window]:
-    """Cut texts into windows, and clear their tags and scores.
+    """Cut texts into windows of at most `max_length` tokens, special ones included, in the order of the texts.
 
-    Parameters
-    ----------
-    texts : sequence of TaggedText
-        Texts.
-    pieces : sequence of sequences of sequences of int
-        Token ids of each word of each text.
-    special : tuple of (list of int, list of int)
-        Special tokens before and behind.
-    max_length : int
-        Most tokens of a window, special ones included.
-    stride : int, optional
-        How many tokens neighbouring windows share; a quarter of the window by default.
-
-    Returns
-    -------
-    list of Window
-        In the order of the texts.
-
-    Raises
-    ------
-    ValueError
-        If nothing fits into a window, or the stride leaves no room for anything new.
+    Neighbouring windows share `stride` tokens; by default a quarter of the window.
     """
-    before, behind = special
-    room = max_length - len(before) - len(behind)
+    before, after = special_ids
+    room = max_length - len(before) - len(after)
     if room < 1:
-        raise ValueError(f"Expected max_length above the {len(before) + len(behind)} special tokens, got {max_length}.")
+        raise ValueError(
+            f"Expected max_length above the {len(before) + len(after)} special tokens, got {max_length}. Raise it."
+        )
     stride = room // 4 if stride is None else stride
     if not 0 <= stride < room:
-        raise ValueError(f"Expected a stride of 0 to {room - 1} tokens, below the room for words, got {stride}.")
+        raise ValueError(
+            f"Expected a stride of 0 to {room - 1} tokens, below the room for words, got {stride}. Change it."
+        )
     windows = []
-    for number, words in enumerate(pieces):
-        count = len(words)
-        texts[number].tags = ["O"] * count
-        texts[number].scores = []
-        texts[number].context = [-1.0] * count
-        # The first token of a word holds its tag, so a word longer than a window loses nothing that is read.
-        words = [piece[:room] for piece in words]
-        for start, end in _ranges([len(piece) for piece in words], room, stride):
-            firsts = []
+    for number, words in enumerate(tokens):
+        # the first token of a word holds its tag, so a word longer than a window loses nothing that is read
+        words = [word[:room] for word in words]
+        for start, end in _ranges([len(word) for word in words], room, stride):
+            first_tokens = []
             ids = list(before)
-            for piece in words[start:end]:
-                firsts.append(len(ids))
-                ids += piece
-            windows.append(Window(number, start, end, ids + behind, firsts))
+            for word in words[start:end]:
+                first_tokens.append(len(ids))
+                ids += word
+            windows.append(Window(number, start, end, len(words), ids + after, first_tokens))
     return windows
 
 
@@ -229,7 +142,7 @@ def _ranges(lengths: list[int], room: int, stride: int) -> Iterator[tuple[int, i
         while following - 1 > start and shared + lengths[following - 1] <= stride:
             following -= 1
             shared += lengths[following]
-        # The next range must reach further than this one, or it would add nothing.
+        # the next range must reach further than this one, or it would add nothing
         while following < end and shared + lengths[end] > room:
             shared -= lengths[following]
             following += 1
@@ -237,63 +150,98 @@ def _ranges(lengths: list[int], room: int, stride: int) -> Iterator[tuple[int, i
 
 
 def make_batches(windows: Sequence[Window], batch_size: int) -> list[list[Window]]:
-    """Group windows of similar length.
-
-    Parameters
-    ----------
-    windows : sequence of Window
-        Windows.
-    batch_size : int
-        Windows a batch.
-
-    Returns
-    -------
-    list of list of Window
-        The longest first, so that memory runs out at once or never.
-
-    Raises
-    ------
-    ValueError
-        If `batch_size` is below 1.
-    """
+    """Group windows of similar length, the longest first, so that memory runs out at once or never."""
     if batch_size < 1:
-        raise ValueError(f"Expected batch_size of at least 1, got {batch_size}.")
+        raise ValueError(f"Expected batch_size of at least 1, got {batch_size}. Raise it.")
     ordered = sorted(windows, key=lambda window: -len(window.ids))
-    return [ordered[place : place + batch_size] for place in range(0, len(ordered), batch_size)]
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 
-def collect_tags(
-    batch: Sequence[Window],
-    texts: Sequence[TaggedText],
-    tags: Sequence[Sequence[str]],
-    offsets: Sequence[int],
-) -> None:
-    """Give each word the tag that its first token has in the window where it has the most context.
-
-    Parameters
-    ----------
-    batch : sequence of Window
-        Windows.
-    texts : sequence of TaggedText
-        All texts; their `tags` are filled in.
-    tags : sequence of sequences of str
-        Tag of each token of each window.
-    offsets : sequence of int
-        Tokens of padding in front of each window.
-    """
+def tag_windows(
+    batch: Sequence[Window], scores: WindowScores, labels: Sequence[str], span_probabilities: SpanProbabilities
+) -> list[TaggedWindow]:
+    """Read the tags of a batch's words at their first tokens, and score the entities of whole texts."""
+    emissions, best, mask = scores
+    check_finite(emissions[mask])
+    begins_word, tags, spans = np.zeros_like(mask), [], []
+    padding = mask.argmax(axis=1).tolist()  # tokens of it in front of each window
     for row, window in enumerate(batch):
-        text = texts[window.text]
-        for number, first in enumerate(window.first_tokens):
-            word = window.start + number
-            # The ends of the text are no loss of context.
-            before = float("inf") if window.start == 0 else number
-            behind = float("inf") if window.end == len(text.words) else window.end - word - 1
-            context = min(before, behind)
-            if context <= text.context[word]:
-                continue
-            token = offsets[row] + first
-            text.context[word] = context
-            text.tags[word] = tags[row][token]
+        first_tokens = [padding[row] + token for token in window.first_tokens]
+        begins_word[row, first_tokens] = True
+        tags.append([labels[tag] for tag in best[row, first_tokens].tolist()])
+        if window.is_whole:
+            spans += [
+                Span(row, label, first_tokens[start], first_tokens[end - 1] + 1)
+                for label, start, end in spans_from_tags(tags[row])
+            ]
+    probabilities: list[list[float]] = [[] for _ in batch]
+    for span, probability in zip(spans, span_probabilities(emissions, mask, begins_word, spans), strict=True):
+        probabilities[span.sentence].append(float(probability))
+    return [
+        TaggedWindow(
+            window,
+            tags[row],
+            probabilities[row],
+            None if window.is_whole else emissions[row, padding[row] : padding[row] + len(window.ids)].copy(),
+        )
+        for row, window in enumerate(batch)
+    ]
 
 
-__all__ = ["Entity", "TaggedText", "Window", "collect_tags", "make_batches", "make_windows", "read_texts"]
+def join_windows(parts: Sequence[TaggedWindow], word_count: int, span_probabilities: SpanProbabilities) -> TaggedWords:
+    """Join the windows of one text: of equally good ones for a word or an entity, the first of `parts` counts."""
+    if len(parts) == 1:
+        return TaggedWords(parts[0].tags, parts[0].scores)
+    tags, most = ["O"] * word_count, [-1.0] * word_count
+    for window, window_tags, _, _ in parts:
+        for word, tag in enumerate(window_tags, start=window.start):
+            context = window.context(word, word + 1)
+            if context > most[word]:
+                tags[word], most[word] = tag, context
+    scores = []
+    for label, start, end in spans_from_tags(tags):
+        part = max(parts, key=lambda part: part.window.context(start, end))
+        scores.append(_score_in_part(part, label, start, end, span_probabilities))
+    return TaggedWords(tags, scores)
+
+
+def _score_in_part(
+    part: TaggedWindow, label: str, start: int, end: int, span_probabilities: SpanProbabilities
+) -> float:
+    """Score an entity in one window of several; if that doesn't hold it whole, the part that it holds."""
+    window, _, _, emissions = part
+    assert emissions is not None
+    begins_word = np.zeros((1, len(emissions)), dtype=bool)
+    begins_word[0, window.first_tokens] = True
+    first = window.first_tokens[max(start, window.start) - window.start]
+    last = window.first_tokens[min(end, window.end) - window.start - 1]
+    spans = [Span(0, label, first, last + 1)]
+    return float(span_probabilities(emissions[None], np.ones_like(begins_word), begins_word, spans)[0])
+
+
+def check_finite(scores: np.ndarray) -> None:
+    """Refuse tag scores (positions, tags) of a broken model: a best path would be found all the same.
+
+    Minus infinity is what a tagger without a CRF gives a tag that can't be, so it is refused only where no tag can be.
+    """
+    # the maximum over tags is NaN where any of them is
+    if not np.isfinite(scores.max(axis=-1)).all():
+        raise ValueError(
+            "Expected tag scores that are finite numbers, but the model gives NaN or infinity. Its weights are broken, "
+            "or too large for half precision: take another checkpoint, or load it with dtype='float32'."
+        )
+
+
+__all__ = [
+    "SpanProbabilities",
+    "TaggedWindow",
+    "TaggedWords",
+    "Window",
+    "WindowScores",
+    "check_finite",
+    "cut_windows",
+    "join_windows",
+    "make_batches",
+    "tag_in_windows",
+    "tag_windows",
+]

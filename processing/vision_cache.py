@@ -12,24 +12,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset, Features, Value
+from transformers import PreTrainedModel
 
 from ..configuration.messages import shown
 from ..modeling_bga.encoders import is_frozen, only_new_layers_trained, pretrained_part
 from .evaluation_mode import evaluating
+from .processing_bga_mner import BgaMnerProcessor
 from .vision_states import VISION_STATES, write_vision_states
 
 
 def cache_vision_states(
-    dataset: Dataset, model: Any, processor: Any, *, batch_size: int = 32, cache_dir: str | Path | None = None
+    dataset: Dataset,
+    model: PreTrainedModel,
+    processor: BgaMnerProcessor,
+    *,
+    batch_size: int = 32,
+    cache_dir: str | Path | None = None,
 ) -> Dataset:
     """Add what a frozen vision encoder makes of each picture, for training without running it.
 
     `BgaMnerProcessor.encode_examples` and `DataCollatorForMner` then hand these states to the model in the place of
-    pictures, and the training is the same but for rounding. Of a convolutional encoder the last feature map is kept,
-    if the new layers on it are trained: these then run on it. States are kept on disk under a key of the dataset, sizes
-    and times of change of the pictures' files, the vision encoder's weights, the number of stages and the
-    preprocessing, so that a second run finds them. A picture takes (stages + 1) * vision tokens * vision width * 4
-    bytes: 0.77 MB with ViT-B/32 and 4 stages.
+    pictures, and the training is the same but for rounding. Of a convolutional encoder the last feature map is kept if
+    the new layers on it are trained. States are kept on disk, and a second run finds them as long as dataset, pictures'
+    files, vision encoder, number of stages and preprocessing are the same. A picture takes (stages + 1) * vision tokens
+    * vision width * 4 bytes: 0.77 MB with ViT-B/32 and 4 stages.
 
     Parameters
     ----------
@@ -68,7 +74,7 @@ def cache_vision_states(
             "once an epoch: pass it to the Trainer as it is, or load it whole."
         )
     if "image" not in dataset.column_names:
-        raise ValueError(f"Expected a column 'image', got {shown(dataset.column_names)}. There is nothing to cache.")
+        raise ValueError(f"Expected a column 'image', got {shown(dataset.column_names)}. Rename yours.")
     base = getattr(model, "bga_mner", model)
     if base.vision_encoder is not None and not is_frozen(pretrained_part(base.vision_encoder)):
         raise ValueError(
@@ -81,7 +87,7 @@ def cache_vision_states(
         states: list[bytes | None] = [None] * len(images)
         present = [index for index, picture in enumerate(pictures) if picture is not None]
         if present:
-            pixel_values = torch.from_numpy(np.stack([pictures[index] for index in present]))
+            pixel_values = torch.from_numpy(np.stack([picture for picture in pictures if picture is not None]))
             encoded = base.encode_pictures(pixel_values.to(base.device, base.dtype)).float().cpu().numpy()
             for index, row in zip(present, encoded, strict=True):
                 states[index] = write_vision_states(row)
@@ -108,7 +114,7 @@ def cache_vision_states(
         )
 
 
-def _key(dataset: Dataset, base: Any, processor: Any) -> str:
+def _key(dataset: Dataset, base: Any, processor: BgaMnerProcessor) -> str:
     """Return what tells cached states apart: data, files, weights, stages, preprocessing and dtype."""
     key = hashlib.sha256(dataset._fingerprint.encode())
     for path in _paths(dataset):

@@ -7,8 +7,8 @@ import numpy as np
 from ..configuration.messages import brief
 
 
+# Name of the column, of the collator's key and of the model's argument.
 VISION_STATES = "vision_states"
-"""Name of the column, of the collator's key and of the model's argument."""
 
 
 def write_vision_states(states: np.ndarray) -> bytes:
@@ -24,22 +24,7 @@ def write_vision_states(states: np.ndarray) -> bytes:
 
 
 def read_vision_states(data: bytes) -> np.ndarray:
-    """Read what `write_vision_states` wrote.
-
-    Parameters
-    ----------
-    data : bytes
-        A ``.npy`` file.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 (stages + 1, vision tokens, vision width).
-
-    Raises
-    ------
-    ValueError
-        If these are not bytes of such an array; nothing in them is ever executed.
+    """Read what `write_vision_states` wrote; nothing in it is ever executed.
 
     Examples
     --------

@@ -6,54 +6,46 @@ together first.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from ..configuration.messages import shown
 from .tag_scheme import spans_from_tags
 from .word_splitting import Words, count_unspaced_letters, is_character, split_words
+
+
+# From the pieces of texts to the token ids of each text, and the number of the piece that each token is of.
+EncodePieces = Callable[[list[list[str]]], Iterable[tuple[Sequence[int], Sequence[int | None]]]]
 
 
 class WordReader(NamedTuple):
     """How running text and given words are split into the pieces that are encoded.
 
-    Attributes
-    ----------
-    unspaced_scripts : {"characters", "words"}
-        With "characters", scripts that put no spaces between words are read character by character, and given words are
-        split as running text is. With "words", such a script is one word up to the next space or punctuation mark, and
-        given words stay whole.
-    whole : tuple of str
-        What is never split, such as placeholders that were added to a tokenizer's vocabulary; with "characters" only.
+    With "words" a script that puts no spaces between words is one word up to the next space or punctuation mark, and
+    given words stay whole. With "characters" it is read character by character, given words are split as running text
+    is, and what is `whole`, such as placeholders that were added to a tokenizer's vocabulary, is never split.
     """
 
     unspaced_scripts: str = "characters"
     whole: tuple[str, ...] = ()
 
     def split(self, text: str) -> Words:
-        """Split running text into words with their places, as `split_words` does, but for what stays whole."""
+        """Split running text into words with their offsets, as `split_words` does, but for what stays whole."""
         if self.unspaced_scripts == "words" or not self.whole or not isinstance(text, str):
             return split_words(text, self.unspaced_scripts)
         words: Words = []
-        place = 0
+        position = 0
         for match in _any_of(self.whole).finditer(text):
-            words += _moved(split_words(text[place : match.start()]), place)
+            words += _shifted(split_words(text[position : match.start()]), position)
             words.append((match.group(), *match.span()))
-            place = match.end()
-        return words + _moved(split_words(text[place:]), place)
+            position = match.end()
+        return words + _shifted(split_words(text[position:]), position)
 
     def pieces(self, words: Sequence[str]) -> tuple[list[str], list[int]]:
-        """Split words into the pieces that are encoded.
+        """Split words into the pieces that are encoded, at least one of each; and the number of each piece's word.
 
-        Parameters
-        ----------
-        words : sequence of str
-            Words; those of running text are pieces already, and stay what they are.
-
-        Returns
-        -------
-        tuple of (list of str, list of int)
-            Pieces, at least one of each word, and the number of the word that each is of.
+        The words of running text are pieces already, and stay what they are.
 
         Examples
         --------
@@ -71,27 +63,44 @@ class WordReader(NamedTuple):
             owners += [number] * max(len(found), 1)
         return pieces, owners
 
-    def units(self, words: Sequence[str]) -> list[range]:
-        """Say which given words are read as one, since running text wouldn't part them.
+    def encode(
+        self, sentences: Sequence[Sequence[str]], encode: EncodePieces, prefix: str, substitute: int | None
+    ) -> list[list[list[int]]]:
+        """Return the token ids of each word of each sentence, at least one a word; all go to `encode` at once.
+
+        `prefix` stands before each piece, and `substitute` for a piece of which the tokenizer makes nothing.
+        """
+        read = [self.pieces(words) for words in sentences]
+        filled = [[_readable(piece, prefix) for piece in pieces] for pieces, _ in read if pieces]
+        encoded = iter(encode(filled) if filled else ())
+        found: list[list[list[int]]] = []
+        for words, (pieces, owners) in zip(sentences, read, strict=True):
+            ids, numbers = next(encoded) if pieces else ((), ())
+            tokens: list[list[int]] = [[] for _ in pieces]
+            for token, number in zip(ids, numbers, strict=True):
+                if number is not None:
+                    tokens[number].append(token)
+            by_word: list[list[int]] = [[] for _ in words]
+            for piece, owner, made in zip(pieces, owners, tokens, strict=True):
+                if not made and substitute is None:
+                    raise ValueError(
+                        f"Expected a tokenizer with an unknown token, since the word {shown(piece)} has no token, got "
+                        "one without. Set tokenizer.unk_token."
+                    )
+                by_word[owner] += made or [substitute]  # type: ignore[list-item]
+            found.append(by_word)
+        return found
+
+    def group_words(self, words: Sequence[str]) -> list[range]:
+        r"""Say which given words are read as one, since running text wouldn't part them: their numbers, in order.
 
         In scripts that put no spaces between words, files give sentences character by character, or as a segmenter
-        parts them: letters and digits of other scripts, and even marks, may stand alone then. Such a sentence is
-        read as it would be written, without spaces. Words that `split_words` made are read as they are.
-
-        Parameters
-        ----------
-        words : sequence of str
-            A sentence.
-
-        Returns
-        -------
-        list of range
-            Numbers of the words that are read as one, in order; in scripts with spaces one each. White space among
-            words of other scripts is in none of them.
+        parts them. Such a sentence is read as it would be written, without spaces. Words that `split_words` made are a
+        group each. White space among words of other scripts is in no group.
 
         Examples
         --------
-        >>> WordReader().units(["N", "B", "A", "\u306f", "5", " "])
+        >>> WordReader().group_words(["N", "B", "A", "\u306f", "5", " "])
         [range(0, 3), range(3, 4), range(4, 5)]
         """
         if self.unspaced_scripts == "words" or not _is_unspaced(words):
@@ -102,69 +111,56 @@ class WordReader(NamedTuple):
         owners: list[int] = []  # the word of each character
         for number, word in enumerate(words):
             written = word if word.strip("\ufffd").strip() else " "
-            if number and _are_parted(words[number - 1], written):
+            if number and _needs_space(words[number - 1], written):
                 written = f" {written}"
             text += written
             owners += [number] * len(written)
-        units: list[range] = []
+        groups: list[range] = []
         for _, start, end in self.split(text):
-            first, behind = owners[start], owners[end - 1] + 1
-            if units and units[-1].stop > first:  # a word of several pieces
-                first = units.pop().start
-            units.append(range(first, behind))
-        return units
+            first, stop = owners[start], owners[end - 1] + 1
+            if groups and groups[-1].stop > first:  # a word of several pieces
+                first = groups.pop().start
+            groups.append(range(first, stop))
+        return groups
 
-    def unite(
+    def join_words(
         self, sentences: Sequence[Sequence[str]], tags: list[list[str | None]] | None
     ) -> tuple[list[list[str]], list[list[str | None]] | None, list[list[int]]]:
-        """Put words that are read as one together; return them, their tags, and the number of the first of each."""
-        units = [self.units(words) for words in sentences]
+        """Join the words that are read as one; return them, their tags, and the number of the first word of each."""
+        groups = [self.group_words(words) for words in sentences]
         if tags is not None:
-            united = [unite_tags(*pair) for pair in zip(tags, units, strict=True)]
-            units, tags = [unit for unit, _ in united], [tag for _, tag in united]
-        pairs = zip(sentences, units, strict=True)
-        joined = [["".join(words[unit.start : unit.stop]) for unit in row] for words, row in pairs]
-        return joined, tags, [[unit.start for unit in row] for row in units]
+            grouped = [group_tags(*pair) for pair in zip(tags, groups, strict=True)]
+            groups, tags = [group for group, _ in grouped], [tag for _, tag in grouped]
+        pairs = zip(sentences, groups, strict=True)
+        joined = [["".join(words[group.start : group.stop]) for group in row] for words, row in pairs]
+        return joined, tags, [[group.start for group in row] for row in groups]
 
 
-def unite_tags(tags: Sequence[str | None], units: Sequence[range]) -> tuple[list[range], list[str | None]]:
-    """Bring the tags of words to units of them.
-
-    Parameters
-    ----------
-    tags : sequence of (str or None)
-        Tags of all words, in BIO, None where unknown.
-    units : sequence of range
-        As of `WordReader.units`.
-
-    Returns
-    -------
-    tuple of (list of range, list of (str or None))
-        The units, parted where an entity begins or ends inside one, and the tag of each.
-    """
+def group_tags(tags: Sequence[str | None], groups: Sequence[range]) -> tuple[list[range], list[str | None]]:
+    """Bring the tags of words to groups of them, parted where an entity begins or ends inside one."""
     parted: list[range] = []
-    united: list[str | None] = []
-    behind = 0
-    for unit in units:
-        start = unit.start
-        for number in (*unit[1:], unit.stop):
+    grouped: list[str | None] = []
+    end = 0
+    for group in groups:
+        start = group.start
+        for number in (*group[1:], group.stop):
             inner = "I" + (tags[start] or "")[1:] if tags[start] not in (None, "O") else tags[start]
-            if number < unit.stop and tags[number] == inner:
+            if number < group.stop and tags[number] == inner:
                 continue
             tag = tags[start]
-            if tag is not None and f"B{tag[1:]}" in tags[behind:start] and tag[:1] == "I":
+            if tag is not None and f"B{tag[1:]}" in tags[end:start] and tag[:1] == "I":
                 tag = f"B{tag[1:]}"  # the entity began with white space, which isn't read
             parted.append(range(start, number))
-            united.append(tag)
-            start = behind = number
-    return parted, united
+            grouped.append(tag)
+            start = end = number
+    return parted, grouped
 
 
-def part_tags(tags: Sequence[str], units: Sequence[range], count: int) -> list[str]:
-    """Bring the tags of units back to the `count` words that they are of; an entity holds all words inside."""
+def ungroup_tags(tags: Sequence[str], groups: Sequence[range], count: int) -> list[str]:
+    """Bring the tags of groups back to the `count` words that they are of; an entity holds all words inside."""
     words = ["O"] * count
-    for label, first, behind in spans_from_tags(tags):
-        start, stop = units[first].start, units[behind - 1].stop
+    for label, first, end in spans_from_tags(tags):
+        start, stop = groups[first].start, groups[end - 1].stop
         words[start:stop] = [f"B-{label}", *[f"I-{label}"] * (stop - start - 1)]
     return words
 
@@ -183,7 +179,7 @@ def _is_written_without_spaces(words: Sequence[str]) -> bool:
     return not longer or any(map(count_unspaced_letters, longer))
 
 
-def _are_parted(before: str, word: str) -> bool:
+def _needs_space(before: str, word: str) -> bool:
     """Say whether a space stands between words: between two names, or two numbers, but not between characters."""
     last, first = before[-1:], word[:1]
     if len(before) == len(word) == 1 or count_unspaced_letters(last + first):
@@ -201,8 +197,19 @@ def _any_of(whole: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, sorted(whole, key=len, reverse=True))))
 
 
-def _moved(words: Words, offset: int) -> Words:
+def _shifted(words: Words, offset: int) -> Words:
     return [(word, start + offset, end + offset) for word, start, end in words] if offset else words
 
 
-__all__ = ["WordReader", "part_tags", "unite_tags"]
+def _readable(word: str, prefix: str) -> str:
+    """Prepare a word for the tokenizer; lone surrogates are not valid Unicode and would raise there."""
+    if prefix and word and not word.startswith(" "):
+        word = prefix + word
+    try:
+        word.encode("utf-8")
+    except UnicodeEncodeError:
+        word = word.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return word
+
+
+__all__ = ["WordReader", "group_tags", "ungroup_tags"]

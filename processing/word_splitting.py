@@ -2,16 +2,14 @@
 
 import re
 import unicodedata
-from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
 from ..configuration.messages import shown
-from .sequences import as_list, is_table
 
 
+# Words with the offset of the first character, and of the one after the last.
 Words = list[tuple[str, int, int]]
-"""Words with the place of the first character and the one behind the last."""
 
 
 # Taken whole: web addresses, e-mail addresses and the commonest smileys.
@@ -22,10 +20,12 @@ _WHOLE = re.compile(
 )
 # Digits with separators inside ("10,000", "19.99", "1/2" is three words).
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-# A word of plain letters, with something behind it that neither belongs to it nor makes it part of an address: found
-# at once, where looking at each character takes most of the time of splitting.
+# A plain word, and after it something that neither belongs to it nor makes it part of an address: found at once, since
+# looking at each character takes most of the time of splitting.
 _PLAIN = re.compile(r"[A-Za-z_]+(?=[ ,;!?'\")\n]|\Z)")
 _ZWJ = "\u200d"
+_FLAG = re.compile("[\U0001f1e6-\U0001f1ff]{2}")
+_EMOJI_MODIFIER = re.compile("[\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")  # skin tones, tags of flags
 # Not seen, and no end of a word: soft hyphen, zero-width space and joiners, marks of direction.
 _JOINERS = re.compile("[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]+")
 # Parts words where scripts put no spaces (Khmer, Thai), as a space does.
@@ -64,7 +64,7 @@ _CODES = [
 _RUNS = ([code for _, code in run] for _, run in groupby(enumerate(_CODES), key=lambda item: item[1] - item[0]))
 _UNSPACED_LETTERS = _HAN + "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in _RUNS)
 _UNSPACED_LETTER = re.compile(f"[{_UNSPACED_LETTERS}]")
-# A word each. Punctuation among these letters is one anyway, but no web address goes on behind it: what Unicode has
+# A word each. Punctuation among these letters is one anyway, but no web address goes on after it: what Unicode has
 # for them, and ! ( ) , : ; ? [ ] { } of full width.
 _PUNCTUATION = (
     "\u3001-\u3003\u3008-\u3011\u3014-\u301b\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f\uff3b\uff3d\uff5b\uff5d-\uff64"
@@ -77,17 +77,14 @@ _STACKERS = "\u1039\u17d2\u1a60"
 
 
 def split_words(text: str, unspaced_scripts: str = "characters") -> Words:
-    """Split a text into words with their places.
+    """Split a text into words with their offsets.
 
     White space separates; punctuation stands alone ("#NBA" is "#" and "NBA", "don't" is "don", "'" and "t"); numbers
-    keep their separators and part from letters behind them ("5th" is "5" and "th"); names with underscores, web
-    addresses, e-mail addresses, short smileys and emoji sequences (flags, skin tones, joined figures) stay whole;
-    combining marks stay with their letter. This is how the public tweet corpora with pictures are split, so
-    that a model sees at inference what it saw in training. In particular "@" of a mention is a word by itself, because
-    the account's name is what may be an entity.
-
-    Scripts that put no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan and their like) are
-    split into characters: a letter with its marks. Latin words and numbers among them stay whole.
+    keep their separators and part from letters after them ("5th" is "5" and "th"); names with underscores, web
+    addresses, e-mail addresses, short smileys and emoji sequences stay whole; combining marks stay with their letter.
+    So are the public tweet corpora with pictures split. The "@" of a mention is a word of its own, because the
+    account's name may be an entity. Scripts that put no spaces between words (Chinese, Japanese, Thai, Lao, Khmer,
+    Burmese, Tibetan and their like) are split into characters: a letter with its marks.
 
     Parameters
     ----------
@@ -99,7 +96,7 @@ def split_words(text: str, unspaced_scripts: str = "characters") -> Words:
     Returns
     -------
     list of tuple of (str, int, int)
-        Word, place of its first character and place behind its last one: ``text[start:end] == word``. Every
+        Word, offset of its first character and offset after its last one: ``text[start:end] == word``. Every
         character belongs to exactly one word, but for white space, and zero-width spaces beside letters of scripts
         without spaces.
 
@@ -116,23 +113,23 @@ def split_words(text: str, unspaced_scripts: str = "characters") -> Words:
     ['iPhone15', 'を', '買', 'っ', 'た', '。']
     """
     if not isinstance(text, str):
-        advice = _advice(text, "Give one text.")
+        advice = how_to_make_text(text, "Give one text.")
         raise ValueError(f"Expected a text as a string, got {type(text).__name__} {shown(text)}. {advice}")
     check_unspaced_scripts(unspaced_scripts)
     if unspaced_scripts == "words" or text.isascii():
         return _split_spaced(text, 0)
     words: Words = []
-    place = 0
+    position = 0
     for letter in _UNSPACED.finditer(text):
         start = letter.start()
-        if start < place:  # a letter that is written below another
+        if start < position:  # a letter that is written below another
             continue
-        words += _split_spaced(text[place:start].rstrip(_ZERO_WIDTH_SPACE), place)
-        place = _end_of_character(text, start)
-        words.append((text[start:place], start, place))
-        while text.startswith(_ZERO_WIDTH_SPACE, place):
-            place += 1
-    return words + _split_spaced(text[place:], place)
+        words += _split_spaced(text[position:start].rstrip(_ZERO_WIDTH_SPACE), position)
+        position = _end_of_character(text, start)
+        words.append((text[start:position], start, position))
+        while text.startswith(_ZERO_WIDTH_SPACE, position):
+            position += 1
+    return words + _split_spaced(text[position:], position)
 
 
 def check_unspaced_scripts(unspaced_scripts: Any) -> None:
@@ -147,13 +144,7 @@ def count_unspaced_letters(text: str) -> int:
 
 
 def is_character(word: str) -> bool:
-    """Say whether a word is no more than one letter or digit, with its marks; or marks or symbols alone.
-
-    Examples
-    --------
-    >>> [is_character(word) for word in ("東", "N", "5", "...", "กำ", "NBA", "東京")]
-    [True, True, True, True, True, False, False]
-    """
+    """Say whether a word is no more than one letter or digit, with its marks; or marks or symbols alone."""
     if sum(map(str.isalnum, word)) <= 1:
         return True
     return _UNSPACED_LETTER.match(word) is not None and _end_of_character(word, 0) == len(word)
@@ -162,94 +153,14 @@ def is_character(word: str) -> bool:
 def _split_spaced(text: str, offset: int) -> Words:
     """Split a text whose scripts put spaces between words; it stands at `offset` of what it is part of."""
     words = []
-    place = 0
-    while place < len(text):
-        if text[place].isspace():
-            place += 1
+    position = 0
+    while position < len(text):
+        if text[position].isspace():
+            position += 1
             continue
-        end = _end_of_word(text, place)
-        words.append((text[place:end], offset + place, offset + end))
-        place = end
-    return words
-
-
-def as_sentences(
-    text: Any,
-    is_split_into_words: bool | None = None,
-    batched: bool = False,
-    split: Callable[[str], Words] = split_words,
-) -> tuple[list[list[str]], bool, bool]:
-    """Bring every accepted form of text to lists of words.
-
-    Parameters
-    ----------
-    text : str, sequence of str or sequence of sequences of str
-        A text, texts, or texts as lists of words. A sequence is whatever `sequences.as_list` takes.
-    is_split_into_words : bool or None
-        True says that a list of strings holds the words of one text. None looks at the type.
-    batched : bool
-        With `is_split_into_words`: whether `text` is surely a list of texts.
-    split : callable
-        Splits running text, as `split_words` does.
-
-    Returns
-    -------
-    tuple of (list of list of str, bool, bool)
-        The words of each text, whether it was a single text, and whether words were given.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else, or an empty list.
-
-    Examples
-    --------
-    >>> as_sentences(["Go", "#NBA"])
-    ([['Go'], ['#', 'NBA']], False, False)
-    """
-    if isinstance(text, str):
-        if is_split_into_words:
-            raise ValueError(
-                f"Expected words, since is_split_into_words=True, got the string {shown(text)}. Give a list of words, "
-                "or leave is_split_into_words out."
-            )
-        return [[word for word, _, _ in split(text)]], True, False
-    items = as_list(text)
-    if items is None:
-        advice = "Give one of its columns, such as table['text']." if is_table(text) else _advice(text)
-        raise ValueError(
-            f"Expected `text` as a string, a list of strings or a list of lists of words, got {type(text).__name__} "
-            f"{shown(text)}. {advice}"
-        )
-    if is_split_into_words and not batched and all(isinstance(word, str) for word in items):
-        return [items], True, True
-    if not items:
-        raise ValueError(
-            "Expected at least one text, got an empty list. An empty text is '' or, as list of words, [[]]."
-        )
-    if all(isinstance(item, str) for item in items) and not is_split_into_words:
-        return [[word for word, _, _ in split(item)] for item in items], False, False
-    listed = [None if isinstance(item, str) else as_list(item) for item in items]
-    # what is no text at all is named before a string among lists
-    wrong = [i for i, item in enumerate(items) if listed[i] is None and not isinstance(item, str)]
-    wrong += [i for i, words in enumerate(listed) if words is None or is_split_into_words is False]
-    if wrong:
-        item = items[wrong[0]]
-        kind = "nothing (None or NaN)" if item is None else type(item).__name__
-        raise ValueError(
-            f"Expected all texts as strings or all as lists of words, got {kind} as text {wrong[0]}. {_advice(item)}"
-        )
-    return [_read_words(words or [], index) for index, words in enumerate(listed)], False, True
-
-
-def _read_words(words: list[Any], index: int) -> list[str]:
-    """Check the words of one text of many."""
-    for place, word in enumerate(words):
-        if not isinstance(word, str):
-            raise ValueError(
-                f"Expected words as strings, got {type(word).__name__} {shown(word)} as word {place} of text {index}. "
-                f"{_advice(word, 'Give each text as one flat list of words.')}"
-            )
+        end = _end_of_word(text, position)
+        words.append((text[position:end], offset + position, offset + end))
+        position = end
     return words
 
 
@@ -287,17 +198,17 @@ def _is_mark(character: str) -> bool:
     return unicodedata.category(character).startswith("M")
 
 
-def _skip_marks(text: str, place: int) -> int:
+def _skip_marks(text: str, position: int) -> int:
     """Go past combining marks, and past joiners that stand before another letter (Persian, Hindi; hyphenation)."""
-    while place < len(text):
-        joiners = _JOINERS.match(text, place)
-        if _is_mark(text[place]):
-            place += 1
+    while position < len(text):
+        joiners = _JOINERS.match(text, position)
+        if _is_mark(text[position]):
+            position += 1
         elif joiners and joiners.end() < len(text) and _is_letter(text[joiners.end()]):
-            place = joiners.end() + 1
+            position = joiners.end() + 1
         else:
             break
-    return place
+    return position
 
 
 def _end_of_character(text: str, start: int) -> int:
@@ -317,33 +228,21 @@ def _end_of_character(text: str, start: int) -> int:
 
 def _end_of_symbol(text: str, start: int) -> int:
     """Find the end of a punctuation mark or an emoji sequence."""
+    flag = _FLAG.match(text, start)
+    if flag:
+        return flag.end()
     end = start + 1
-    if _is_flag_letter(text[start]) and end < len(text) and _is_flag_letter(text[end]):
-        return end + 1
     while end < len(text):
-        character = text[end]
-        if unicodedata.category(character) in ("Mn", "Me") or _is_skin_tone(character) or _is_tag(character):
+        if unicodedata.category(text[end]) in ("Mn", "Me") or _EMOJI_MODIFIER.match(text, end):
             end += 1
-        elif character == _ZWJ and end + 1 < len(text) and unicodedata.category(text[end + 1]) in ("So", "Sm", "Sk"):
+        elif text[end] == _ZWJ and end + 1 < len(text) and unicodedata.category(text[end + 1]) in ("So", "Sm", "Sk"):
             end += 2
         else:
             break
     return end
 
 
-def _is_flag_letter(character: str) -> bool:
-    return "\U0001f1e6" <= character <= "\U0001f1ff"
-
-
-def _is_skin_tone(character: str) -> bool:
-    return "\U0001f3fb" <= character <= "\U0001f3ff"
-
-
-def _is_tag(character: str) -> bool:
-    return "\U000e0020" <= character <= "\U000e007f"
-
-
-def _advice(value: Any, otherwise: str = "") -> str:
+def how_to_make_text(value: Any, otherwise: str = "") -> str:
     """Say how to mend what is no text, or no word."""
     if isinstance(value, bytes | bytearray | memoryview):
         return "Decode bytes first: value.decode('utf-8')."
@@ -354,4 +253,11 @@ def _advice(value: Any, otherwise: str = "") -> str:
     return "Write numbers as strings: str(value)." if isinstance(value, int | float) else "Give strings."
 
 
-__all__ = ["Words", "as_sentences", "check_unspaced_scripts", "count_unspaced_letters", "is_character", "split_words"]
+__all__ = [
+    "Words",
+    "check_unspaced_scripts",
+    "count_unspaced_letters",
+    "how_to_make_text",
+    "is_character",
+    "split_words",
+]

@@ -87,7 +87,7 @@ def _check_batch(
         assert kept == sorted(kept)
         found = sorted(set(kept))
         # labels may part further what is read as one
-        begun = [unit.start for unit in reader.units(words)] if given else list(range(len(words)))
+        begun = [unit.start for unit in reader.group_words(words)] if given else list(range(len(words)))
         assert labels is not None or found == begun[: len(found)]
         if not options["truncation"]:
             assert set(begun) <= set(found)

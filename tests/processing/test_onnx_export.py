@@ -12,12 +12,12 @@ import onnxruntime
 import pytest
 import torch
 from accelerate import cpu_offload
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from peft import get_peft_model
 
 from bga_mner import BgaMnerProcessor, ConditionalRandomField, OnnxPredictor, export_onnx, lora_config
 from bga_mner.modeling_bga.crf import bio_constraints
-from bga_mner.processing.onnx_graph import add_best_path, merge_linears, widen_inner_layers
+from bga_mner.processing.onnx_graph import add_best_path
 from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
@@ -219,51 +219,3 @@ def test_best_path_is_that_of_the_crf(mask):
         feed = {"given": given.numpy(), "attention_mask": kept.long().numpy()}
         (found,) = session.run(["predictions"], feed)
         assert found.tolist() == crf.decode(given, kept).tolist()
-
-
-def run_graph(proto, **feed):
-    return onnxruntime.InferenceSession(proto.SerializeToString()).run(None, feed)[0]
-
-
-def layers_graph(*widths, activation=None):
-    """Make a graph of two linear layers."""
-    generator = np.random.default_rng(0)
-    nodes, constants = [], []
-
-    def linear(source, target, depth, width):
-        weight, bias = generator.standard_normal((depth, width)), generator.standard_normal(width)
-        constants.append(numpy_helper.from_array(weight.astype(np.float32), f"{target}_w"))
-        constants.append(numpy_helper.from_array(bias.astype(np.float32), f"{target}_b"))
-        nodes.append(helper.make_node("MatMul", [source, f"{target}_w"], [f"{target}_p"]))
-        nodes.append(helper.make_node("Add", [f"{target}_p", f"{target}_b"], [target]))
-
-    linear("x", "a", widths[0], widths[1])
-    if activation:
-        nodes.append(helper.make_node(activation, ["a"], ["h"]))
-    linear("h" if activation else "a", "y", widths[1], widths[2])
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, widths[2]])]
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, widths[0]])]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
-
-
-def test_linears_are_merged_where_that_saves_products():
-    x = np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32)
-    for widths, merged in (((6, 6, 6), 1), ((6, 2, 6), 0)):  # 36 products in place of 72; a bottleneck has 24
-        proto = layers_graph(*widths)
-        expected = run_graph(proto, x=x)
-        assert merge_linears(proto) == merged
-        assert np.abs(run_graph(proto, x=x) - expected).max() < 1e-5
-        assert sum(node.op_type == "MatMul" for node in proto.graph.node) == 2 - merged
-        assert len(proto.graph.initializer) == 2 * (2 - merged)
-
-
-@pytest.mark.parametrize(("width", "activation", "widened"), [(1024, "Gelu", 1), (1000, "Gelu", 0), (1024, "Exp", 0)])
-def test_rows_of_whole_pages_are_widened(width, activation, widened):
-    x = np.random.default_rng(1).standard_normal((3, 4)).astype(np.float32)
-    proto = layers_graph(4, width, 5, activation=activation)
-    expected = run_graph(proto, x=x)
-    assert widen_inner_layers(proto) == widened
-    assert np.allclose(run_graph(proto, x=x), expected, rtol=1e-4, atol=1e-4)
-    shapes = {tuple(tensor.dims) for tensor in proto.graph.initializer}
-    assert ((4, width + 16) in shapes) == bool(widened)

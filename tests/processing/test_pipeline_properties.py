@@ -35,7 +35,7 @@ def test_entities_point_into_their_text(texts, batch_size):
 def test_a_text_and_its_words_have_the_same_entities(text):
     words = [word for word, _, _ in split_words(text)]
     # among characters of Chinese "N B" is read as if it were given by characters, too
-    assume(len(WordReader().units(words)) == len(words))
+    assume(len(WordReader().group_words(words)) == len(words))
     of_text, of_words = tagger()(text), tagger()({"words": words})
     assert [entity["entity_group"] for entity in of_text] == [entity["entity_group"] for entity in of_words]
     assert [words[entity["start_word"] : entity["end_word"]] for entity in of_words] == [

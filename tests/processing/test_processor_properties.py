@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from small_parts import LABELS, LENGTH, processor
 
 from bga_mner import repair_bio, split_words
-from bga_mner.processing.word_reader import WordReader, unite_tags
-from bga_mner.processing.word_splitting import as_sentences
+from bga_mner.processing.text_input import as_sentences
+from bga_mner.processing.word_reader import WordReader, group_tags
 
 
 # any code point, lone surrogates included, and often what is known to be hard
@@ -52,7 +52,7 @@ WRITTEN = st.text(
 def test_a_text_by_characters_is_read_as_running_text(text):
     text = f"東{text}"
     reader = WordReader()
-    units = reader.units(list(text))
+    units = reader.group_words(list(text))
     pieces, _ = reader.pieces([text[unit.start : unit.stop] for unit in units])
     assert pieces == [word for word, _, _ in split_words(text)]
 
@@ -72,7 +72,7 @@ def test_labels_follow_words_of_any_kind(kind, sentences):
         batch = encode(words, word_labels=tags, truncation=False, return_word_ids=True, return_word_start_mask=True)
     ids = {label: number for number, label in enumerate(LABELS)}
     for row, (sentence, mended) in enumerate(zip(words, (repair_bio(sentence)[0] for sentence in tags), strict=True)):
-        units, given_tags = unite_tags(mended, encode.word_reader.units(sentence))
+        units, given_tags = group_tags(mended, encode.word_reader.group_words(sentence))
         starts = batch["word_start_mask"][row]
         owners = batch["word_ids"][row]
         assert [owner for owner, start in zip(owners, starts, strict=True) if start] == [unit.start for unit in units]

@@ -29,8 +29,8 @@ from bga_mner import (
 from bga_mner.processing.annotation import AnnotatorOptions, TextAnnotator
 from bga_mner.processing.annotation_chunks import InputRow, TextChunk
 from bga_mner.processing.evaluation import predict_tags
-from bga_mner.processing.text_windows import TaggedText
-from bga_mner.processing.word_reader import WordReader, part_tags, unite_tags
+from bga_mner.processing.text_input import SplitText
+from bga_mner.processing.word_reader import WordReader, group_tags, ungroup_tags
 from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
@@ -327,19 +327,19 @@ def test_words_stay_whole_where_a_segmenter_makes_them(bert_processor, tmp_path)
     ],
 )
 def test_words_that_running_text_does_not_part_are_read_as_one(words, read):
-    text = TaggedText.from_words(words)
+    text = SplitText.from_words(words, WordReader())
     assert " ".join(text.words) == read
-    text.tags, text.scores = ["B-LOC", *["I-LOC"] * (len(text.words) - 1)], [1.0]
-    (entity,) = text.entities()
-    assert (entity.first, entity.behind) == (0, len(words))
+    tags = ["B-LOC", *["I-LOC"] * (len(text.words) - 1)]
+    (entity,) = text.entities(tags, [1.0])
+    assert (entity.start_word, entity.end_word) == (0, len(words))
     assert entity.word == " ".join(words)
-    assert text.tags_of_words(len(words)) == ["B-LOC", *["I-LOC"] * (len(words) - 1)]
+    assert text.tags_of_given_words(tags, len(words)) == ["B-LOC", *["I-LOC"] * (len(words) - 1)]
 
 
 def test_entities_that_end_inside_what_is_read_as_one_are_learned_as_they_are():
-    units = WordReader().units(list("NBA2は  京都"))
+    units = WordReader().group_words(list("NBA2は  京都"))
     tags = ["B-ORG", "I-ORG", "I-ORG", "O", "O", "O", "B-LOC", "I-LOC", "I-LOC"]
-    parted, united = unite_tags(tags, units)
+    parted, united = group_tags(tags, units)
     assert [(unit.start, unit.stop) for unit in parted] == [(0, 3), (3, 4), (4, 5), (7, 8), (8, 9)]
     assert united == ["B-ORG", "O", "O", "B-LOC", "I-LOC"]
-    assert part_tags(united, parted, len(tags)) == [*tags[:6], "O", "B-LOC", "I-LOC"]
+    assert ungroup_tags(united, parted, len(tags)) == [*tags[:6], "O", "B-LOC", "I-LOC"]

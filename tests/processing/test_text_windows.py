@@ -5,8 +5,9 @@ import random
 
 import pytest
 
-from bga_mner.processing.text_windows import TaggedText, _ranges, read_texts
-from bga_mner.processing.word_splitting import as_sentences
+from bga_mner.processing.text_input import SplitText, as_sentences, split_texts
+from bga_mner.processing.text_windows import _ranges
+from bga_mner.processing.word_reader import WordReader
 
 
 def test_ranges_cover_every_word_and_always_move_on():
@@ -22,13 +23,17 @@ def test_ranges_cover_every_word_and_always_move_on():
 
 def test_entities_of_text_and_of_words():
     tags, scores = ["B-PER", "I-PER", "O", "B-LOC"], [0.6, 0.9]
-    text = TaggedText.from_text("Kawhi  Leonard: LA")
-    words = TaggedText.from_words(["Kawhi", "Leonard", ":", "LA"])
-    for item in (text, words):
-        item.tags, item.scores = tags, scores
-    assert [entity[2:] for entity in text.entities()] == [("Kawhi  Leonard", 0, 14, 0, 2), ("LA", 16, 18, 3, 4)]
-    assert [entity[2:] for entity in words.entities()] == [("Kawhi Leonard", 0, 13, 0, 2), ("LA", 16, 18, 3, 4)]
-    assert [(entity.label, entity.score) for entity in words.entities()] == [("PER", 0.6), ("LOC", 0.9)]
+    text = SplitText.from_text("Kawhi  Leonard: LA", WordReader())
+    words = SplitText.from_words(["Kawhi", "Leonard", ":", "LA"], WordReader())
+    assert [entity[2:] for entity in text.entities(tags, scores)] == [
+        ("Kawhi  Leonard", 0, 14, 0, 2),
+        ("LA", 16, 18, 3, 4),
+    ]
+    assert [entity[2:] for entity in words.entities(tags, scores)] == [
+        ("Kawhi Leonard", 0, 13, 0, 2),
+        ("LA", 16, 18, 3, 4),
+    ]
+    assert [(entity.label, entity.score) for entity in words.entities(tags, scores)] == [("PER", 0.6), ("LOC", 0.9)]
 
 
 @pytest.mark.parametrize(
@@ -46,12 +51,12 @@ def test_entities_of_text_and_of_words():
 )
 def test_every_form_of_text_is_read_as_sentences_are(text, split):
     sentences, single, are_words = as_sentences(text, split)
-    texts, is_single = read_texts(text, split)
+    texts, is_single = split_texts(text, split, WordReader())
     assert [item.words for item in texts] == sentences
     assert is_single == single
-    assert all(item.words_given == are_words for item in texts)
+    assert all((item.groups is not None) == are_words for item in texts)
     for item in texts:
-        assert [item.content[start:end] for start, end in item.places] == item.words
+        assert [item.content[start:end] for start, end in item.offsets] == item.words
 
 
 @pytest.mark.parametrize(
@@ -59,4 +64,4 @@ def test_every_form_of_text_is_read_as_sentences_are(text, split):
 )
 def test_other_forms_are_refused_as_everywhere(text, split):
     with pytest.raises(ValueError, match="Expected"):
-        read_texts(text, split)
+        split_texts(text, split, WordReader())

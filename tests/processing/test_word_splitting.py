@@ -6,7 +6,8 @@ import pytest
 
 from bga_mner.processing import word_splitting
 from bga_mner.processing.conll import read_conll
-from bga_mner.processing.word_splitting import as_sentences, split_words
+from bga_mner.processing.text_input import as_sentences
+from bga_mner.processing.word_splitting import split_words
 
 
 def words(text):
