@@ -40,7 +40,7 @@ def encode_images(
                 "Expected no pictures, since this processor was made for text alone, got some. Make it with "
                 "BgaMnerProcessor(image_processor=..., tokenizer=...)."
             )
-        image, _, errors = load_first_picture(given)
+        image, errors = load_first_picture(given)
         for error in errors:
             if on_bad_image == "raise":
                 raise BadPictureError(error.kind, f"Picture {index}: {brief(error)}") from error
