@@ -24,13 +24,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bga_mner.examples.command_line import Parser, natural, positive, run_main
+
 import psutil
 import pyarrow.dataset as ds
 import torch
-from example_scripts import Parser, natural, positive, run_main
 
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerProcessor, labels_from_tags
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "annotate.py"

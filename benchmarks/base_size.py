@@ -7,8 +7,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from bga_mner.examples.command_line import Parser, names_of, positive
+
 import torch
-from example_scripts import Parser, names_of, positive
 from transformers import BertConfig, BertForTokenClassification, set_seed
 from transformers.utils import logging
 

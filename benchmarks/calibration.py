@@ -21,18 +21,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bga_mner.examples.command_line import Parser, natural, positive, run_main
+
 import matplotlib as mpl
 import numpy as np
-import real_text
 import torch
-from example_scripts import Parser, load_example, natural, positive, run_main
 from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 from transformers import BertConfig, BertForTokenClassification, Trainer, set_seed
 from transformers.utils import logging
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, DataCollatorForMner, read_conll, spans_from_tags
-from bga_mner.processing.generated_corpus import GeneratedCorpus
+from bga_mner.benchmarks import real_text
+from bga_mner.examples.synthetic import recipe
+from bga_mner.examples.synthetic.corpus import GeneratedCorpus
 
 
 BINS = 15
@@ -174,10 +176,9 @@ def train_generated(options: argparse.Namespace, folder: Path) -> tuple[Any, Bga
     tuple of BgaMnerForTokenClassification, BgaMnerProcessor and GeneratedCorpus
         The model, and what it was trained on.
     """
-    quickstart = load_example("quickstart")
-    corpus, processor, vision, _ = quickstart.prepare(options, folder)
-    model = quickstart.build_model(processor.tokenizer, vision, list(corpus.labels))
-    quickstart.train(model, processor, corpus.train, options.steps, folder, options.seed)
+    corpus, processor, vision, _ = recipe.prepare(options, folder)
+    model = recipe.build_model(processor.tokenizer, vision, list(corpus.labels))
+    recipe.train(model, processor, corpus.train, options.steps, folder, options.seed)
     return model, processor, corpus
 
 
@@ -209,7 +210,6 @@ def measure_generated(options: argparse.Namespace, folder: Path) -> dict[str, di
         By data set and model what `summarize` returns.
     """
     ours, processor, corpus = train_generated(options, folder)
-    quickstart = load_example("quickstart")
     set_seed(options.seed)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     sizes |= {"vocab_size": len(processor.tokenizer), "max_position_embeddings": 64}
@@ -218,7 +218,7 @@ def measure_generated(options: argparse.Namespace, folder: Path) -> dict[str, di
     labelled = corpus.train.filter(lambda row: row["ner_tags"] is not None).remove_columns("image")
     Trainer(
         model=plain,
-        args=quickstart.training_arguments(folder, options.steps, 32, 2e-3, options.seed),
+        args=recipe.training_arguments(folder, options.steps, 32, 2e-3, options.seed),
         train_dataset=labelled.with_transform(processor.encode_examples),
         data_collator=real_text.plain_collator(processor),
     ).train()

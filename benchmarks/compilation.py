@@ -12,12 +12,22 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bga_mner.examples.command_line import run_main
+
 import torch
-from base_size import PAIR_MODELS, make_baseline, make_batch, make_model, make_pictures, parser, start
-from example_scripts import run_main
 from rich.console import Console
 from rich.table import Table
-from timing import median_ratio, time_in_turn
+
+from bga_mner.benchmarks.base_size import (
+    PAIR_MODELS,
+    make_baseline,
+    make_batch,
+    make_model,
+    make_pictures,
+    parser,
+    start,
+)
+from bga_mner.benchmarks.timing import median_ratio, time_in_turn
 
 
 MODELS: dict[str, dict[str, Any] | None] = {"baseline": None, **{name: PAIR_MODELS[name] for name in ("default", "12")}}

@@ -23,14 +23,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from bga_mner.examples.command_line import Parser, natural, positive, run_main
+
 import torch
-from example_scripts import Parser, natural, positive, run_main
 from rich.console import Console
 from rich.table import Table
-from timing import exponent, median_ratio, time_in_turn
 from torch import Tensor, nn
 from torchcrf import CRF
 
+from bga_mner.benchmarks.timing import exponent, median_ratio, time_in_turn
 from bga_mner.modeling_bga.crf import ConditionalRandomField
 
 

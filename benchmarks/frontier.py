@@ -18,19 +18,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import alignment
+from bga_mner.examples.command_line import Parser, check_output, names_of, positive, run_main, seeds
+
 import matplotlib as mpl
 import torch
-from base_size import make_baseline, make_batch, make_model, make_pictures
-from example_scripts import Parser, check_output, names_of, positive, run_main, seeds
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from timing import median_ratio, time_in_turn
 from transformers import set_seed
 from transformers.utils import logging
 
 from bga_mner import BgaMnerConfig
+from bga_mner.benchmarks import alignment
+from bga_mner.benchmarks.base_size import make_baseline, make_batch, make_model, make_pictures
+from bga_mner.benchmarks.timing import median_ratio, time_in_turn
 
 
 # Options of BgaMnerConfig by name; the first is the paper's choice, which the others are compared with.

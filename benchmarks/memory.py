@@ -17,11 +17,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bga_mner.examples.command_line import run_main
+
 import torch
-from base_size import PAIR_MODELS, make_baseline, make_batch, make_model, make_pictures, parser, start
-from example_scripts import run_main
 from rich.console import Console
 from rich.table import Table
+
+from bga_mner.benchmarks.base_size import (
+    PAIR_MODELS,
+    make_baseline,
+    make_batch,
+    make_model,
+    make_pictures,
+    parser,
+    start,
+)
 
 
 MODELS: dict[str, dict[str, Any]] = {**PAIR_MODELS, "frozen_vision": {}}

@@ -20,12 +20,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from bga_mner.examples.command_line import Parser, natural, positive, run_main
+
 import numpy as np
-import real_text
 import torch
-from base_size import SIZES, make_model
-from example_scripts import Parser, natural, positive, run_main
-from timing import median_ratio, time_in_turn
 from transformers import set_seed
 from transformers.utils import logging
 
@@ -38,7 +36,10 @@ from bga_mner import (
     read_conll,
     score_tags,
 )
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.benchmarks import real_text
+from bga_mner.benchmarks.base_size import SIZES, make_model
+from bga_mner.benchmarks.timing import median_ratio, time_in_turn
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 TOLERANCE = 1e-4

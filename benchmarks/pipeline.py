@@ -15,14 +15,15 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from bga_mner.examples.command_line import Parser, natural, positive, run_main
+
 import torch
-from example_scripts import Parser, natural, positive, run_main
-from timing import ratios, time_in_turn
 from transformers import CLIPImageProcessorPil, Pipeline, pipeline, set_seed
 from transformers.utils import logging
 
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerProcessor, labels_from_tags
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.benchmarks.timing import ratios, time_in_turn
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 # Layers and width of the text encoder, as of the public BERT miniatures; the vision encoder, whose patches (50 tokens,

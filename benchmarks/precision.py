@@ -16,15 +16,16 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from bga_mner.examples.command_line import Parser, run_main
+
 import torch
-from base_size import SIZES, make_batch, make_model, make_pictures
-from calibration import add_generated_options, train_generated
-from example_scripts import Parser, run_main
 from torch.utils.data import DataLoader
 from transformers import set_seed
 from transformers.utils import logging
 
 from bga_mner import DataCollatorForMner
+from bga_mner.benchmarks.base_size import SIZES, make_batch, make_model, make_pictures
+from bga_mner.benchmarks.calibration import add_generated_options, train_generated
 
 
 MODES = ("autocast", "weights")

@@ -25,8 +25,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bga_mner.examples.command_line import Parser, names_of, positive, rate, run_main, seeds
+
 import torch
-from example_scripts import Parser, load_example, names_of, positive, rate, run_main, seeds
 from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -46,6 +47,7 @@ from bga_mner import (
     read_conll,
     write_conll,
 )
+from bga_mner.examples import run_mner
 
 
 PARTS = ("train", "valid")
@@ -167,9 +169,7 @@ def train_ours(
         "text_model": text_model,
     }
     flags |= {"text_model": text_model, "max_length": max_length, "do_train": True, **arguments, **(more or {})}
-    metrics = load_example("run_mner").main(
-        [item for name, value in flags.items() for item in (f"--{name}", str(value))]
-    )
+    metrics = run_mner.main([item for name, value in flags.items() for item in (f"--{name}", str(value))])
     state = json.loads(Path(arguments["output_dir"], "trainer_state.json").read_text(encoding="utf-8"))
     return _read_history(state["log_history"], metrics["train_runtime"])
 

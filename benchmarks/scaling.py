@@ -18,16 +18,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bga_mner.examples.command_line import Parser, names_of, positive, run_main
+
 import matplotlib as mpl
 import torch
-from base_size import SIZES, make_baseline, make_model, make_pictures
-from example_scripts import Parser, names_of, positive, run_main
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from timing import exponent, time_in_turn
 from transformers import set_seed
 from transformers.utils import logging
+
+from bga_mner.benchmarks.base_size import SIZES, make_baseline, make_model, make_pictures
+from bga_mner.benchmarks.timing import exponent, time_in_turn
 
 
 GROWTH = {

@@ -15,7 +15,8 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from example_scripts import Parser, positive, run_main
+from bga_mner.examples.command_line import Parser, positive, run_main
+
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification

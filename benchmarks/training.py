@@ -12,12 +12,22 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from bga_mner.examples.command_line import run_main
+
 import torch
-from base_size import PAIR_MODELS, make_baseline, make_batch, make_model, make_pictures, parser, start
-from example_scripts import run_main
 from rich.console import Console
 from rich.table import Table
-from timing import median_ratio, time_in_turn
+
+from bga_mner.benchmarks.base_size import (
+    PAIR_MODELS,
+    make_baseline,
+    make_batch,
+    make_model,
+    make_pictures,
+    parser,
+    start,
+)
+from bga_mner.benchmarks.timing import median_ratio, time_in_turn
 
 
 TOLERANCE = 1e-4

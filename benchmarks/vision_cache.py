@@ -16,19 +16,20 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
+from bga_mner.examples.command_line import run_main
+
 import numpy as np
 import torch
-from base_size import BATCH, make_baseline, make_batch, make_model, make_pictures, parser, start
-from example_scripts import run_main
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from timing import median_ratio, time_in_turn
 from transformers import CLIPImageProcessorPil
 
 from bga_mner import BgaMnerProcessor
+from bga_mner.benchmarks.base_size import BATCH, make_baseline, make_batch, make_model, make_pictures, parser, start
+from bga_mner.benchmarks.timing import median_ratio, time_in_turn
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 from bga_mner.processing.vision_states import read_vision_states, write_vision_states
-from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 TOLERANCE = 1e-5

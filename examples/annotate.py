@@ -26,11 +26,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import command_line
+from bga_mner.examples.command_line import Parser, natural, positive, run_main, share
+
 import torch
-from command_line import Parser, natural, positive, run_main, share
 from datasets.utils import tqdm
 
+from bga_mner.examples import command_line
 from bga_mner.processing.annotation import AnnotatorOptions, TextAnnotator, annotate_in_parts, in_this_process
 from bga_mner.processing.annotation_input import AnnotationInput, find_files
 from bga_mner.processing.annotation_parts import OUTPUT_FORMATS, AnnotationParts

@@ -249,18 +249,14 @@ def _is_foreseen(error: BaseException) -> bool:
     """Tell whether the package or its scripts raised an error, which say what was expected, or it names a file."""
     if isinstance(error, ImportError) or (isinstance(error, OSError) and error.filename is not None):
         return True
-    package = getattr(sys.modules.get("bga_mner"), "__file__", None)
-    roots = [ROOT, *([Path(package).resolve().parent] if package else [])]
     frames = traceback.extract_tb(error.__traceback__)
     path = Path(frames[-1].filename).resolve() if frames else ROOT
     # the environment's own folder may be inside the clone
-    return any(path.is_relative_to(root) and "site-packages" not in path.relative_to(root).parts for root in roots)
+    return path.is_relative_to(ROOT) and "site-packages" not in path.relative_to(ROOT).parts
 
 
 def _how_to_install(package: str) -> str:
     """Return the command that installs a package, as an extra if it belongs to one."""
-    if package == "bga_mner":
-        return f"pip install -e {str(ROOT)!r}"
     try:
         requirements = metadata.requires("bga-mner") or []
     except metadata.PackageNotFoundError:

@@ -25,9 +25,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import quickstart
+from bga_mner.examples.command_line import Parser, check_output, natural, positive, run_main, share
+
 import torch
-from command_line import Parser, check_output, natural, positive, run_main, share
 from datasets import Dataset, disable_progress_bars
 from rich.console import Console
 from rich.table import Table
@@ -36,6 +36,7 @@ from transformers.utils import logging
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, read_annotations, write_conll
 from bga_mner.configuration.messages import shown
+from bga_mner.examples.synthetic import recipe
 from bga_mner.processing.bootstrap import bootstrap_interval, paired_bootstrap
 from bga_mner.processing.evaluation import predict_tags, robustness_report
 from bga_mner.processing.label_map import entity_types
@@ -133,7 +134,7 @@ def train(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]
     """Train with fewer and fewer pictures; return a row each with the scores on both test sets."""
     disable_progress_bars()  # of copied pictures; those of trainings stay
     set_seed(options.seed)
-    corpus, processor, vision, accuracy = quickstart.prepare(options, options.output_dir, test_pictures=True)
+    corpus, processor, vision, accuracy = recipe.prepare(options, options.output_dir, test_pictures=True)
     tests = dict(zip(TEST_SETS, (corpus.test_labelled, corpus.test_unseen_labels), strict=True))
     console.print(f"The vision encoder tells the four concepts apart on new drawings with accuracy {accuracy:.3f}.")
 
@@ -147,8 +148,8 @@ def train(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]
     for number, (name, dataset) in enumerate(variants.items(), 1):
         console.rule(f"Training {number} of {len(variants)}: {name}")
         set_seed(options.seed)
-        model = quickstart.build_model(processor.tokenizer, vision, list(corpus.labels))
-        trainer = quickstart.train(model, processor, dataset, options.steps, options.output_dir, options.seed)
+        model = recipe.build_model(processor.tokenizer, vision, list(corpus.labels))
+        trainer = recipe.train(model, processor, dataset, options.steps, options.output_dir, options.seed)
         row: dict[str, Any] = {"condition": name}
         for test_set, sentences in tests.items():
             predictions = predict_tags(trainer.model, processor, sentences, batch_size=64)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from command_line import Parser, check_output, run_main
+from bga_mner.examples.command_line import Parser, check_output, run_main
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, export_onnx
 from bga_mner.configuration.messages import brief, shown

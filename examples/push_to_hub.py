@@ -19,7 +19,8 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from command_line import Parser, run_main
+from bga_mner.examples.command_line import Parser, run_main
+
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import validate_repo_id

@@ -24,24 +24,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bga_mner.examples.command_line import run_main
+
 import datasets
 import transformers
-from command_line import run_main
-from fine_tuning_arguments import ArgumentsParser
-from fine_tuning_data import (
-    DataArguments,
-    data_settings,
-    flat_scores,
-    has_pictures,
-    log_reports,
-    prepare_rows,
-    read_data,
-    wanted_verbs,
-    warn_if_done,
-    write_predictions,
-    write_report,
-)
-from fine_tuning_model import ModelArguments, add_adapters, build_model, picture_shape
 from transformers import TrainerState, TrainingArguments, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
@@ -58,6 +44,21 @@ from bga_mner import (
     summarize_training,
 )
 from bga_mner.configuration.messages import listed, shown
+from bga_mner.examples.fine_tuning.arguments import ArgumentsParser
+from bga_mner.examples.fine_tuning.data import (
+    DataArguments,
+    data_settings,
+    flat_scores,
+    has_pictures,
+    log_reports,
+    prepare_rows,
+    read_data,
+    wanted_verbs,
+    warn_if_done,
+    write_predictions,
+    write_report,
+)
+from bga_mner.examples.fine_tuning.model import ModelArguments, add_adapters, build_model, picture_shape
 
 
 logger = logging.getLogger("run_mner")

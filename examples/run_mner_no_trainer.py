@@ -27,28 +27,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from bga_mner.examples.command_line import run_main
+
 import datasets
 import numpy as np
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs, DistributedType
 from accelerate.tracking import GeneralTracker, is_tensorboard_available, on_main_process
 from accelerate.utils import set_seed
-from command_line import run_main
-from fine_tuning_arguments import ArgumentsParser
-from fine_tuning_data import (
-    DataArguments,
-    data_settings,
-    flat_scores,
-    has_pictures,
-    log_reports,
-    prepare_rows,
-    read_data,
-    wanted_verbs,
-    warn_if_done,
-    write_predictions,
-    write_report,
-)
-from fine_tuning_model import ModelArguments, build_model, flag, picture_shape
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, get_scheduler
 from transformers.utils import logging as transformers_logging
@@ -61,6 +47,21 @@ from bga_mner import (
     summarize_training,
     write_checkpoint,
 )
+from bga_mner.examples.fine_tuning.arguments import ArgumentsParser
+from bga_mner.examples.fine_tuning.data import (
+    DataArguments,
+    data_settings,
+    flat_scores,
+    has_pictures,
+    log_reports,
+    prepare_rows,
+    read_data,
+    wanted_verbs,
+    warn_if_done,
+    write_predictions,
+    write_report,
+)
+from bga_mner.examples.fine_tuning.model import ModelArguments, build_model, flag, picture_shape
 
 
 logger = logging.getLogger("run_mner")

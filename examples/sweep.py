@@ -23,10 +23,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import run_mner
-from command_line import Parser, positive, run_main, seeds
-from fine_tuning_data import has_pictures, prepare_rows, read_data
-from fine_tuning_model import build_model
+from bga_mner.examples.command_line import Parser, positive, run_main, seeds
+
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import t as student_t
@@ -34,6 +32,9 @@ from transformers import TrainingArguments
 
 from bga_mner import BgaMnerConfig, CardKeepingTrainer, DataCollatorForMner, build_compute_metrics
 from bga_mner.configuration.messages import brief, listed, shown
+from bga_mner.examples import run_mner
+from bga_mner.examples.fine_tuning.data import has_pictures, prepare_rows, read_data
+from bga_mner.examples.fine_tuning.model import build_model
 
 
 SPACE = "learning_rate=1e-5..3e-4:log,reconstruction_weight=0.1..2:log,cycle_weight=0.01..1:log"

@@ -29,7 +29,7 @@ from bga_mner.configuration.hub_export import (
     marked_folder,
     write_code,
 )
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 @pytest.fixture

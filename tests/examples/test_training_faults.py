@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-import run_mner
-import run_mner_no_trainer
+
+from bga_mner.examples import run_mner, run_mner_no_trainer
 
 
 MAINS = {"trainer": run_mner.main, "loop": run_mner_no_trainer.main}

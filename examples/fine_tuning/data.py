@@ -13,9 +13,6 @@ import datasets
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets.data_files import SPLIT_KEYWORDS
-from fine_tuning_images import ImageReader
-from fine_tuning_model import CHANGEABLE, flag
-from fine_tuning_stream import check_columns, ids_named, open_stream, read_whole, row_id, tags_of, words_of
 
 from bga_mner import (
     BgaMnerProcessor,
@@ -30,6 +27,17 @@ from bga_mner import (
     write_conll,
 )
 from bga_mner.configuration.messages import brief, shown
+from bga_mner.examples.fine_tuning.images import ImageReader
+from bga_mner.examples.fine_tuning.model import CHANGEABLE, flag
+from bga_mner.examples.fine_tuning.stream import (
+    check_columns,
+    ids_named,
+    open_stream,
+    read_whole,
+    row_id,
+    tags_of,
+    words_of,
+)
 from bga_mner.processing.conll import writable
 from bga_mner.processing.formats.writing import WRITTEN_FORMATS
 from bga_mner.processing.picture_folder import PictureCounter

@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from command_line import DEBUG, ErrorsInOneLine, check_output
+from bga_mner.examples.command_line import DEBUG, ErrorsInOneLine, check_output
+
 from transformers import HfArgumentParser
 
 from bga_mner.configuration.messages import brief, shown

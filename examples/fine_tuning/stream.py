@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
-from fine_tuning_images import ImageReader
 
 from bga_mner.configuration.messages import brief, shown
+from bga_mner.examples.fine_tuning.images import ImageReader
 from bga_mner.processing.conll import writable
 from bga_mner.processing.label_map import named, tag_names
 from bga_mner.processing.sequences import as_list

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import datasets
 
-from ..configuration.messages import shown
-from .concept_drawings import ENTITY_TYPES, draw_concept
-from .generated_texts import Row, invent_names, text_rows
+from bga_mner.configuration.messages import shown
+from bga_mner.examples.synthetic.drawings import ENTITY_TYPES, draw_concept
+from bga_mner.examples.synthetic.texts import Row, invent_names, text_rows
 
 
 __all__ = ["LABELS", "GeneratedCorpus", "add_pictures", "generate_corpus"]

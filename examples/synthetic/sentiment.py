@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import datasets
 
-from .concept_drawings import SENTIMENTS
-from .generated_corpus import add_pictures
-from .generated_texts import Row, invent_names, text_rows
-from .tag_scheme import spans_from_tags
+from bga_mner.examples.synthetic.corpus import add_pictures
+from bga_mner.examples.synthetic.drawings import SENTIMENTS
+from bga_mner.examples.synthetic.texts import Row, invent_names, text_rows
+from bga_mner.processing.tag_scheme import spans_from_tags
 
 
 __all__ = ["SentimentCorpus", "generate_sentiment_corpus"]

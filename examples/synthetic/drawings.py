@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from ..configuration.messages import shown
+from bga_mner.configuration.messages import shown
 
 
 __all__ = ["ENTITY_TYPES", "SENTIMENTS", "concept_pictures", "draw_concept"]
