@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
@@ -19,6 +18,7 @@ from bga_mner import (
     lora_config,
 )
 from bga_mner.configuration.messages import brief, listed, shown
+from bga_mner.examples.fine_tuning.arguments import ModelArguments
 from bga_mner.modeling_bga.encoders import longest_text, only_new_layers_trained
 from bga_mner.processing.text_tagging import longest_input
 
@@ -37,46 +37,6 @@ CHANGEABLE += ("entity_replacement_probability", "replaced_entities_read", "samp
 CHANGEABLE += ("classifier_dropout",)
 # Without pictures only the shape of this vision encoder matters: it says what features the text branch generates.
 STAND_IN = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "patch_size": 16}
-
-
-def flag(default: Any, text: str) -> Any:
-    """Declare a command-line flag of a dataclass."""
-    return field(default=default, metadata={"help": text})
-
-
-@dataclass
-class ModelArguments:
-    """Which model to start from, and its options; those left out are what `BgaMnerConfig` says."""
-
-    text_model: str | None = flag(None, "Text encoder and tokenizer: folder or Hub name.")
-    vision_model: str | None = flag(
-        None,
-        "Vision encoder and image processor: folder, Hub name, or open_clip:<model>/<tag>. Needed with pictures only; "
-        "without, a small random one stands in, which is never run.",
-    )
-    model_name_or_path: str | None = flag(None, "Saved bga_mner model to continue from, in place of two encoders.")
-    image_size: int | None = flag(None, "Side of the pictures in pixels. Default: what the image processor makes.")
-    num_bga_layers: int | None = flag(None, "Number of aligned layers.")
-    reconstruction_weight: float | None = flag(None, "Weight of the reconstruction loss.")
-    cycle_weight: float | None = flag(None, "Weight of the cycle loss.")
-    entity_replacement_probability: float | None = flag(
-        None, "Share of labelled sentences whose entities are replaced by random tokens, in training."
-    )
-    replaced_entities_read: str | None = flag(
-        None, "What these read: 'real' (the picture) or 'generated' (features that the true words generate)."
-    )
-    config_overrides: str | None = flag(None, "Further options of BgaMnerConfig: key=value,key=value.")
-    freeze_vision_encoder: bool = flag(False, "Keep the vision encoder's weights.")
-    cache_vision_states: bool = flag(
-        False, "With --freeze_vision_encoder: run it once over all pictures; they take space beside the training data."
-    )
-    lora_rank: int | None = flag(
-        None,
-        "Of run_mner.py: train adapters of this rank on the encoders (on the text encoder alone if the other is frozen "
-        "or not needed) and what is new, and merge them at the end. Needs peft.",
-    )
-    language: str | None = flag(None, "For the model card: language of the texts, such as 'en'.")
-    license: str | None = flag(None, "For the model card: license of the weights, such as 'cc-by-4.0'.")
 
 
 def build_model(

@@ -18,7 +18,8 @@ from transformers import ViTImageProcessorPil
 
 from bga_mner import BgaMnerProcessor, read_conll, write_conll
 from bga_mner.examples import run_mner
-from bga_mner.examples.fine_tuning.data import DataArguments, has_pictures, log_reports, prepare_rows, read_data
+from bga_mner.examples.fine_tuning.arguments import DataArguments
+from bga_mner.examples.fine_tuning.data import has_pictures, log_reports, prepare_rows, read_data
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 from bga_mner.processing.pictures import as_picture_list, load_first_picture
 

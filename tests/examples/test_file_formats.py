@@ -13,7 +13,8 @@ from transformers import AutoTokenizer
 
 from bga_mner import BgaMnerProcessor, read_annotations, read_conll, spans_from_tags, split_words, write_annotations
 from bga_mner.examples import run_mner
-from bga_mner.examples.fine_tuning.data import DataArguments, read_data
+from bga_mner.examples.fine_tuning.arguments import DataArguments
+from bga_mner.examples.fine_tuning.data import read_data
 
 
 PARTS = {"train": "train", "validation": "valid", "test": "test"}

@@ -13,7 +13,8 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, BertConfig, BertModel, TimmWrapperConfig
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, cache_vision_states, load_image_processor
-from bga_mner.examples.fine_tuning.model import ModelArguments, build_model
+from bga_mner.examples.fine_tuning.arguments import ModelArguments
+from bga_mner.examples.fine_tuning.model import build_model
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 

@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModel
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor
 from bga_mner.configuration.encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
-from bga_mner.examples.fine_tuning.model import ModelArguments, build_model
+from bga_mner.examples.fine_tuning.arguments import ModelArguments
+from bga_mner.examples.fine_tuning.model import build_model
 
 
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
