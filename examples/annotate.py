@@ -138,18 +138,7 @@ def show(summary: dict[str, Any]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the script.
-
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    int
-        The exit code, see above.
-    """
+    """Run the script with the arguments of the command line, or these; return the exit code."""
     options = parse(arguments)
     try:
         summary = run(options)

@@ -174,16 +174,8 @@ def show(console: Console, found: dict[str, dict[str, Any]]) -> None:
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """Run the comparison, and print a table.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict
-        By encoder, and for "text only": kind, parameters, and by seed accuracy (on single concepts), f1, type_accuracy
-        and seconds_a_step, which are processor time.
+    Return by encoder, and for "text only": kind, parameters, and by seed accuracy (on single concepts), f1,
+    type_accuracy and seconds_a_step, which are processor time.
     """
     parser = Parser(__doc__)
     parser.add_argument("--encoders", default=",".join(ENCODERS), help="comma-separated; default: %(default)s")

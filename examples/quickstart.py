@@ -10,6 +10,7 @@ learned by generating pictures' features from them.
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from io import BytesIO
@@ -22,12 +23,12 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
-from transformers import set_seed
+from transformers import Trainer, set_seed
 from transformers.utils import logging
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, predict, summarize_training
+from bga_mner.examples.reporting import print_table
 from bga_mner.examples.synthetic.corpus import GeneratedCorpus
 from bga_mner.examples.synthetic.recipe import build_model, evaluate, prepare, train
 from bga_mner.processing.alignment_picture import align, draw_alignment
@@ -66,8 +67,8 @@ def draw_examples(model: Any, processor: Any, corpus: GeneratedCorpus, path: Pat
     draw_alignment(alignments, path)
 
 
-def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Run the quickstart; return the scores that it prints."""
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = Parser(__doc__)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/quickstart"))
     parser.add_argument("--steps", type=positive, default=450, help="training steps on pairs")
@@ -78,81 +79,98 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--pairs", type=positive, default=2400, help="training pairs, half of them labelled")
     parser.add_argument("--test_sentences", type=positive, default=400)
     parser.add_argument("--seed", type=natural, default=0)
-    options = parser.parse_args(arguments)
-    check_output(options.output_dir, "--output_dir")
-    options.output_dir.mkdir(parents=True, exist_ok=True)
+    return parser.parse_args(arguments)
+
+
+def compare(
+    trainers: dict[str, Trainer], processor: BgaMnerProcessor, corpus: GeneratedCorpus, console: Console
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Score both models on both kinds of names, and print a table; return the Trainer's metrics."""
+    tests = {"labelled": corpus.test_labelled, "never_labelled": corpus.test_unseen_labels}
+    metrics = {
+        name: {names: evaluate(trainer, processor, test) for names, test in tests.items()}
+        for name, trainer in trainers.items()
+    }
+    rows = [
+        (name, *(f"{of_test['eval_f1']:.3f}" for of_test in of_model.values())) for name, of_model in metrics.items()
+    ]
+    columns = ("trained on", "labelled names", "never-labelled names")
+    print_table("F1 on sentences without pictures", columns, rows, console)
+    return metrics
+
+
+def save_and_load(
+    trainer: Trainer, processor: BgaMnerProcessor, sentences: list[list[str]], folder: Path, console: Console
+) -> tuple[BgaMnerForTokenClassification, BgaMnerProcessor]:
+    """Save the model, load it again, and let it annotate plain text."""
+    trainer.save_model(str(folder))
+    processor.save_pretrained(folder)
+    loaded = BgaMnerForTokenClassification.from_pretrained(folder)
+    again = BgaMnerProcessor.from_pretrained(folder)
+    before, after = predict(trainer.model, processor, sentences), predict(loaded, again, sentences)
+    if before != after:
+        raise RuntimeError("Expected the loaded model to annotate as the saved one does, but it differs.")
+    for words, entities in zip(sentences, after, strict=True):
+        console.print(coloured(words, entities))
+    console.print("[dim]None of these names was ever labelled; the sentences don't tell their types.[/dim]")
+    return loaded, again
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Run the quickstart; return the scores that it prints."""
+    options = parse(arguments)
+    output_dir: Path = options.output_dir
+    check_output(output_dir, "--output_dir")
+    output_dir.mkdir(parents=True, exist_ok=True)
     console = Console(width=110)
     logging.set_verbosity_error()
     set_seed(options.seed)
     start = time.perf_counter()
 
     console.print(Rule("1/5  A generated corpus, and a vision encoder that knows its concepts"))
-    corpus, processor, vision, accuracy = prepare(options, options.output_dir)
+    corpus, processor, vision, accuracy = prepare(options, output_dir)
     console.print(f"The vision encoder tells the four concepts apart on new drawings with accuracy {accuracy:.3f}.")
 
     console.print(Rule("2/5  Training on pairs, half of them without labels"))
     labels = list(corpus.labels)
     model = build_model(processor.tokenizer, vision, labels)
-    trainer = train(model, processor, corpus.train, options.steps, options.output_dir, options.seed)
+    trainers = {"text and pictures": train(model, processor, corpus.train, options.steps, output_dir, options.seed)}
 
     console.print(Rule("3/5  For comparison: the same sentences and labels, without pictures"))
     set_seed(options.seed)
-    text_only_model = build_model(processor.tokenizer, vision, labels)
-    text_only = train(
-        text_only_model,
-        processor,
-        corpus.train.remove_columns("image"),
-        options.steps,
-        options.output_dir,
-        options.seed,
-    )
-
-    table = Table(title="F1 on sentences without pictures", title_justify="left")
-    for column in ("trained on", "labelled names", "never-labelled names"):
-        table.add_column(column)
-    scores: dict[str, Any] = {"vision_accuracy": accuracy}
-    metrics = {}
-    for name, trained in (("text and pictures", trainer), ("text alone", text_only)):
-        tests = {"labelled": corpus.test_labelled, "never_labelled": corpus.test_unseen_labels}
-        metrics[name] = {names: evaluate(trained, processor, test) for names, test in tests.items()}
-        scores[name] = {
-            names: {score: found[f"eval_{score}"] for score in ("f1", "precision", "recall")}
-            for names, found in metrics[name].items()
-        }
-        table.add_row(name, *(f"{found['f1']:.3f}" for found in scores[name].values()))
-    console.print(table)
+    text_only = build_model(processor.tokenizer, vision, labels)
+    rows = corpus.train.remove_columns("image")
+    trainers["text alone"] = train(text_only, processor, rows, options.steps, output_dir, options.seed)
+    metrics = compare(trainers, processor, corpus, console)
 
     console.print(Rule("4/5  Save, load again, annotate plain text"))
-    folder = options.output_dir / "model"
+    sentences = corpus.test_unseen_labels["tokens"][: min(8, options.test_sentences)]
     # what the model card, README.md, is filled with
     model.config.training_summary = summarize_training(
-        trainer,
+        trainers["text and pictures"],
         scores={f"{names.replace('_', '-')} names": found for names, found in metrics["text and pictures"].items()},
         name="bga-mner-quickstart",
         language="en",
-        widget_texts=[" ".join(corpus.test_unseen_labels["tokens"][0])],
+        widget_texts=[" ".join(sentences[0])],
     )
-    trainer.save_model(str(folder))
-    processor.save_pretrained(folder)
-    loaded = BgaMnerForTokenClassification.from_pretrained(folder)
-    processor = BgaMnerProcessor.from_pretrained(folder)
-    sentences = corpus.test_unseen_labels["tokens"][: min(8, options.test_sentences)]
-    before, after = predict(model, processor, sentences), predict(loaded, processor, sentences)
-    if before != after:
-        raise RuntimeError("The loaded model annotates differently from the saved one.")
-    for words, entities in zip(sentences, after, strict=True):
-        console.print(coloured(words, entities))
-    console.print("[dim]None of these names was ever labelled; the sentences don't tell their types.[/dim]")
+    folder = output_dir / "model"
+    loaded, processor = save_and_load(trainers["text and pictures"], processor, sentences, folder, console)
 
     console.print(Rule("5/5  What the model aligned"))
-    picture = options.output_dir / "alignment.png"
+    picture, file = output_dir / "alignment.png", output_dir / "scores.json"
     draw_examples(loaded, processor, corpus, picture)
+    scores: dict[str, Any] = {"vision_accuracy": accuracy}
+    for name, of_model in metrics.items():
+        scores[name] = {
+            names: {score: found[f"eval_{score}"] for score in ("f1", "precision", "recall")}
+            for names, found in of_model.items()
+        }
     scores["seconds"] = time.perf_counter() - start
     scores["model_parameters"] = sum(parameter.numel() for parameter in loaded.parameters())
-    (options.output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+    file.write_text(json.dumps(scores, indent=2) + "\n")
     console.print(
         f"Model, processor and model card: {folder}\nPicture of kept patches and matches: {picture}\n"
-        f"Scores: {options.output_dir / 'scores.json'}\n{scores['seconds']:.0f} s in all."
+        f"Scores: {file}\n{scores['seconds']:.0f} s in all."
     )
     return scores
 

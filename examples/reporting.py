@@ -49,7 +49,7 @@ def mean_and_worst(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):.3f} ({min(values):.3f})"
 
 
-def print_json(options: argparse.Namespace, found: Mapping[str, Any]) -> None:
+def print_json(options: argparse.Namespace, found: Mapping[str, Any] | Sequence[Any]) -> None:
     """Print the last line, if --json asks for it."""
     if options.json:
         print(json.dumps(found))

@@ -150,15 +150,7 @@ class _ShortHelp(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class ArgumentsParser(ErrorsInOneLine, HfArgumentParser):
-    """Parser of a script whose arguments are the fields of dataclasses.
-
-    Parameters
-    ----------
-    kinds : sequence of type
-        The dataclasses.
-    description : str or None
-        The script's docstring.
-    """
+    """Parser of a script whose arguments are the fields of dataclasses, and whose docstring says what it does."""
 
     def __init__(self, kinds: Sequence[Any], description: str | None) -> None:
         super().__init__(
@@ -171,26 +163,9 @@ class ArgumentsParser(ErrorsInOneLine, HfArgumentParser):
         )
 
     def read(self, argv: Sequence[str], more: Mapping[str, float] | None = None) -> dict[str, Any]:
-        """Read the command line, or the JSON file that is its only word.
+        """Read the command line, or the JSON file that is its only word; return what was given, without defaults.
 
-        Parameters
-        ----------
-        argv : sequence of str
-            The words.
-        more : mapping of str to float, optional
-            The least of further numbers, by name.
-
-        Returns
-        -------
-        dict of str to object
-            What was given, by name; without defaults.
-
-        Raises
-        ------
-        ValueError
-            If the file can't be read, or a number, the output folder or the checkpoint makes no sense.
-        SystemExit
-            If an argument is unknown, or of another type.
+        `more` is the least of further numbers, by name, beside `LEAST`.
         """
         rest: dict[str, Any] = {}
         words = list(argv)

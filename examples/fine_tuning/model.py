@@ -44,26 +44,8 @@ def build_model(
 ) -> tuple[Any, BgaMnerProcessor]:
     """Load the saved model, or build one from two encoders, and make its processor.
 
-    Parameters
-    ----------
-    arguments : ModelArguments
-        Which model.
-    labels : list of str
-        BIO labels of the data.
-    pictures : bool
-        Whether there are any.
-    max_length : int or None
-        Most tokens of a text.
-
-    Returns
-    -------
-    tuple of BgaMnerForTokenClassification and BgaMnerProcessor
-        The vision encoder is frozen if that was asked for.
-
-    Raises
-    ------
-    ValueError
-        If arguments, data and model do not fit together.
+    `labels` are the BIO labels of the data, and `pictures` says whether it has any. The vision encoder is frozen if
+    that was asked for.
     """
     options = _options(arguments)
     if arguments.cache_vision_states and not arguments.freeze_vision_encoder:
@@ -87,26 +69,9 @@ def build_model(
 
 
 def add_adapters(model: Any, arguments: ModelArguments, pictures: bool) -> Any:
-    """Wrap a model for the training of adapters, if `lora_rank` says so.
+    """Wrap a model for the training of adapters, if `lora_rank` says so; the model as it is otherwise.
 
-    Parameters
-    ----------
-    model : BgaMnerForTokenClassification
-        The model.
-    arguments : ModelArguments
-        With the rank.
-    pictures : bool
-        Whether there are any: otherwise the vision encoder is never run, and its adapters would learn nothing.
-
-    Returns
-    -------
-    peft.PeftModel or BgaMnerForTokenClassification
-        The wrapped model, or the model as it is.
-
-    Raises
-    ------
-    ValueError
-        If peft isn't installed.
+    Without pictures the vision encoder is never run, and its adapters would learn nothing.
     """
     if not arguments.lora_rank:
         return model
@@ -120,10 +85,7 @@ def add_adapters(model: Any, arguments: ModelArguments, pictures: bool) -> Any:
 def picture_shape(model: Any, cached: bool) -> tuple[int, int, int] | None:
     """Return the shape of a picture, or of what is cached of it, for a model whose weights are spread over processes.
 
-    Raises
-    ------
-    ValueError
-        If processes would run different layers, and wait for each other for ever.
+    Without it processes would run different layers, and wait for each other for ever.
     """
     config = model.config
     if config.entity_replacement_probability > 0 and config.replaced_entities_read == "generated":

@@ -59,17 +59,10 @@ SCORES = ("f1", "span_recall", "type_accuracy", "labelled_f1")
 
 
 def score(predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Score tags of words.
+    """Score BIO tags of words, sentence by sentence.
 
-    Parameters
-    ----------
-    predicted, expected : sequences of sequences of str
-        BIO tags, sentence by sentence.
-
-    Returns
-    -------
-    dict of str to float
-        f1, span_recall (ends right, whatever the type) and type_accuracy (of the spans that were found; 0 if none was).
+    Return f1, span_recall (ends right, whatever the type) and type_accuracy (of the spans that were found; 0 if none
+    was).
     """
     found = right = total = 0
     for ours, theirs in zip(predicted, expected, strict=True):
@@ -231,18 +224,7 @@ class Experiment:
         ]
 
     def train(self, variant: Variant) -> Trainer:
-        """Train a variant.
-
-        Parameters
-        ----------
-        variant : Variant
-            What to change.
-
-        Returns
-        -------
-        transformers.Trainer
-            Trained.
-        """
+        """Train a variant."""
         options = self.options
         set_seed(self.seed)
         recipe = {name: getattr(options, name) for name in _RECIPE_FLAGS if getattr(options, name) is not None}

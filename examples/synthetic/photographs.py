@@ -8,36 +8,22 @@ from typing import Any
 from PIL import Image, ImageEnhance, ImageOps
 
 from bga_mner import load_picture
+from bga_mner.configuration.messages import shown
 from bga_mner.examples.synthetic.drawings import ENTITY_TYPES
 
 
 def read_photos(folder: Path) -> dict[str, list[bytes]]:
-    """Read a folder of photographs, one folder a concept; the concepts stand for the entity types in their order.
-
-    Parameters
-    ----------
-    folder : Path
-        With at least four folders; the first four by name are taken.
-
-    Returns
-    -------
-    dict of str to list of bytes
-        Files by entity type.
-
-    Raises
-    ------
-    ValueError
-        If there are too few folders, or fewer than two pictures in one.
-    """
+    """Read photographs, one folder a concept; the first four by name stand for the entity types in their order."""
     concepts = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     photos = {
         kind: [path.read_bytes() for path in sorted(concept.iterdir()) if path.suffix.lower() in (".jpg", ".png")]
         for kind, concept in zip(ENTITY_TYPES, concepts, strict=False)
     }
     if len(photos) < len(ENTITY_TYPES) or min(map(len, photos.values())) < 2:
+        found = {concept.name: len(files) for concept, files in zip(concepts, photos.values(), strict=False)}
         raise ValueError(
-            f"Expected {len(ENTITY_TYPES)} folders of JPEG or PNG files in --pictures {str(folder)!r}, got "
-            f"{ {concept.name: len(files) for concept, files in zip(concepts, photos.values(), strict=False)} }."
+            f"Expected {len(ENTITY_TYPES)} folders of at least two JPEG or PNG files as --pictures "
+            f"{shown(str(folder))}, got {shown(found)}. Add the others."
         )
     return photos
 

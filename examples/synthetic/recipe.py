@@ -125,7 +125,12 @@ def pretrain_vision_encoder(
 
     Pictures come with their concepts' numbers; `config` is for the encoder.
     """
-    defaults = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    defaults: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
     defaults |= {"image_size": PICTURE_SIZE, "patch_size": 8, "num_labels": len(ENTITY_TYPES)}
     defaults |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     vit_config = ViTConfig(**(defaults | config))

@@ -294,5 +294,5 @@ def test_given_pictures_take_the_place_of_drawings():
         for image, concept in zip(given.train["image"], given.train["concept"], strict=True)
     )
     assert given.train["object_box"] == [None] * len(given.train)
-    with pytest.raises(ValueError, match=r"got them for \['LOC'\]; add the others"):
+    with pytest.raises(ValueError, match=r"got them for \['LOC'\]\. Add the others"):
         generate_corpus(pictures={"LOC": [b"x"]}, **SMALL)
