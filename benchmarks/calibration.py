@@ -170,11 +170,7 @@ def train_generated(options: argparse.Namespace, folder: Path) -> tuple[Any, Bga
 
 def add_generated_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the generated corpus and its training."""
-    parser.add_argument("--steps", type=positive, default=450, help="on the generated corpus")
-    parser.add_argument("--vision_steps", type=positive, default=700, help="of the vision encoder's own training")
-    parser.add_argument("--pictures", type=positive, default=8000, help="for that")
-    parser.add_argument("--pairs", type=positive, default=2400, help="of the generated corpus, half of them labelled")
-    parser.add_argument("--test_sentences", type=positive, default=1000, help="of either kind")
+    recipe.add_options(parser, test_sentences=1000)
     parser.add_argument("--seed", type=natural, default=0)
     add_common_options(parser, threads=1)
 

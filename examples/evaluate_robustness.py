@@ -206,15 +206,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     of_test.add_argument("--batch_size", type=positive, default=16)
     of_train = commands.add_parser("train", parents=[shared], help="train with fewer and fewer pictures")
-    of_train.add_argument("--steps", type=positive, default=450, help="training steps of each of the six models")
-    of_train.add_argument(
-        "--vision_steps", type=positive, default=700, help="steps of the vision encoder's own training"
-    )
-    of_train.add_argument(
-        "--pictures", type=positive, default=8000, help="drawings for the vision encoder's own training"
-    )
-    of_train.add_argument("--pairs", type=positive, default=2400, help="training pairs, half of them labelled")
-    of_train.add_argument("--test_sentences", type=positive, default=400)
+    recipe.add_options(of_train)
     return parser.parse_args(arguments)
 
 

@@ -17,7 +17,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from bga_mner.examples.command_line import Parser, check_output, natural, positive, run_main
+from bga_mner.examples.command_line import Parser, check_output, natural, run_main
 
 import torch
 from PIL import Image
@@ -30,7 +30,7 @@ from transformers.utils import logging
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, predict, summarize_training
 from bga_mner.examples.reporting import print_table
 from bga_mner.examples.synthetic.corpus import GeneratedCorpus
-from bga_mner.examples.synthetic.recipe import build_model, evaluate, prepare, train
+from bga_mner.examples.synthetic.recipe import add_options, build_model, evaluate, prepare, train
 from bga_mner.processing.alignment_picture import align, draw_alignment
 
 
@@ -71,13 +71,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(__doc__)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/quickstart"))
-    parser.add_argument("--steps", type=positive, default=450, help="training steps on pairs")
-    parser.add_argument("--vision_steps", type=positive, default=700, help="steps of the vision encoder's own training")
-    parser.add_argument(
-        "--pictures", type=positive, default=8000, help="drawings for the vision encoder's own training"
-    )
-    parser.add_argument("--pairs", type=positive, default=2400, help="training pairs, half of them labelled")
-    parser.add_argument("--test_sentences", type=positive, default=400)
+    add_options(parser)
     parser.add_argument("--seed", type=natural, default=0)
     return parser.parse_args(arguments)
 

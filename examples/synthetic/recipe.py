@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from bga_mner.examples.command_line import positive
+
 import torch
 from datasets import Dataset
 from PIL import Image
@@ -137,6 +139,15 @@ def pretrain_vision_encoder(
     encoder = ViTModel(vit_config, add_pooling_layer=False)
     classifier = ConceptClassifier(encoder, vit_config.hidden_size, vit_config.num_labels)
     return encoder, teach_concepts(classifier, image_processor, train_pictures, test_pictures, arguments)
+
+
+def add_options(parser: argparse.ArgumentParser, test_sentences: int = 400) -> None:
+    """Add the sizes of the corpus and of the trainings, which `prepare` and `train` are given."""
+    parser.add_argument("--steps", type=positive, default=450, help="training steps on pairs, of each model")
+    parser.add_argument("--vision_steps", type=positive, default=700, help="steps of the vision encoder's own training")
+    parser.add_argument("--pictures", type=positive, default=8000, help="drawings for that")
+    parser.add_argument("--pairs", type=positive, default=2400, help="training pairs, half of them labelled")
+    parser.add_argument("--test_sentences", type=positive, default=test_sentences, help="of either kind")
 
 
 def prepare(
