@@ -98,7 +98,7 @@ coverage: install
 	$(BIN)/python -m coverage report
 
 mutants: install
-	$(BIN)/python tests/mutation.py --mutants 10
+	$(BIN)/python tests/mutants.py --mutants 90
 
 $(FUZZ_INSTALLED): $(INSTALLED)
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[fuzz]"

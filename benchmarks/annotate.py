@@ -24,13 +24,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bga_mner.examples.command_line import Parser, natural, positive, run_main
+
 import psutil
 import pyarrow.dataset as ds
 import torch
-from example_scripts import Parser, natural, positive, run_main
 
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerProcessor, labels_from_tags
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.reporting import add_common_options, print_json
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "annotate.py"
@@ -114,20 +116,7 @@ class Run:
 
 
 def check_rows(output: Path, rows: int) -> dict[str, int]:
-    """Count the rows of the output.
-
-    Parameters
-    ----------
-    output : Path
-        What examples/annotate.py wrote.
-    rows : int
-        Rows of the input.
-
-    Returns
-    -------
-    dict of str to int
-        "lost", "doubled", "annotated", "bad" and "entities".
-    """
+    """Count what examples/annotate.py wrote of that many rows: "lost", "doubled", "annotated", "bad", "entities"."""
     counts = bytearray(rows)
     entities = annotated = bad = 0
     for batch in ds.dataset(output / "entities", format="parquet").to_batches():
@@ -181,34 +170,20 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--engine", choices=("local", "ray"), default="local")
     parser.add_argument("--rows_per_part", type=positive, default=10_000)
     parser.add_argument("--buffer_rows", type=positive, default=2048)
-    parser.add_argument("--threads", type=positive, default=1)
     parser.add_argument("--ray_cpus", type=positive, default=2)
     parser.add_argument("--seed", type=natural, default=0, help="of the moments of the kills")
     parser.add_argument("--compare", action="store_true", help="also run without kills, and compare the outputs")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    add_common_options(parser, threads=1)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the benchmark, and print what was found.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict
-        "processes": for each "killed", "rows", "seconds", those of processors, start included, and its peak
-        of memory, early and at the end; "rate", rows a
-        second of the script's last process without its start; "lost", "doubled", "annotated", "bad" and "entities";
-        "same" as without kills, with ``--compare``; and what was measured.
-
-    Raises
-    ------
-    RuntimeError
-        If a row is lost or doubled, a kill came too late, or outputs differ.
+    Return "processes": for each "killed", "rows", "seconds", those of processors, start included, and its peak of
+    memory, early and at the end; "rate", rows a second of the script's last process without its start; "lost",
+    "doubled", "annotated", "bad" and "entities"; "same" as without kills, with ``--compare``; and what was
+    measured.
     """
     options = _parse(argv)
     rng = random.Random(options.seed)
@@ -254,8 +229,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         f"{found['rate']:,.0f} rows/s; {found['annotated']:,} rows annotated, {found['bad']:,} bad, "
         f"{found['entities']:,} entities; {found['lost']} lost, {found['doubled']} doubled"
     )
-    if options.json:
-        print(json.dumps({"annotate": found}))
+    print_json(options, {"annotate": found})
     kills = sum(process["killed"] for process in processes)
     if found["lost"] or found["doubled"] or not found.get("same", True) or kills != options.kills:
         raise RuntimeError(f"Expected each row once, and {options.kills} kills, got {found}.")

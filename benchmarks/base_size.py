@@ -7,12 +7,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from bga_mner.examples.command_line import Parser, names_of, positive
+
 import torch
-from example_scripts import Parser, names_of, positive
 from transformers import BertConfig, BertForTokenClassification, set_seed
-from transformers.utils import logging
 
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, labels_from_tags
+from bga_mner.examples import reporting
 
 
 # Layers, width and vocabulary. The vision encoder is as deep and wide; base: BERT-base and CLIP ViT-B/32.
@@ -33,15 +34,13 @@ def parser(description: str | None, keys: Sequence[str]) -> argparse.ArgumentPar
     made.add_argument("--models", type=names_of(keys), default=",".join(keys), help=of_models)
     made.add_argument("--size", choices=SIZES, default="base")
     made.add_argument("--repeats", type=positive, default=7)
-    made.add_argument("--threads", type=positive, default=1)
-    made.add_argument("--json", action="store_true", help="print one line of JSON last")
+    reporting.add_common_options(made, threads=1)
     return made
 
 
 def start(options: argparse.Namespace) -> list[str]:
     """Set threads and seed; return the models asked for."""
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
+    reporting.start(options)
     set_seed(0)
     return options.models
 

@@ -13,7 +13,6 @@ accuracy. Where all answers are right, or few, it says little: see the number of
 """
 
 import argparse
-import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,18 +20,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bga_mner.examples.command_line import Parser, natural, positive, run_main
+
 import matplotlib as mpl
 import numpy as np
-import real_text
 import torch
-from example_scripts import Parser, load_example, natural, positive, run_main
 from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 from transformers import BertConfig, BertForTokenClassification, Trainer, set_seed
-from transformers.utils import logging
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, DataCollatorForMner, read_conll, spans_from_tags
-from bga_mner.processing.generated_corpus import GeneratedCorpus
+from bga_mner.benchmarks import real_text
+from bga_mner.examples.reporting import add_common_options, print_json, print_table, start
+from bga_mner.examples.synthetic import recipe
+from bga_mner.examples.synthetic.corpus import GeneratedCorpus
 
 
 BINS = 15
@@ -160,56 +161,26 @@ def _measure(model: Any, processor: Any, rows: Any, max_length: int | None = Non
 
 
 def train_generated(options: argparse.Namespace, folder: Path) -> tuple[Any, BgaMnerProcessor, GeneratedCorpus]:
-    """Train by the quickstart's recipe.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        With what `add_generated_options` adds.
-    folder : Path
-        For what the trainings write.
-
-    Returns
-    -------
-    tuple of BgaMnerForTokenClassification, BgaMnerProcessor and GeneratedCorpus
-        The model, and what it was trained on.
-    """
-    quickstart = load_example("quickstart")
-    corpus, processor, vision, _ = quickstart.prepare(options, folder)
-    model = quickstart.build_model(processor.tokenizer, vision, list(corpus.labels))
-    quickstart.train(model, processor, corpus.train, options.steps, folder, options.seed)
+    """Train by the quickstart's recipe, with what `add_generated_options` adds; return the model and what it read."""
+    corpus, processor, vision, _ = recipe.prepare(options, folder)
+    model = recipe.build_model(processor.tokenizer, vision, list(corpus.labels))
+    recipe.train(model, processor, corpus.train, options.steps, folder, options.seed)
     return model, processor, corpus
 
 
 def add_generated_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the generated corpus and its training."""
-    parser.add_argument("--steps", type=positive, default=450, help="on the generated corpus")
-    parser.add_argument("--vision_steps", type=positive, default=700, help="of the vision encoder's own training")
-    parser.add_argument("--pictures", type=positive, default=8000, help="for that")
-    parser.add_argument("--pairs", type=positive, default=2400, help="of the generated corpus, half of them labelled")
-    parser.add_argument("--test_sentences", type=positive, default=1000, help="of either kind")
+    recipe.add_options(parser, test_sentences=1000)
     parser.add_argument("--seed", type=natural, default=0)
-    parser.add_argument("--threads", type=positive, default=1)
-    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    add_common_options(parser, threads=1)
 
 
 def measure_generated(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Train on the generated corpus, and on its labelled sentences alone; measure both kinds of names.
 
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Of `main`.
-    folder : Path
-        For what the trainings write.
-
-    Returns
-    -------
-    dict
-        By data set and model what `summarize` returns.
+    Return by data set and model what `summarize` returns.
     """
     ours, processor, corpus = train_generated(options, folder)
-    quickstart = load_example("quickstart")
     set_seed(options.seed)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     sizes |= {"vocab_size": len(processor.tokenizer), "max_position_embeddings": 64}
@@ -218,7 +189,7 @@ def measure_generated(options: argparse.Namespace, folder: Path) -> dict[str, di
     labelled = corpus.train.filter(lambda row: row["ner_tags"] is not None).remove_columns("image")
     Trainer(
         model=plain,
-        args=quickstart.training_arguments(folder, options.steps, 32, 2e-3, options.seed),
+        args=recipe.training_arguments(folder, options.steps, 32, 2e-3, options.seed),
         train_dataset=labelled.with_transform(processor.encode_examples),
         data_collator=real_text.plain_collator(processor),
     ).train()
@@ -256,15 +227,7 @@ def measure_real(options: argparse.Namespace, folder: Path) -> dict[str, dict[st
 
 
 def plot(found: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
-    """Draw accuracy over confidence: a row a data set, tags on the left, entities on the right.
-
-    Parameters
-    ----------
-    found : dict
-        What `main` returns.
-    path : Path
-        PNG file; its folder is made.
-    """
+    """Draw accuracy over confidence: a row a data set, tags on the left, entities on the right."""
     colours = {"tag": "C0", "span": "C0", "mean": "C1", "product": "C2"}
     with mpl.rc_context({"font.size": 8}):
         figure = Figure(figsize=(7.2, 3.1 * len(found)), layout="constrained")
@@ -293,32 +256,19 @@ def plot(found: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
 
 def _print(found: dict[str, dict[str, dict[str, Any]]]) -> None:
     for data, models in found.items():
-        print(f"\n{data}\n{'':<26}{'ECE':>8}{'mean':>8}{'right':>8}{'answers':>9}{'wrong':>7}")
+        rows = []
         for model, of_model in models.items():
             for kind in ("tag", "span", "mean", "product"):
-                if kind in of_model:
-                    value = of_model[kind]
-                    numbers = "".join(f"{value[name]:>8.3f}" for name in ("ece", "confidence", "accuracy"))
-                    print(f"{model + ', ' + kind:<26}{numbers}{value['count']:>9}{value['wrong']:>7}")
+                if value := of_model.get(kind):
+                    numbers = (f"{value[name]:.3f}" for name in ("ece", "confidence", "accuracy"))
+                    rows.append((f"{model}, {kind}", *numbers, value["count"], value["wrong"]))
+        print_table(data, ("", "ECE", "mean", "right", "answers", "wrong"), rows)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, Any]]]:
     """Run the benchmark, and print tables.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict
-        By data set, model ("bga-mner", "plain") and kind of probability what `summarize` returns.
-
-    Raises
-    ------
-    ValueError
-        If there is no text model, or no data.
+    Return by data set, model ("bga-mner", "plain") and kind of probability what `summarize` returns.
     """
     parser = Parser(__doc__)
     parser.add_argument("--data_dir", type=Path, help="folder with train.txt and valid.txt: measure real text too")
@@ -329,8 +279,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, Any
     add_generated_options(parser)
     parser.add_argument("--plot", type=Path, help="PNG file to draw")
     options = parser.parse_args(argv)
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
+    start(options)
     set_seed(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         found = measure_generated(options, Path(folder))
@@ -339,8 +288,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, Any
     _print(found)
     if options.plot is not None:
         plot(found, options.plot)
-    if options.json:
-        print(json.dumps({"calibration": found}))
+    print_json(options, {"calibration": found})
     return found
 
 

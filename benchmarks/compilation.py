@@ -7,17 +7,25 @@ seconds of the first call are printed; before anything is timed, scores are comp
     python benchmarks/compilation.py --what training --json
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bga_mner.examples.command_line import run_main
+
 import torch
-from base_size import PAIR_MODELS, make_baseline, make_batch, make_model, make_pictures, parser, start
-from example_scripts import run_main
-from rich.console import Console
-from rich.table import Table
-from timing import median_ratio, time_in_turn
+
+from bga_mner.benchmarks.base_size import (
+    PAIR_MODELS,
+    make_baseline,
+    make_batch,
+    make_model,
+    make_pictures,
+    parser,
+    start,
+)
+from bga_mner.benchmarks.timing import median_ratio, milliseconds, time_in_turn
+from bga_mner.examples.reporting import print_json, print_table
 
 
 MODELS: dict[str, dict[str, Any] | None] = {"baseline": None, **{name: PAIR_MODELS[name] for name in ("default", "12")}}
@@ -49,26 +57,13 @@ def check(model: Any, compiled: Any, batch: dict[str, torch.Tensor]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Run the benchmark, and print a table.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict of str to float
-        Times as fast as eager, by model.
-    """
+    """Run the benchmark, and print a table; return times as fast as eager, by model."""
     made = parser(__doc__, list(MODELS))
     made.add_argument("--what", choices=("inference", "training"), default="inference")
     options = made.parse_args(argv)
     names, training = start(options), options.what == "training"
     found: dict[str, float] = {}
-    table = Table(title=f"torch.compile, {options.what}, threads: {options.threads}", title_justify="left")
-    for column in ("model", "times as fast", "eager, ms", "compiled, ms", "first call, s"):
-        table.add_column(column)
+    rows = []
     for name in names:
         torch.compiler.reset()
         model, batch = make(name, options.size, training)
@@ -89,11 +84,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         functions = {"eager": lambda r=run, m=model: r(m), "compiled": lambda r=run, c=compiled: r(c)}
         times = time_in_turn(functions, options.repeats)
         found[name] = median_ratio(times["eager"], times["compiled"])
-        medians = [f"{1000 * sorted(seconds)[options.repeats // 2]:.0f}" for seconds in times.values()]
-        table.add_row(name, f"{found[name]:.2f}", *medians, f"{first:.0f}")
-    Console(width=110).print(table)
-    if options.json:
-        print(json.dumps({"compilation": found}))
+        rows.append((name, f"{found[name]:.2f}", *map(milliseconds, times.values()), f"{first:.0f}"))
+    columns = ("model", "times as fast", "eager, ms", "compiled, ms", "first call, s")
+    print_table(f"torch.compile, {options.what}, threads: {options.threads}", columns, rows)
+    print_json(options, {"compilation": found})
     return found
 
 

@@ -15,7 +15,6 @@ with those of pytorch-crf by their scores; if they differ, nothing is timed, and
 """
 
 import argparse
-import json
 import re
 import statistics
 import sys
@@ -23,14 +22,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from bga_mner.examples.command_line import Parser, natural, positive, run_main
+
 import torch
-from example_scripts import Parser, natural, positive, run_main
 from rich.console import Console
-from rich.table import Table
-from timing import exponent, median_ratio, time_in_turn
 from torch import Tensor, nn
 from torchcrf import CRF
 
+from bga_mner.benchmarks.timing import exponent, median_ratio, time_in_turn
+from bga_mner.examples.reporting import add_common_options, print_json, print_table
 from bga_mner.modeling_bga.crf import ConditionalRandomField
 
 
@@ -257,10 +257,7 @@ def check_growth(found: dict[str, Any]) -> None:
 
 
 def _print_comparison(found: list[dict[str, float]], console: Console, threads: int) -> None:
-    table = Table(title=f"Times faster than pytorch-crf, full / ragged masks; loss with gradients; {threads} thread(s)")
-    table.add_column("batch x length x tags")
-    for column in ("loss", "decoding", "loss, ms", "decoding, ms", "marginals, ms"):
-        table.add_column(column, justify="right")
+    rows = []
     for one in found:
         cells = ["x".join(str(one[size]) for size in BASE)]
         for what, digits in (("speedup", 1), ("ms", 2)):
@@ -268,21 +265,21 @@ def _print_comparison(found: list[dict[str, float]], console: Console, threads: 
                 values = one[f"{name}_{what}"], one[f"ragged_{name}_{what}"]
                 cells.append(" / ".join(f"{value:.{digits}f}" for value in values))
         cells.append(f"{one['log_marginals_ms']:.2f} ({one['log_marginals_to_nll_backward']:.2f} x loss)")
-        table.add_row(*cells)
-    console.print(table)
+        rows.append(cells)
+    title = f"Times faster than pytorch-crf, full / ragged masks; loss with gradients; {threads} thread(s)"
+    columns = ("batch x length x tags", "loss", "decoding", "loss, ms", "decoding, ms", "marginals, ms")
+    print_table(title, columns, rows, console)
 
 
 def _print_growth(found: dict[str, Any], console: Console) -> None:
     for axis, of_axis in found.items():
         fixed = ", ".join(f"{name} {size}" for name, size in BASE.items() if name != axis)
-        table = Table(title=f"Milliseconds as {axis} grows; {fixed}")
-        table.add_column(axis)
-        for column in [*map(str, of_axis["sizes"]), "exponent", "of the last two"]:
-            table.add_column(column, justify="right")
+        columns = (axis, *map(str, of_axis["sizes"]), "exponent", "of the last two")
+        rows = []
         for name, times in of_axis["ms"].items():
             slopes = of_axis["exponents"][name], of_axis["last_exponents"][name]
-            table.add_row(name, *(f"{x:.2f}" for x in times), *(f"{x:.2f}" for x in slopes))
-        console.print(table)
+            rows.append((name, *(f"{number:.2f}" for number in (*times, *slopes))))
+        print_table(f"Milliseconds as {axis} grows; {fixed}", columns, rows, console)
 
 
 def _shapes(text: str) -> list[tuple[int, ...]]:
@@ -299,32 +296,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--shapes", type=_shapes, default=SHAPES, help="batch x length x tags, with commas between")
     parser.add_argument("--repeats", type=positive, default=21, help=f"of {CALLS} calls each; medians count")
-    parser.add_argument("--threads", type=positive, help="threads of torch; default: leave them")
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--scaling", action="store_true", help="time ours alone, at growing sizes")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    add_common_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, float]] | dict[str, Any]:
     """Check, then run the benchmark, and print what was found.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    list of dict, or dict
-        For each shape "batch", "length", "tags", "nll_backward_speedup" and "decode_speedup", and the same two with
-        "ragged_" before; with "_ms" in place of "_speedup", what ours took; "log_marginals_ms" and
-        "log_marginals_to_nll_backward". With ``--scaling``, what `grow` returns.
-
-    Raises
-    ------
-    SystemExit
-        If ours computes something else than the reference, or gets slow as sizes grow.
+    Return for each shape "batch", "length", "tags", "nll_backward_speedup" and "decode_speedup", and the same two
+    with "ragged_" before; with "_ms" in place of "_speedup", what ours took; "log_marginals_ms" and
+    "log_marginals_to_nll_backward". With ``--scaling``, what `grow` returns.
     """
     options = _parse(argv)
     if options.threads is not None:
@@ -344,8 +327,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, float]] | dict[str
             _print_comparison(found, console, torch.get_num_threads())
     except RuntimeError as error:
         sys.exit(str(error))
-    if options.json:
-        print(json.dumps({name: found}))
+    print_json(options, {name: found})
     return found
 
 

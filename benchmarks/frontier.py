@@ -18,19 +18,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import alignment
+from bga_mner.examples.command_line import Parser, check_output, names_of, positive, run_main, seeds
+
 import matplotlib as mpl
 import torch
-from base_size import make_baseline, make_batch, make_model, make_pictures
-from example_scripts import Parser, check_output, names_of, positive, run_main, seeds
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
-from timing import median_ratio, time_in_turn
 from transformers import set_seed
-from transformers.utils import logging
 
 from bga_mner import BgaMnerConfig
+from bga_mner.benchmarks import alignment
+from bga_mner.benchmarks.base_size import make_baseline, make_batch, make_model, make_pictures
+from bga_mner.benchmarks.timing import median_ratio, time_in_turn
+from bga_mner.examples.reporting import add_common_options, mean_and_worst, print_json, print_table, start
 
 
 # Options of BgaMnerConfig by name; the first is the paper's choice, which the others are compared with.
@@ -151,15 +150,7 @@ def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """Measure quality or time and append it to the results, or plot them.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict
-        What the results hold so far, as `read` returns it.
+    Return what the results hold so far, as `read` returns it.
     """
     parser = Parser(__doc__)
     parser.add_argument("--results", type=Path, required=True, help="file of JSON lines")
@@ -171,14 +162,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     parser.add_argument("--size", choices=("tiny", "base"), default="base", help="for --time")
     parser.add_argument("--quick", action="store_true", help="two steps on a few sentences, to see that it runs")
     parser.add_argument("--repeats", type=positive, default=5)
-    parser.add_argument("--threads", type=positive, help="threads of torch; default: leave them")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    add_common_options(parser, quiet=True)
     options = parser.parse_args(argv)
     check_output(options.results, "--results", folder=False)
     names = options.presets
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
+    start(options)
     options.results.parent.mkdir(parents=True, exist_ok=True)
 
     def append(line: dict[str, Any]) -> None:
@@ -191,18 +179,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     for name in names if options.time else []:
         append({"preset": name, **measure_time(name, options.size, options.repeats)})
     found = read(options.results)
-    table = Table(title="F1 on never-labelled names, mean (worst); time / plain encoder's", title_justify="left")
-    for column in ("preset", "seeds", "F1", "inference", "training"):
-        table.add_column(column)
+    rows = []
     for name, values in found.items():
-        f1 = f"{statistics.mean(values['f1']):.3f} ({min(values['f1']):.3f})" if values["f1"] else ""
+        f1 = mean_and_worst(values["f1"]) if values["f1"] else ""
         times = [f"{values[key]:.2f}" if key in values else "" for key in ("inference", "training")]
-        table.add_row(name, str(len(values["f1"])), f1, *times)
-    Console(width=110).print(table)
+        rows.append((name, len(values["f1"]), f1, *times))
+    title = "F1 on never-labelled names, mean (worst); time / plain encoder's"
+    print_table(title, ("preset", "seeds", "F1", "inference", "training"), rows)
     if options.plot is not None:
         plot(found, options.plot)
-    if options.json:
-        print(json.dumps({"frontier": found}))
+    print_json(options, {"frontier": found})
     return found
 
 

@@ -7,17 +7,18 @@ First every model's tags and probabilities of the batch are compared with those 
     python benchmarks/inference.py --threads 2 --json
 """
 
-import json
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
+from bga_mner.examples.command_line import run_main
+
 import torch
-from base_size import make_baseline, make_batch, make_model, parser, start
-from example_scripts import run_main
 from rich.console import Console
-from rich.table import Table
-from timing import median_ratio, time_in_turn
+
+from bga_mner.benchmarks.base_size import make_baseline, make_batch, make_model, parser, start
+from bga_mner.benchmarks.timing import median_ratio, milliseconds, time_in_turn
+from bga_mner.examples.reporting import print_json, print_table
 
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -55,18 +56,7 @@ def check(model: Any, batch: dict[str, torch.Tensor]) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Run the benchmark, and print a table.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict of str to float
-        Ratio to the baseline's time, by model.
-    """
+    """Run the benchmark, and print a table; return ratio to the baseline's time, by model."""
     options = parser(__doc__, list(MODELS)).parse_args(argv)
     console, names = Console(width=110), start(options)
     batch = make_batch(options.size)
@@ -85,14 +75,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     times = time_in_turn({name: lambda m=model: run(m) for name, model in models.items()}, options.repeats)
     found = {name: median_ratio(times[name], times["baseline"]) for name in names}
-    table = Table(title=f"Inference / plain BERT, threads: {options.threads}", title_justify="left")
-    for column in ("aligned layers", "ratio", "ms"):
-        table.add_column(column)
-    for name, seconds in times.items():
-        table.add_row(name, f"{found.get(name, 1.0):.2f}", f"{1000 * sorted(seconds)[len(seconds) // 2]:.0f}")
-    console.print(table)
-    if options.json:
-        print(json.dumps({"inference": found}))
+    rows = [(name, f"{found.get(name, 1.0):.2f}", milliseconds(seconds)) for name, seconds in times.items()]
+    title = f"Inference / plain BERT, threads: {options.threads}"
+    print_table(title, ("aligned layers", "ratio", "ms"), rows, console)
+    print_json(options, {"inference": found})
     return found
 
 

@@ -17,11 +17,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bga_mner.examples.command_line import run_main
+
 import torch
-from base_size import PAIR_MODELS, make_baseline, make_batch, make_model, make_pictures, parser, start
-from example_scripts import run_main
-from rich.console import Console
-from rich.table import Table
+
+from bga_mner.benchmarks.base_size import (
+    PAIR_MODELS,
+    make_baseline,
+    make_batch,
+    make_model,
+    make_pictures,
+    parser,
+    start,
+)
+from bga_mner.examples.reporting import print_json, print_table
 
 
 MODELS: dict[str, dict[str, Any]] = {**PAIR_MODELS, "frozen_vision": {}}
@@ -56,18 +65,7 @@ def measure(name: str, size: str) -> dict[str, int]:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Run the benchmark, and print a table.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict of str to float
-        Ratio to the baseline's peak, by model.
-    """
+    """Run the benchmark, and print a table; return ratio to the baseline's peak, by model."""
     made = parser(__doc__, list(MODELS))
     made.add_argument("--measure", help="take one step with this model in this process, and print its bytes")
     options = made.parse_args(argv)
@@ -91,18 +89,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         ]
         done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
         found[name] = json.loads(done.stdout.splitlines()[-1])
-    table = Table(title="Peak memory of a training step, ratio to plain BERT's", title_justify="left")
-    for column in ("aligned layers", "ratio", "MB", "weights and gradients alone, MB", "their ratio"):
-        table.add_column(column)
+    rows = []
     whole = found["baseline"]["peak"]
     for name, of_model in found.items():
         least = of_model["weights_and_gradients"]
         megabytes = [f"{of_model['peak'] / 1e6:.0f}", f"{least / 1e6:.0f}", f"{least / whole:.2f}"]
-        table.add_row(name, f"{of_model['peak'] / whole:.2f}", *megabytes)
-    Console(width=110).print(table)
+        rows.append((name, f"{of_model['peak'] / whole:.2f}", *megabytes))
+    columns = ("aligned layers", "ratio", "MB", "weights and gradients alone, MB", "their ratio")
+    print_table("Peak memory of a training step, ratio to plain BERT's", columns, rows)
     ratios = {name: found[name]["peak"] / whole for name in names}
-    if options.json:
-        print(json.dumps({"memory": ratios}))
+    print_json(options, {"memory": ratios})
     return ratios
 
 

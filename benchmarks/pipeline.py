@@ -9,20 +9,20 @@ words, places and types must be the same, and scores to within 1e-4, since float
 """
 
 import argparse
-import json
 import random
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from bga_mner.examples.command_line import Parser, natural, positive, run_main
+
 import torch
-from example_scripts import Parser, natural, positive, run_main
-from timing import ratios, time_in_turn
 from transformers import CLIPImageProcessorPil, Pipeline, pipeline, set_seed
-from transformers.utils import logging
 
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerProcessor, labels_from_tags
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.benchmarks.timing import ratios, time_in_turn
+from bga_mner.examples.reporting import add_common_options, print_json, start
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 # Layers and width of the text encoder, as of the public BERT miniatures; the vision encoder, whose patches (50 tokens,
@@ -86,35 +86,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=positive, default=32)
     parser.add_argument("--repeats", type=positive, default=5, help="of both in turn; the median ratio counts")
     parser.add_argument("--seed", type=natural, default=0)
-    parser.add_argument("--threads", type=positive, help="threads of torch; default: leave them")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    add_common_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the benchmark, and print what was found.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict
-        "ratio": median over repeats of the seconds one by one over those batched; "ratios"; "one_by_one_seconds" and
-        "batched_seconds", one value a repeat; "score_difference", the largest; and what was measured: "size",
-        "layers", "width", "parameters", "sentences", "batch_size" and "threads".
-
-    Raises
-    ------
-    RuntimeError
-        If the outputs differ.
+    Return "ratio": median over repeats of the seconds one by one over those batched; "ratios"; "one_by_one_seconds"
+    and "batched_seconds", one value a repeat; "score_difference", the largest; and what was measured: "size",
+    "layers", "width", "parameters", "sentences", "batch_size" and "threads".
     """
     options = _parse(argv)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
+    start(options)
     set_seed(options.seed)
     sentences, words = make_sentences(options.sentences, options.seed)
     annotate = build_pipeline(options.size, words)
@@ -152,8 +136,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         f"{statistics.median(batched_seconds):.2f} s (medians of {options.repeats})\n"
         f"batched is {found['ratio']:.2f} times as fast (from {min(of_rounds):.2f} to {max(of_rounds):.2f})"
     )
-    if options.json:
-        print(json.dumps({"pipeline": found}))
+    print_json(options, {"pipeline": found})
     return found
 
 

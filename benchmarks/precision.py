@@ -9,22 +9,22 @@ CLIP ViT-B/32 size with random weights, whose emissions lie close together::
 
 import argparse
 import copy
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from bga_mner.examples.command_line import Parser, run_main
+
 import torch
-from base_size import SIZES, make_batch, make_model, make_pictures
-from calibration import add_generated_options, train_generated
-from example_scripts import Parser, run_main
 from torch.utils.data import DataLoader
 from transformers import set_seed
-from transformers.utils import logging
 
 from bga_mner import DataCollatorForMner
+from bga_mner.benchmarks.base_size import SIZES, make_batch, make_model, make_pictures
+from bga_mner.benchmarks.calibration import add_generated_options, train_generated
+from bga_mner.examples.reporting import print_json, print_table, start
 
 
 MODES = ("autocast", "weights")
@@ -134,24 +134,12 @@ def measure_random(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, float]]]:
-    """Run the benchmark, and print a table.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict
-        By model ("trained", "random") and mode what `compare` returns.
-    """
+    """Run the benchmark, and print a table; return by model ("trained", "random") and mode what `compare` returns."""
     parser = Parser(__doc__)
     parser.add_argument("--size", choices=SIZES, default="base", help="of the model with random weights")
     add_generated_options(parser)
     options = parser.parse_args(argv)
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
+    start(options)
     set_seed(options.seed)
     found = {"trained": measure_trained(options), "random": measure_random(options)}
     columns = {
@@ -164,12 +152,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, flo
         "kept": "other keep",
         "loss": "loss, relative",
     }
-    print(f"\n{'':<20}" + "".join(f"{title:>20}" for title in columns.values()))
-    for model, modes in found.items():
-        for mode, values in modes.items():
-            print(f"{model + ', ' + mode:<20}" + "".join(f"{values[name]:>20.2g}" for name in columns))
-    if options.json:
-        print(json.dumps({"precision": found}))
+    rows = [
+        (f"{model}, {mode}", *(f"{values[name]:.2g}" for name in columns))
+        for model, modes in found.items()
+        for mode, values in modes.items()
+    ]
+    print_table("bfloat16 beside float32", ("", *columns.values()), rows)
+    print_json(options, {"precision": found})
     return found
 
 

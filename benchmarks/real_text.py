@@ -25,8 +25,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bga_mner.examples.command_line import Parser, names_of, positive, rate, run_main, seeds
+
 import torch
-from example_scripts import Parser, load_example, names_of, positive, rate, run_main, seeds
 from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -46,6 +47,8 @@ from bga_mner import (
     read_conll,
     write_conll,
 )
+from bga_mner.examples import run_mner
+from bga_mner.examples.reporting import add_common_options, print_json, print_table
 
 
 PARTS = ("train", "valid")
@@ -105,24 +108,9 @@ def _read_history(history: list[dict[str, Any]], train_runtime: float) -> dict[s
 
 
 def pair_at_random(data: Path, pictures: Path) -> dict[str, str]:
-    """Give each tweet any photograph, and make a tiny vision encoder with random weights.
+    """Link any photograph (JPEG, at any depth) to each tweet, and make a tiny vision encoder with random weights.
 
-    Parameters
-    ----------
-    data : Path
-        Folder with train.txt and valid.txt; links to pictures and the encoder are written there.
-    pictures : Path
-        Folder with JPEG files, at any depth.
-
-    Returns
-    -------
-    dict of str to str
-        image_dir and vision_model, for the example script.
-
-    Raises
-    ------
-    ValueError
-        If there are no JPEG files.
+    Return image_dir and vision_model, for the example script.
     """
     photographs = sorted(pictures.rglob("*.jpg"))
     if not photographs:
@@ -141,35 +129,14 @@ def pair_at_random(data: Path, pictures: Path) -> dict[str, str]:
 def train_ours(
     data: Path, text_model: str, arguments: dict[str, Any], max_length: int, more: dict[str, Any] | None = None
 ) -> dict[str, float]:
-    """Train BGA-MNER through the example script.
-
-    Parameters
-    ----------
-    data : Path
-        Folder with train.txt and valid.txt.
-    text_model : str
-        Text encoder.
-    arguments : dict
-        For TrainingArguments.
-    max_length : int
-        Most tokens of a text.
-    more : dict, optional
-        Further flags of the script.
-
-    Returns
-    -------
-    dict of str to float
-        f1, best_f1 and train_seconds.
-    """
+    """Train BGA-MNER through the example script, with `more` of its flags; return f1, best_f1 and train_seconds."""
     flags: dict[str, Any] = {
         "train_file": str(data / "train.txt"),
         "validation_file": str(data / "valid.txt"),
         "text_model": text_model,
     }
     flags |= {"text_model": text_model, "max_length": max_length, "do_train": True, **arguments, **(more or {})}
-    metrics = load_example("run_mner").main(
-        [item for name, value in flags.items() for item in (f"--{name}", str(value))]
-    )
+    metrics = run_mner.main([item for name, value in flags.items() for item in (f"--{name}", str(value))])
     state = json.loads(Path(arguments["output_dir"], "trainer_state.json").read_text(encoding="utf-8"))
     return _read_history(state["log_history"], metrics["train_runtime"])
 
@@ -219,21 +186,8 @@ def train_plain(data: Path, text_model: str, arguments: dict[str, Any], max_leng
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the benchmark, and print a table.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict
-        By model "f1", "best_f1" and "train_seconds", one value a seed; and with both models "ratio_train_seconds", ours
-        over plain.
-
-    Raises
-    ------
-    ValueError
-        If there is no text model, or no data.
+    Return by model "f1", "best_f1" and "train_seconds", one value a seed; and with both models
+    "ratio_train_seconds", ours over plain.
     """
     parser = Parser(__doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.txt and valid.txt")
@@ -256,9 +210,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         default="plain,bga_mner",
         help="comma-separated; default: both",
     )
-    parser.add_argument("--threads", type=positive, help="threads of torch; default: leave them")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    add_common_options(parser, quiet=True)
     options = parser.parse_args(argv)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -279,16 +231,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 for key, value in result.items():
                     found[name][key].append(value)
 
-    print(f"\n{'model':<10}{'seed':>6}{'F1 last':>10}{'F1 best':>10}{'seconds':>10}")
-    for name in names:
-        for seed, *values in zip(map(str, options.seeds), *found[name].values(), strict=True):
-            print(f"{name:<10}{seed:>6}{values[0]:>10.4f}{values[1]:>10.4f}{values[2]:>10.1f}")
+    rows = [
+        (name, seed, f"{values[0]:.4f}", f"{values[1]:.4f}", f"{values[2]:.1f}")
+        for name in names
+        for seed, *values in zip(options.seeds, *found[name].values(), strict=True)
+    ]
+    print_table("Strict F1 on valid.txt", ("model", "seed", "F1 last", "F1 best", "seconds"), rows)
     if len(names) == 2:
         seconds = [found[name]["train_seconds"] for name in ("bga_mner", "plain")]
         found["ratio_train_seconds"] = [ours / plain for ours, plain in zip(*seconds, strict=True)]
         print("training time, ours / plain:", ", ".join(f"{ratio:.2f}" for ratio in found["ratio_train_seconds"]))
-    if options.json:
-        print(json.dumps({"real_text": found}))
+    print_json(options, {"real_text": found})
     return found
 
 

@@ -11,23 +11,22 @@ With that variable, tensors that are freed go back to the system at once, and do
 """
 
 import argparse
-import json
 import re
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bga_mner.examples.command_line import Parser, names_of, positive, run_main
+
 import matplotlib as mpl
 import torch
-from base_size import SIZES, make_baseline, make_model, make_pictures
-from example_scripts import Parser, names_of, positive, run_main
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
-from timing import exponent, time_in_turn
 from transformers import set_seed
-from transformers.utils import logging
+
+from bga_mner.benchmarks.base_size import SIZES, make_baseline, make_model, make_pictures
+from bga_mner.benchmarks.timing import exponent, time_in_turn
+from bga_mner.examples.reporting import add_common_options, print_json, print_table, start
 
 
 GROWTH = {
@@ -58,21 +57,8 @@ def _shapes(axis: str) -> list[dict[str, int]]:
 def make(model: str, shape: dict[str, int], size: str, what: str) -> tuple[Any, dict[str, torch.Tensor]]:
     """Build a model and its inputs, whole sentences without padding.
 
-    Parameters
-    ----------
-    model : {"ours", "plain"}
-        Which.
-    shape : dict of str to int
-        A value for each key of `BASE`.
-    size : {"tiny", "base"}
-        Of the encoders.
-    what : {"inference", "training"}
-        What will run.
-
-    Returns
-    -------
-    tuple of PreTrainedModel and dict
-        Ready to be called.
+    `model` is "ours" or "plain", `shape` has a value for each key of `BASE`, `size` is that of the encoders, and `what`
+    says what will run: "inference" or "training".
     """
     set_seed(0)
     batch, length, tags = shape["batch"], shape["length"], shape["tags"]
@@ -164,51 +150,36 @@ def plot(found: dict[str, dict[str, Any]], path: Path, what: str) -> None:
 
 
 def _print(found: dict[str, dict[str, Any]], what: str) -> None:
-    console = Console(width=130)
     for axis, of_axis in found.items():
         fixed = ", ".join(f"{name} {size}" for name, size in BASE.items() if name != axis)
-        table = Table(title=f"{what} as {axis} grows; {fixed}", title_justify="left")
-        for column in (axis, *map(str, of_axis["sizes"]), "exponent", "upper"):
-            table.add_column(column, justify="right")
+        rows = []
         for quantity, unit in QUANTITIES.items():
             for model in MODELS:
                 cells = of_axis[model][quantity]
                 values = [f"{value / unit.size:.0f}" for value in cells["values"]]
-                table.add_row(f"{model}, {unit.name}", *values, f"{cells['exponent']:.2f}", f"{cells['upper']:.2f}")
-        console.print(table)
+                powers = (f"{cells[name]:.2f}" for name in ("exponent", "upper"))
+                rows.append((f"{model}, {unit.name}", *values, *powers))
+        columns = (axis, *map(str, of_axis["sizes"]), "exponent", "upper")
+        print_table(f"{what} as {axis} grows; {fixed}", columns, rows)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
-    """Run the benchmark, and print tables.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict
-        By axis what `measure` returns.
-    """
+    """Run the benchmark, and print tables; return by axis what `measure` returns."""
     parser = Parser(__doc__)
     parser.add_argument("--what", choices=("inference", "training"), default="inference")
     of_axes = f"comma-separated, of {', '.join(GROWTH)}; default: all"
     parser.add_argument("--axes", type=names_of(GROWTH), default=",".join(GROWTH), help=of_axes)
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument("--repeats", type=positive, default=3)
-    parser.add_argument("--threads", type=positive, default=1)
     parser.add_argument("--plot", type=Path, help="PNG file to draw")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+    add_common_options(parser, threads=1)
     options = parser.parse_args(argv)
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
+    start(options)
     found = {axis: measure(axis, options) for axis in options.axes}
     _print(found, options.what)
     if options.plot is not None:
         plot(found, options.plot, options.what)
-    if options.json:
-        print(json.dumps({"scaling": found}))
+    print_json(options, {"scaling": found})
     return found
 
 

@@ -1,6 +1,6 @@
 """Measure whether pictures teach the sentiment towards names whose sentences carry no labels.
 
-Trained on the generated corpus (``bga_mner.processing.generated_sentiment``): sentences that don't tell the sentiment
+Trained on the generated corpus (``bga_mner.examples.synthetic.sentiment``): sentences that don't tell the sentiment
 towards the invented name marked in them, each with a drawing that goes with the sentiment; half of the names only occur
 in pairs whose labels are hidden. Scored on sentences *without* pictures::
 
@@ -11,26 +11,30 @@ here to tell the drawings apart, and kept frozen.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from datasets import Dataset
-from example_scripts import Parser, json_object, load_example, names_of, positive, rate, run_main, seeds
+from bga_mner.examples.command_line import Parser, json_object, names_of, positive, rate, run_main, seeds
+
 from rich.console import Console
-from rich.table import Table
 from transformers import Trainer, ViTImageProcessorPil, set_seed
-from transformers.utils import logging
 
 from bga_mner import BgaMnerForSequenceClassification, BgaMnerProcessor, DataCollatorForMner, LossPartsCallback
-from bga_mner.processing.concept_drawings import SENTIMENTS, concept_pictures
-from bga_mner.processing.generated_sentiment import SentimentCorpus, generate_sentiment_corpus
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.reporting import add_common_options, mean_and_worst, print_json, print_table, start
+from bga_mner.examples.synthetic.drawings import SENTIMENTS, concept_pictures
+from bga_mner.examples.synthetic.recipe import (
+    LONGEST_TEXT,
+    PICTURE_SIZE,
+    build_model,
+    encode_once,
+    pretrain_vision_encoder,
+    training_arguments,
+)
+from bga_mner.examples.synthetic.sentiment import SentimentCorpus, generate_sentiment_corpus
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -59,7 +63,6 @@ class Benchmark:
 
     def __init__(self, options: argparse.Namespace, seed: int, output_dir: Path) -> None:
         self.options, self.seed, self.output_dir = options, seed, output_dir
-        self.quickstart = load_example("quickstart")
         set_seed(seed)
         self.corpus: SentimentCorpus = generate_sentiment_corpus(
             seed=seed,
@@ -68,42 +71,25 @@ class Benchmark:
             train_unlabelled=options.pairs // 2,
             test_sentences=options.test_sentences,
         )
-        side = self.quickstart.PICTURE_SIZE
+        side = PICTURE_SIZE
         image_processor = ViTImageProcessorPil(size={"height": side, "width": side})
-        arguments = self.quickstart.training_arguments(output_dir, options.vision_steps, 64, 3e-3, seed)
-        arguments.disable_tqdm = options.quiet
-        self.vision, self.vision_accuracy = self.quickstart.pretrain_vision_encoder(
+        arguments = training_arguments(output_dir, options.vision_steps, 64, 3e-3, seed, options.quiet)
+        self.vision, self.vision_accuracy = pretrain_vision_encoder(
             image_processor,
             concept_pictures(options.drawings, seed, side, kinds=SENTIMENTS),
             concept_pictures(max(8, options.drawings // 20), seed + 1000, side, kinds=SENTIMENTS),
             arguments,
             num_labels=len(SENTIMENTS),
         )
-        self.tokenizer = build_tokenizer(self.corpus.sentences(), self.quickstart.LONGEST_TEXT)
+        self.tokenizer = build_tokenizer(self.corpus.sentences(), LONGEST_TEXT)
         self.processor = BgaMnerProcessor(image_processor, self.tokenizer)
-        self.rows = self._encode(self.corpus.train)
-
-    def _encode(self, dataset: Dataset) -> list[dict[str, Any]]:
-        """Encode once what all trainings read."""
-        columns = self.processor.encode_examples(dataset[:])
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        self.rows = encode_once(self.processor, self.corpus.train)
 
     def train(self, name: str) -> Trainer:
-        """Train a variant.
-
-        Parameters
-        ----------
-        name : str
-            One of `VARIANTS`.
-
-        Returns
-        -------
-        transformers.Trainer
-            Trained.
-        """
-        options, quickstart = self.options, self.quickstart
+        """Train one of `VARIANTS`."""
+        options = self.options
         set_seed(self.seed)
-        model = quickstart.build_model(
+        model = build_model(
             self.tokenizer,
             self.vision,
             list(SENTIMENTS),
@@ -113,10 +99,9 @@ class Benchmark:
         rows = self.rows
         if name == "text_only":
             rows = [{key: value for key, value in row.items() if key != "pixel_values"} for row in rows]
-        arguments = quickstart.training_arguments(
-            self.output_dir, options.steps, options.batch_size, options.learning_rate, self.seed
+        arguments = training_arguments(
+            self.output_dir, options.steps, options.batch_size, options.learning_rate, self.seed, options.quiet
         )
-        arguments.disable_tqdm = options.quiet
         trainer = Trainer(
             model=model,
             args=arguments,
@@ -131,7 +116,10 @@ class Benchmark:
     def scores(self, trainer: Trainer) -> dict[str, float]:
         """Score a trained model on sentences without pictures, those with labelled names too."""
         tests = (self.corpus.test_unseen_labels, self.corpus.test_labelled)
-        found = (trainer.evaluate(self._encode(test.remove_columns("image")))["eval_accuracy"] for test in tests)
+        found = (
+            trainer.evaluate(encode_once(self.processor, test.remove_columns("image")))["eval_accuracy"]
+            for test in tests
+        )
         return dict(zip(SCORES, map(float, found), strict=True))
 
 
@@ -149,35 +137,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--test_sentences", type=positive, default=400)
     parser.add_argument("--vision_steps", type=positive, default=700, help="of the vision encoder's own training")
     parser.add_argument("--drawings", type=positive, default=8000, help="for the vision encoder's own training")
-    parser.add_argument("--threads", type=positive, help="threads of torch; default: leave them")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
-    options = parser.parse_args(argv)
-    return options
+    add_common_options(parser, quiet=True)
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]:
-    """Run the benchmark, and print a table.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict
-        By variant accuracy and labelled_accuracy, each with one value a seed.
-    """
+    """Run the benchmark, and print a table; return by variant its `SCORES`, each with one value a seed."""
     options = _parse(argv)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
+    start(options)
     console = Console(width=110)
     found: dict[str, dict[str, list[float]]] = {name: {key: [] for key in SCORES} for name in options.variants}
     with tempfile.TemporaryDirectory() as folder:
         for seed in options.seeds:
-            start = time.perf_counter()
+            begin = time.perf_counter()
             benchmark = Benchmark(options, seed, Path(folder))
             console.print(f"Seed {seed}: accuracy of the vision encoder {benchmark.vision_accuracy:.3f}")
             for name in options.variants:
@@ -185,15 +157,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
                 for key in SCORES:
                     found[name][key].append(values[key])
                 console.print(f"Seed {seed}, {name}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
-            console.print(f"Seed {seed}: {time.perf_counter() - start:.0f} s")
-    table = Table(title="Accuracy on sentences without pictures, mean (worst) over seeds", title_justify="left")
-    for column in ("variant", "never-labelled names", "labelled names"):
-        table.add_column(column)
-    for name, values in found.items():
-        table.add_row(name, *(f"{np.mean(values[key]):.3f} ({min(values[key]):.3f})" for key in SCORES))
-    console.print(table)
-    if options.json:
-        print(json.dumps({"sentiment": found}))
+            console.print(f"Seed {seed}: {time.perf_counter() - begin:.0f} s")
+    rows = [(name, *(mean_and_worst(values[key]) for key in SCORES)) for name, values in found.items()]
+    title = "Accuracy on sentences without pictures, mean (worst) over seeds"
+    print_table(title, ("variant", "never-labelled names", "labelled names"), rows, console)
+    print_json(options, {"sentiment": found})
     return found
 
 

@@ -11,14 +11,15 @@ Beside it stands plain `BertForTokenClassification` with the same number of tags
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from example_scripts import Parser, positive, run_main
+from bga_mner.examples.command_line import Parser, positive, run_main
+
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification
+from bga_mner.examples.reporting import print_json
 
 
 TAGS = dict(enumerate(["O", *(f"{part}-{kind}" for kind in ("PER", "LOC", "ORG", "MISC") for part in "BI")]))
@@ -49,8 +50,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     sizes = measure(BgaMnerConfig(num_bga_layers=options.num_bga_layers, id2label=TAGS))
     for name in ("whole", "text_only", "plain_tagger"):
         print(f"{name:<13} {sizes[name] / 1e6:8.1f} MB  {sizes[name] / sizes['whole']:.3f} of the whole")
-    if options.json:
-        print(json.dumps(sizes))
+    print_json(options, sizes)
     return sizes
 
 

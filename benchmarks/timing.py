@@ -15,25 +15,10 @@ def time_in_turn(
     clock: Callable[[], float] = time.perf_counter,
     warm_up: bool = True,
 ) -> dict[str, list[float]]:
-    """Time functions in turn, so that whatever slows the machine down slows all of them.
+    """Time functions in turn, so that whatever slows the machine down slows all; return seconds, a value a round.
 
-    Parameters
-    ----------
-    functions : mapping of str to callable
-        What to time.
-    repeats : int
-        Rounds.
-    calls : int
-        Calls in a row that a time is the mean of.
-    clock : callable
-        Gives seconds.
-    warm_up : bool
-        Whether a round that isn't counted goes before; no need where the functions have just run.
-
-    Returns
-    -------
-    dict of str to list of float
-        Seconds of a call, a value a round.
+    Each is the mean of that many `calls` in a row by the `clock`. No `warm_up`, a round that isn't counted, is needed
+    where the functions have just run.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(-int(warm_up), repeats):
@@ -54,6 +39,11 @@ def ratios(times: Sequence[float], base: Sequence[float]) -> list[float]:
 def median_ratio(times: Sequence[float], base: Sequence[float]) -> float:
     """Return the median of `ratios`."""
     return statistics.median(ratios(times, base))
+
+
+def milliseconds(times: Sequence[float]) -> str:
+    """Show the median of seconds."""
+    return f"{1000 * statistics.median(times):.0f}"
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:

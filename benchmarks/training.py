@@ -8,16 +8,25 @@ noise), and that cached states have the losses of the pictures::
     python benchmarks/training.py --json
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
+from bga_mner.examples.command_line import run_main
+
 import torch
-from base_size import PAIR_MODELS, make_baseline, make_batch, make_model, make_pictures, parser, start
-from example_scripts import run_main
 from rich.console import Console
-from rich.table import Table
-from timing import median_ratio, time_in_turn
+
+from bga_mner.benchmarks.base_size import (
+    PAIR_MODELS,
+    make_baseline,
+    make_batch,
+    make_model,
+    make_pictures,
+    parser,
+    start,
+)
+from bga_mner.benchmarks.timing import median_ratio, milliseconds, time_in_turn
+from bga_mner.examples.reporting import print_json, print_table
 
 
 TOLERANCE = 1e-4
@@ -48,27 +57,14 @@ def check(model: Any, batch: dict[str, torch.Tensor], cached: dict[str, torch.Te
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Run the benchmark, and print a table.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict of str to float
-        Ratio to the baseline's time, by model.
-    """
+    """Run the benchmark, and print a table; return ratio to the baseline's time, by model."""
     options = parser(__doc__, list(PAIR_MODELS)).parse_args(argv)
     console, names = Console(width=110), start(options)
     text = make_batch(options.size)
     batch = text | {"pixel_values": make_pictures()}
     baseline = make_baseline(options.size).train()
     found: dict[str, float] = {}
-    table = Table(title=f"Training step / plain BERT's, threads: {options.threads}", title_justify="left")
-    for column in ("aligned layers", "ratio", "ms", "baseline's ms"):
-        table.add_column(column)
+    rows = []
     # one at a time: all of them with their gradients would fill the memory
     for name in names:
         model = make_model(options.size, **PAIR_MODELS[name]).train()
@@ -86,11 +82,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         functions = {"baseline": lambda: step(baseline, text), name: lambda m=model, i=inputs: step(m, i)}
         times = time_in_turn(functions, options.repeats)
         found[name] = median_ratio(times[name], times["baseline"])
-        medians = [f"{1000 * sorted(times[key])[options.repeats // 2]:.0f}" for key in (name, "baseline")]
-        table.add_row(name, f"{found[name]:.2f}", *medians)
-    console.print(table)
-    if options.json:
-        print(json.dumps({"training": found}))
+        rows.append((name, f"{found[name]:.2f}", milliseconds(times[name]), milliseconds(times["baseline"])))
+    title = f"Training step / plain BERT's, threads: {options.threads}"
+    print_table(title, ("aligned layers", "ratio", "ms", "baseline's ms"), rows, console)
+    print_json(options, {"training": found})
     return found
 
 

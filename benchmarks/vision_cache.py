@@ -9,26 +9,25 @@ Measured is processor time, which other work on the machine disturbs less than t
     python benchmarks/vision_cache.py --json
 """
 
-import json
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
+from bga_mner.examples.command_line import run_main
+
 import numpy as np
 import torch
-from base_size import BATCH, make_baseline, make_batch, make_model, make_pictures, parser, start
-from example_scripts import run_main
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
-from timing import median_ratio, time_in_turn
 from transformers import CLIPImageProcessorPil
 
 from bga_mner import BgaMnerProcessor
+from bga_mner.benchmarks.base_size import BATCH, make_baseline, make_batch, make_model, make_pictures, parser, start
+from bga_mner.benchmarks.timing import median_ratio, milliseconds, time_in_turn
+from bga_mner.examples.reporting import print_json, print_table
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 from bga_mner.processing.vision_states import read_vision_states, write_vision_states
-from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 TOLERANCE = 1e-5
@@ -69,20 +68,7 @@ def make_readers(model: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Run the benchmark, and print a table.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict of str to float
-        Time of a step over that of the cached step, by what was run; medians.
-
-    Raises
-    ------
-    RuntimeError
-        If the losses differ by more than `TOLERANCE`, relatively.
+    Return time of a step over that of the cached step, by what was run; medians.
     """
     models = ["frozen_vision", "with_data", "plain_text", *WITHOUT]
     options = parser(__doc__, models).parse_args(argv)
@@ -104,9 +90,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         raise RuntimeError(f"Expected the same loss of pictures and of cached states, got {losses}.")
 
     found: dict[str, float] = {}
-    table = Table(title=f"Training step / cached step, threads: {options.threads}", title_justify="left")
-    for column in ("", "ratio", "ms", "cached, ms"):
-        table.add_column(column)
+    rows = []
     for name in names:
         base: Callable[[], Any] = make_step(model, cached)
         other: Callable[[], Any]
@@ -124,11 +108,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         times = time_in_turn({name: other, "cached": base}, options.repeats, clock=time.process_time)
         found[name] = median_ratio(times[name], times["cached"])
         console.print(f"{name}: {found[name]:.2f}")
-        medians = [f"{1000 * statistics.median(times[key]):.0f}" for key in (name, "cached")]
-        table.add_row(name, f"{found[name]:.2f}", *medians)
-    console.print(table)
-    if options.json:
-        print(json.dumps({"vision_cache": found, "loss_difference": difference}))
+        rows.append((name, f"{found[name]:.2f}", milliseconds(times[name]), milliseconds(times["cached"])))
+    title = f"Training step / cached step, threads: {options.threads}"
+    print_table(title, ("", "ratio", "ms", "cached, ms"), rows, console)
+    print_json(options, {"vision_cache": found, "loss_difference": difference})
     return found
 
 

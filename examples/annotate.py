@@ -26,11 +26,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import command_line
+from bga_mner.examples.command_line import Parser, natural, positive, run_main, share
+
 import torch
-from command_line import Parser, natural, positive, run_main, share
 from datasets.utils import tqdm
 
+from bga_mner.examples import command_line
 from bga_mner.processing.annotation import AnnotatorOptions, TextAnnotator, annotate_in_parts, in_this_process
 from bga_mner.processing.annotation_files import find_files
 from bga_mner.processing.annotation_input import AnnotationInput
@@ -138,18 +139,7 @@ def show(summary: dict[str, Any]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the script.
-
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    int
-        The exit code, see above.
-    """
+    """Run the script with the arguments of the command line, or these; return the exit code."""
     options = parse(arguments)
     try:
         summary = run(options)

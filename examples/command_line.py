@@ -45,7 +45,7 @@ SECONDS_OF_SILENCE = 3.0
 class ErrorsInOneLine(argparse.ArgumentParser):
     """An `argparse.ArgumentParser` that writes one line for a wrong argument, and says what was meant."""
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """Parse as `argparse` does; an unknown argument is named, with the one that is spelt most like it."""
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:
@@ -62,15 +62,7 @@ class ErrorsInOneLine(argparse.ArgumentParser):
 
 
 class Parser(ErrorsInOneLine):
-    """Parser of a script.
-
-    Parameters
-    ----------
-    description : str or None
-        The script's docstring, which --help shows as it is; the parser of a subcommand has none.
-    **options
-        As `argparse.ArgumentParser` takes them.
-    """
+    """Parser of a script, whose docstring --help shows as it is; that of a subcommand has none."""
 
     def __init__(self, description: str | None = None, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -146,22 +138,7 @@ def names_of(known: Iterable[str], separator: str = ",") -> Callable[[str], list
 
 
 def check_output(path: Path | str, flag: str, folder: bool = True) -> None:
-    """Refuse a place to write to that is none, before anything takes time.
-
-    Parameters
-    ----------
-    path : Path or str
-        Folder to make, or file to write.
-    flag : str
-        The argument that names it.
-    folder : bool
-        Whether it is a folder.
-
-    Raises
-    ------
-    ValueError
-        If a file stands where a folder has to be, or a folder where a file has to be.
-    """
+    """Refuse a place to write to that is none, before anything takes time: `flag` names a folder, or else a file."""
     path = Path(path)
     if not folder and path.is_dir():
         raise ValueError(f"Expected a file to write, but {flag} {_cut(str(path))!r} is a folder. Name a file in it.")
@@ -199,20 +176,7 @@ def show(error: BaseException) -> None:
 
 
 def run_main(main: Callable[[list[str]], Any], arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a script to its exit code.
-
-    Parameters
-    ----------
-    main : callable
-        The script's. It raises what goes wrong, which is what callers in Python want, and may return an exit code.
-    arguments : sequence of str, optional
-        Those of the command line by default.
-
-    Raises
-    ------
-    SystemExit
-        With the exit code, see above.
-    """
+    """Run a script to its exit code, see above; `main` raises what goes wrong, and may return an exit code."""
     words = _without_debug(sys.argv[1:] if arguments is None else list(arguments))
     try:
         code = main(words)
@@ -249,18 +213,14 @@ def _is_foreseen(error: BaseException) -> bool:
     """Tell whether the package or its scripts raised an error, which say what was expected, or it names a file."""
     if isinstance(error, ImportError) or (isinstance(error, OSError) and error.filename is not None):
         return True
-    package = getattr(sys.modules.get("bga_mner"), "__file__", None)
-    roots = [ROOT, *([Path(package).resolve().parent] if package else [])]
     frames = traceback.extract_tb(error.__traceback__)
     path = Path(frames[-1].filename).resolve() if frames else ROOT
     # the environment's own folder may be inside the clone
-    return any(path.is_relative_to(root) and "site-packages" not in path.relative_to(root).parts for root in roots)
+    return path.is_relative_to(ROOT) and "site-packages" not in path.relative_to(ROOT).parts
 
 
 def _how_to_install(package: str) -> str:
     """Return the command that installs a package, as an extra if it belongs to one."""
-    if package == "bga_mner":
-        return f"pip install -e {str(ROOT)!r}"
     try:
         requirements = metadata.requires("bga-mner") or []
     except metadata.PackageNotFoundError:

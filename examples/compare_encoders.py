@@ -26,30 +26,29 @@ At full scale, with encoders of the Hub, tweets and a GPU, it is one command an 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+from bga_mner.examples.command_line import Parser, run_main
+
 import numpy as np
 import torch
-from command_line import Parser, run_main
-from quickstart import ConceptClassifier, teach_concepts
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
-from transformers.utils import logging
 
 from bga_mner import ConvStagesConfig
 from bga_mner.configuration.configuration_conv_stages import last_feature_map
 from bga_mner.configuration.encoder_families import BACKBONE_FAMILIES, VISION_FAMILIES
-from bga_mner.configuration.messages import shown
+from bga_mner.examples.reporting import mean_and_worst, print_json, print_table, start
+from bga_mner.examples.synthetic.drawings import ENTITY_TYPES
+from bga_mner.examples.synthetic.experiment import Experiment, Variant, add_options, read_options
+from bga_mner.examples.synthetic.recipe import ConceptClassifier, teach_concepts
 from bga_mner.modeling_bga.conv_stages import ConvStages
 
 
@@ -124,41 +123,27 @@ def train_new_layers(model: Any) -> None:
         model.freeze_vision_encoder()
 
 
-def load_benchmark() -> Any:
-    """Import benchmarks/alignment.py, whose corpus, training and scores are used here."""
-    path = Path(__file__).resolve().parents[1] / "benchmarks" / "alignment.py"
-    spec = spec_from_file_location("alignment", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise ValueError(f"Expected the script {shown(str(path))} beside the examples, but it is not there.")
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # the scripts there import each other
-    script = module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
-
-
 def compare(
-    script: Any, options: argparse.Namespace, names: list[str], prepare: Callable[[Any], None] | None, console: Console
+    options: argparse.Namespace, names: list[str], prepare: Callable[[Any], None] | None, console: Console
 ) -> dict[str, dict[str, Any]]:
     """Train and score every encoder for every seed, and once a seed without pictures; return what was found by name."""
     found: dict[str, dict[str, Any]] = {}
-    concepts = len(script.ENTITY_TYPES)
     with tempfile.TemporaryDirectory() as folder:
         for seed in options.seeds:
             for name in names:
                 options.vision_model = None if name in ENCODERS else name
-                make = partial(pretrain, ENCODERS.get(name, {}), concepts)
-                benchmark = script.Benchmark(options, seed, Path(folder), make, prepare)
+                make = partial(pretrain, ENCODERS.get(name, {}), len(ENTITY_TYPES))
+                experiment = Experiment(options, seed, Path(folder), make, prepare)
                 # what is learned without pictures doesn't depend on what would encode them
-                variants = {name: "full"} | ({"text only": "text_only"} if name == names[0] else {})
+                variants = {name: Variant()} | ({"text only": Variant(pictures="none")} if name == names[0] else {})
                 for row, variant in variants.items():
-                    start = time.process_time()
-                    model = benchmark.train(script.VARIANTS[variant]).model
-                    values = benchmark.scores(model, script.VARIANTS[variant])
-                    values["seconds_a_step"] = (time.process_time() - start) / options.steps
+                    begin = time.process_time()
+                    model = experiment.train(variant).model
+                    values = experiment.scores(model, variant)
+                    values["seconds_a_step"] = (time.process_time() - begin) / options.steps
                     kept = found.setdefault(row, {"kind": "", "parameters": 0, **{key: [] for key in SCORES}})
                     if row == name:
-                        _describe(kept, model, benchmark.vision_accuracy)
+                        _describe(kept, model, experiment.vision_accuracy)
                     for key in SCORES:
                         kept[key].append(values[key])
                     console.print(f"Seed {seed}, {row}: " + ", ".join(f"{key} {values[key]:.3f}" for key in SCORES))
@@ -174,52 +159,40 @@ def _describe(row: dict[str, Any], model: Any, accuracy: float | None) -> None:
         row.setdefault("accuracy", []).append(accuracy)
 
 
-def print_table(console: Console, found: dict[str, dict[str, Any]]) -> None:
+def show(console: Console, found: dict[str, dict[str, Any]]) -> None:
     """Print a row an encoder: mean (worst) over seeds."""
-    table = Table(
-        title="Never-labelled names, sentences without pictures; mean (worst) over seeds", title_justify="left"
-    )
-    for column in ("encoder", "kind", "parameters", "concepts told apart", "F1", "type accuracy", "CPU s a step"):
-        table.add_column(column)
+    rows = []
     for name, row in found.items():
-        scores = [f"{np.mean(row[key]):.3f} ({min(row[key]):.3f})" for key in ("f1", "type_accuracy")]
         accuracy = f"{np.mean(row['accuracy']):.3f}" if "accuracy" in row else ""
-        seconds = f"{np.mean(row['seconds_a_step']):.3f}"
-        table.add_row(name, row["kind"], f"{row['parameters']:,}" if row["kind"] else "", accuracy, *scores, seconds)
-    console.print(table)
+        scores = [mean_and_worst(row[key]) for key in ("f1", "type_accuracy")]
+        parameters = f"{row['parameters']:,}" if row["kind"] else ""
+        rows.append((name, row["kind"], parameters, accuracy, *scores, f"{np.mean(row['seconds_a_step']):.3f}"))
+    columns = ("encoder", "kind", "parameters", "concepts told apart", "F1", "type accuracy", "CPU s a step")
+    print_table("Never-labelled names, sentences without pictures; mean (worst) over seeds", columns, rows, console)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """Run the comparison, and print a table.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict
-        By encoder, and for "text only": kind, parameters, and by seed accuracy (on single concepts), f1, type_accuracy
-        and seconds_a_step, which are processor time.
+    Return by encoder, and for "text only": kind, parameters, and by seed accuracy (on single concepts), f1,
+    type_accuracy and seconds_a_step, which are processor time.
     """
     parser = Parser(__doc__)
     parser.add_argument("--encoders", default=",".join(ENCODERS), help="comma-separated; default: %(default)s")
     parser.add_argument("--train_new_layers", action="store_true", help="those on a convolutional encoder")
     parser.add_argument("--quick", action="store_true", help=f"{' '.join(QUICK)}, unless they are given")
-    chosen, others = parser.parse_known_args(argv)
-    script = load_benchmark()
-    options = script.parse([*(QUICK if chosen.quick else []), *others])
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
+    add_options(parser)
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = read_options(parser, words)
+    if options.quick:
+        options = read_options(parser, [*QUICK, *words])
+    start(options)
     console = Console(width=120)
     found = compare(
-        script, options, chosen.encoders.split(","), train_new_layers if chosen.train_new_layers else None, console
+        options, options.encoders.split(","), train_new_layers if options.train_new_layers else None, console
     )
-    print_table(console, found)
-    if options.json:
-        print(json.dumps({"encoders": found}))
+    show(console, found)
+    print_json(options, {"encoders": found})
     return found
 
 

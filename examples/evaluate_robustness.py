@@ -25,17 +25,18 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import quickstart
+from bga_mner.examples.command_line import Parser, check_output, natural, positive, run_main, share
+
 import torch
-from command_line import Parser, check_output, natural, positive, run_main, share
 from datasets import Dataset, disable_progress_bars
 from rich.console import Console
-from rich.table import Table
 from transformers import set_seed
 from transformers.utils import logging
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, read_annotations, write_conll
 from bga_mner.configuration.messages import shown
+from bga_mner.examples.reporting import print_json, print_table
+from bga_mner.examples.synthetic import recipe
 from bga_mner.processing.bootstrap import bootstrap_interval, paired_bootstrap
 from bga_mner.processing.evaluation import predict_tags, robustness_report
 from bga_mner.processing.label_map import entity_types
@@ -71,24 +72,20 @@ def compared(scores: dict[str, Any] | None) -> tuple[str, str]:
 
 def print_report(console: Console, report: list[dict[str, Any]]) -> None:
     """Print two tables: F1 under each condition, and F1 by type."""
-    table = Table(title=f"F1 on {report[0]['sentences']:,} sentences", title_justify="left")
-    table.add_column("read at test")
-    for column in ("pictures", "F1", "difference", "p"):
-        table.add_column(column, justify="right")
-    for row in report:
-        table.add_row(row["condition"], f"{row['pictures']:,}", with_interval(row), *compared(row["compared"]))
-    console.print(table)
+    rows = [
+        (row["condition"], f"{row['pictures']:,}", with_interval(row), *compared(row["compared"])) for row in report
+    ]
+    columns = ("read at test", "pictures", "F1", "difference", "p")
+    print_table(f"F1 on {report[0]['sentences']:,} sentences", columns, rows, console)
     types = sorted({kind for row in report for kind in row["types"]})
-    by_type = Table(title="F1 by type (number of entities)", title_justify="left")
-    by_type.add_column("read at test")
-    for kind in types:
-        number = max(row["types"][kind]["number"] for row in report if kind in row["types"])
-        by_type.add_column(f"{kind} ({number:,})", justify="right")
-    for row in report:
-        # the interval on its own line, since there may be many types
-        cells = [with_interval(row["types"][kind], "\n") if kind in row["types"] else "none" for kind in types]
-        by_type.add_row(row["condition"], *cells)
-    console.print(by_type)
+    numbers = [max(row["types"][kind]["number"] for row in report if kind in row["types"]) for kind in types]
+    # the interval on its own line, since there may be many types
+    rows = [
+        (row["condition"], *(with_interval(row["types"][k], "\n") if k in row["types"] else "none" for k in types))
+        for row in report
+    ]
+    columns = ("read at test", *(f"{kind} ({number:,})" for kind, number in zip(types, numbers, strict=True)))
+    print_table("F1 by type (number of entities)", columns, rows, console)
 
 
 def test(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
@@ -133,7 +130,7 @@ def train(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]
     """Train with fewer and fewer pictures; return a row each with the scores on both test sets."""
     disable_progress_bars()  # of copied pictures; those of trainings stay
     set_seed(options.seed)
-    corpus, processor, vision, accuracy = quickstart.prepare(options, options.output_dir, test_pictures=True)
+    corpus, processor, vision, accuracy = recipe.prepare(options, options.output_dir, test_pictures=True)
     tests = dict(zip(TEST_SETS, (corpus.test_labelled, corpus.test_unseen_labels), strict=True))
     console.print(f"The vision encoder tells the four concepts apart on new drawings with accuracy {accuracy:.3f}.")
 
@@ -147,8 +144,8 @@ def train(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]
     for number, (name, dataset) in enumerate(variants.items(), 1):
         console.rule(f"Training {number} of {len(variants)}: {name}")
         set_seed(options.seed)
-        model = quickstart.build_model(processor.tokenizer, vision, list(corpus.labels))
-        trainer = quickstart.train(model, processor, dataset, options.steps, options.output_dir, options.seed)
+        model = recipe.build_model(processor.tokenizer, vision, list(corpus.labels))
+        trainer = recipe.train(model, processor, dataset, options.steps, options.output_dir, options.seed)
         row: dict[str, Any] = {"condition": name}
         for test_set, sentences in tests.items():
             predictions = predict_tags(trainer.model, processor, sentences, batch_size=64)
@@ -183,13 +180,11 @@ def save(model: Any, processor: Any, dataset: Dataset, folder: Path) -> None:
 def print_trainings(console: Console, report: list[dict[str, Any]], sentences: int) -> None:
     """Print a table for each test set: what was removed at training, and F1 on sentences without pictures."""
     for test_set, title in TEST_SETS.items():
-        table = Table(title=f"F1 on {sentences:,} sentences without pictures, {title}", title_justify="left")
-        table.add_column("pictures at training")
-        for column in ("F1", "difference", "p"):
-            table.add_column(column, justify="right")
-        for row in report:
-            table.add_row(row["condition"], with_interval(row[test_set]), *compared(row[test_set]["compared"]))
-        console.print(table)
+        rows = [
+            (row["condition"], with_interval(row[test_set]), *compared(row[test_set]["compared"])) for row in report
+        ]
+        columns = ("pictures at training", "F1", "difference", "p")
+        print_table(f"F1 on {sentences:,} sentences without pictures, {title}", columns, rows, console)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -211,15 +206,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     of_test.add_argument("--batch_size", type=positive, default=16)
     of_train = commands.add_parser("train", parents=[shared], help="train with fewer and fewer pictures")
-    of_train.add_argument("--steps", type=positive, default=450, help="training steps of each of the six models")
-    of_train.add_argument(
-        "--vision_steps", type=positive, default=700, help="steps of the vision encoder's own training"
-    )
-    of_train.add_argument(
-        "--pictures", type=positive, default=8000, help="drawings for the vision encoder's own training"
-    )
-    of_train.add_argument("--pairs", type=positive, default=2400, help="training pairs, half of them labelled")
-    of_train.add_argument("--test_sentences", type=positive, default=400)
+    recipe.add_options(of_train)
     return parser.parse_args(arguments)
 
 
@@ -237,8 +224,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     file = options.output_dir / f"{options.command}.json"
     file.write_text(json.dumps({"settings": settings, "rows": report}, indent=2) + "\n")
     console.print(f"Scores: {file}", highlight=False)
-    if options.json:
-        print(json.dumps(report))
+    print_json(options, report)
     return report
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from command_line import Parser, check_output, run_main
+from bga_mner.examples.command_line import Parser, check_output, run_main
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, export_onnx
 from bga_mner.configuration.messages import brief, shown
@@ -30,23 +30,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, int]:
-    """Run the script.
-
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict of str to int
-        The files and their sizes in bytes.
-
-    Raises
-    ------
-    ValueError
-        If there is no such model, or what the export needs isn't installed.
-    """
+    """Run the script with the arguments of the command line, or these; return the files and their sizes in bytes."""
     options = parse(arguments)
     check_output(options.output, "--output")
     try:

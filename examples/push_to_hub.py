@@ -19,7 +19,8 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from command_line import Parser, run_main
+from bga_mner.examples.command_line import Parser, run_main
+
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import validate_repo_id
@@ -89,24 +90,7 @@ def push(folder: Path, options: argparse.Namespace) -> str:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, int]:
-    """Run the script.
-
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Arguments; those of the command line by default.
-
-    Returns
-    -------
-    dict of str to int
-        The files and their sizes in bytes.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds neither a tagger nor a classifier, there is no token, or a public repository stands where a
-        private one was wanted.
-    """
+    """Run the script with the arguments of the command line, or these; return the files and their sizes in bytes."""
     options = parse(arguments)
     try:
         validate_repo_id(options.repo_id)

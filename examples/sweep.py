@@ -23,40 +23,24 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import run_mner
-from command_line import Parser, positive, run_main, seeds
-from fine_tuning_data import has_pictures, prepare_rows, read_data
-from fine_tuning_model import build_model
-from rich.console import Console
-from rich.table import Table
+from bga_mner.examples.command_line import Parser, positive, run_main, seeds
+
 from scipy.stats import t as student_t
 from transformers import TrainingArguments
 
 from bga_mner import BgaMnerConfig, CardKeepingTrainer, DataCollatorForMner, build_compute_metrics
 from bga_mner.configuration.messages import brief, listed, shown
+from bga_mner.examples import run_mner
+from bga_mner.examples.fine_tuning.data import has_pictures, prepare_rows, read_data
+from bga_mner.examples.fine_tuning.model import build_model
+from bga_mner.examples.reporting import print_table
 
 
 SPACE = "learning_rate=1e-5..3e-4:log,reconstruction_weight=0.1..2:log,cycle_weight=0.01..1:log"
 
 
 def parse_space(text: str) -> dict[str, dict[str, Any]]:
-    """Read what to search.
-
-    Parameters
-    ----------
-    text : str
-        ``name=low..high``, ``name=low..high:log`` or ``name=one|other``, with commas between.
-
-    Returns
-    -------
-    dict of str to dict
-        By name what `suggest` needs.
-
-    Raises
-    ------
-    ValueError
-        If the text is of another form, or a name is nobody's.
-    """
+    """Read what to search: ``name=low..high``, ``name=low..high:log`` or ``name=one|other``, with commas between."""
     space: dict[str, dict[str, Any]] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, _, values = item.partition("=")
@@ -98,26 +82,10 @@ def suggest(trial: Any, name: str, values: Mapping[str, Any]) -> Any:
 
 
 def search(argv: Sequence[str], trials: int, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Search hyperparameters.
+    """Search hyperparameters, with the arguments of run_mner.py and `space` as `parse_space` reads it.
 
-    Parameters
-    ----------
-    argv : sequence of str
-        Arguments of run_mner.py; the seed is also that of the search.
-    trials : int
-        How many trainings there are to be in all.
-    space : mapping of str to mapping
-        As `parse_space` reads it.
-
-    Returns
-    -------
-    dict
-        ``best`` (F1 on the validation set, and hyperparameters), and ``trials``, a list of the same.
-
-    Raises
-    ------
-    ValueError
-        If there is no training or validation set, or adapters are wanted.
+    Return ``best`` (F1 on the validation set, and hyperparameters), and ``trials``, a list of the same, as many as
+    there are to be in all. The seed of the training is also that of the search.
     """
     import optuna
 
@@ -177,24 +145,7 @@ def search(argv: Sequence[str], trials: int, space: Mapping[str, Mapping[str, An
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """Return the mean, and the interval in which Student's t puts the mean of all seeds.
-
-    Parameters
-    ----------
-    values : sequence of float
-        One a seed.
-    confidence : float
-        Share of such intervals that hold it.
-
-    Returns
-    -------
-    tuple of three float
-        Mean, lower and upper end.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two values.
+    """Return the mean, and the ends of the interval in which Student's t puts the mean of all seeds.
 
     Examples
     --------
@@ -213,24 +164,9 @@ def _check_seeds(values: Sequence[float]) -> None:
 
 
 def repeat(argv: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
-    """Train with each seed.
+    """Train with each seed, with the arguments of run_mner.py.
 
-    Parameters
-    ----------
-    argv : sequence of str
-        Arguments of run_mner.py, without a seed.
-    seeds : sequence of int
-        Seeds.
-
-    Returns
-    -------
-    dict
-        ``seeds``, by seed all results, and ``f1`` with mean and interval: of the test set if there is one.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two seeds, or there is nothing to score.
+    Return ``seeds``, by seed all results, and ``f1`` with mean and interval: of the test set if there is one.
     """
     _check_seeds(seeds)
     _, _, training, _ = run_mner.read_arguments(list(argv))
@@ -263,23 +199,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--space", default=SPACE, help=f"what is searched; default: {SPACE.replace('%', '%%')}")
     parser.add_argument("--seeds", type=seeds, default="0,1,2,3,4", help="of a repetition, with commas between")
     options, rest = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
-    console = Console(width=110)
     if options.what == "search":
         found = search(rest, options.trials, parse_space(options.space))
-        table = Table(title=f"{len(found['trials'])} trials, best first")
-        for column in found["best"]:
-            table.add_column(column)
-        for row in sorted(found["trials"], key=lambda row: -row["f1"])[:10]:
-            table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
+        best = sorted(found["trials"], key=lambda row: -row["f1"])[:10]
+        rows = [[f"{value:.4g}" if isinstance(value, float) else value for value in row.values()] for row in best]
+        print_table(f"{len(found['trials'])} trials, best first", list(found["best"]), rows)
     else:
         found = repeat(rest, options.seeds)
         summary = found["f1"]
-        table = Table("seed", "F1", title=summary["of"])
-        for seed, results in found["seeds"].items():
-            table.add_row(str(seed), f"{results[summary['of']]:.4f}")
-        table.add_section()
-        table.add_row("mean", f"{summary['mean']:.4f} ({summary['low']:.4f} to {summary['high']:.4f})")
-    console.print(table)
+        rows = [[seed, f"{results[summary['of']]:.4f}"] for seed, results in found["seeds"].items()]
+        rows.append(["mean", f"{summary['mean']:.4f} ({summary['low']:.4f} to {summary['high']:.4f})"])
+        print_table(summary["of"], ("seed", "F1"), rows)
     return found
 
 

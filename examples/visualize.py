@@ -20,17 +20,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from bga_mner.examples.command_line import Parser, check_output, natural, positive, run_main
+
 import torch
-from command_line import Parser, check_output, natural, positive, run_main
 from rich.console import Console
 from transformers.utils import logging
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, load_picture, read_conll
 from bga_mner.configuration.messages import shown
+from bga_mner.examples.synthetic.corpus import generate_corpus
 from bga_mner.processing.alignment import align
 from bga_mner.processing.alignment_html import alignment_html
 from bga_mner.processing.alignment_picture import draw_alignment
-from bga_mner.processing.generated_corpus import generate_corpus
 
 
 Pairs = list[tuple[list[str], Any]]  # words, and whatever load_picture takes

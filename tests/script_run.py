@@ -95,8 +95,7 @@ def note(module, arguments):
 
 
 torch.nn.modules.module.register_module_forward_pre_hook(note)
-sys.path.insert(0, str(Path(SCRIPT).parent))
-import_module(Path(SCRIPT).stem).main(ARGUMENTS)
+import_module(f"bga_mner.examples.{Path(SCRIPT).stem}").main(ARGUMENTS)
 Path(f"{LOG}.json").write_text(json.dumps(seen, default=sorted), encoding="utf-8")
 if torch.distributed.is_initialized():
     torch.distributed.barrier()

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from scripts import load_script
 from transformers import BertConfig, BertModel
 
 from bga_mner import write_conll
-from bga_mner.processing.generated_corpus import generate_corpus
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.corpus import generate_corpus
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module")
 def benchmark(request: pytest.FixtureRequest) -> ModuleType:
     """Import the script that stands in benchmarks/ under the name that the file of tests has behind "test_"."""
-    return load_script(f"benchmarks/{request.path.name.removeprefix('test_')}")
+    return import_module(f"bga_mner.benchmarks.{request.path.stem.removeprefix('test_')}")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,9 @@ import random
 import pytest
 from PIL import Image
 
-from bga_mner.processing.concept_drawings import ENTITY_TYPES
+from bga_mner.examples.synthetic.drawings import ENTITY_TYPES
+from bga_mner.examples.synthetic.experiment import score
+from bga_mner.examples.synthetic.photographs import read_photos
 
 
 SHORT = ["--steps", "2", "--vision_steps", "2", "--drawings", "40", "--pairs", "24", "--names_per_type", "2"]
@@ -49,11 +51,11 @@ def test_reports_without_labels(benchmark, capsys):
 def test_scores_are_of_entities_spans_and_types(benchmark):
     expected = [["B-PER", "I-PER", "O"], ["B-LOC", "O", "B-ORG"], ["O", "B-MISC", "O"]]
     predicted = [["B-PER", "I-PER", "O"], ["B-PER", "O", "B-ORG"], ["O", "O", "O"]]
-    scores = benchmark.score(predicted, expected)
+    scores = score(predicted, expected)
     assert scores["span_recall"] == 3 / 4
     assert scores["type_accuracy"] == 2 / 3
     assert scores["f1"] == pytest.approx(2 * 2 / (3 + 4))
-    assert benchmark.score([["O"]], [["B-PER"]]) == {"f1": 0.0, "span_recall": 0.0, "type_accuracy": 0.0}
+    assert score([["O"]], [["B-PER"]]) == {"f1": 0.0, "span_recall": 0.0, "type_accuracy": 0.0}
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def photos(tmp_path):
 def test_takes_photographs(benchmark, photos, capsys):
     found = benchmark.main([*SHORT, "--variants", "full,real_pictures", "--pictures", str(photos)])
     assert len(found["real_pictures"]["f1"]) == 1
-    assert sorted(benchmark.read_photos(photos)) == sorted(ENTITY_TYPES)
+    assert sorted(read_photos(photos)) == sorted(ENTITY_TYPES)
 
 
 def test_says_what_to_mend(benchmark, photos, capsys):
@@ -80,6 +82,6 @@ def test_says_what_to_mend(benchmark, photos, capsys):
     for path in (photos / "ship").iterdir():
         path.unlink()
     with pytest.raises(ValueError, match="'ship': 0"):
-        benchmark.read_photos(photos)
+        read_photos(photos)
     with pytest.raises(ValueError, match="Expected 4 folders"):
-        benchmark.read_photos(photos / "nowhere")
+        read_photos(photos / "nowhere")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bga_mner import BgaMnerProcessor, read_conll, write_conll
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "onnx_runtime.py"

@@ -8,11 +8,7 @@ import pytest
 from PIL import Image
 
 
-def test_prints_both_models(benchmark, text_folder, capsys, monkeypatch):
-    # by itself the script finds what pytest's settings would: what the examples share
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if Path(path).name != "examples"])
-    for name in ("run_mner", "fine_tuning_data", "fine_tuning_model"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+def test_prints_both_models(benchmark, text_folder, capsys):
     argv = ["--data_dir", str(text_folder), "--text_model", str(text_folder / "bert"), "--epochs", "1", "--seeds", "3"]
     argv += ["--max_train_sentences", "8", "--max_length", "64", "--batch_size", "4", "--quiet", "--json"]
     found = benchmark.main(argv)

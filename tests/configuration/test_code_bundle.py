@@ -24,7 +24,7 @@ import bga_mner
 from bga_mner import BgaMnerConfig, BgaMnerProcessor
 from bga_mner.configuration.code_bundle import ENTRY_MODULES, bundle, bundle_package, main, sizes
 from bga_mner.configuration.entry_points import AUTO_MAP, CODE_FILES, CUSTOM_PIPELINES
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 ROOT = Path(bga_mner.__file__).parent

@@ -20,7 +20,7 @@ from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification
 from bga_mner.configuration.entry_points import AUTO_MAP, CODE_FILES, CUSTOM_PIPELINES
 from bga_mner.configuration.hub_export import code_files
 from bga_mner.configuration.hub_names import came_from_hub, marked_folder
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from transformers import ViTImageProcessorPil, pipeline
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor
 from bga_mner.configuration.hub_export import code_files
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 pytestmark = pytest.mark.slow

@@ -18,9 +18,9 @@ from transformers import (
 )
 
 from bga_mner import write_conll
-from bga_mner.processing.generated_corpus import generate_corpus
-from bga_mner.processing.generated_sentiment import generate_sentiment_corpus
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.corpus import generate_corpus
+from bga_mner.examples.synthetic.sentiment import generate_sentiment_corpus
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}

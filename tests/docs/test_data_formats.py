@@ -52,6 +52,6 @@ def test_the_command_runs(run_in, workplace, printed):
 def test_every_format_and_flag_is_named():
     table = re.findall(r"^\| `([\w-]+)` \|", PAGE, flags=re.MULTILINE)
     assert tuple(table[1:]) == FORMATS  # below the head of the table
-    flags = (ROOT / "examples" / "fine_tuning_data.py").read_text(encoding="utf-8")
+    flags = (ROOT / "examples" / "fine_tuning" / "arguments.py").read_text(encoding="utf-8")
     for flag in re.findall(r"`--(\w+)", PAGE):
         assert f"    {flag}: " in flags

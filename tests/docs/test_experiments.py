@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import run_mner
-from fine_tuning_model import build_model
+
+from bga_mner.examples import run_mner
+from bga_mner.examples.fine_tuning.model import build_model
 
 
 ROOT = Path(__file__).resolve().parents[2]

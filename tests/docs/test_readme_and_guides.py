@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bga_mner.processing.concept_drawings import concept_pictures
+from bga_mner.examples.synthetic.drawings import concept_pictures
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,8 +102,7 @@ def test_the_hub_section_runs(run_in, workplace, fine_tuned, loopback_hub, bare_
         arguments = [str(fine_tuned) if word == "outputs/mner" else word for word in words[2:]]
         script = str(ROOT / words[1])
         run_python(
-            f"import runpy, sys; sys.path.insert(0, {str(ROOT / 'examples')!r}); sys.argv[1:] = {arguments}\n"
-            f"runpy.run_path({script!r}, run_name='__main__')",
+            f"import runpy, sys; sys.argv[1:] = {arguments}\nrunpy.run_path({script!r}, run_name='__main__')",
             environment=environment,
         )
         assert len(loopback_hub.repositories) == number  # after a dry run none

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import runpy
 import socket
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,12 +14,11 @@ from typing import Any
 import datasets
 import pytest
 import torch
-from scripts import load_script
 from transformers import BertConfig, BertModel, ViTConfig, ViTImageProcessorPil, ViTModel
 
 from bga_mner import write_conll
-from bga_mner.processing.generated_corpus import generate_corpus
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.corpus import generate_corpus
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -33,7 +33,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def script(request: pytest.FixtureRequest) -> ModuleType:
     """Import the script that stands in examples/ under the name that the file of tests has behind "test_"."""
-    return load_script(f"examples/{request.path.name.removeprefix('test_')}")
+    return import_module(f"bga_mner.examples.{request.path.stem.removeprefix('test_')}")
 
 
 @pytest.fixture(scope="session")

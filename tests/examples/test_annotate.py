@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bga_mner import BgaMnerProcessor
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 @pytest.fixture

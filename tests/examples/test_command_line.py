@@ -9,18 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
+from pathlib import Path
 
-import command_line
 import pytest
 from conftest import clean_environment
-from scripts import ROOT, load_script
 from transformers import BertModel, ViTModel
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, labels_from_tags
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples import command_line
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
-EXAMPLES = ROOT / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TRAIN = "--train_file train.txt --text_model bert --output_dir out --use_cpu true"
 LONG = "x" * 3000
 
@@ -246,7 +247,7 @@ def test_a_mistake_is_one_line(folder, offline, tmp_path, monkeypatch, capsys, n
     monkeypatch.chdir(folder)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # for tracebacks
     own = [str(tmp_path / word) if word == "out" else word for word in words.split()]
-    check(*outcome(load_script(f"examples/{name}.py"), own, capsys), said)
+    check(*outcome(import_module(f"bga_mner.examples.{name}"), own, capsys), said)
 
 
 BENCHMARK_MISTAKES = [
@@ -280,14 +281,14 @@ BENCHMARK_MISTAKES = [
 @pytest.mark.parametrize(("name", "words", "said"), BENCHMARK_MISTAKES, ids=lambda value: value[:60])
 def test_a_benchmark_says_so_too(folder, monkeypatch, capsys, name, words, said):
     monkeypatch.chdir(folder)
-    check(*outcome(load_script(f"benchmarks/{name}.py"), words.split(), capsys), said)
+    check(*outcome(import_module(f"bga_mner.benchmarks.{name}"), words.split(), capsys), said)
 
 
 @pytest.mark.parametrize(
     "name", sorted(path.stem for path in EXAMPLES.glob("*.py") if "run_main(main)" in path.read_text())
 )
 def test_help_works(capsys, name):
-    code, shown = outcome(load_script(f"examples/{name}.py"), ["--help"], capsys)
+    code, shown = outcome(import_module(f"bga_mner.examples.{name}"), ["--help"], capsys)
     assert code == 0
     assert shown.startswith("usage: ")
     assert "--debug" in shown
@@ -304,7 +305,7 @@ def run(words, folder, **environment):
 def test_debug_shows_the_traceback_too(offline, monkeypatch, capsys, flags, variable):
     monkeypatch.setenv(command_line.DEBUG, variable)
     words = ["--model", "nowhere", "--output", "out", *flags]
-    code, shown = outcome(load_script("examples/export_onnx.py"), words, capsys)
+    code, shown = outcome(import_module("bga_mner.examples.export_onnx"), words, capsys)
     assert code == 2
     assert "Traceback (most recent call last)" in shown
     assert re.fullmatch("error: .*'nowhere' can't be loaded.*", shown.splitlines()[-1])
@@ -323,7 +324,6 @@ def test_debug_with_a_value_is_that_of_the_trainer(monkeypatch):
     ("missing", "words", "said"),
     [
         ("rich", ["quickstart.py", "--steps", "1"], r"package 'rich'.*bga-mner\[examples\]"),
-        ("bga_mner", ["export_onnx.py"], "package 'bga_mner'.*pip install -e"),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
@@ -339,6 +339,15 @@ def test_a_missing_package_is_named_with_its_extra(folder, tmp_path, missing, wo
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{missing!r}] = None\n")
     code, out, shown = run([EXAMPLES / words[0], *words[1:]], folder, PYTHONPATH=str(tmp_path))
     check(code, out + shown, said)
+
+
+def test_without_the_package_python_names_it(bare_python, tmp_path):
+    environment = clean_environment()
+    done = subprocess.run(
+        [bare_python, EXAMPLES / "export_onnx.py"], cwd=tmp_path, env=environment, capture_output=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == b"ModuleNotFoundError: No module named 'bga_mner'"
 
 
 def test_ctrl_c_ends_it_without_a_traceback(capsys):
@@ -402,4 +411,4 @@ def test_a_refused_token_is_one_line(folder, tmp_path, loopback_hub):
 def test_a_folder_that_may_not_be_written(folder, tmp_path, monkeypatch, capsys):
     tmp_path.chmod(0o500)
     words = ["--output_dir", str(tmp_path / "out"), "--steps", "1"]
-    check(*outcome(load_script("examples/quickstart.py"), words, capsys), "Permission denied: '.*out'")
+    check(*outcome(import_module("bga_mner.examples.quickstart"), words, capsys), "Permission denied: '.*out'")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-import quickstart
 import torch
-from scripts import ROOT
 from transformers import AutoConfig, CLIPImageProcessorPil, ViTConfig, ViTModel
 
 from bga_mner import ConvStagesConfig
+from bga_mner.examples.synthetic.recipe import training_arguments
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 SHORT = ["--steps", "2", "--vision_steps", "2", "--drawings", "40", "--pairs", "24", "--names_per_type", "2"]
@@ -68,7 +71,7 @@ def test_all_encoders_see_whole_pictures_in_few_tokens(script):
 @pytest.mark.parametrize("name", ["clip", "resnet"])
 def test_the_concepts_are_learned_from_patches(script, name, tmp_path):
     """Pictures of one colour each: whatever learns anything tells them apart."""
-    arguments = quickstart.training_arguments(tmp_path, 30, 16, 3e-3, 0)
+    arguments = training_arguments(tmp_path, 30, 16, 3e-3, 0)
     arguments.disable_tqdm = True
     pictures = [torch.full((3, 64, 64), float(number % 2)) for number in range(32)]
     labels = [number % 2 for number in range(32)]

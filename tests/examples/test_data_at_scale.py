@@ -9,14 +9,14 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from run_mner_no_trainer import main
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import ViTImageProcessorPil
 
 from bga_mner import BgaMnerProcessor, DataCollatorForMner, read_conll
-from bga_mner.processing.generated_corpus import LABELS
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.run_mner_no_trainer import main
+from bga_mner.examples.synthetic.corpus import LABELS
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 pytestmark = pytest.mark.slow

@@ -13,17 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from fine_tuning_data import DataArguments, has_pictures, log_reports, prepare_rows, read_data
 from PIL import Image
-from scripts import load_script
 from transformers import ViTImageProcessorPil
 
 from bga_mner import BgaMnerProcessor, read_conll, write_conll
+from bga_mner.examples import run_mner
+from bga_mner.examples.fine_tuning.arguments import DataArguments
+from bga_mner.examples.fine_tuning.data import has_pictures, log_reports, prepare_rows, read_data
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 from bga_mner.processing.pictures import as_picture_list, load_first_picture
-from bga_mner.processing.word_tokenizer import build_tokenizer
 
-
-run_mner = load_script("examples/run_mner.py")
 
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 TOKENS = [["ann", "lee", "saw", "oslo"], ["[", "oslo", "]"], ["it", "rains"], ["ann"]]

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from bga_mner import BgaMnerProcessor
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 @pytest.mark.slow

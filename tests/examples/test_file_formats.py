@@ -8,15 +8,15 @@ from pathlib import Path
 
 import datasets
 import pytest
-from fine_tuning_data import DataArguments, read_data
 from safetensors.torch import load_file
-from scripts import load_script
 from transformers import AutoTokenizer
 
 from bga_mner import BgaMnerProcessor, read_annotations, read_conll, spans_from_tags, split_words, write_annotations
+from bga_mner.examples import run_mner
+from bga_mner.examples.fine_tuning.arguments import DataArguments
+from bga_mner.examples.fine_tuning.data import read_data
 
 
-run_mner = load_script("examples/run_mner.py")
 PARTS = {"train": "train", "validation": "valid", "test": "test"}
 # in another order than the model's, which is sorted
 NAMES = ["I-PER", "B-PER", "O", "I-ORG", "B-ORG", "I-MISC", "B-MISC", "B-LOC", "I-LOC"]

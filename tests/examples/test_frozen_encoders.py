@@ -7,12 +7,10 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from scripts import load_script
 from slow_cases import mostly_slow
 from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetModel
 
-
-run_mner = load_script("examples/run_mner.py")
+from bga_mner.examples import run_mner
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from bga_mner import (
     BgaMnerProcessor,
 )
 from bga_mner.configuration.hub_export import code_files
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "push_to_hub.py"
@@ -79,7 +79,6 @@ def test_a_model_without_a_head_is_refused(script, make_config, model_dir, tmp_p
 def test_one_commit_holds_all(model_dir, loopback_hub, run_python, tmp_path):
     code = f"""
 import runpy, sys
-sys.path.insert(0, {str(SCRIPT.parent)!r})
 main = runpy.run_path({str(SCRIPT)!r})["main"]
 main(["--model_dir", "model", "--repo_id", "org/bga-mner"])
 main(["--model_dir", "model", "--repo_id", "org/secret", "--private", "--text_only"])

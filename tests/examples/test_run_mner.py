@@ -13,7 +13,6 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
-from scripts import load_script
 from transformers import (
     BertConfig,
     BertModel,
@@ -25,8 +24,9 @@ from transformers import (
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, read_conll, write_conll
 from bga_mner.configuration.hub_export import code_files
-from bga_mner.processing.generated_corpus import LABELS, generate_corpus
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples import run_mner
+from bga_mner.examples.synthetic.corpus import LABELS, generate_corpus
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "run_mner.py"
@@ -35,9 +35,6 @@ QUICK = {"per_device_train_batch_size": 8, "num_train_epochs": 1, "learning_rate
 QUICK |= {"disable_tqdm": True, "logging_steps": 1, "dataloader_pin_memory": False}
 OUTPUTS = {"model.safetensors", "config.json", "tokenizer.json", "train_results.json", "eval_results.json"}
 OUTPUTS |= {"test_results.json", "data_report.json", "predictions.conll", "predictions.jsonl", "trainer_state.json"}
-
-
-run_mner = load_script("examples/run_mner.py")
 
 
 def run(**options):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-import run_mner_no_trainer
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from huggingface_hub import ModelCard
 
 from bga_mner import BgaMnerForTokenClassification, read_conll
+from bga_mner.examples import run_mner_no_trainer
 
 
 def reset_accelerate():

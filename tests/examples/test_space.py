@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from scripts import load_script
 from transformers import ViTImageProcessorPil
 
 from bga_mner import BgaMnerProcessor, predict
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 pytest.importorskip("gradio", reason="gradio is not installed: `make space-test` installs it and runs these tests")
@@ -27,7 +27,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 @pytest.fixture(scope="module")
 def app():
-    return load_script("examples/space/app.py")
+    return import_module("bga_mner.examples.space.app")
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import json
 import statistics
 
 import pytest
-import sweep
+
+from bga_mner.examples import sweep
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from PIL import Image
 from transformers import ViTImageProcessorPil
 
 from bga_mner import BadPictureError, BgaMnerForTokenClassification, BgaMnerProcessor, write_conll
-from bga_mner.processing.generated_corpus import generate_corpus
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.corpus import generate_corpus
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from model_changes import only_text, open_gates, spread_samplers, without_dropou
 from transformers import pipeline
 
 from bga_mner.configuration.encoder_families import TEXT_FAMILIES
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 from bga_mner.modeling_bga import BgaMnerForTokenClassification
 from bga_mner.modeling_bga.encoders import encoder_layers
-from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 def test_the_vision_branch_reads_generated_text_when_asked_to(make_model, make_batch):

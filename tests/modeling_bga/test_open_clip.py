@@ -15,13 +15,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from scripts import load_script
 from transformers import AutoImageProcessor, BertConfig, BertModel
 
 from bga_mner import BgaMnerForTokenClassification, load_image_processor, write_conll
+from bga_mner.examples import run_mner
+from bga_mner.examples.synthetic.corpus import generate_corpus
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 from bga_mner.modeling_bga.open_clip_encoders import load_open_clip_encoder, open_clip_config
-from bga_mner.processing.generated_corpus import generate_corpus
-from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 if find_spec("open_clip") is None or find_spec("torchvision") is None:
@@ -226,12 +226,11 @@ def test_run_mner_takes_the_name(saved, tmp_path):
     (tmp_path / "pictures").mkdir()
     for row in corpus.train:
         (tmp_path / "pictures" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
-    script = load_script("examples/run_mner.py")
     model, checkpoint = saved("tiny-gelu")
     options = {"train_file": "train.txt", "image_dir": "pictures", "text_model": "text", "output_dir": "out"}
     arguments = [word for flag, name in options.items() for word in (f"--{flag}", str(tmp_path / name))]
     more = ["--vision_model", checkpoint, "--freeze_vision_encoder", "true", "--max_steps", "1", "--use_cpu", "true"]
-    script.main([*arguments, *more, "--num_bga_layers", "2", "--image_size", "24"])
+    run_mner.main([*arguments, *more, "--num_bga_layers", "2", "--image_size", "24"])
     weights = load_file(tmp_path / "out" / "model.safetensors")
     positions = weights["bga_mner.vision_encoder.embeddings.position_embedding.weight"]
     assert torch.equal(positions, model.visual.positional_embedding)

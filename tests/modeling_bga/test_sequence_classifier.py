@@ -19,7 +19,7 @@ from bga_mner import (
     mark_target,
 )
 from bga_mner.configuration.encoder_families import TEXT_FAMILIES
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 LABELS = ["negative", "neutral", "positive"]

@@ -9,12 +9,13 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from fine_tuning_model import ModelArguments, build_model
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, BertConfig, BertModel, TimmWrapperConfig
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, cache_vision_states, load_image_processor
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.fine_tuning.arguments import ModelArguments
+from bga_mner.examples.fine_tuning.model import build_model
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 if find_spec("timm") is None or find_spec("torchvision") is None:

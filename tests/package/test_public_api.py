@@ -43,7 +43,7 @@ def test_docstring_examples_run(module):
 def test_processor_from_a_saved_folder(make_model, tmp_path):
     from transformers import ViTImageProcessorPil
 
-    from bga_mner.processing.word_tokenizer import build_tokenizer
+    from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
     model = make_model()
     tokenizer = build_tokenizer([["Kawhi", "wins"]])

@@ -16,6 +16,7 @@ import pytest
 import torch
 from transformers import pipeline
 
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 from bga_mner.processing import BgaMnerProcessor
 from bga_mner.processing.annotation import (
     AnnotatorOptions,
@@ -28,7 +29,6 @@ from bga_mner.processing.annotation import (
 from bga_mner.processing.annotation_chunks import ENTITY_SCHEMA, AnnotatedChunk, InputRow, TextChunk
 from bga_mner.processing.annotation_input import AnnotationInput
 from bga_mner.processing.annotation_parts import AnnotationParts
-from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 WORDS = ["Kawhi", "wins", "in", "Toronto", "again", "!"]

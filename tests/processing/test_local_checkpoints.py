@@ -8,13 +8,14 @@ import pytest
 import torch
 import transformers
 from conftest import BACKBONE_CONFIGS, TEXT_CONFIGS, VISION_CONFIGS
-from fine_tuning_model import ModelArguments, build_model
 from PIL import Image
 from slow_cases import mostly_slow
 from transformers import AutoConfig, AutoModel
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor
 from bga_mner.configuration.encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
+from bga_mner.examples.fine_tuning.arguments import ModelArguments
+from bga_mner.examples.fine_tuning.model import build_model
 
 
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]

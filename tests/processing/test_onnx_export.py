@@ -16,9 +16,9 @@ from onnx import TensorProto, helper
 from peft import get_peft_model
 
 from bga_mner import BgaMnerProcessor, ConditionalRandomField, OnnxPredictor, export_onnx, lora_config
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 from bga_mner.modeling_bga.crf import bio_constraints
 from bga_mner.processing.onnx_graph import add_best_path
-from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 # the tokens of each text; what the longest leaves is padding

@@ -19,7 +19,7 @@ from bga_mner import (
     BgaMnerProcessor,
     predict,
 )
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 TEXTS = ["ann saw oslo", "oslo", "ann ann saw today oslo ann"]

@@ -26,12 +26,12 @@ from bga_mner import (
     spans_from_tags,
     split_words,
 )
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 from bga_mner.processing.annotation import AnnotatorOptions, TextAnnotator
 from bga_mner.processing.annotation_chunks import InputRow, TextChunk
 from bga_mner.processing.evaluation import predict_tags
 from bga_mner.processing.text_input import SplitText
 from bga_mner.processing.word_reader import WordReader, group_tags, ungroup_tags
-from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 LABEL2ID = {label: number for number, label in enumerate(["O", "B-LOC", "I-LOC", "B-PER", "I-PER"])}

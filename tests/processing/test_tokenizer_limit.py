@@ -16,9 +16,9 @@ from bga_mner import (
     BgaMnerProcessor,
     predict,
 )
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 from bga_mner.processing.annotation import AnnotatorOptions, TextAnnotator
 from bga_mner.processing.annotation_chunks import InputRow, TextChunk
-from bga_mner.processing.word_tokenizer import build_tokenizer
 
 
 LONGEST = 24

@@ -17,7 +17,7 @@ from bga_mner import (
     DataCollatorForMner,
     build_compute_metrics,
 )
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 SENTENCES = [

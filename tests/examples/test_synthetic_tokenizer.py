@@ -5,9 +5,9 @@ import doctest
 import pytest
 from transformers import AutoTokenizer
 
-from bga_mner.processing import word_tokenizer
-from bga_mner.processing.generated_corpus import generate_corpus
-from bga_mner.processing.word_tokenizer import build_tokenizer
+from bga_mner.examples.synthetic import tokenizer as synthetic_tokenizer
+from bga_mner.examples.synthetic.corpus import generate_corpus
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def corpus():
 
 
 def test_doctests():
-    result = doctest.testmod(word_tokenizer)
+    result = doctest.testmod(synthetic_tokenizer)
     assert result.attempted >= 1
     assert result.failed == 0
 

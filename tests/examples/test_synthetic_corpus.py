@@ -9,9 +9,9 @@ import sys
 import pytest
 from PIL import Image
 
-from bga_mner.processing import generated_corpus
-from bga_mner.processing.concept_drawings import ENTITY_TYPES
-from bga_mner.processing.generated_corpus import LABELS, GeneratedCorpus, generate_corpus
+from bga_mner.examples.synthetic import corpus as synthetic_corpus
+from bga_mner.examples.synthetic.corpus import LABELS, GeneratedCorpus, generate_corpus
+from bga_mner.examples.synthetic.drawings import ENTITY_TYPES
 
 
 SMALL = {
@@ -55,7 +55,7 @@ def named(row: dict, names: dict[str, str]) -> list[str]:
 
 
 def test_doctests():
-    result = doctest.testmod(generated_corpus)
+    result = doctest.testmod(synthetic_corpus)
     assert result.attempted >= 2
     assert result.failed == 0
 
@@ -68,7 +68,7 @@ def test_same_seed_is_bit_identical_here_and_in_another_process(small):
     assert digest(again) == digest(small)
     code = (
         "import hashlib\n"
-        "from bga_mner.processing.generated_corpus import generate_corpus\n"
+        "from bga_mner.examples.synthetic.corpus import generate_corpus\n"
         f"corpus = generate_corpus(**{SMALL!r})\n"
         f"rows = [row for split in {SPLITS!r} for row in getattr(corpus, split)]\n"
         "print(hashlib.sha256(repr(rows).encode()).hexdigest())\n"
@@ -294,5 +294,5 @@ def test_given_pictures_take_the_place_of_drawings():
         for image, concept in zip(given.train["image"], given.train["concept"], strict=True)
     )
     assert given.train["object_box"] == [None] * len(given.train)
-    with pytest.raises(ValueError, match=r"got them for \['LOC'\]; add the others"):
+    with pytest.raises(ValueError, match=r"got them for \['LOC'\]\. Add the others"):
         generate_corpus(pictures={"LOC": [b"x"]}, **SMALL)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import datasets
 
-from ..configuration.messages import shown
-from .concept_drawings import ENTITY_TYPES, draw_concept
-from .generated_texts import Row, invent_names, text_rows
+from bga_mner.configuration.messages import shown
+from bga_mner.examples.synthetic.drawings import ENTITY_TYPES, draw_concept
+from bga_mner.examples.synthetic.texts import Row, invent_names, text_rows
 
 
 __all__ = ["LABELS", "GeneratedCorpus", "add_pictures", "generate_corpus"]
@@ -75,7 +75,7 @@ def add_pictures(
 ) -> None:
     """Draw or choose a picture for each row, of another type's concept for exactly the rounded share of the rows."""
     if not 0.0 <= mismatch_rate <= 1.0:
-        raise ValueError(f"expected mismatch_rate between 0 and 1, got {mismatch_rate}; pass a share of the pictures")
+        raise ValueError(f"Expected mismatch_rate between 0 and 1, got {mismatch_rate}. Pass a share of the pictures.")
     rng = random.Random(f"mismatch-{seed}-{rows[0]['id'] if rows else ''}")
     mismatched = set(rng.sample(range(len(rows)), round(mismatch_rate * len(rows))))
     for i, row in enumerate(rows):
@@ -112,37 +112,13 @@ def generate_corpus(
     No sentence occurs twice. Names and test sentences do not depend on the sizes of the other splits, nor texts on
     anything about the pictures.
 
-    Parameters
-    ----------
-    seed : int, default 0
-        Seed of names and texts, and of pictures and mismatches where ``picture_seed`` is not given.
-    names_per_type : int, default 30
-        At least 2; half of the names are never labelled (the smaller half, if odd).
-    train_labelled, train_unlabelled : int, default 1200
-        Training pairs with tags (labelled names only) and with hidden tags (never labelled names only).
-    test_sentences, validation_sentences : int, default 400 and 200
-        Sentences in each of the two test sets, and in the validation set.
-    picture_size, clutter : int, default 64; float, default 0.3
-        Width and height of the pictures, in pixels; what else is in them: see ``draw_concept``.
-    mismatch_rate : float, default 0.15
-        The share of pictures, in the validation set and in either part of the training set, of another concept.
-    clauses : bool, default False
-        Add irrelevant clauses to every sentence.
-    picture_seed : int, optional
-        Change it alone for other pictures with the same texts.
-    test_pictures : bool, default False
-        Give the test sentences pictures too, all of the right concept, for models that read them.
-    pictures : mapping of str to sequence of bytes, optional
-        Encoded pictures (such as JPEG files) by entity type, to choose from instead of drawing; no ``object_box`` then.
-
-    Returns
-    -------
-    GeneratedCorpus
-
-    Raises
-    ------
-    ValueError
-        If a size or a rate is out of range.
+    Half of the names of each type (the smaller half, if odd) are never labelled. Training pairs have tags
+    (`train_labelled`) or hidden ones (`train_unlabelled`), and each of the two test sets has `test_sentences`.
+    `mismatch_rate` is the share of pictures, in the validation set and in either part of the training set, of another
+    concept; `picture_size` and `clutter` are those of ``draw_concept``. `clauses` adds irrelevant ones to every
+    sentence. `picture_seed` gives other pictures to the same texts. With `test_pictures` the test sentences have
+    pictures too, all of the right concept. `pictures` are encoded ones (such as JPEG files) by entity type, to choose
+    from instead of drawing.
 
     Examples
     --------
@@ -151,12 +127,12 @@ def generate_corpus(
     (16, 8)
     """
     if names_per_type < 2:
-        raise ValueError(f"expected names_per_type >= 2 (one labelled, one not), got {names_per_type}; ask for more")
+        raise ValueError(f"Expected names_per_type >= 2 (one labelled, one not), got {names_per_type}. Ask for more.")
     if min(sizes := (train_labelled, train_unlabelled, test_sentences, validation_sentences)) < 0:
-        raise ValueError(f"expected numbers of sentences >= 0, got {sizes}; pass 0 to leave a part out")
+        raise ValueError(f"Expected numbers of sentences >= 0, got {sizes}. Pass 0 to leave a part out.")
     if pictures is not None and not all(pictures.get(kind) for kind in ENTITY_TYPES):
         raise ValueError(
-            f"expected pictures for each of {ENTITY_TYPES}, got them for {shown(sorted(pictures))}; add the others"
+            f"Expected pictures for each of {ENTITY_TYPES}, got them for {shown(sorted(pictures))}. Add the others."
         )
     labelled, unlabelled = invent_names(seed, names_per_type)
     seen: set[str] = set()

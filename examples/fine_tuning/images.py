@@ -14,27 +14,10 @@ from bga_mner.processing.pictures import as_picture_list, is_url
 class ImageReader:
     """Reads the images of a split from one of its columns, or finds them by id.
 
-    Parameters
-    ----------
-    features : datasets.Features
-        Of the split.
-    column : str
-        The column: `datasets.Image`, the content of files, dicts with "bytes" and "path", names of files with or
-        without their endings, or lists of these. If there is none, files in `image_dir` are called by the ids.
-    image_dir : str or None
-        What names of files are relative to.
-
-    Attributes
-    ----------
-    is_stored : bool
-        Whether the column holds images themselves; names of files otherwise.
-    feature : datasets.Image or datasets.List
-        Of what is read: not decoded, and a list if a text can have several.
-
-    Raises
-    ------
-    ValueError
-        If the column holds something else.
+    The column holds `datasets.Image`, the content of files, dicts with "bytes" and "path", names of files with or
+    without their endings, or lists of these. If there is none, files in `image_dir` are called by the ids; names of
+    files are relative to it. `is_stored` says whether the column holds images themselves, and `feature` is that of what
+    is read: not decoded, and a list if a text can have several.
     """
 
     def __init__(self, features: datasets.Features, column: str, image_dir: str | None) -> None:
@@ -65,20 +48,7 @@ class ImageReader:
         return cls(features, data.image_column, data.image_dir) if data.image_column in features or by_id else None
 
     def read(self, value: Any, name: str) -> FoundPictures:
-        """Return what there is of images in a row.
-
-        Parameters
-        ----------
-        value : object
-            What stands in the column.
-        name : str
-            The row's id.
-
-        Returns
-        -------
-        FoundPictures
-            Dicts with "bytes" and "path", in order, and paths of files in refused formats.
-        """
+        """Return the images of the row with the id `name`: dicts with "bytes" and "path", and refused files."""
         found, refused = [], []
         for item in as_picture_list(value if self.column else name):
             if isinstance(item, bytes):
@@ -97,6 +67,3 @@ class ImageReader:
         if os.path.isabs(name) or ".." in re.split(r"[\\/]", name) or "\0" in name:
             return FoundPictures([os.path.join(self.folder.folder, name)], [])
         return self.folder.find(name)
-
-
-__all__ = ["ImageReader"]

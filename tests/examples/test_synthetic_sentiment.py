@@ -5,8 +5,8 @@ import random
 import pytest
 from PIL import Image
 
-from bga_mner.processing.concept_drawings import SENTIMENTS, concept_pictures, draw_concept
-from bga_mner.processing.generated_sentiment import generate_sentiment_corpus
+from bga_mner.examples.synthetic.drawings import SENTIMENTS, concept_pictures, draw_concept
+from bga_mner.examples.synthetic.sentiment import generate_sentiment_corpus
 
 
 @pytest.fixture(scope="module")

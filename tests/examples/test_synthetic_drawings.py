@@ -7,12 +7,12 @@ import random
 import pytest
 from PIL import Image
 
-from bga_mner.processing import concept_drawings
-from bga_mner.processing.concept_drawings import ENTITY_TYPES, concept_pictures, draw_concept
+from bga_mner.examples.synthetic import drawings
+from bga_mner.examples.synthetic.drawings import ENTITY_TYPES, concept_pictures, draw_concept
 
 
 def test_doctests():
-    result = doctest.testmod(concept_drawings)
+    result = doctest.testmod(drawings)
     assert result.attempted >= 3
     assert result.failed == 0
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
-from fine_tuning_images import ImageReader
 
 from bga_mner.configuration.messages import brief, shown
+from bga_mner.examples.fine_tuning.images import ImageReader
 from bga_mner.processing.conll_writing import writable
 from bga_mner.processing.label_map import named, tag_names
 from bga_mner.processing.sequences import as_list
@@ -20,29 +20,9 @@ def open_stream(
 ) -> tuple[datasets.IterableDataset, list[str]]:
     """Bring a stream to the columns of `read_conll`, in an order that `seed` and the epoch's number shuffle.
 
-    Parameters
-    ----------
-    stream : datasets.IterableDataset
-        As `datasets.load_dataset(..., streaming=True)` opens it.
-    split : str
-        Its name.
-    data : DataArguments
-        Names of columns, and the size of the shuffle buffer.
-    seed : int
-        Of the shuffle.
-    endless : bool
-        Whether to begin again at the end, in another order, for readers that cannot tell one epoch from the next.
-
-    Returns
-    -------
-    tuple of datasets.IterableDataset and list of str
-        The rows, whose pictures are as they were stored: they are decoded where the rows are encoded. And the tags:
-        --labels, or what a ClassLabel names; without both none.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing, or tags are numbers without names.
+    An `endless` one begins again at its end, in another order, for readers that cannot tell one epoch from the next.
+    Pictures stay as they were stored: they are decoded where the rows are encoded. Return the tags as well: --labels,
+    or what a ClassLabel names; without both none.
     """
     features = stream.features or stream._resolve_features().features
     check_columns(list(features), split, data)
@@ -121,13 +101,7 @@ def check_columns(columns: Sequence[str], split: str, data: Any) -> None:
 
 
 def ids_named(feature: Any, column: str) -> dict[int, str]:
-    """Return the names of tags that are ids of a ClassLabel; none if they are strings, or stand in one string a row.
-
-    Raises
-    ------
-    ValueError
-        If they are neither.
-    """
+    """Return the names of tags that are ids of a ClassLabel; none if they are strings, or stand in one string a row."""
     if getattr(feature, "dtype", None) in ("string", "large_string"):
         return {}  # cells of a CSV file, which items_of reads
     try:
@@ -145,24 +119,8 @@ def tags_of(value: Any, names: Mapping[int, str]) -> list[str | None] | None:
 def items_of(value: Any, kind: str) -> list[Any] | None:
     """Read the words or the tags of a sentence: a list, or a string, since a cell of a CSV file holds no list.
 
-    A string is a list as Python or JSON writes it, as pandas leaves it in a CSV file, or parted by white space.
-
-    Parameters
-    ----------
-    value : object
-        What stands in the column.
-    kind : {"tokens", "tags"}
-        Which column, for the message.
-
-    Returns
-    -------
-    list or None
-        None where there is none.
-
-    Raises
-    ------
-    ValueError
-        If it is neither a list nor a string.
+    A string is a list as Python or JSON writes it, as pandas leaves it in a CSV file, or parted by white space. `kind`
+    says which column it is.
 
     Examples
     --------

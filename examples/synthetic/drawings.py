@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from ..configuration.messages import shown
+from bga_mner.configuration.messages import shown
 
 
 __all__ = ["ENTITY_TYPES", "SENTIMENTS", "concept_pictures", "draw_concept"]
@@ -127,11 +127,11 @@ def draw_concept(concept: str, rng: random.Random, size: int = 64, clutter: floa
     ((32, 32), 4)
     """
     if concept not in (known := (*ENTITY_TYPES, *SENTIMENTS)):
-        raise ValueError(f"expected a concept out of {known}, got {shown(concept)}; pass one of these names")
+        raise ValueError(f"Expected a concept out of {known}, got {shown(concept)}. Pass one of these names.")
     if size < 16:
-        raise ValueError(f"expected a picture size of at least 16 pixels, got {size}; ask for a larger picture")
+        raise ValueError(f"Expected a picture size of at least 16 pixels, got {size}. Ask for a larger picture.")
     if not 0.0 <= clutter <= 1.0:
-        raise ValueError(f"expected clutter between 0 and 1, got {clutter}; pass the share of full clutter")
+        raise ValueError(f"Expected clutter between 0 and 1, got {clutter}. Pass the share of full clutter.")
     full = size * _OVERSAMPLING
     background = _colour(rng)
     image = Image.new("RGB", (full, full), background)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import datasets
 
-from .concept_drawings import SENTIMENTS
-from .generated_corpus import add_pictures
-from .generated_texts import Row, invent_names, text_rows
-from .tag_scheme import spans_from_tags
+from bga_mner.examples.synthetic.corpus import add_pictures
+from bga_mner.examples.synthetic.drawings import SENTIMENTS
+from bga_mner.examples.synthetic.texts import Row, invent_names, text_rows
+from bga_mner.processing.tag_scheme import spans_from_tags
 
 
 __all__ = ["SentimentCorpus", "generate_sentiment_corpus"]
@@ -76,29 +76,7 @@ def generate_sentiment_corpus(
 ) -> SentimentCorpus:
     """Generate the corpus; the same arguments give the same corpus, bit for bit, in any process.
 
-    Parameters
-    ----------
-    seed : int, default 0
-        Seed of names, texts and pictures.
-    names_per_sentiment : int, default 30
-        At least 2; half of the names are never labelled (the smaller half, if odd).
-    train_labelled, train_unlabelled : int, default 1200
-        Training pairs with labels (labelled names only) and with hidden labels (never labelled names only).
-    test_sentences : int, default 400
-        Sentences in each of the two test sets.
-    picture_size, clutter : int, default 64; float, default 0.3
-        Width and height of the pictures, in pixels; what else is in them: see ``draw_concept``.
-    mismatch_rate : float, default 0.15
-        The share of pictures, in either part of the training set, of another sentiment.
-
-    Returns
-    -------
-    SentimentCorpus
-
-    Raises
-    ------
-    ValueError
-        If a size or a rate is out of range.
+    The arguments are as for ``generate_corpus``, with sentiments in place of types.
 
     Examples
     --------
@@ -108,10 +86,10 @@ def generate_sentiment_corpus(
     """
     if names_per_sentiment < 2:
         raise ValueError(
-            f"expected names_per_sentiment >= 2 (one labelled, one not), got {names_per_sentiment}; ask for more"
+            f"Expected names_per_sentiment >= 2 (one labelled, one not), got {names_per_sentiment}. Ask for more."
         )
     if min(sizes := (train_labelled, train_unlabelled, test_sentences)) < 0:
-        raise ValueError(f"expected numbers of sentences >= 0, got {sizes}; pass 0 to leave a part out")
+        raise ValueError(f"Expected numbers of sentences >= 0, got {sizes}. Pass 0 to leave a part out.")
     labelled, unlabelled = invent_names(seed, names_per_sentiment, SENTIMENTS)
     seen: set[str] = set()
     unseen = text_rows("sentiment-test-unseen", seed, unlabelled, test_sentences, False, seen)

@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
@@ -19,6 +18,7 @@ from bga_mner import (
     lora_config,
 )
 from bga_mner.configuration.messages import brief, listed, shown
+from bga_mner.examples.fine_tuning.arguments import ModelArguments
 from bga_mner.modeling_bga.encoders import longest_text, only_new_layers_trained
 from bga_mner.processing.text_tagging import longest_input
 
@@ -39,71 +39,13 @@ CHANGEABLE += ("classifier_dropout",)
 STAND_IN = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "patch_size": 16}
 
 
-def flag(default: Any, text: str) -> Any:
-    """Declare a command-line flag of a dataclass."""
-    return field(default=default, metadata={"help": text})
-
-
-@dataclass
-class ModelArguments:
-    """Which model to start from, and its options; those left out are what `BgaMnerConfig` says."""
-
-    text_model: str | None = flag(None, "Text encoder and tokenizer: folder or Hub name.")
-    vision_model: str | None = flag(
-        None,
-        "Vision encoder and image processor: folder, Hub name, or open_clip:<model>/<tag>. Needed with pictures only; "
-        "without, a small random one stands in, which is never run.",
-    )
-    model_name_or_path: str | None = flag(None, "Saved bga_mner model to continue from, in place of two encoders.")
-    image_size: int | None = flag(None, "Side of the pictures in pixels. Default: what the image processor makes.")
-    num_bga_layers: int | None = flag(None, "Number of aligned layers.")
-    reconstruction_weight: float | None = flag(None, "Weight of the reconstruction loss.")
-    cycle_weight: float | None = flag(None, "Weight of the cycle loss.")
-    entity_replacement_probability: float | None = flag(
-        None, "Share of labelled sentences whose entities are replaced by random tokens, in training."
-    )
-    replaced_entities_read: str | None = flag(
-        None, "What these read: 'real' (the picture) or 'generated' (features that the true words generate)."
-    )
-    config_overrides: str | None = flag(None, "Further options of BgaMnerConfig: key=value,key=value.")
-    freeze_vision_encoder: bool = flag(False, "Keep the vision encoder's weights.")
-    cache_vision_states: bool = flag(
-        False, "With --freeze_vision_encoder: run it once over all pictures; they take space beside the training data."
-    )
-    lora_rank: int | None = flag(
-        None,
-        "Of run_mner.py: train adapters of this rank on the encoders (on the text encoder alone if the other is frozen "
-        "or not needed) and what is new, and merge them at the end. Needs peft.",
-    )
-    language: str | None = flag(None, "For the model card: language of the texts, such as 'en'.")
-    license: str | None = flag(None, "For the model card: license of the weights, such as 'cc-by-4.0'.")
-
-
 def build_model(
     arguments: ModelArguments, labels: list[str], pictures: bool, max_length: int | None
 ) -> tuple[Any, BgaMnerProcessor]:
     """Load the saved model, or build one from two encoders, and make its processor.
 
-    Parameters
-    ----------
-    arguments : ModelArguments
-        Which model.
-    labels : list of str
-        BIO labels of the data.
-    pictures : bool
-        Whether there are any.
-    max_length : int or None
-        Most tokens of a text.
-
-    Returns
-    -------
-    tuple of BgaMnerForTokenClassification and BgaMnerProcessor
-        The vision encoder is frozen if that was asked for.
-
-    Raises
-    ------
-    ValueError
-        If arguments, data and model do not fit together.
+    `labels` are the BIO labels of the data, and `pictures` says whether it has any. The vision encoder is frozen if
+    that was asked for.
     """
     options = _options(arguments)
     if arguments.cache_vision_states and not arguments.freeze_vision_encoder:
@@ -127,26 +69,9 @@ def build_model(
 
 
 def add_adapters(model: Any, arguments: ModelArguments, pictures: bool) -> Any:
-    """Wrap a model for the training of adapters, if `lora_rank` says so.
+    """Wrap a model for the training of adapters, if `lora_rank` says so; the model as it is otherwise.
 
-    Parameters
-    ----------
-    model : BgaMnerForTokenClassification
-        The model.
-    arguments : ModelArguments
-        With the rank.
-    pictures : bool
-        Whether there are any: otherwise the vision encoder is never run, and its adapters would learn nothing.
-
-    Returns
-    -------
-    peft.PeftModel or BgaMnerForTokenClassification
-        The wrapped model, or the model as it is.
-
-    Raises
-    ------
-    ValueError
-        If peft isn't installed.
+    Without pictures the vision encoder is never run, and its adapters would learn nothing.
     """
     if not arguments.lora_rank:
         return model
@@ -160,10 +85,7 @@ def add_adapters(model: Any, arguments: ModelArguments, pictures: bool) -> Any:
 def picture_shape(model: Any, cached: bool) -> tuple[int, int, int] | None:
     """Return the shape of a picture, or of what is cached of it, for a model whose weights are spread over processes.
 
-    Raises
-    ------
-    ValueError
-        If processes would run different layers, and wait for each other for ever.
+    Without it processes would run different layers, and wait for each other for ever.
     """
     config = model.config
     if config.entity_replacement_probability > 0 and config.replaced_entities_read == "generated":

@@ -4,7 +4,7 @@ import itertools
 import random
 from collections.abc import Sequence
 
-from .concept_drawings import ENTITY_TYPES
+from bga_mner.examples.synthetic.drawings import ENTITY_TYPES
 
 
 __all__ = ["Row", "invent_names", "text_rows"]

@@ -1,0 +1,232 @@
+"""How the fine-tuning scripts read their arguments: from the command line, or from one JSON file."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from bga_mner.examples.command_line import DEBUG, ErrorsInOneLine, check_output
+
+from transformers import HfArgumentParser
+
+from bga_mner.configuration.messages import brief, shown
+
+
+# The least that makes sense of what both scripts take; the rest is checked where it is used.
+LEAST: dict[str, float] = dict.fromkeys(("max_length", "shuffle_buffer", "image_size", "num_bga_layers"), 1)
+LEAST |= dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"), 1)
+LEAST |= dict.fromkeys(("lora_rank", "num_train_epochs", "learning_rate", "warmup_steps", "weight_decay", "seed"), 0)
+LEAST |= dict.fromkeys(("max_grad_norm", "save_steps", "dataloader_num_workers", "reconstruction_weight"), 0)
+LEAST |= dict.fromkeys(("cycle_weight", "entity_replacement_probability"), 0)
+
+
+def flag(default: Any, text: str) -> Any:
+    """Declare a command-line flag of a dataclass."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class ModelArguments:
+    """Which model to start from, and its options; those left out are what `BgaMnerConfig` says."""
+
+    text_model: str | None = flag(None, "Text encoder and tokenizer: folder or Hub name.")
+    vision_model: str | None = flag(
+        None,
+        "Vision encoder and image processor: folder, Hub name, or open_clip:<model>/<tag>. Needed with pictures only; "
+        "without, a small random one stands in, which is never run.",
+    )
+    model_name_or_path: str | None = flag(None, "Saved bga_mner model to continue from, in place of two encoders.")
+    image_size: int | None = flag(None, "Side of the pictures in pixels. Default: what the image processor makes.")
+    num_bga_layers: int | None = flag(None, "Number of aligned layers.")
+    reconstruction_weight: float | None = flag(None, "Weight of the reconstruction loss.")
+    cycle_weight: float | None = flag(None, "Weight of the cycle loss.")
+    entity_replacement_probability: float | None = flag(
+        None, "Share of labelled sentences whose entities are replaced by random tokens, in training."
+    )
+    replaced_entities_read: str | None = flag(
+        None, "What these read: 'real' (the picture) or 'generated' (features that the true words generate)."
+    )
+    config_overrides: str | None = flag(None, "Further options of BgaMnerConfig: key=value,key=value.")
+    freeze_vision_encoder: bool = flag(False, "Keep the vision encoder's weights.")
+    cache_vision_states: bool = flag(
+        False, "With --freeze_vision_encoder: run it once over all pictures; they take space beside the training data."
+    )
+    lora_rank: int | None = flag(
+        None,
+        "Of run_mner.py: train adapters of this rank on the encoders (on the text encoder alone if the other is frozen "
+        "or not needed) and what is new, and merge them at the end. Needs peft.",
+    )
+    language: str | None = flag(None, "For the model card: language of the texts, such as 'en'.")
+    license: str | None = flag(None, "For the model card: license of the weights, such as 'cc-by-4.0'.")
+
+
+@dataclass
+class DataArguments:
+    """What to read."""
+
+    train_file: str | None = flag(None, "File to train on: CoNLL, or JSON of an annotation tool.")
+    validation_file: str | None = flag(None, "The same, to choose the best epoch by.")
+    test_file: str | None = flag(None, "The same, to predict; tags are not needed.")
+    image_dir: str | None = flag(
+        None,
+        "Folder of pictures: <id>.jpg, .png, .webp, .gif, .bmp, .tiff, .avif, ... in any case of letters, with the "
+        "ending in the id or not. With --dataset_name also what names in --image_column are relative to.",
+    )
+    file_format: str | None = flag(
+        None, "Format of the files: conll, doccano, ..., as read_annotations names it. Default: told from the content."
+    )
+    tag_scheme: str | None = flag(
+        None, "Scheme of the tags: BIO, BIOES, IO, ..., as to_bio names it. Default: told from the tags."
+    )
+    predictions_format: str | None = flag(None, "Also write predictions for a tool: doccano, label-studio, ...")
+    dataset_name: str | None = flag(
+        None,
+        "Dataset of the Hub, or a folder that datasets reads: Parquet, JSONL, CSV, images with metadata.jsonl, or "
+        "what save_to_disk wrote.",
+    )
+    dataset_config_name: str | None = flag(None, "Configuration of that dataset.")
+    train_split: str | None = flag(None, "Default: train, where there is one.")
+    validation_split: str | None = flag(None, "Default: validation, or dev, valid, val, where there is one.")
+    test_split: str | None = flag(None, "Default: test, where there is one.")
+    tokens_column: str = flag("tokens", "Column of lists of words; of strings, they are parted by white space.")
+    tags_column: str = flag("ner_tags", "Column of lists of tags: strings, or numbers that a ClassLabel names.")
+    image_column: str = flag(
+        "image",
+        "Column of images, of names of files (with or without endings), or of lists of these, whose first readable one "
+        "is taken. 'none' leaves them out. Without such a column --image_dir has files called by the ids.",
+    )
+    id_column: str = flag("id", "Column of ids. Without it: the number of the row.")
+    max_length: int | None = flag(None, "Most tokens of a text. Default: what the model reads.")
+    streaming: bool = flag(
+        False, "Read the training set of --dataset_name while training, row by row; give --max_steps."
+    )
+    shuffle_buffer: int = flag(1000, "With --streaming: rows in memory that the next one is drawn from.")
+    labels: str | None = flag(None, "With --streaming: all tags, as O,B-PER,I-PER,..., if no other set has them.")
+    overwrite_output_dir: bool = flag(False, "Delete the checkpoints in output_dir instead of continuing from them.")
+
+
+@dataclass
+class LoopArguments:
+    """How to train; the names are those of TrainingArguments."""
+
+    output_dir: str = flag("", "Folder that the model and the results go to.")
+    do_train: bool = flag(False, "Train. Without any of these three: all that there is data for.")
+    do_eval: bool = flag(False, "Score the validation set at the end.")
+    do_predict: bool = flag(False, "Predict the test set, or the validation set.")
+    num_train_epochs: int = flag(3, "Passes over the training set.")
+    max_steps: int = flag(-1, "Steps, in place of epochs.")
+    per_device_train_batch_size: int = flag(8, "Sentences that a process reads at a time.")
+    per_device_eval_batch_size: int = flag(8, "The same, for scores and predictions.")
+    gradient_accumulation_steps: int = flag(1, "Batches that make one step.")
+    learning_rate: float = flag(5e-5, "Highest learning rate.")
+    lr_scheduler_type: str = flag("linear", "As transformers.get_scheduler names them.")
+    warmup_steps: int = flag(0, "Steps until the highest learning rate.")
+    weight_decay: float = flag(0.0, "Of AdamW; biases and norms are left out.")
+    max_grad_norm: float = flag(1.0, "Gradients longer than that are shortened; 0 leaves them.")
+    mixed_precision: str | None = flag(None, "no, bf16 or fp16. Default: what accelerate's configuration says.")
+    seed: int = flag(42, "Of new weights, order, dropout and the samplers' noise.")
+    logging_steps: int = flag(50, "Steps from one line of the log to the next.")
+    save_steps: int = flag(0, "Steps from one checkpoint to the next; 0: one an epoch, after its scores.")
+    save_total_limit: int = flag(2, "Checkpoints to keep.")
+    resume_from_checkpoint: str | None = flag(None, "A checkpoint. Default, or 'auto': the last whole one, if any.")
+    dataloader_num_workers: int = flag(0, "Processes that decode pictures and encode texts.")
+    use_cpu: bool = flag(False, "Stay away from accelerators.")
+    disable_tqdm: bool = flag(False, "No progress bars.")
+
+
+class _ShortHelp(argparse.ArgumentDefaultsHelpFormatter):
+    """Of each argument one spelling, and what it is for; there are nearly two hundred."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        return action.option_strings[-1] if action.dest == "help" else action.option_strings[0]
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+class ArgumentsParser(ErrorsInOneLine, HfArgumentParser):
+    """Parser of a script whose arguments are the fields of dataclasses, and whose docstring says what it does."""
+
+    def __init__(self, kinds: Sequence[Any], description: str | None) -> None:
+        super().__init__(
+            list(kinds),
+            allow_abbrev=False,
+            formatter_class=_ShortHelp,
+            usage="%(prog)s --name value ... | arguments.json",
+            description=(description or "").partition("\n")[0],
+            epilog=f"--debug without a value, or the variable {DEBUG}, shows where an error came from.",
+        )
+
+    def read(self, argv: Sequence[str], more: Mapping[str, float] | None = None) -> dict[str, Any]:
+        """Read the command line, or the JSON file that is its only word; return what was given, without defaults.
+
+        `more` is the least of further numbers, by name, beside `LEAST`.
+        """
+        rest: dict[str, Any] = {}
+        words = list(argv)
+        if len(words) == 1 and not words[0].startswith("-"):
+            words, rest = self._words_of(_read_json(words[0]))
+        self.parse_args(words)  # shows --help with the defaults, which are taken away next
+        absent = object()
+        self.set_defaults(**{item.name: absent for kind in self.dataclass_types for item in fields(kind)})
+        given = {name: value for name, value in vars(self.parse_args(words)).items() if value is not absent} | rest
+        for name, least in (LEAST | (more or {})).items():
+            value = given.get(name)
+            # nothing is less than nan, and nothing more
+            if isinstance(value, int | float) and not value >= least:
+                raise ValueError(f"Expected --{name} of at least {least}, got {value}. Give another.")
+        for name, value in given.items():
+            if isinstance(value, str) and value.startswith("{"):
+                try:
+                    json.loads(value)
+                except ValueError as error:
+                    raise ValueError(
+                        f"Expected JSON as --{name}, got {shown(value)}: {brief(error)}. Quote names and texts with "
+                        "double quotes, and the whole with single ones."
+                    ) from error
+        if not given.get("output_dir"):
+            raise ValueError("Expected --output_dir, got none. Name the folder that the model and the results go to.")
+        check_output(given["output_dir"], "--output_dir")
+        checkpoint = given.get("resume_from_checkpoint")
+        if checkpoint not in (None, "auto") and not Path(checkpoint).is_dir():
+            raise ValueError(
+                f"Expected the folder of a checkpoint as --resume_from_checkpoint, got {shown(checkpoint)}. Leave it "
+                "out, and the run goes on from the last whole one in --output_dir."
+            )
+        return given
+
+    def _words_of(self, given: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+        """Write JSON values as a command line, which checks them; those that none can hold are left as they are."""
+        flags = {flag: action.dest for action in self._actions for flag in action.option_strings}
+        words, rest = [], {}
+        for name, value in given.items():
+            if (value is None or isinstance(value, list | dict)) and f"--{name}" in flags:
+                rest[flags[f"--{name}"]] = value
+            else:
+                words.append(f"--{name}={value}")
+        return words, rest
+
+
+def _read_json(name: str) -> dict[str, Any]:
+    path = Path(name)
+    if not path.is_file():
+        raise ValueError(
+            f"Expected arguments that begin with --, or one JSON file of them, but {shown(name)} is not a file. Check "
+            "the path."
+        )
+    try:
+        given = json.loads(path.read_bytes())  # bytes: with a mark of their order, and as UTF-16, too
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"Expected JSON in {shown(name)}, but it can't be read: {brief(error)}. Mend the file."
+        ) from error
+    if not isinstance(given, dict):
+        raise ValueError(
+            f'Expected an object of arguments, as {{"output_dir": "out"}}, in {shown(name)}, got {shown(given)}.'
+        )
+    return given

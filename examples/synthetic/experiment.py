@@ -1,0 +1,260 @@
+"""One experiment on the generated corpus: variants of the recipe, trained on the same pairs and scored alike."""
+
+import argparse
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bga_mner.examples.command_line import json_object, positive, rate, seeds, share
+
+from datasets import Dataset
+from transformers import Trainer, ViTImageProcessorPil, set_seed
+
+from bga_mner import (
+    BgaMnerProcessor,
+    DataCollatorForMner,
+    LossPartsCallback,
+    load_image_processor,
+    predict_tags,
+    score_tags,
+    spans_from_tags,
+)
+from bga_mner.examples.reporting import add_common_options
+from bga_mner.examples.synthetic.corpus import GeneratedCorpus, generate_corpus
+from bga_mner.examples.synthetic.drawings import concept_pictures
+from bga_mner.examples.synthetic.photographs import photo_pictures, read_photos
+from bga_mner.examples.synthetic.recipe import (
+    LONGEST_TEXT,
+    PICTURE_SIZE,
+    build_model,
+    encode_once,
+    pretrain_vision_encoder,
+    training_arguments,
+)
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is changed of the full recipe.
+
+    Attributes
+    ----------
+    options : dict
+        Options of BgaMnerConfig.
+    pictures : {"paired", "shuffled", "none"}
+        Pictures of the training set.
+    visual_source : str
+        What the text reads at test.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    pictures: str = "paired"
+    visual_source: str = "generated"
+
+
+SCORES = ("f1", "span_recall", "type_accuracy", "labelled_f1")
+
+
+def score(predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Score BIO tags of words, sentence by sentence.
+
+    Return f1, span_recall (ends right, whatever the type) and type_accuracy (of the spans that were found; 0 if none
+    was).
+    """
+    found = right = total = 0
+    for ours, theirs in zip(predicted, expected, strict=True):
+        types = {(start, end): kind for kind, start, end in spans_from_tags(ours)}
+        for kind, start, end in spans_from_tags(theirs):
+            total += 1
+            found += (start, end) in types
+            right += types.get((start, end)) == kind
+    return {
+        "f1": score_tags(predicted, expected)["overall_f1"],
+        "span_recall": found / max(total, 1),
+        "type_accuracy": right / max(found, 1),
+    }
+
+
+_RECIPE_FLAGS = (
+    "entity_replacement_probability",
+    "gate_initial_bias",
+    "reconstruction_weight",
+    "cycle_weight",
+    "sampler_initial_keep",
+)
+
+# Photographs of two concepts differ less, beside what differs within a concept, than drawings do: a generator needs
+# more steps to tell them apart, and the vision encoder more width.
+_DRAWN = {"steps": 450, "vision_steps": 700, "vision_width": 32}
+_PHOTOGRAPHED = {"steps": 1200, "vision_steps": 1000, "vision_width": 64}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of an experiment, and those that all measuring scripts have."""
+    parser.add_argument("--seeds", type=seeds, default="0", help="comma-separated")
+    parser.add_argument("--steps", type=positive, help="default: 450 with drawings, 1200 with photographs")
+    parser.add_argument("--batch_size", type=positive, default=32)
+    parser.add_argument("--learning_rate", type=rate, default=2e-3)
+    for name in _RECIPE_FLAGS:
+        parser.add_argument(f"--{name}", type=float, help="as in BgaMnerConfig; default: the quickstart's")
+    parser.add_argument("--config", type=json_object, default={}, help="further options of BgaMnerConfig, as JSON")
+    parser.add_argument("--names_per_type", type=positive, default=30)
+    parser.add_argument("--pairs", type=positive, default=2400, help="half of them labelled")
+    parser.add_argument("--test_sentences", type=positive, default=400)
+    parser.add_argument("--mismatch_rate", type=share, default=0.15)
+    parser.add_argument("--clutter", type=share, default=0.3)
+    parser.add_argument("--clauses", action="store_true", help="irrelevant clauses in every sentence")
+    parser.add_argument("--pictures", type=Path, help="photographs, one folder a concept, instead of drawings")
+    parser.add_argument("--vision_model", help="name of a vision encoder, instead of a tiny one")
+    parser.add_argument(
+        "--vision_steps", type=positive, help="of the tiny vision encoder's own training; default: 700, 1000"
+    )
+    parser.add_argument("--vision_width", type=positive, help="of the tiny vision encoder; default: 32, 64")
+    parser.add_argument("--layers", type=positive, default=2, help="of the tiny encoders, both")
+    parser.add_argument("--drawings", type=positive, default=8000, help="for the tiny vision encoder's own training")
+    add_common_options(parser, quiet=True)
+
+
+def read_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; sizes that were left out depend on what the pictures are."""
+    options = parser.parse_args(argv)
+    for name, value in (_DRAWN if options.pictures is None else _PHOTOGRAPHED).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+class Experiment:
+    """One seed: a corpus, a vision encoder, and trainings that share both.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Of the command line.
+    seed : int
+        Of corpus, pictures and weights.
+    output_dir : Path
+        For Trainer's files.
+    pretrain : callable, optional
+        Makes the vision encoder where `--vision_model` names none, as `recipe.pretrain_vision_encoder` does, the
+        default.
+    prepare : callable, optional
+        Called with every model before it is trained.
+    """
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        seed: int,
+        output_dir: Path,
+        pretrain: Callable[..., Any] | None = None,
+        prepare: Callable[[Any], None] | None = None,
+    ) -> None:
+        self.options, self.seed, self.output_dir = options, seed, output_dir
+        self.pretrain = pretrain or pretrain_vision_encoder
+        self.prepare = prepare
+        set_seed(seed)
+        photos = None if options.pictures is None else read_photos(options.pictures)
+        own = None
+        if photos is not None and options.vision_model is None:
+            # the vision encoder is trained on one half, and pairs are made of the other
+            own = {kind: files[::2] for kind, files in photos.items()}
+            photos = {kind: files[1::2] for kind, files in photos.items()}
+        self.corpus: GeneratedCorpus = generate_corpus(
+            seed=seed,
+            names_per_type=options.names_per_type,
+            train_labelled=options.pairs // 2,
+            train_unlabelled=options.pairs // 2,
+            test_sentences=options.test_sentences,
+            validation_sentences=0,
+            mismatch_rate=options.mismatch_rate,
+            clutter=options.clutter,
+            clauses=options.clauses,
+            test_pictures=True,
+            pictures=photos,
+        )
+        self.vision, image_processor, self.vision_accuracy = self._vision_encoder(own, photos)
+        self.tokenizer = build_tokenizer(self.corpus.sentences(), LONGEST_TEXT)
+        label2id = {label: number for number, label in enumerate(self.corpus.labels)}
+        if "image_size" in options.config:
+            # the vision encoder has learnt from whole ones
+            image_processor.size = {"height": options.config["image_size"], "width": options.config["image_size"]}
+        self.processor = BgaMnerProcessor(image_processor, self.tokenizer, label2id=label2id)
+        self.rows = encode_once(self.processor, self.corpus.train)
+        self.new_pairs = encode_once(self.processor, self.corpus.test_unseen_labels)
+
+    def _vision_encoder(
+        self, own: Mapping[str, list[bytes]] | None, photos: Mapping[str, list[bytes]] | None
+    ) -> tuple[Any, Any, float | None]:
+        """Return the encoder, its image processor, and its accuracy on held-out pictures if it was trained here."""
+        options = self.options
+        if options.vision_model is not None:
+            return options.vision_model, load_image_processor(options.vision_model), None
+        side = PICTURE_SIZE
+        image_processor = ViTImageProcessorPil(size={"height": side, "width": side})
+        arguments = training_arguments(self.output_dir, options.vision_steps, 64, 3e-3, self.seed, options.quiet)
+        if own is None or photos is None:
+            train = concept_pictures(options.drawings, self.seed, side, options.clutter)
+            held_out = concept_pictures(options.drawings // 20, self.seed + 1000, side, options.clutter)
+        else:
+            train, held_out = photo_pictures(own, copies=8, seed=self.seed), photo_pictures(photos)
+        width = options.vision_width
+        vision, accuracy = self.pretrain(
+            image_processor,
+            train,
+            held_out,
+            arguments,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=options.layers,
+        )
+        return vision, image_processor, accuracy
+
+    def _train_rows(self, pictures: str) -> list[dict[str, Any]]:
+        if pictures == "paired":
+            return self.rows
+        order = list(range(len(self.rows)))
+        random.Random(f"shuffled-{self.seed}").shuffle(order)
+        return [
+            row | {"pixel_values": self.rows[other]["pixel_values"] if pictures == "shuffled" else None}
+            for row, other in zip(self.rows, order, strict=True)
+        ]
+
+    def train(self, variant: Variant) -> Trainer:
+        """Train a variant."""
+        options = self.options
+        set_seed(self.seed)
+        recipe = {name: getattr(options, name) for name in _RECIPE_FLAGS if getattr(options, name) is not None}
+        model = build_model(
+            self.tokenizer,
+            self.vision,
+            list(self.corpus.labels),
+            options.layers,
+            **(recipe | options.config | variant.options),
+        )
+        if self.prepare is not None:
+            self.prepare(model)
+        arguments = training_arguments(
+            self.output_dir, options.steps, options.batch_size, options.learning_rate, self.seed, options.quiet
+        )
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=self._train_rows(variant.pictures),
+            data_collator=DataCollatorForMner(self.processor),
+            callbacks=[LossPartsCallback()],
+        )
+        trainer.train()
+        return trainer
+
+    def scores(self, model: Any, variant: Variant) -> dict[str, float]:
+        """Score a trained model on sentences, those with labelled names too."""
+
+        def of(test: Dataset) -> dict[str, float]:
+            tags = predict_tags(model, self.processor, test, variant.visual_source, 64, show_progress=False)
+            return score(tags, test["ner_tags"])
+
+        return of(self.corpus.test_unseen_labels) | {"labelled_f1": of(self.corpus.test_labelled)["f1"]}

@@ -1,0 +1,233 @@
+"""The recipe that is trained on generated corpora: tiny encoders, a short training of each, and their scores."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from bga_mner.examples.command_line import positive
+
+import torch
+from datasets import Dataset
+from PIL import Image
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+    ViTConfig,
+    ViTImageProcessorPil,
+    ViTModel,
+)
+
+from bga_mner import (
+    BgaMnerForTokenClassification,
+    BgaMnerPreTrainedModel,
+    BgaMnerProcessor,
+    DataCollatorForMner,
+    LossPartsCallback,
+    build_compute_metrics,
+)
+from bga_mner.examples.synthetic.corpus import GeneratedCorpus, generate_corpus
+from bga_mner.examples.synthetic.drawings import ENTITY_TYPES, concept_pictures
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
+
+
+PICTURE_SIZE = 64
+LONGEST_TEXT = 64  # in tokens
+
+
+class ConceptClassifier(nn.Module):
+    """A vision encoder and a linear head on the mean of its patches, so that each patch learns what it is part of.
+
+    Parameters
+    ----------
+    encoder : PreTrainedModel
+        The encoder.
+    width : int
+        Of its patches' states.
+    concepts : int
+        How many there are to tell apart.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, width: int, concepts: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(width, concepts)
+
+    def patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the states of pictures' patches (batch, patches, width): those behind the class token."""
+        return self.encoder(pixel_values=pixel_values).last_hidden_state[:, 1:]
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Classify pictures (batch, 3, side, side); return loss and logits (batch, concepts)."""
+        logits = self.head(self.patches(pixel_values).mean(dim=1))
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def training_arguments(
+    output_dir: Path, steps: int, batch_size: int, learning_rate: float, seed: int, quiet: bool | None = None
+) -> TrainingArguments:
+    """Arguments that both trainings share."""
+    return TrainingArguments(
+        output_dir=str(output_dir / "checkpoints"),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=64,
+        learning_rate=learning_rate,
+        warmup_steps=min(50, steps // 4),
+        weight_decay=0.01,
+        logging_steps=max(1, steps // 4),
+        save_strategy="no",
+        report_to="none",
+        seed=seed,
+        use_cpu=True,
+        # raw columns are encoded on the fly
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        disable_tqdm=quiet,
+    )
+
+
+def teach_concepts(
+    classifier: ConceptClassifier,
+    image_processor: Any,
+    train_pictures: tuple[list[Image.Image], list[int]],
+    test_pictures: tuple[list[Image.Image], list[int]],
+    arguments: TrainingArguments,
+) -> float:
+    """Train a classifier on pictures with their concepts' numbers; return its accuracy on others."""
+
+    def encoded(images: list[Image.Image], labels: list[int]) -> list[dict[str, Any]]:
+        pixels = image_processor(images, return_tensors="pt")["pixel_values"]
+        return [{"pixel_values": picture, "labels": label} for picture, label in zip(pixels, labels, strict=True)]
+
+    trainer = Trainer(
+        model=classifier,
+        args=arguments,
+        train_dataset=encoded(*train_pictures),
+        compute_metrics=lambda result: {"accuracy": (result.predictions.argmax(-1) == result.label_ids).mean()},
+    )
+    trainer.train()
+    return float(trainer.evaluate(encoded(*test_pictures))["eval_accuracy"])
+
+
+def pretrain_vision_encoder(
+    image_processor: Any,
+    train_pictures: tuple[list[Image.Image], list[int]],
+    test_pictures: tuple[list[Image.Image], list[int]],
+    arguments: TrainingArguments,
+    **config: Any,
+) -> tuple[ViTModel, float]:
+    """Teach a tiny vision encoder the visual concepts, as a stand-in for CLIP; return it and its held-out accuracy.
+
+    Pictures come with their concepts' numbers; `config` is for the encoder.
+    """
+    defaults: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
+    defaults |= {"image_size": PICTURE_SIZE, "patch_size": 8, "num_labels": len(ENTITY_TYPES)}
+    defaults |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    vit_config = ViTConfig(**(defaults | config))
+    encoder = ViTModel(vit_config, add_pooling_layer=False)
+    classifier = ConceptClassifier(encoder, vit_config.hidden_size, vit_config.num_labels)
+    return encoder, teach_concepts(classifier, image_processor, train_pictures, test_pictures, arguments)
+
+
+def add_options(parser: argparse.ArgumentParser, test_sentences: int = 400) -> None:
+    """Add the sizes of the corpus and of the trainings, which `prepare` and `train` are given."""
+    parser.add_argument("--steps", type=positive, default=450, help="training steps on pairs, of each model")
+    parser.add_argument("--vision_steps", type=positive, default=700, help="steps of the vision encoder's own training")
+    parser.add_argument("--pictures", type=positive, default=8000, help="drawings for that")
+    parser.add_argument("--pairs", type=positive, default=2400, help="training pairs, half of them labelled")
+    parser.add_argument("--test_sentences", type=positive, default=test_sentences, help="of either kind")
+
+
+def prepare(
+    options: argparse.Namespace, output_dir: Path, **corpus_options: Any
+) -> tuple[GeneratedCorpus, BgaMnerProcessor, ViTModel, float]:
+    """Generate the corpus, and make what reads it: a processor, and a vision encoder that knows the drawings.
+
+    Of `options` seed, pairs, test_sentences, pictures and vision_steps are read; `corpus_options` are further ones of
+    `generate_corpus`. The last item is the vision encoder's accuracy on new drawings.
+    """
+    corpus = generate_corpus(
+        seed=options.seed,
+        train_labelled=options.pairs // 2,
+        train_unlabelled=options.pairs // 2,
+        test_sentences=options.test_sentences,
+        picture_size=PICTURE_SIZE,
+        **corpus_options,
+    )
+    image_processor = ViTImageProcessorPil(size={"height": PICTURE_SIZE, "width": PICTURE_SIZE})
+    label2id = {label: number for number, label in enumerate(corpus.labels)}
+    processor = BgaMnerProcessor(image_processor, build_tokenizer(corpus.sentences(), LONGEST_TEXT), label2id=label2id)
+    vision, accuracy = pretrain_vision_encoder(
+        image_processor,
+        concept_pictures(options.pictures, options.seed, PICTURE_SIZE),
+        concept_pictures(max(8, options.pictures // 20), options.seed + 1000, PICTURE_SIZE),
+        training_arguments(output_dir, options.vision_steps, 64, 3e-3, options.seed),
+    )
+    return corpus, processor, vision, accuracy
+
+
+def encode_once(processor: BgaMnerProcessor, dataset: Dataset) -> list[dict[str, Any]]:
+    """Encode what several trainings read."""
+    columns = processor.encode_examples(dataset[:])
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+# Half of the labelled pairs teach what type of entity a picture shows, and a text encoder without pretraining has
+# nothing to protect from generated features.
+RECIPE = {"entity_replacement_probability": 0.5, "gate_initial_bias": 0.0}
+
+
+def build_model(
+    tokenizer: PreTrainedTokenizerBase,
+    vision: PreTrainedModel,
+    labels: list[str],
+    text_layers: int = 2,
+    model_class: type[BgaMnerPreTrainedModel] = BgaMnerForTokenClassification,
+    **options: Any,
+) -> Any:
+    """Join a tiny text encoder and the vision encoder; alignment and head (here tags and CRF) are new."""
+    text_config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=text_layers,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=LONGEST_TEXT,
+    )
+    model = model_class.from_text_vision_pretrained(
+        BertModel(text_config, add_pooling_layer=False), vision, labels=labels, **(RECIPE | options)
+    )
+    # What the pictures' features mean was learned before, and is to stay.
+    model.freeze_vision_encoder(new_layers=True)
+    return model
+
+
+def train(model: Any, processor: Any, dataset: Dataset, steps: int, output_dir: Path, seed: int) -> Trainer:
+    """Train with the stock Trainer."""
+    trainer = Trainer(
+        model=model,
+        args=training_arguments(output_dir, steps, 32, 2e-3, seed),
+        train_dataset=dataset.with_transform(processor.encode_examples),
+        data_collator=DataCollatorForMner(processor),
+        compute_metrics=build_compute_metrics(model.config.id2label),
+        callbacks=[LossPartsCallback()],
+    )
+    trainer.train()
+    return trainer
+
+
+def evaluate(trainer: Trainer, processor: Any, dataset: Dataset) -> dict[str, float]:
+    """Score a test set, whose sentences have no pictures; return all of the Trainer's metrics."""
+    return trainer.evaluate(dataset.with_transform(processor.encode_examples))
