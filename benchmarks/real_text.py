@@ -107,14 +107,14 @@ def _read_history(history: list[dict[str, Any]], train_runtime: float) -> dict[s
     return {"f1": scores[-1], "best_f1": max(scores), "train_seconds": seconds}
 
 
-def pair_at_random(data: Path, pictures: Path) -> dict[str, str]:
+def pair_at_random(data: Path, photo_dir: Path) -> dict[str, str]:
     """Link any photograph (JPEG, at any depth) to each tweet, and make a tiny vision encoder with random weights.
 
     Return image_dir and vision_model, for the example script.
     """
-    photographs = sorted(pictures.rglob("*.jpg"))
+    photographs = sorted(photo_dir.rglob("*.jpg"))
     if not photographs:
-        raise ValueError(f"Expected JPEG files in --pictures {str(pictures)!r}, but found none. Name another folder.")
+        raise ValueError(f"Expected JPEG files in --pictures {str(photo_dir)!r}, but found none. Name another folder.")
     images, encoder, rng = data / "pictures", data / "vision", random.Random(0)
     images.mkdir()
     for name in sorted({name for part in PARTS for name in read_conll(data / f"{part}.txt")["id"]}):

@@ -144,8 +144,8 @@ def as_picture_list(images: Any) -> list[Any]:
     axes = getattr(images, "ndim", 0)
     if axes > 1 and getattr(getattr(images, "dtype", None), "kind", None) not in ("O", "U", "T"):
         return list(images) if axes == 4 else [images]
-    pictures = as_list(images)
-    return [images] if pictures is None else pictures
+    several = as_list(images)
+    return [images] if several is None else several
 
 
 def limit_aspect_ratio(picture: Image.Image, ratio: float = 20.0) -> Image.Image:

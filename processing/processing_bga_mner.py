@@ -252,8 +252,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         if text is None:
             if word_labels is not None:
                 raise ValueError(f"Expected `text` beside `word_labels`, got none. {_FIX_WORDS}")
-            pictures = self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
-            return BatchFeature(stack_pictures(pictures), tensor_type=return_tensors)
+            pixels = self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
+            return BatchFeature(stack_pictures(pixels), tensor_type=return_tensors)
 
         if targets is not None:
             if word_labels is not None:
@@ -293,8 +293,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         if length is not None:
             data = pad_columns(data, self.tokenizer, length)
         if images is not None:
-            pictures = self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
-            data.update(stack_pictures(pictures))
+            pixels = self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
+            data.update(stack_pictures(pixels))
         word_ids = data.pop("word_ids", None)
         batch = BatchFeature(data, tensor_type=return_tensors)
         if word_ids is not None:  # holds None, so it cannot be a tensor

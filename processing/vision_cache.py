@@ -83,11 +83,11 @@ def cache_vision_states(
         )
 
     def encode(images: Sequence[Any]) -> dict[str, list[bytes | None]]:
-        pictures = processor.encode_pictures(images)
+        pixels = processor.encode_pictures(images)
         states: list[bytes | None] = [None] * len(images)
-        present = [index for index, picture in enumerate(pictures) if picture is not None]
+        present = [index for index, array in enumerate(pixels) if array is not None]
         if present:
-            pixel_values = torch.from_numpy(np.stack([picture for picture in pictures if picture is not None]))
+            pixel_values = torch.from_numpy(np.stack([array for array in pixels if array is not None]))
             encoded = base.encode_pictures(pixel_values.to(base.device, base.dtype)).float().cpu().numpy()
             for index, row in zip(present, encoded, strict=True):
                 states[index] = write_vision_states(row)

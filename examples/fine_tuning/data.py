@@ -248,10 +248,10 @@ def _read_split(
         read, report = read_conll(file, return_report=True)
     report.scheme, report.repaired_tags = tagged.scheme, tagged.broken
     report.path = f"{data.dataset_name}:{split}"
-    images = ImageReader.of_split(dataset.features, data)
-    if images is None:
+    reader = ImageReader.of_split(dataset.features, data)
+    if reader is None:
         return read, report
-    pictures = _read_images(dataset, images, list(map(str, given)), PictureCounter(report, check))
+    pictures = _read_images(dataset, reader, list(map(str, given)), PictureCounter(report, check))
     return datasets.concatenate_datasets([read.remove_columns("image"), pictures], axis=1), report
 
 

@@ -4,7 +4,6 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import datasets
 from accelerate import Accelerator
@@ -21,6 +20,7 @@ from bga_mner.examples.fine_tuning.loop_parts import (
     settings_of,
 )
 from bga_mner.examples.fine_tuning.skeleton import FineTuning, logger
+from bga_mner.processing.training_summary import TrainingRun
 
 
 PROGRESS = "progress.json"
@@ -116,35 +116,21 @@ class Training:
             logger.info("Taking the best weights, of step %d.", self.progress.best_step)
             self.accelerator.load_state(str(best))
 
-    def facts(self) -> SimpleNamespace:
-        """Give `summarize_training` what it reads off a Trainer."""
+    def facts(self) -> TrainingRun:
+        """Say what the model card tells of the run."""
         accelerator, progress = self.accelerator, self.progress
-        precision = accelerator.mixed_precision
-        own = {
-            "hub_model_id": None,
-            "optim": "adamw_torch",
-            "adam_beta1": 0.9,
-            "adam_beta2": 0.999,
-            "adam_epsilon": 1e-8,
-            "bf16": precision == "bf16",
-            "fp16": precision == "fp16",
-            "load_best_model_at_end": self.validation is not None,
-            "metric_for_best_model": "f1",
-            "device": accelerator.device,
-            "n_gpu": int(accelerator.device.type == "cuda"),
-            "world_size": accelerator.num_processes,
-        }
-        return SimpleNamespace(
-            args=SimpleNamespace(**{**asdict(self.arguments), **own}),
-            accelerator=accelerator,
-            model=self.model,
-            state=SimpleNamespace(
-                global_step=progress.step,
-                epoch=progress.step / self.epoch_steps if self.epoch_steps else None,
-                log_history=[{"train_runtime": progress.seconds}],
-                best_model_checkpoint=progress.best_step or None,
-                best_global_step=progress.best_step,
-            ),
-            train_dataset=None,
-            eval_dataset=None,
+        own = {"optim": "adamw_torch", "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
+        own |= {name: accelerator.mixed_precision == name for name in ("bf16", "fp16")}
+        return TrainingRun(
+            model=accelerator.unwrap_model(self.model),
+            name=Path(self.arguments.output_dir).resolve().name,
+            arguments=asdict(self.arguments) | own,
+            steps=progress.step,
+            device=accelerator.device,
+            epochs=progress.step / self.epoch_steps if self.epoch_steps else None,
+            seconds=progress.seconds,
+            best_step=progress.best_step or None,
+            chosen_by="f1" if progress.best_step else None,
+            processes=accelerator.num_processes,
+            gpus=int(accelerator.device.type == "cuda"),
         )

@@ -71,7 +71,7 @@ def stored_images(folder, pictures):
 
 def renamed_columns(folder, pictures):
     """All under other names, beside columns of its own, some of which have the default names."""
-    columns = {"key": [11, 12, 13, 14], "words": TOKENS, "tags": TAGS, "picture": contents(pictures)}
+    columns = {"key": [11, 12, 13, 14], "words": TOKENS, "tags": TAGS, "photo": contents(pictures)}
     columns |= {
         "image": ["of a cat"] * 4,
         "id": [7.5] * 4,
@@ -81,7 +81,7 @@ def renamed_columns(folder, pictures):
     }
     columns |= {"tokens": [1, 2, 3, 4], "lines": [None] * 4, "split": ["x"] * 4}
     write_parquet(folder, columns, picture=IMAGE)
-    return {"id_column": "key", "tokens_column": "words", "tags_column": "tags", "image_column": "picture"}
+    return {"id_column": "key", "tokens_column": "words", "tags_column": "tags", "image_column": "photo"}
 
 
 def named_tags(folder, pictures):
@@ -100,20 +100,20 @@ def bytes_of_files(folder, pictures):
 def dicts_of_pandas(folder, pictures):
     """As other libraries write it: nothing says that these are images."""
     folder.mkdir()
-    images = [{"bytes": content, "path": "x"} for content in contents(pictures)]
-    pq.write_table(pa.table(rows(pictures, image=images)), folder / "train.parquet")
+    column = [{"bytes": content, "path": "x"} for content in contents(pictures)]
+    pq.write_table(pa.table(rows(pictures, image=column)), folder / "train.parquet")
     return {}
 
 
 def lists_of_images(folder, pictures):
-    images = [[content, contents(pictures)[0]] for content in contents(pictures)]
-    write_parquet(folder, rows(pictures, image=images), image=datasets.List(IMAGE))
+    column = [[content, contents(pictures)[0]] for content in contents(pictures)]
+    write_parquet(folder, rows(pictures, image=column), image=datasets.List(IMAGE))
     return {}
 
 
 def lists_with_broken_images(folder, pictures):
-    images = [[b"", content] for content in contents(pictures)]
-    write_parquet(folder, rows(pictures, image=images), image=datasets.List(IMAGE))
+    column = [[b"", content] for content in contents(pictures)]
+    write_parquet(folder, rows(pictures, image=column), image=datasets.List(IMAGE))
     return {}
 
 

@@ -58,7 +58,7 @@ def write(rows, file: Path, kind: str) -> None:
         tags = datasets.List(datasets.ClassLabel(names=NAMES))
         ids = [[NAMES.index(tag) for tag in tags] for tags in rows["ner_tags"]]
         plain = rows.remove_columns(["ner_tags", "image"]).add_column("ner_tags", ids, feature=tags)
-        plain.add_column("picture", [f"{name}.png" for name in rows["id"]]).to_parquet(file)
+        plain.add_column("photo", [f"{name}.png" for name in rows["id"]]).to_parquet(file)
     else:
         lines = []
         for row in rows:
@@ -86,7 +86,7 @@ def arguments(mner_files, tmp_path_factory):
             given[kind] = {
                 "image_dir": given[kind]["image_dir"],
                 "dataset_name": str(folder),
-                "image_column": "picture",
+                "image_column": "photo",
             }
     return given
 

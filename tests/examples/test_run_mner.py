@@ -334,7 +334,7 @@ def test_reads_datasets(kind, corpus, encoders, tmp_path, monkeypatch):
     folder = tmp_path / "data"
     folder.mkdir()
     columns = ["id", "tokens", "ner_tags", "image"]
-    names = {"id": "tweet", "tokens": "words", "ner_tags": "tags", "image": "picture"}
+    names = {"id": "tweet", "tokens": "words", "ner_tags": "tags", "image": "photo"}
     train = corpus.train.select_columns(columns).map(
         lambda row, i: row if i else row | {"image": None}, with_indices=True
     )
@@ -343,13 +343,13 @@ def test_reads_datasets(kind, corpus, encoders, tmp_path, monkeypatch):
         part = part.rename_columns(names)
         if kind == "parquet":
             tags = datasets.List(datasets.ClassLabel(names=list(LABELS)))
-            part = part.cast_column("tags", tags).cast_column("picture", datasets.Image())
+            part = part.cast_column("tags", tags).cast_column("photo", datasets.Image())
             part.to_parquet(folder / f"{name}.parquet")
         else:
             for row in part:
-                if row["picture"] is not None:
-                    (folder / f"{row['tweet']}.bin").write_bytes(row["picture"]["bytes"])
-            rows = [row | {"picture": row["picture"] and f"{row['tweet']}.bin"} for row in part]
+                if row["photo"] is not None:
+                    (folder / f"{row['tweet']}.bin").write_bytes(row["photo"]["bytes"])
+            rows = [row | {"photo": row["photo"] and f"{row['tweet']}.bin"} for row in part]
             (folder / f"{name}.json").write_text("\n".join(map(json.dumps, rows)))
     flags = {f"{flag}_column": names[name] for flag, name in
              (("tokens", "tokens"), ("tags", "ner_tags"), ("image", "image"), ("id", "id"))}  # fmt: skip

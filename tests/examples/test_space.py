@@ -129,8 +129,8 @@ def test_models_that_cannot_be_aligned(app, save, picture):
 
     folder, _ = save(use_text_to_image=False)
     annotate = pipeline("multimodal-ner", model=str(folder), pipeline_class=app.BgaMnerPipeline, device="cpu")
-    with Image.open(picture) as image:
-        drawn, note = app.draw(annotate, TEXT, image)
+    with Image.open(picture) as opened:
+        drawn, note = app.draw(annotate, TEXT, opened)
     assert drawn is None
     assert "text -> image generator" in note
 
