@@ -67,26 +67,7 @@ def bundle_package() -> dict[str, str]:
 
 
 def bundle(root: Path, entries: Mapping[str, Sequence[Path]]) -> dict[str, str]:
-    """Join the modules below a folder into files.
-
-    Parameters
-    ----------
-    root : path
-        Of the package.
-    entries : mapping of str to sequence of path
-        Modules to start from, by the file that they go to. Files come in the order in which they import each other.
-
-    Returns
-    -------
-    dict of str to str
-        Texts by file name.
-
-    Raises
-    ------
-    ValueError
-        If a module can't be joined with others: imports run in a circle, two modules of a file define the same name,
-        or an import isn't `from .module import name` at the top.
-    """
+    """Join the modules below a folder into files."""
     home: dict[Path, str] = {}
     texts = {}
     for file, paths in entries.items():

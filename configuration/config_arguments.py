@@ -84,20 +84,7 @@ def with_arguments(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
 def explained(
     what: str, arguments: Iterable[str] = (), fix: str = "", more: tuple[type[Exception], ...] = ()
 ) -> Iterator[None]:
-    """Make one kind of error of the many that unexpected values give, in a file or in a caller's arguments.
-
-    Parameters
-    ----------
-    what : str
-        What is read, such as "a configuration of BGA-MNER".
-    arguments : iterable of str
-        Names of what the caller gave beside the file: one of these may be what is wrong.
-    fix : str
-        What to do, in place of what is said of a file or arguments.
-    more : tuple of type
-        Errors that are known beside those about types, keys and the like. Others pass, such as OSError of a file that
-        isn't there or is no JSON.
-    """
+    """Make one kind of error of the many that unexpected values give, in a file or in a caller's arguments."""
     names = list(arguments)
     if names and not fix:
         given = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")

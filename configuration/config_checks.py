@@ -77,13 +77,7 @@ def check_encoder(name: str, config: Any) -> None:
 
 
 def read_labels(name: str, labels: Any) -> dict[int, str]:
-    """Read `id2label` or `label2id`, whose numbers may be strings, as keys of JSON are.
-
-    Returns
-    -------
-    dict of int to str
-        Labels by their numbers, in the order of these: JSON has "10" before "2", and labels by the alphabet.
-    """
+    """Read `id2label` or `label2id`, whose numbers may be strings, as keys of JSON are."""
     pairs: list[tuple[Any, Any]] = list(labels.items()) if isinstance(labels, Mapping) else [(None, None)]
     if name == "label2id":
         pairs = [pair[::-1] for pair in pairs]

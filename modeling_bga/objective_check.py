@@ -25,16 +25,7 @@ def watch_objective(
     backward pass tells what was trained on: at its end a gradient must have reached one of `needed`, if one reached
     the logits. A loss that leaves both alone is nobody's business here.
 
-    Parameters
-    ----------
-    logits : torch.FloatTensor of any shape
-        In training.
-    needed : sequence of (torch.FloatTensor of shape () or None)
-        Parts of the loss of which one has to be trained on. Those that are None aren't there.
-    refusal : str
-        Message of the ValueError that a backward pass raises otherwise, before any optimizer's step.
-    unlabelled_loss : torch.FloatTensor of shape (), optional
-        The loss of a batch that came without labels: said once, as labels may have been lost on the way.
+
     """
     if unlabelled_loss is not None:
         logger.warning_once(

@@ -55,20 +55,6 @@ def span_log_probabilities(
 ) -> np.ndarray:
     """Log probabilities (spans,) of spans, at most 0; -inf for what the tags can't say.
 
-    Parameters
-    ----------
-    emissions : numpy.ndarray of float, shape (batch, length, tags)
-        Scores of each tag at each position.
-    mask, read : numpy.ndarray of bool, shape (batch, length)
-        True at the positions that the CRF runs over, in any pattern, and at those of them whose tags make entities,
-        such as the first tokens of words.
-    spans : sequence of Span
-        The spans, in any order and number. ValueError if one doesn't begin at a position that is read.
-    labels : sequence of str
-        Names of the tags ``0 ... T - 1``: "O", "B-<type>", "I-<type>". Either of a type's two may be missing.
-    scores : CrfScores
-        Of the CRF.
-
     Examples
     --------
     >>> certain = np.log([[[0.9, 0.05, 0.05], [0.25, 0.5, 0.25]]])

@@ -178,24 +178,7 @@ def annotate_in_parts(
     buffer_rows: int = 4096,
     on_progress: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Any]:
-    """Annotate what isn't yet, and write it; whatever stops it, the parts that are done are kept.
-
-    Parameters
-    ----------
-    source, parts
-        What to read, and where to write; what is done there is passed over.
-    annotate : callable
-        `in_this_process` makes one, `annotation_ray.on_ray` another.
-    buffer_rows : int, default 4096
-        Rows that are held, and sorted by length, at a time.
-    on_progress : callable, optional
-        Called with the number of rows that were annotated since the last call.
-
-    Returns
-    -------
-    dict
-        What `AnnotationParts.finish` returns, and "rows_this_run", "seconds" and "rows_per_second".
-    """
+    """Annotate what isn't yet, and write it; whatever stops it, the parts that are done are kept."""
     if buffer_rows < 1:
         raise ValueError(f"Expected a buffer of at least 1 row, got {buffer_rows}. Give more.")
     skip, size, done = parts.leading_rows, parts.rows_per_part, dict(parts.done)
