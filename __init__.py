@@ -3,9 +3,7 @@
 Importing this package registers its classes with transformers' Auto classes and pipelines.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+import lazy_loader
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -15,133 +13,18 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration import TEXT_ENCODERS, VISION_ENCODERS, BgaMnerConfig, ConvStagesConfig
-from .modeling_bga import (
-    BgaMnerForSequenceClassification,
-    BgaMnerForTokenClassification,
-    BgaMnerModel,
-    BgaMnerModelOutput,
-    BgaMnerPreTrainedModel,
-    BgaMnerSequenceClassifierOutput,
-    BgaMnerTokenClassifierOutput,
-    CollapseAlarmCallback,
-    ConditionalRandomField,
-    LossPartsCallback,
-    layerwise_parameter_groups,
-    lora_config,
-)
-from .processing import (
-    BadPictureError,
-    BgaMnerPipeline,
-    BgaMnerProcessor,
-    DataCollatorForMner,
-    labels_from_tags,
-    load_image_processor,
-    load_picture,
-    mark_target,
-    predict,
-    repair_bio,
-    spans_from_tags,
-    split_words,
-)
+from .configuration.configuration_bga_mner import BgaMnerConfig
+from .modeling_bga.modeling_bga_mner import BgaMnerModel
+from .modeling_bga.sequence_classifier import BgaMnerForSequenceClassification
+from .modeling_bga.token_classifier import BgaMnerForTokenClassification
+from .processing.pipeline_bga_mner import BgaMnerPipeline
+from .processing.processing_bga_mner import BgaMnerProcessor
 
-
-if TYPE_CHECKING:
-    from .processing import (
-        CardKeepingTrainer,
-        ConllReport,
-        MnerMetric,
-        OnnxPredictor,
-        WholeCheckpointCallback,
-        alignment_report,
-        bootstrap_interval,
-        build_compute_metrics,
-        cache_vision_states,
-        check_checkpoint,
-        check_settings,
-        export_onnx,
-        last_whole_checkpoint,
-        map_labels,
-        mismatch_pictures,
-        name_tags,
-        paired_bootstrap,
-        predict_tags,
-        read_annotations,
-        read_conll,
-        remove_pictures,
-        robustness_report,
-        score_tags,
-        score_with_interval,
-        summarize_training,
-        tags_from_spans,
-        to_bio,
-        write_annotations,
-        write_checkpoint,
-        write_conll,
-    )
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "TEXT_ENCODERS",
-    "VISION_ENCODERS",
-    "BadPictureError",
-    "BgaMnerConfig",
-    "BgaMnerForSequenceClassification",
-    "BgaMnerForTokenClassification",
-    "BgaMnerModel",
-    "BgaMnerModelOutput",
-    "BgaMnerPipeline",
-    "BgaMnerPreTrainedModel",
-    "BgaMnerProcessor",
-    "BgaMnerSequenceClassifierOutput",
-    "BgaMnerTokenClassifierOutput",
-    "CardKeepingTrainer",
-    "CollapseAlarmCallback",
-    "ConditionalRandomField",
-    "ConllReport",
-    "ConvStagesConfig",
-    "DataCollatorForMner",
-    "LossPartsCallback",
-    "MnerMetric",
-    "OnnxPredictor",
-    "WholeCheckpointCallback",
-    "alignment_report",
-    "bootstrap_interval",
-    "build_compute_metrics",
-    "cache_vision_states",
-    "check_checkpoint",
-    "check_settings",
-    "export_onnx",
-    "labels_from_tags",
-    "last_whole_checkpoint",
-    "layerwise_parameter_groups",
-    "load_image_processor",
-    "load_picture",
-    "lora_config",
-    "map_labels",
-    "mark_target",
-    "mismatch_pictures",
-    "name_tags",
-    "paired_bootstrap",
-    "predict",
-    "predict_tags",
-    "read_annotations",
-    "read_conll",
-    "remove_pictures",
-    "repair_bio",
-    "robustness_report",
-    "score_tags",
-    "score_with_interval",
-    "spans_from_tags",
-    "split_words",
-    "summarize_training",
-    "tags_from_spans",
-    "to_bio",
-    "write_annotations",
-    "write_checkpoint",
-    "write_conll",
-]
+# The public names stand in __init__.pyi. A module is imported when a name of it is first asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 AutoConfig.register(BgaMnerConfig.model_type, BgaMnerConfig)
 AutoModel.register(BgaMnerConfig, BgaMnerModel)
@@ -149,10 +32,3 @@ AutoModelForSequenceClassification.register(BgaMnerConfig, BgaMnerForSequenceCla
 AutoModelForTokenClassification.register(BgaMnerConfig, BgaMnerForTokenClassification)
 AutoProcessor.register(BgaMnerConfig, BgaMnerProcessor)
 PIPELINE_REGISTRY.register_pipeline("multimodal-ner", BgaMnerPipeline, pt_model=AutoModelForTokenClassification)
-
-
-def __getattr__(name: str) -> Any:
-    # what is not here yet pulls in datasets and evaluate, for which inference has no use: imported when first asked for
-    if name in __all__:
-        return getattr(import_module(".processing", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,1 +1,1 @@
-"""Scripts that measure the package; how they are run and imported: see ``bga_mner.examples``."""
+"""Scripts that measure the package; how they are run and imported: see `bga_mner.examples`."""

@@ -1,14 +1,14 @@
-"""Measure whether pictures teach what text doesn't tell: types of names whose sentences carry no labels.
+"""Measure whether images teach what text doesn't tell: types of names whose sentences carry no labels.
 
-Trained on the generated corpus (``bga_mner.examples.synthetic.corpus``): sentences that don't tell the type of the
-invented name in them, each with a picture of its type's visual concept; half of the names only occur in pairs whose
-tags are hidden. Scored on sentences *without* pictures::
+Trained on the generated corpus (`bga_mner.examples.synthetic.corpus`): sentences that don't tell the type of the
+invented name in them, each with an image of its type's visual concept; half of the names only occur in pairs whose
+tags are hidden. Scored on sentences *without* images::
 
     python benchmarks/alignment.py --seeds 0,1,2 --variants full,text_only --json
 
 F1 is strict, by entity; span recall the share of entities whose ends are right, type accuracy the share of those whose
-type is right (chance: 0.25). ``--pictures DIR`` takes photographs, one folder a concept, instead of drawings. The
-vision encoder (``--vision_model``, or a tiny one that is trained here to tell the concepts apart) is kept frozen.
+type is right (chance: 0.25). `--images DIR` takes photographs, one folder a concept, instead of drawings. The
+vision encoder (`--vision_model`, or a tiny one that is trained here to tell the concepts apart) is kept frozen.
 """
 
 import json
@@ -27,16 +27,16 @@ from rich.console import Console
 from bga_mner import DataCollatorForMner, alignment_report
 from bga_mner.examples.reporting import mean_and_worst, print_json, print_table, start
 from bga_mner.examples.synthetic.experiment import SCORES, Experiment, Variant, add_options, read_options
-from bga_mner.examples.synthetic.recipe import PICTURE_SIZE
+from bga_mner.examples.synthetic.recipe import IMAGE_SIZE
 
 
 # Where the text reads no features, replaced entities leave it the context alone.
 _READS_NOTHING = {"replaced_entities_read": "generated"}
 VARIANTS = {
     "full": Variant(),
-    "text_only": Variant(pictures="none"),
-    # the control: all machinery and pictures, but these say nothing
-    "shuffled_pictures": Variant(pictures="shuffled"),
+    "text_only": Variant(images="none"),
+    # the control: all machinery and images, but these say nothing
+    "shuffled_images": Variant(images="shuffled"),
     # the paper's losses; replaced entities read generated features, so that hybrid attention is used
     "no_teaching": Variant({"replaced_entities_read": "generated"}),
     "no_replacement": Variant({"entity_replacement_probability": 0.0}),
@@ -47,7 +47,7 @@ VARIANTS = {
     "image_to_text_only": Variant({"use_text_to_image": False, **_READS_NOTHING}),
     "no_hybrid": Variant({"hybrid_attention": "none", **_READS_NOTHING}),
     "both_branches": Variant({"hybrid_attention": "both"}),
-    "real_pictures": Variant(visual_source="real"),
+    "real_images": Variant(visual_source="real"),
 }
 
 
@@ -63,10 +63,10 @@ def report(experiment: Experiment, model: Any) -> dict[str, float] | None:
 
 
 def measure_kept(experiment: Experiment, model: Any) -> dict[str, float]:
-    """Measure what the last stage keeps of new pictures and sentences, and of the objects and names in them.
+    """Measure what the last stage keeps of new images and sentences, and of the objects and names in them.
 
     A ratio is the share kept of the object's patches (or of the name's tokens) over the share kept of all: a random
-    mask of the same size has 1. Mismatched are sentences with another's picture, of another concept.
+    mask of the same size has 1. Mismatched are sentences with another's image, of another concept.
     """
     rows, boxes = experiment.new_pairs, experiment.corpus.test_unseen_labels["object_box"]
     concepts = experiment.corpus.test_unseen_labels["concept"]
@@ -90,7 +90,7 @@ def measure_kept(experiment: Experiment, model: Any) -> dict[str, float]:
         for mask, box in zip(patches.unflatten(1, (side, side)), boxes[first_row : first_row + 64], strict=True):
             kept["patches"].append(float(mask.mean()))
             if box is not None:
-                left, top, right, bottom = (round(edge * side / PICTURE_SIZE) for edge in box)
+                left, top, right, bottom = (round(edge * side / IMAGE_SIZE) for edge in box)
                 inside = mask[top : max(bottom, top + 1), left : max(right, left + 1)]
                 kept["object"].append(float(inside.mean()))
         words = (labels != -100).float()
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
             for name in options.variants:
                 variant = VARIANTS[name]
                 # variants that only differ at test share a training
-                key = json.dumps([variant.options, variant.pictures])
+                key = json.dumps([variant.options, variant.images])
                 if key not in trained:
                     model = experiment.train(variant).model
                     trained[key] = model, report(experiment, model) if options.report else None

@@ -3,7 +3,7 @@
 Writes generated sentences (2 to 20 words) and a tiny random model, runs examples/annotate.py on them, kills it with
 SIGKILL at moments spread over the run and starts it again, and then counts every row of the output. Memory is that of
 the process and all it started, without shared pages, watched from outside; it is compared between the moment when
-a tenth of a process's rows were written and its end. With ``--compare`` the same is done without kills, and the
+a tenth of a process's rows were written and its end. With `--compare` the same is done without kills, and the
 output has to be the same::
 
     python benchmarks/annotate.py --rows 1000000 --kills 0 --json
@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
     Return "processes": for each "killed", "rows", "seconds", those of processors, start included, and its peak of
     memory, early and at the end; "rate", rows a second of the script's last process without its start; "lost",
-    "doubled", "annotated", "bad" and "entities"; "same" as without kills, with ``--compare``; and what was
+    "doubled", "annotated", "bad" and "entities"; "same" as without kills, with `--compare`; and what was
     measured.
     """
     options = _parse(argv)

@@ -90,6 +90,6 @@ def make_batch(size: str) -> dict[str, torch.Tensor]:
     return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
 
 
-def make_pictures(batch: int = BATCH) -> torch.Tensor:
+def make_images(batch: int = BATCH) -> torch.Tensor:
     """Return float32 (batch, 3, 224, 224)."""
     return torch.randn(batch, 3, 224, 224)

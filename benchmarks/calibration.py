@@ -4,7 +4,7 @@ Two kinds are compared with how often they are right, on sentences that were hel
 tag (the CRF's posterior marginals), and of each entity found (the probability that exactly these words are an entity
 of this type). Beside the latter stands what the stock pipeline would say: the mean of the tags' probabilities, or their
 product; and a plain softmax tagger on the same encoder and sentences. Learned from the generated corpus by the recipe
-of ``examples/quickstart.py`` and, with ``--data_dir``, from real text as in ``real_text.py``::
+of `examples/quickstart.py` and, with `--data_dir`, from real text as in `real_text.py`::
 
     python benchmarks/calibration.py --data_dir twitter2017 --plot docs/calibration.png --json
 
@@ -92,7 +92,7 @@ def collect(model: Any, loader: DataLoader) -> dict[str, tuple[list[float], list
     model : torch.nn.Module
         A tagger: ours, or one whose `logits` are softmax scores of tags that count as independent.
     loader : DataLoader
-        Batches without pictures, with `labels` and `word_start_mask`.
+        Batches without images, with `labels` and `word_start_mask`.
 
     Returns
     -------

@@ -19,8 +19,8 @@ from bga_mner.benchmarks.base_size import (
     PAIR_MODELS,
     make_baseline,
     make_batch,
+    make_images,
     make_model,
-    make_pictures,
     parser,
     start,
 )
@@ -40,7 +40,7 @@ def make(name: str, size: str, training: bool) -> tuple[Any, dict[str, torch.Ten
     if (options := MODELS[name]) is None:
         return make_baseline(size).train(training), batch
     if training:
-        batch["pixel_values"] = make_pictures()
+        batch["pixel_values"] = make_images()
     return make_model(size, text_only=not training, **options).train(training), batch
 
 

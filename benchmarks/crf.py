@@ -31,7 +31,7 @@ from torchcrf import CRF
 
 from bga_mner.benchmarks.timing import exponent, median_ratio, time_in_turn
 from bga_mner.examples.reporting import add_common_options, print_json, print_table
-from bga_mner.modeling_bga.crf import ConditionalRandomField
+from bga_mner.modeling_bga.crf.crf import ConditionalRandomField
 
 
 TOLERANCE = 1e-5  # nats for losses and scores of paths, and for each element of the mean loss's gradients
@@ -53,7 +53,7 @@ class Batch(NamedTuple):
 
 
 def make_batch(batch: int, length: int, tags: int, ragged: bool = False) -> Batch:
-    """Draw emissions, tags ``O``, ``B-1``, ``I-1``, ``B-2``, ``I-2``, ..., and a mask; the first sentence is full."""
+    """Draw emissions, tags `O`, `B-1`, `I-1`, `B-2`, `I-2`, ..., and a mask; the first sentence is full."""
     drawn = torch.randint(0, tags, (batch, length))
     for step in range(length):
         # An inside tag, of an even number, goes on from its left neighbour, or becomes the begin tag of its type.
@@ -307,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, float]] | dict[str
 
     Return for each shape "batch", "length", "tags", "nll_backward_speedup" and "decode_speedup", and the same two
     with "ragged_" before; with "_ms" in place of "_speedup", what ours took; "log_marginals_ms" and
-    "log_marginals_to_nll_backward". With ``--scaling``, what `grow` returns.
+    "log_marginals_to_nll_backward". With `--scaling`, what `grow` returns.
     """
     options = _parse(argv)
     if options.threads is not None:

@@ -27,7 +27,7 @@ from transformers import set_seed
 
 from bga_mner import BgaMnerConfig
 from bga_mner.benchmarks import alignment
-from bga_mner.benchmarks.base_size import make_baseline, make_batch, make_model, make_pictures
+from bga_mner.benchmarks.base_size import make_baseline, make_batch, make_images, make_model
 from bga_mner.benchmarks.timing import median_ratio, time_in_turn
 from bga_mner.examples.reporting import add_common_options, mean_and_worst, print_json, print_table, start
 
@@ -49,7 +49,7 @@ LAYERS = 12
 
 
 def _sized(preset: dict[str, Any], side: int) -> dict[str, Any]:
-    """Turn the share of the pictures' side into pixels."""
+    """Turn the share of the images' side into pixels."""
     options = dict(preset)
     share = options.pop("side", None)
     return options if share is None else options | {"image_size": round(side * share / 32) * 32}
@@ -71,10 +71,10 @@ def measure_time(name: str, size: str, repeats: int) -> dict[str, float]:
     """Time a preset; return its ratios to a plain encoder, "inference" and "training"."""
     set_seed(0)
     preset = _sized(PRESETS[name], 224)
-    batch, pictures = make_batch(size), make_pictures()
-    side = preset.get("image_size", pictures.shape[-1])
+    batch, images = make_batch(size), make_images()
+    side = preset.get("image_size", images.shape[-1])
     trained, plain = make_model(size, **preset).train(), make_baseline(size).train()
-    pairs = batch | {"pixel_values": pictures[..., :side, :side].contiguous()}
+    pairs = batch | {"pixel_values": images[..., :side, :side].contiguous()}
 
     def step(model: Any, inputs: dict[str, torch.Tensor]) -> None:
         model.zero_grad(set_to_none=True)

@@ -1,6 +1,6 @@
 """What memory a training step on pairs takes beside a plain encoder's: weights, gradients and activations.
 
-Batch 8, length 64, BERT-base and ViT-B/32 sizes, every sentence with a picture; the peak of a process of its own during
+Batch 8, length 64, BERT-base and ViT-B/32 sizes, every sentence with an image; the peak of a process of its own during
 forward and backward, less what it held before the model was built, as a ratio to that of `BertForTokenClassification`.
 The vision encoder is trained, but for `frozen_vision`, where it runs frozen, and `cached_vision`, where it was run
 before; both are of the default preset. Weights and gradients alone are printed beside: no way of computing needs less::
@@ -25,8 +25,8 @@ from bga_mner.benchmarks.base_size import (
     PAIR_MODELS,
     make_baseline,
     make_batch,
+    make_images,
     make_model,
-    make_pictures,
     parser,
     start,
 )
@@ -43,7 +43,7 @@ def _resident() -> int:
 
 def measure(name: str, size: str) -> dict[str, int]:
     """Take one step in this process; return the bytes of its peak, and of weights with their gradients."""
-    batch, pictures = make_batch(size), make_pictures()
+    batch, images = make_batch(size), make_images()
     before = _resident()
     if name == "baseline":
         model: Any = make_baseline(size)
@@ -52,11 +52,11 @@ def measure(name: str, size: str) -> dict[str, int]:
         if name in ("cached_vision", "frozen_vision"):
             model.freeze_vision_encoder()
         if name == "cached_vision":
-            shape = (len(pictures), model.config.num_stages + 1, model.config.num_vision_tokens)
+            shape = (len(images), model.config.num_stages + 1, model.config.num_vision_tokens)
             batch["vision_states"] = torch.randn(*shape, model.config.vision_config.hidden_size)
             model.bga_mner.vision_encoder = None  # nothing runs it
         else:
-            batch["pixel_values"] = pictures
+            batch["pixel_values"] = images
     model.train()
     model(**batch).loss.backward()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # kilobytes on Linux

@@ -6,8 +6,8 @@ tag path. First the outputs are compared::
 
     python benchmarks/onnx_runtime.py --json
 
-Quality: F1 (strict, by entity) on the words of ``valid.txt`` with PyTorch and with both graphs, of a model that is
-trained on ``train.txt`` first, or of one that is there already::
+Quality: F1 (strict, by entity) on the words of `valid.txt` with PyTorch and with both graphs, of a model that is
+trained on `train.txt` first, or of one that is there already::
 
     python benchmarks/onnx_runtime.py --data_dir twitter2017 --epochs 2 --json
     python benchmarks/onnx_runtime.py --data_dir twitter2017 --model outputs/mner --json
@@ -171,7 +171,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the benchmark, and print what was found.
 
-    Return as `measure_speed` or, with ``--data_dir``, `measure_quality` returns it.
+    Return as `measure_speed` or, with `--data_dir`, `measure_quality` returns it.
     """
     options = _parse(argv)
     start(options)

@@ -1,7 +1,7 @@
 """How far bfloat16 is from float32: emissions, probabilities, tags and losses.
 
 Under autocast, and with weights that are rounded themselves (the CRF stays in float32 either way); of a model that is
-trained by the recipe of ``examples/quickstart.py``, on held-out sentences and pairs, and of a model of BERT-base and
+trained by the recipe of `examples/quickstart.py`, on held-out sentences and pairs, and of a model of BERT-base and
 CLIP ViT-B/32 size with random weights, whose emissions lie close together::
 
     python benchmarks/precision.py --json
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from transformers import set_seed
 
 from bga_mner import DataCollatorForMner
-from bga_mner.benchmarks.base_size import SIZES, make_batch, make_model, make_pictures
+from bga_mner.benchmarks.base_size import SIZES, make_batch, make_images, make_model
 from bga_mner.benchmarks.calibration import add_generated_options, train_generated
 from bga_mner.examples.reporting import print_json, print_table, start
 
@@ -113,7 +113,7 @@ def measure_trained(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Train on the generated corpus; compare on its test sentences, and on as many pairs that it was trained on."""
     with tempfile.TemporaryDirectory() as folder:
         model, processor, corpus = train_generated(options, Path(folder))
-    # the sentences without pictures, and pairs, for the losses that need them
+    # the sentences without images, and pairs, for the losses that need them
     pairs = corpus.train.filter(lambda row: row["ner_tags"] is not None)
     pairs = pairs.select(range(min(len(pairs), options.test_sentences)))
     parts = [corpus.test_labelled, corpus.test_unseen_labels, pairs]
@@ -127,10 +127,10 @@ def measure_trained(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def measure_random(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Compare with random weights, on texts with pictures."""
+    """Compare with random weights, on texts with images."""
     set_seed(options.seed)
     model = make_model(options.size).eval()
-    return compare(model, [make_batch(options.size) | {"pixel_values": make_pictures()}])
+    return compare(model, [make_batch(options.size) | {"pixel_values": make_images()}])
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, float]]]:

@@ -1,19 +1,19 @@
-"""Compare BGA-MNER with a plain token classifier on real text, scored without pictures.
+"""Compare BGA-MNER with a plain token classifier on real text, scored without images.
 
 Both start from the same text encoder and see the same words, number of epochs, batch size, learning rate, linear
-schedule and seeds. Ours is trained by ``examples/run_mner.py``; the other is the usual recipe, a stock
-``AutoModelForTokenClassification`` and Trainer with labels on first subwords only. Scored are words: strict seqeval on
+schedule and seeds. Ours is trained by `examples/run_mner.py`; the other is the usual recipe, a stock
+`AutoModelForTokenClassification` and Trainer with labels on first subwords only. Scored are words: strict seqeval on
 the validation file, after the last epoch and after the best one. Seconds are those of training without evaluation::
 
     python benchmarks/real_text.py --data_dir twitter2017 --epochs 5 --seeds 0,1 --json
 
-``data_dir`` holds ``train.txt`` and ``valid.txt`` in CoNLL format with IMGID lines.
+`data_dir` holds `train.txt` and `valid.txt` in CoNLL format with IMGID lines.
 
-Ours is trained on the texts alone, or, with ``--pictures``, with a photograph beside each that is drawn at random and
+Ours is trained on the texts alone, or, with `--images`, with a photograph beside each that is drawn at random and
 so says nothing, and a tiny vision encoder that starts from random weights: what then is lost is what all that aligns
 costs where there is nothing to align, by how many layers are aligned::
 
-    python benchmarks/real_text.py --data_dir twitter2017 --pictures photos --models bga_mner --num_bga_layers 1
+    python benchmarks/real_text.py --data_dir twitter2017 --images photos --models bga_mner --num_bga_layers 1
 """
 
 import argparse
@@ -114,8 +114,8 @@ def pair_at_random(data: Path, photo_dir: Path) -> dict[str, str]:
     """
     photographs = sorted(photo_dir.rglob("*.jpg"))
     if not photographs:
-        raise ValueError(f"Expected JPEG files in --pictures {str(photo_dir)!r}, but found none. Name another folder.")
-    images, encoder, rng = data / "pictures", data / "vision", random.Random(0)
+        raise ValueError(f"Expected JPEG files in --images {str(photo_dir)!r}, but found none. Name another folder.")
+    images, encoder, rng = data / "images", data / "vision", random.Random(0)
     images.mkdir()
     for name in sorted({name for part in PARTS for name in read_conll(data / f"{part}.txt")["id"]}):
         images.joinpath(f"{name}.jpg").symlink_to(rng.choice(photographs).resolve())
@@ -142,7 +142,7 @@ def train_ours(
 
 
 def plain_collator(processor: BgaMnerProcessor) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
-    """Return what makes batches for a stock token classifier of encoded examples without pictures."""
+    """Return what makes batches for a stock token classifier of encoded examples without images."""
     pad = DataCollatorForMner(processor)
 
     def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -201,9 +201,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "--max_train_sentences", type=positive, help="use so many sentences of either file, for a quick try"
     )
     parser.add_argument("--num_bga_layers", type=positive, help="aligned layers; default: the configuration's")
-    parser.add_argument(
-        "--pictures", type=Path, help="folder of JPEG files: train ours with any of them beside a tweet"
-    )
+    parser.add_argument("--images", type=Path, help="folder of JPEG files: train ours with any of them beside a tweet")
     parser.add_argument(
         "--models",
         type=names_of(("plain", "bga_mner")),
@@ -220,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         copy_data(options.data_dir, data, options.max_train_sentences)
-        more: dict[str, Any] = {} if options.pictures is None else pair_at_random(data, options.pictures)
+        more: dict[str, Any] = {} if options.images is None else pair_at_random(data, options.images)
         if options.num_bga_layers is not None:
             more["num_bga_layers"] = options.num_bga_layers
         trainings = {"plain": train_plain, "bga_mner": partial(train_ours, more=more)}

@@ -1,9 +1,9 @@
 """How time and memory grow with the length of texts, the batch, the number of tags and of aligned layers.
 
 One of them grows at a time, beside a plain encoder with the same inputs; tagging texts, CRF and Viterbi included, and
-with ``--what training`` a step on pairs. Exponents are slopes of straight lines through logarithms, fitted to all sizes
+with `--what training` a step on pairs. Exponents are slopes of straight lines through logarithms, fitted to all sizes
 ("exponent") and to the middle and larger ones ("upper"), where fixed costs weigh less. Memory is by how much the
-process grows at most during a call, beyond the model (Linux). ``--plot`` draws the curves::
+process grows at most during a call, beyond the model (Linux). `--plot` draws the curves::
 
     MALLOC_MMAP_THRESHOLD_=65536 python benchmarks/scaling.py --plot docs/scaling.png --json
 
@@ -24,7 +24,7 @@ import torch
 from matplotlib.figure import Figure
 from transformers import set_seed
 
-from bga_mner.benchmarks.base_size import SIZES, make_baseline, make_model, make_pictures
+from bga_mner.benchmarks.base_size import SIZES, make_baseline, make_images, make_model
 from bga_mner.benchmarks.timing import exponent, time_in_turn
 from bga_mner.examples.reporting import add_common_options, print_json, print_table, start
 
@@ -73,7 +73,7 @@ def make(model: str, shape: dict[str, int], size: str, what: str) -> tuple[Any, 
         return made.eval(), inputs
     inputs["labels"] = torch.zeros(batch, length, dtype=torch.long)
     if model == "ours":
-        inputs["pixel_values"] = make_pictures(batch)
+        inputs["pixel_values"] = make_images(batch)
     return made.train(), inputs
 
 

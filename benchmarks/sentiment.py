@@ -1,8 +1,8 @@
-"""Measure whether pictures teach the sentiment towards names whose sentences carry no labels.
+"""Measure whether images teach the sentiment towards names whose sentences carry no labels.
 
-Trained on the generated corpus (``bga_mner.examples.synthetic.sentiment``): sentences that don't tell the sentiment
+Trained on the generated corpus (`bga_mner.examples.synthetic.sentiment`): sentences that don't tell the sentiment
 towards the invented name marked in them, each with a drawing that goes with the sentiment; half of the names only occur
-in pairs whose labels are hidden. Scored on sentences *without* pictures::
+in pairs whose labels are hidden. Scored on sentences *without* images::
 
     python benchmarks/sentiment.py --seeds 0,1,2 --json
 
@@ -24,10 +24,10 @@ from transformers import Trainer, ViTImageProcessorPil, set_seed
 
 from bga_mner import BgaMnerForSequenceClassification, BgaMnerProcessor, DataCollatorForMner, LossPartsCallback
 from bga_mner.examples.reporting import add_common_options, mean_and_worst, print_json, print_table, start
-from bga_mner.examples.synthetic.drawings import SENTIMENTS, concept_pictures
+from bga_mner.examples.synthetic.drawings import SENTIMENTS, concept_images
 from bga_mner.examples.synthetic.recipe import (
+    IMAGE_SIZE,
     LONGEST_TEXT,
-    PICTURE_SIZE,
     build_model,
     encode_once,
     pretrain_vision_encoder,
@@ -39,7 +39,7 @@ from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
-    # the same labels and sentences, without pictures
+    # the same labels and sentences, without images
     "text_only": {"entity_replacement_probability": 0.0},
     # the control: all machinery, and targets whose words say what they say
     "no_replacement": {"entity_replacement_probability": 0.0},
@@ -56,7 +56,7 @@ class Benchmark:
     options : argparse.Namespace
         Of the command line.
     seed : int
-        Of corpus, pictures and weights.
+        Of corpus, images and weights.
     output_dir : Path
         For Trainer's files.
     """
@@ -71,13 +71,13 @@ class Benchmark:
             train_unlabelled=options.pairs // 2,
             test_sentences=options.test_sentences,
         )
-        side = PICTURE_SIZE
+        side = IMAGE_SIZE
         image_processor = ViTImageProcessorPil(size={"height": side, "width": side})
         arguments = training_arguments(output_dir, options.vision_steps, 64, 3e-3, seed, options.quiet)
         self.vision, self.vision_accuracy = pretrain_vision_encoder(
             image_processor,
-            concept_pictures(options.drawings, seed, side, kinds=SENTIMENTS),
-            concept_pictures(max(8, options.drawings // 20), seed + 1000, side, kinds=SENTIMENTS),
+            concept_images(options.drawings, seed, side, kinds=SENTIMENTS),
+            concept_images(max(8, options.drawings // 20), seed + 1000, side, kinds=SENTIMENTS),
             arguments,
             num_labels=len(SENTIMENTS),
         )
@@ -114,7 +114,7 @@ class Benchmark:
         return trainer
 
     def scores(self, trainer: Trainer) -> dict[str, float]:
-        """Score a trained model on sentences without pictures, those with labelled names too."""
+        """Score a trained model on sentences without images, those with labelled names too."""
         tests = (self.corpus.test_unseen_labels, self.corpus.test_labelled)
         found = (
             trainer.evaluate(encode_once(self.processor, test.remove_columns("image")))["eval_accuracy"]
@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
                 console.print(f"Seed {seed}, {name}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
             console.print(f"Seed {seed}: {time.perf_counter() - begin:.0f} s")
     rows = [(name, *(mean_and_worst(values[key]) for key in SCORES)) for name, values in found.items()]
-    title = "Accuracy on sentences without pictures, mean (worst) over seeds"
+    title = "Accuracy on sentences without images, mean (worst) over seeds"
     print_table(title, ("variant", "never-labelled names", "labelled names"), rows, console)
     print_json(options, {"sentiment": found})
     return found

@@ -1,9 +1,9 @@
 """What a training step on pairs costs beside a plain encoder's: forward and backward, all losses on.
 
-Batch 8, length 64, BERT-base and ViT-B/32 sizes, every sentence with a picture; ratio to forward and backward of
+Batch 8, length 64, BERT-base and ViT-B/32 sizes, every sentence with an image; ratio to forward and backward of
 `BertForTokenClassification` in the same process, in turn. The vision encoder is trained, but for `cached_vision`, where
 it is frozen and was run before. First it is checked that a batch has the loss of its sentences one by one (without
-noise), and that cached states have the losses of the pictures::
+noise), and that cached states have the losses of the images::
 
     python benchmarks/training.py --json
 """
@@ -20,8 +20,8 @@ from bga_mner.benchmarks.base_size import (
     PAIR_MODELS,
     make_baseline,
     make_batch,
+    make_images,
     make_model,
-    make_pictures,
     parser,
     start,
 )
@@ -41,13 +41,13 @@ def check(model: Any, batch: dict[str, torch.Tensor], cached: dict[str, torch.Te
         If they differ by more than `TOLERANCE`, relatively.
     """
     model.eval()
-    pictures = batch["pixel_values"]
+    images = batch["pixel_values"]
     with torch.no_grad():
         together = float(model(**batch).loss)
         alone = []
         for row, mask in enumerate(batch["attention_mask"].bool()):
             text = {name: batch[name][row, mask][None] for name in ("input_ids", "labels")}
-            alone.append(float(model(**text, pixel_values=pictures[row : row + 1]).loss))
+            alone.append(float(model(**text, pixel_values=images[row : row + 1]).loss))
         losses = {"one by one": sum(alone) / len(alone), "cached": float(model(**cached).loss)}
     model.train()
     worst = max(abs(loss - together) / together for loss in losses.values())
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     options = parser(__doc__, list(PAIR_MODELS)).parse_args(argv)
     console, names = Console(width=110), start(options)
     text = make_batch(options.size)
-    batch = text | {"pixel_values": make_pictures()}
+    batch = text | {"pixel_values": make_images()}
     baseline = make_baseline(options.size).train()
     found: dict[str, float] = {}
     rows = []
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     for name in names:
         model = make_model(options.size, **PAIR_MODELS[name]).train()
         with torch.no_grad():
-            cached = text | {"vision_states": model.bga_mner.encode_pictures(batch["pixel_values"])}
+            cached = text | {"vision_states": model.bga_mner.encode_images(batch["pixel_values"])}
         console.print(f"{name}: losses within {check(model, batch, cached):.1e}, one by one and from the cache")
         if name == "cached_vision":
             model.freeze_vision_encoder()

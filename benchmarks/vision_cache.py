@@ -1,7 +1,7 @@
 """What a training step with a frozen vision encoder costs, with its states from the cache and without.
 
-Batch 8, length 64, BERT-base and ViT-B/32 sizes, random weights, all losses on, every sentence with a picture. The same
-model is given pictures and cached states, in turn; first it is checked that both have the same loss. `with_data` also
+Batch 8, length 64, BERT-base and ViT-B/32 sizes, random weights, all losses on, every sentence with an image. The same
+model is given images and cached states, in turn; first it is checked that both have the same loss. `with_data` also
 reads the data: eight JPEG files of 640 x 480 pixels, decoded and resized, or eight arrays. The other rows say where the
 time of the cached step goes: a plain text encoder's step, and cached steps of models without some of the parts.
 Measured is processor time, which other work on the machine disturbs less than the time on the clock::
@@ -23,11 +23,11 @@ from rich.console import Console
 from transformers import CLIPImageProcessorPil
 
 from bga_mner import BgaMnerProcessor
-from bga_mner.benchmarks.base_size import BATCH, make_baseline, make_batch, make_model, make_pictures, parser, start
+from bga_mner.benchmarks.base_size import BATCH, make_baseline, make_batch, make_images, make_model, parser, start
 from bga_mner.benchmarks.timing import median_ratio, milliseconds, time_in_turn
 from bga_mner.examples.reporting import print_json, print_table
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
-from bga_mner.processing.vision_states import read_vision_states, write_vision_states
+from bga_mner.processing.images.vision_states import read_vision_states, write_vision_states
 
 
 TOLERANCE = 1e-5
@@ -50,7 +50,7 @@ def make_step(model: Any, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
 
 
 def make_readers(model: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Return functions that read a batch of pictures from JPEG files, and of cached states."""
+    """Return functions that read a batch of images from JPEG files, and of cached states."""
     side = model.config.image_size
     image_processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
     processor = BgaMnerProcessor(image_processor, build_tokenizer([["a"]]))
@@ -60,7 +60,7 @@ def make_readers(model: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
     shape = (model.config.num_stages + 1, model.config.num_vision_tokens, model.config.vision_config.hidden_size)
     states = write_vision_states(np.zeros(shape))
     return (
-        lambda: np.stack(processor.encode_pictures([file.getvalue()] * BATCH)),
+        lambda: np.stack(processor.encode_images([file.getvalue()] * BATCH)),
         lambda: np.stack([read_vision_states(states) for _ in range(BATCH)]),
     )
 
@@ -74,20 +74,20 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     options = parser(__doc__, models).parse_args(argv)
     console, names = Console(width=110), start(options)
     text = make_batch(options.size)
-    pictures = text | {"pixel_values": make_pictures()}
+    images = text | {"pixel_values": make_images()}
     model = make_model(options.size)
     model.freeze_vision_encoder()
     model.train()
     with torch.no_grad():
-        cached = text | {"vision_states": model.bga_mner.encode_pictures(pictures["pixel_values"])}
+        cached = text | {"vision_states": model.bga_mner.encode_images(images["pixel_values"])}
         losses = []
-        for batch in (pictures, cached):
+        for batch in (images, cached):
             torch.manual_seed(0)  # of dropout and of the samplers' noise
             losses.append(float(model(**batch).loss))
     difference = abs(losses[0] - losses[1]) / abs(losses[0])
-    console.print(f"losses: {losses[0]:.6f} of pictures, {losses[1]:.6f} of cached states")
+    console.print(f"losses: {losses[0]:.6f} of images, {losses[1]:.6f} of cached states")
     if difference > TOLERANCE:
-        raise RuntimeError(f"Expected the same loss of pictures and of cached states, got {losses}.")
+        raise RuntimeError(f"Expected the same loss of images and of cached states, got {losses}.")
 
     found: dict[str, float] = {}
     rows = []
@@ -95,9 +95,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         base: Callable[[], Any] = make_step(model, cached)
         other: Callable[[], Any]
         if name == "frozen_vision":
-            other = make_step(model, pictures)
+            other = make_step(model, images)
         elif name == "with_data":
-            pairs = zip(make_readers(model), (make_step(model, pictures), make_step(model, cached)), strict=True)
+            pairs = zip(make_readers(model), (make_step(model, images), make_step(model, cached)), strict=True)
             other, base = (lambda read=read, step=step: (read(), step()) for read, step in pairs)
         elif name == "plain_text":
             other = make_step(make_baseline(options.size).train(), text)

@@ -12,8 +12,8 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import logging
 
-from .config_arguments import ENCODERS, check_names, checked_assignment, explained, given_arguments, with_arguments
-from .config_checks import (
+from .arguments import ENCODERS, check_names, checked_assignment, explained, given_arguments, with_arguments
+from .checks import (
     check_attention,
     check_labels,
     check_numbers,
@@ -32,10 +32,10 @@ from .encoder_configs import (
     without_folders,
 )
 from .encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
-from .entry_points import AUTO_MAP, CUSTOM_PIPELINES
-from .hub_export import RemoteCodeMixin
-from .hub_names import marked_folder
-from .messages import mismatch, shown
+from .errors import mismatch, shown
+from .hub.entry_points import AUTO_MAP, CUSTOM_PIPELINES
+from .hub.hub_names import marked_folder
+from .hub.saved_code import RemoteCodeMixin
 from .saved_words import in_todays_words
 
 
@@ -84,8 +84,8 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         Share of positions that an untrained sampler keeps through *all* stages. The keep mask of a stage is the
         product of all decisions so far, so an even start (0.5 a stage) would leave the last of four stages 6 %.
     sampler_reads_match : bool, default True
-        Whether the vision sampler is told how well what the text generates fits the picture, so that pairs that don't
-        belong together keep less (not in the paper). No use with `hybrid_attention="both"`, where pictures are read
+        Whether the vision sampler is told how well what the text generates fits the image, so that pairs that don't
+        belong together keep less (not in the paper). No use with `hybrid_attention="both"`, where images are read
         before their texts.
     keep_budget : float, default 1.0
         Share of patches that may be kept through all stages without a price; 1.0 switches the price off. The paper
@@ -93,7 +93,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     keep_budget_weight : float, default 10.0
         Weight of the squared excess over the budget in the loss.
     use_text_to_image, use_image_to_text : bool, default True
-        MCG: generate visual features from text, and text features from pictures (paper's ablations). Without
+        MCG: generate visual features from text, and text features from images (paper's ablations). Without
         `use_text_to_image` the text branch is a plain encoder.
     hybrid_attention : {"text", "both", "none"}, default "text"
         Whose layers attend to generated features. The paper's is "both". There the vision encoder reads text that was
@@ -115,10 +115,10 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     cycle_weight : float, default 1.0
         beta in the same sum.
     loss_stages : {"all", "sampled"}, default "all"
-        Stages whose text is generated from pictures, reconstructed and sent through the cycles in training: all, as in
+        Stages whose text is generated from images, reconstructed and sent through the cycles in training: all, as in
         the paper, or one that is sampled for each pair in each step, which has the same mean and costs less. What text
         generates is needed and reconstructed at all stages. No difference in evaluation, nor with
-        `hybrid_attention="both"`, where pictures generate text for their own layers.
+        `hybrid_attention="both"`, where images generate text for their own layers.
     reconstruction_distance : {"mse", "smooth_l1", "cosine"}, default "mse"
         Distance of generated and real features, averaged over dimensions ("cosine": one minus the similarity).
     normalize_targets : bool, default True
@@ -132,23 +132,23 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         where the entity is, only what is read beside the words says of what type (not in the paper). Of a sequence
         classifier, the tokens of the target.
     replaced_entities_read : {"real", "generated"}, default "real"
-        What these read. "real" ("visual teaching"): the picture; of labelled pairs the step from visual concept to type
+        What these read. "real" ("visual teaching"): the image; of labelled pairs the step from visual concept to type
         is learned, from all others the step from name to visual concept (the alignment losses leave these out, and
-        sentences without a picture aren't replaced). "generated": the features that the true words generate,
-        detached, in a second pass; no picture is needed for it. With `hybrid_attention="none"`: nothing.
+        sentences without an image aren't replaced). "generated": the features that the true words generate,
+        detached, in a second pass; no image is needed for it. With `hybrid_attention="none"`: nothing.
     visual_source : {"generated", "real", "none"}, default "generated"
         What the text attends to at inference: features generated from the text (paper), real ones (ablation, and for
-        callers who have a picture; sentences without one fall back to generated features), or nothing. In training it
+        callers who have an image; sentences without one fall back to generated features), or nothing. In training it
         attends to generated features, and to real ones only where nothing generates any.
     constrain_transitions : bool, default True
         Forbid tag transitions that BIO forbids in the CRF.
     classifier_dropout : float, default 0.1
         Dropout before the tag or label scores, as in BERT.
     text_only : bool, default False
-        Build the text branch alone: no vision encoder, no generator of text features, and no pictures. It tags texts
+        Build the text branch alone: no vision encoder, no generator of text features, and no images. It tags texts
         exactly as the whole model does; [`BgaMnerPreTrainedModel.save_pretrained`] makes such a model of a trained one.
     image_size : int, optional
-        Side in pixels of the square pictures that the model is given. Default: the vision encoder's own. Fewer pixels
+        Side in pixels of the square images that the model is given. Default: the vision encoder's own. Fewer pixels
         mean fewer visual features to generate at inference.
     initializer_range : float, default 0.02
         Standard deviation of the tag classifier's initial weights, as in BERT.
@@ -303,7 +303,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
             value, other = (labels, inverse) if name == "id2label" else (inverse, labels)
             super().__setattr__(_OTHER_LABELS[name], other)
         elif was_there and name == "image_size" and value and self.vision_config.model_type == CONV_STAGES:
-            self.vision_config.fit_pictures(value)
+            self.vision_config.fit_images(value)
         super().__setattr__(name, value)
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -324,7 +324,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         if self.image_size is None:
             self.image_size = own_image_size(self.vision_config)
         if self.vision_config.model_type == CONV_STAGES:
-            self.vision_config.fit_pictures(self.image_size)
+            self.vision_config.fit_images(self.image_size)
         if self.num_bga_layers is None:
             self.num_bga_layers = self.option_default("num_bga_layers")
         # Here, so that a plain ValueError comes out; `@strict` wraps what its own validators raise.

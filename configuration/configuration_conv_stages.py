@@ -9,7 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, ResNetConfig, ViTConfig
 
 from .encoder_families import BACKBONE_FAMILIES
-from .messages import mismatch, shown
+from .errors import mismatch, shown
 
 
 CONV_STAGES = "conv_stages"
@@ -32,9 +32,9 @@ class ConvStagesConfig(ViTConfig):
         Of the new layers: ViT-S's width, and as many layers as are aligned by default. They are trained on what MNER
         sets offer, which is little.
     image_size : int, optional
-        Side of the pictures in pixels. Default: the encoder's own where its configuration tells, or 224.
+        Side of the images in pixels. Default: the encoder's own where its configuration tells, or 224.
     feature_channels, grid_side : int, optional
-        Channels of the last feature map, and its side in cells; `fit_pictures` finds them by a dry run of the encoder.
+        Channels of the last feature map, and its side in cells; `fit_images` finds them by a dry run of the encoder.
     **kwargs
         Whatever else `ViTConfig` takes; `patch_size` has no meaning here.
 
@@ -71,8 +71,8 @@ class ConvStagesConfig(ViTConfig):
             self.image_size = _own_image_size(backbone)
         super().__post_init__(**kwargs)
 
-    def fit_pictures(self, image_size: Any) -> None:
-        """Find out what feature map the encoder makes of pictures of a size; nothing is done if that is known."""
+    def fit_images(self, image_size: Any) -> None:
+        """Find out what feature map the encoder makes of images of a size; nothing is done if that is known."""
         if self.grid_side is None or self.image_size != image_size:
             side = image_size if isinstance(image_size, int) else image_size[0]
             self.image_size = image_size
@@ -96,9 +96,9 @@ def _feature_map_shape(config: PreTrainedConfig, side: int) -> tuple[int, int]:
     shape: tuple[int, ...] = ()
     with torch.device("meta"), torch.no_grad():
         backbone = AutoModel.from_config(deepcopy(config)).eval()
-        picture = torch.empty(1, getattr(config, "num_channels", 3), side, side)
-        with suppress(RuntimeError):  # torch's kernels don't fit into small pictures
-            shape = tuple(last_feature_map(backbone, picture).shape)
+        image = torch.empty(1, getattr(config, "num_channels", 3), side, side)
+        with suppress(RuntimeError):  # torch's kernels don't fit into small images
+            shape = tuple(last_feature_map(backbone, image).shape)
     if len(shape) != 4 or shape[2] != shape[3] or shape[2] == 0:
         raise ValueError(
             "Expected a convolutional encoder, with a feature map (batch, channels, cells, cells), got "

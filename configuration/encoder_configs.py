@@ -7,12 +7,12 @@ from typing import Any
 from transformers import PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .config_arguments import explained
-from .config_checks import check_encoder
+from .arguments import explained
+from .checks import check_encoder
 from .configuration_conv_stages import CONV_STAGES, ConvStagesConfig
 from .encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
-from .hub_names import came_from_hub, marked_folder
-from .messages import mismatch, shown
+from .errors import mismatch, shown
+from .hub.hub_names import came_from_hub, marked_folder
 
 
 _TOWERS = {family.tower_of: name for name, family in VISION_FAMILIES.items() if family.tower_of}
@@ -37,7 +37,7 @@ def make_encoder_config(
     if hasattr(made, "vision_use_head"):
         made.vision_use_head = False  # SigLIP's pooling head would be loaded and never used
     if made.model_type == CONV_STAGES and image_size:
-        made.fit_pictures(image_size)
+        made.fit_images(image_size)
     return made
 
 

@@ -1,8 +1,8 @@
 """The encoders that the model takes: one entry a family. Adding a family begins here.
 
-What an entry can't say is done by a small class or function: attention that isn't transformers' own interface in
-`modeling_bga/relative_attention.py`, what layers need beside their states in `modeling_bga/embedding.py`.
-`docs/reference/encoders.md` is made of these entries.
+Small functions of modeling_bga/encoders/ do what an entry can't say: attention that isn't transformers' own interface in
+`relative_attention.py`, what layers need beside their states in `embedding.py`. `docs/reference/encoders.md` is made of
+these entries.
 """
 
 from dataclasses import dataclass
@@ -111,7 +111,7 @@ VISION_FAMILIES = {
         final_norm="post_layernorm",
         tower_of="siglip2",
         has_class_token=False,
-        note="pictures are brought to a square, and not to patches that keep their shape",
+        note="images are brought to a square, and not to patches that keep their shape",
     ),
 }
 

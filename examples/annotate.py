@@ -1,21 +1,21 @@
 """Annotate many texts with a saved model: JSONL, CSV, Parquet or a dataset of the Hub to folders of Parquet or JSONL.
 
-Plain text, no pictures. The same command goes on where a run was cut off, whatever cut it off::
+Plain text, no images. The same command goes on where a run was cut off, whatever cut it off::
 
     python examples/annotate.py --model outputs/mner --input "texts/*.jsonl" --output outputs/annotated
     python examples/annotate.py --model outputs/mner --dataset_name org/texts --split train --output outputs/annotated
     python examples/annotate.py --model outputs/mner --input texts.parquet --output outputs/annotated --engine ray
 
-Written to the output folder: ``entities/part-*.parquet``, which any reader of Parquet folders takes, with ``row``
-(counted from 0 over all files), ``id`` and ``entities`` (``type``, ``text``, ``start``, ``end``, ``score``);
-``bad_rows/part-*.jsonl`` with the rows that can't be annotated, and why; ``summary.json``. Each row is in exactly one
+Written to the output folder: `entities/part-*.parquet`, which any reader of Parquet folders takes, with `row`
+(counted from 0 over all files), `id` and `entities` (`type`, `text`, `start`, `end`, `score`);
+`bad_rows/part-*.jsonl` with the rows that can't be annotated, and why; `summary.json`. Each row is in exactly one
 of the first two.
 
-On a Ray cluster run it on one of its machines, with ``--engine ray --ray_address auto``, the package installed on all
+On a Ray cluster run it on one of its machines, with `--engine ray --ray_address auto`, the package installed on all
 of them, and a model that all of them reach.
 
 Exit codes: 0 all is annotated; 2 wrong arguments, unreadable input or a missing package; 3 all is annotated, but more
-rows than ``--max_bad_fraction`` are bad; 4 the output can't be written, for instance on a full disk.
+rows than `--max_bad_fraction` are bad; 4 the output can't be written, for instance on a full disk.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ import torch
 from datasets.utils import tqdm
 
 from bga_mner.examples import command_line
-from bga_mner.processing.annotation import AnnotatorOptions, TextAnnotator, annotate_in_parts, in_this_process
-from bga_mner.processing.annotation_files import find_files
-from bga_mner.processing.annotation_input import AnnotationInput
-from bga_mner.processing.annotation_parts import OUTPUT_FORMATS, AnnotationParts
+from bga_mner.processing.annotation.annotator import AnnotatorOptions, TextAnnotator, annotate_in_parts, in_this_process
+from bga_mner.processing.annotation.input_files import find_files
+from bga_mner.processing.annotation.input_rows import AnnotationInput
+from bga_mner.processing.annotation.parts import OUTPUT_FORMATS, AnnotationParts
 
 
 ALL_FINE, WRONG_INPUT, TOO_MANY_BAD, NOT_WRITTEN = 0, 2, 3, 4
@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _on_ray(options: argparse.Namespace, annotator_options: AnnotatorOptions, fingerprint: str) -> Any:
-    from bga_mner.processing.annotation_ray import on_ray, start_ray
+    from bga_mner.processing.annotation.ray_engine import on_ray, start_ray
 
     start_ray(options.ray_address, options.ray_cpus)
     import ray

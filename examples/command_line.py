@@ -1,7 +1,7 @@
 """What the scripts of examples/ and benchmarks/ share at the command line: one line for a mistake, and exit codes.
 
 Exit code 0: done; 2: a mistake in arguments, files or what is installed, which one line on stderr names; 130: stopped
-with Ctrl+C. Whatever else goes wrong keeps its traceback, and exit code 1. ``--debug`` as a word of its own, or the
+with Ctrl+C. Whatever else goes wrong keeps its traceback, and exit code 1. `--debug` as a word of its own, or the
 environment variable BGA_MNER_DEBUG, adds the traceback to the line.
 
 Only the standard library is imported here, and first of all by each script: what is missing can be said too.

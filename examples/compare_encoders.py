@@ -1,23 +1,23 @@
-r"""Which vision encoder teaches most? Transformers and convolutional ones on the same pairs, beside no pictures at all.
+r"""Which vision encoder teaches most? Transformers and convolutional ones on the same pairs, beside no images at all.
 
 Each encoder learns to tell drawings of four visual concepts apart (a stand-in for what pretraining brings), is frozen,
 and then aligned as in benchmarks/alignment.py: half of the names only occur in pairs whose tags are hidden, and the
-test sentences have no pictures::
+test sentences have no images::
 
     python examples/compare_encoders.py --seeds 0,1 --threads 1 --quiet --json
 
-The new transformer layers on a convolutional encoder are left as they are, untrained; with ``--train_new_layers`` they
-are trained with the rest, and what is to be generated moves while it is learned. ``--quick`` takes fewer pairs and
-steps. All other options of benchmarks/alignment.py hold too, such as ``--pictures FOLDER`` for photographs. What is no
-name of ``--encoders`` is taken for a folder or a checkpoint, whose encoder is used as it is: ``--encoders
+The new transformer layers on a convolutional encoder are left as they are, untrained; with `--train_new_layers` they
+are trained with the rest, and what is to be generated moves while it is learned. `--quick` takes fewer pairs and
+steps. All other options of benchmarks/alignment.py hold too, such as `--images FOLDER` for photographs. What is no
+name of `--encoders` is taken for a folder or a checkpoint, whose encoder is used as it is: ``--encoders
 facebook/dinov2-small,microsoft/resnet-18``.
 
 At full scale, with encoders of the Hub, tweets and a GPU, it is one command an encoder, and the scores of all stand in
-``outputs/*/eval_results.json``::
+`outputs/*/eval_results.json`::
 
     for name in openai/clip-vit-base-patch32 facebook/dinov2-base microsoft/resnet-50 google/efficientnet-b0 \
         facebook/convnext-tiny-224; do
-      python examples/run_mner.py --train_file train.txt --validation_file valid.txt --image_dir pictures \
+      python examples/run_mner.py --train_file train.txt --validation_file valid.txt --image_dir images \
         --text_model bert-base-cased --vision_model $name --freeze_vision_encoder true \
         --entity_replacement_probability 0.5 --output_dir outputs/${name##*/}
     done
@@ -49,11 +49,11 @@ from bga_mner.examples.reporting import mean_and_worst, print_json, print_table,
 from bga_mner.examples.synthetic.drawings import ENTITY_TYPES
 from bga_mner.examples.synthetic.experiment import Experiment, Variant, add_options, read_options
 from bga_mner.examples.synthetic.recipe import ConceptClassifier, teach_concepts
-from bga_mner.modeling_bga.conv_stages import ConvStages
+from bga_mner.modeling_bga.encoders.conv_stages import ConvStages
 
 
 # All end in two transformer layers of width 32. The convolutional ones are deep enough for a cell of their last map to
-# see (nearly) the whole picture, as those of real ones do: what a cell doesn't see of the object, it can't be made of.
+# see (nearly) the whole image, as those of real ones do: what a cell doesn't see of the object, it can't be made of.
 LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 PATCHES = {"image_size": 64, "patch_size": 8}
 MAPS = {"hidden_sizes": [16, 24, 32], "depths": [1, 1, 1]}
@@ -80,7 +80,7 @@ class AnyConceptClassifier(ConceptClassifier):
     """The same for encoders of any kind: on the mean of what stands behind their class token, or of a map's cells."""
 
     def patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Return the states of pictures' patches or cells (batch, patches, width)."""
+        """Return the states of images' patches or cells (batch, patches, width)."""
         kind = self.encoder.config.model_type
         if kind in BACKBONE_FAMILIES:
             # (batch, width, rows, columns) -> (batch, rows * columns, width)
@@ -93,8 +93,8 @@ def pretrain(
     config: dict[str, Any],
     concepts: int,
     image_processor: Any,
-    train_pictures: tuple[list[Any], list[int]],
-    test_pictures: tuple[list[Any], list[int]],
+    train_images: tuple[list[Any], list[int]],
+    test_images: tuple[list[Any], list[int]],
     arguments: Any,
     **_: Any,
 ) -> tuple[PreTrainedModel, float]:
@@ -112,7 +112,7 @@ def pretrain(
         encoder, width = AutoModel.from_config(encoder_config), encoder_config.hidden_size
 
     classifier = AnyConceptClassifier(encoder, width, concepts)
-    accuracy = teach_concepts(classifier, image_processor, train_pictures, test_pictures, arguments)
+    accuracy = teach_concepts(classifier, image_processor, train_images, test_images, arguments)
     return (encoder if stages is None else stages).eval(), accuracy
 
 
@@ -126,7 +126,7 @@ def train_new_layers(model: Any) -> None:
 def compare(
     options: argparse.Namespace, names: list[str], prepare: Callable[[Any], None] | None, console: Console
 ) -> dict[str, dict[str, Any]]:
-    """Train and score every encoder for every seed, and once a seed without pictures; return what was found by name."""
+    """Train and score every encoder for every seed, and once a seed without images; return what was found by name."""
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for seed in options.seeds:
@@ -134,8 +134,8 @@ def compare(
                 options.vision_model = None if name in ENCODERS else name
                 make = partial(pretrain, ENCODERS.get(name, {}), len(ENTITY_TYPES))
                 experiment = Experiment(options, seed, Path(folder), make, prepare)
-                # what is learned without pictures doesn't depend on what would encode them
-                variants = {name: Variant()} | ({"text only": Variant(pictures="none")} if name == names[0] else {})
+                # what is learned without images doesn't depend on what would encode them
+                variants = {name: Variant()} | ({"text only": Variant(images="none")} if name == names[0] else {})
                 for row, variant in variants.items():
                     begin = time.process_time()
                     model = experiment.train(variant).model
@@ -168,7 +168,7 @@ def show(console: Console, found: dict[str, dict[str, Any]]) -> None:
         parameters = f"{row['parameters']:,}" if row["kind"] else ""
         rows.append((name, row["kind"], parameters, accuracy, *scores, f"{np.mean(row['seconds_a_step']):.3f}"))
     columns = ("encoder", "kind", "parameters", "concepts told apart", "F1", "type accuracy", "CPU s a step")
-    print_table("Never-labelled names, sentences without pictures; mean (worst) over seeds", columns, rows, console)
+    print_table("Never-labelled names, sentences without images; mean (worst) over seeds", columns, rows, console)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:

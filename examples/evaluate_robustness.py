@@ -1,15 +1,15 @@
-"""How much do pictures matter, and how sure is a score? Missing and mismatched pictures, other data sets, intervals.
+"""How much do images matter, and how sure is a score? Missing and mismatched images, other data sets, intervals.
 
-Test a saved model on CoNLL files, with all pictures, with 25, 50, 75 and 100 % of them removed, and with those of other
+Test a saved model on CoNLL files, with all images, with 25, 50, 75 and 100 % of them removed, and with those of other
 tweets. --label_map renames types, of the model and of the file, where a model meets a data set with other names; an
 empty name (OTHER=) leaves a type out::
 
-    python examples/evaluate_robustness.py test --model_dir outputs/mner --test_file test.txt --image_dir pictures \
+    python examples/evaluate_robustness.py test --model_dir outputs/mner --test_file test.txt --image_dir images \
         --label_map OTHER=MISC
 
-Train with 0, 25, 50, 75 and 100 % of the pictures removed, and with mismatched ones, on the generated corpus of
+Train with 0, 25, 50, 75 and 100 % of the images removed, and with mismatched ones, on the generated corpus of
 examples/quickstart.py: offline, and about three times as long as the quickstart. The first model, and a test file with
-pictures, are left in the output folder for the other command::
+images, are left in the output folder for the other command::
 
     python examples/evaluate_robustness.py train
 
@@ -34,13 +34,13 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, read_annotations, write_conll
-from bga_mner.configuration.messages import shown
+from bga_mner.configuration.errors import shown
 from bga_mner.examples.reporting import print_json, print_table
 from bga_mner.examples.synthetic import recipe
-from bga_mner.processing.bootstrap import bootstrap_interval, paired_bootstrap
-from bga_mner.processing.evaluation import predict_tags, robustness_report
-from bga_mner.processing.label_map import entity_types
-from bga_mner.processing.picture_removal import mismatch_pictures, remove_pictures
+from bga_mner.processing.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
+from bga_mner.processing.evaluation.image_ablation import mismatch_images, remove_images
+from bga_mner.processing.evaluation.robustness import predict_tags, robustness_report
+from bga_mner.processing.tags.label_map import entity_types
 
 
 TRAINING_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -72,10 +72,8 @@ def compared(scores: dict[str, Any] | None) -> tuple[str, str]:
 
 def print_report(console: Console, report: list[dict[str, Any]]) -> None:
     """Print two tables: F1 under each condition, and F1 by type."""
-    rows = [
-        (row["condition"], f"{row['pictures']:,}", with_interval(row), *compared(row["compared"])) for row in report
-    ]
-    columns = ("read at test", "pictures", "F1", "difference", "p")
+    rows = [(row["condition"], f"{row['images']:,}", with_interval(row), *compared(row["compared"])) for row in report]
+    columns = ("read at test", "images", "F1", "difference", "p")
     print_table(f"F1 on {report[0]['sentences']:,} sentences", columns, rows, console)
     types = sorted({kind for row in report for kind in row["types"]})
     numbers = [max(row["types"][kind]["number"] for row in report if kind in row["types"]) for kind in types]
@@ -99,7 +97,7 @@ def test(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     processor = BgaMnerProcessor.from_pretrained(options.model_dir)
     dataset, found = read_annotations(options.test_file, options.image_dir, return_report=True)
     console.print(str(found), highlight=False, soft_wrap=True)
-    disable_progress_bars()  # of copied pictures; those of tagging stay
+    disable_progress_bars()  # of copied images; those of tagging stay
     warnings.filterwarnings("ignore", "The data have types")  # said below
     report = robustness_report(
         model,
@@ -121,24 +119,24 @@ def test(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     for kind in sorted(known - there):
         console.print(f"[yellow]The file has no {kind}: each one that the model finds counts as wrong.[/yellow]")
     if len(report) == 1:
-        reason = "the file has no pictures (--image_dir)" if not found.pictures_found else "the model reads no pictures"
+        reason = "the file has no images (--image_dir)" if not found.images_found else "the model reads no images"
         console.print(f"Text only was tested, since {reason}.")
     return report
 
 
 def train(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
-    """Train with fewer and fewer pictures; return a row each with the scores on both test sets."""
-    disable_progress_bars()  # of copied pictures; those of trainings stay
+    """Train with fewer and fewer images; return a row each with the scores on both test sets."""
+    disable_progress_bars()  # of copied images; those of trainings stay
     set_seed(options.seed)
-    corpus, processor, vision, accuracy = recipe.prepare(options, options.output_dir, test_pictures=True)
+    corpus, processor, vision, accuracy = recipe.prepare(options, options.output_dir, test_images=True)
     tests = dict(zip(TEST_SETS, (corpus.test_labelled, corpus.test_unseen_labels), strict=True))
     console.print(f"The vision encoder tells the four concepts apart on new drawings with accuracy {accuracy:.3f}.")
 
     variants = {
-        f"{share:.0%} removed" if share else "all pictures": remove_pictures(corpus.train, share, options.seed)
+        f"{share:.0%} removed" if share else "all images": remove_images(corpus.train, share, options.seed)
         for share in TRAINING_SHARES
     }
-    variants["mismatched pictures"] = mismatch_pictures(corpus.train, 1.0, options.seed)
+    variants["mismatched images"] = mismatch_images(corpus.train, 1.0, options.seed)
     report: list[dict[str, Any]] = []
     first: dict[str, list[list[str]]] = {}
     for number, (name, dataset) in enumerate(variants.items(), 1):
@@ -159,32 +157,32 @@ def train(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]
         report.append(row)
     print_trainings(console, report, options.test_sentences)
     console.print(
-        "To see what the first model does with pictures at test:\n"
+        "To see what the first model does with images at test:\n"
         f"python examples/evaluate_robustness.py test --model_dir {options.output_dir / 'model'} "
-        f"--test_file {options.output_dir / 'test.txt'} --image_dir {options.output_dir / 'pictures'}",
+        f"--test_file {options.output_dir / 'test.txt'} --image_dir {options.output_dir / 'images'}",
         soft_wrap=True,
     )
     return report
 
 
 def save(model: Any, processor: Any, dataset: Dataset, folder: Path) -> None:
-    """Save a model, and a test set as a CoNLL file with a folder of pictures."""
+    """Save a model, and a test set as a CoNLL file with a folder of images."""
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
-    (folder / "pictures").mkdir(exist_ok=True)
+    (folder / "images").mkdir(exist_ok=True)
     for row in dataset:
-        (folder / "pictures" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
+        (folder / "images" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
     write_conll(folder / "test.txt", dataset["tokens"], dataset["ner_tags"], dataset["id"])
 
 
 def print_trainings(console: Console, report: list[dict[str, Any]], sentences: int) -> None:
-    """Print a table for each test set: what was removed at training, and F1 on sentences without pictures."""
+    """Print a table for each test set: what was removed at training, and F1 on sentences without images."""
     for test_set, title in TEST_SETS.items():
         rows = [
             (row["condition"], with_interval(row[test_set]), *compared(row[test_set]["compared"])) for row in report
         ]
-        columns = ("pictures at training", "F1", "difference", "p")
-        print_table(f"F1 on {sentences:,} sentences without pictures, {title}", columns, rows, console)
+        columns = ("images at training", "F1", "difference", "p")
+        print_table(f"F1 on {sentences:,} sentences without images, {title}", columns, rows, console)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -194,18 +192,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--samples", type=positive, default=1000, help="bootstrap draws")
     shared.add_argument("--confidence", type=share, default=0.95, help="of the intervals")
-    shared.add_argument("--seed", type=natural, default=0, help="of draws, of the choice of pictures, and of trainings")
+    shared.add_argument("--seed", type=natural, default=0, help="of draws, of the choice of images, and of trainings")
     shared.add_argument("--json", action="store_true", help="print one line of JSON last")
     shared.add_argument("--output_dir", type=Path, default=Path("outputs/robustness"))
     of_test = commands.add_parser("test", parents=[shared], help="test a saved model")
     of_test.add_argument("--model_dir", type=Path, required=True, help="folder with a saved model and its processor")
     of_test.add_argument("--test_file", type=Path, required=True, help="CoNLL file, or JSON of an annotation tool")
-    of_test.add_argument("--image_dir", type=Path, help="folder of pictures: <id>.jpg, .png, .webp, ...")
+    of_test.add_argument("--image_dir", type=Path, help="folder of images: <id>.jpg, .png, .webp, ...")
     of_test.add_argument(
         "--label_map", nargs="+", default=[], metavar="OLD=NEW", help="rename types, of the model and of the file"
     )
     of_test.add_argument("--batch_size", type=positive, default=16)
-    of_train = commands.add_parser("train", parents=[shared], help="train with fewer and fewer pictures")
+    of_train = commands.add_parser("train", parents=[shared], help="train with fewer and fewer images")
     recipe.add_options(of_train)
     return parser.parse_args(arguments)
 

@@ -1,6 +1,6 @@
 """Export a trained model's text branch to ONNX, with a predictor that runs without torch.
 
-Needs the extra `onnx` (``pip install -c constraints.txt -e ".[onnx]"`` in a clone of the repository)::
+Needs the extra `onnx` (`pip install -c constraints.txt -e ".[onnx]"` in a clone of the repository)::
 
     python examples/export_onnx.py --model outputs/mner --output outputs/onnx
     python examples/export_onnx.py --model outputs/mner --output outputs/int8 --int8
@@ -17,7 +17,7 @@ from pathlib import Path
 from bga_mner.examples.command_line import Parser, check_output, run_main
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, export_onnx
-from bga_mner.configuration.messages import brief, shown
+from bga_mner.configuration.errors import brief, shown
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -1,14 +1,14 @@
 """Push a trained model and its processor to the Hub, with the code that loads them where this package is missing.
 
-Look first, then push; ``hf auth login`` or the environment variable HF_TOKEN gives the token::
+Look first, then push; `hf auth login` or the environment variable HF_TOKEN gives the token::
 
     python examples/push_to_hub.py --model_dir outputs/mner --repo_id org/bga-mner --dry_run
     python examples/push_to_hub.py --model_dir outputs/mner --repo_id org/bga-mner --private
 
-``org`` is your user name on the Hub, or an organisation that you may write to. The token needs write access. A
-repository that is made without ``--private`` is public.
+`org` is your user name on the Hub, or an organisation that you may write to. The token needs write access. A
+repository that is made without `--private` is public.
 
-``--text_only`` leaves out what only pictures need: vision encoder, vision branch and image processor. All files go into
+`--text_only` leaves out what only images need: vision encoder, vision branch and image processor. All files go into
 one commit; a README.md in the model's folder goes along.
 """
 
@@ -31,7 +31,7 @@ from bga_mner import (
     BgaMnerForTokenClassification,
     BgaMnerProcessor,
 )
-from bga_mner.configuration.messages import brief, listed, shown
+from bga_mner.configuration.errors import brief, listed, shown
 
 
 MODELS = {kind.__name__: kind for kind in (BgaMnerForTokenClassification, BgaMnerForSequenceClassification)}
@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model_dir", type=Path, required=True, help="folder with a saved model and its processor")
     parser.add_argument("--repo_id", required=True, help="repository on the Hub, such as org/bga-mner; made if missing")
     parser.add_argument("--private", action="store_true", help="only those who may can see it")
-    parser.add_argument("--text_only", "--text-only", action="store_true", help="leave out what only pictures need")
+    parser.add_argument("--text_only", "--text-only", action="store_true", help="leave out what only images need")
     parser.add_argument("--dry_run", "--dry-run", action="store_true", help="show the files, and push nothing")
     parser.add_argument("--revision", default="main", help="branch to push to (default: %(default)s)")
     parser.add_argument("--commit_message", default="Upload model and processor")

@@ -1,9 +1,9 @@
 """Learn from pairs, annotate plain text: the whole of bga-mner in a few minutes on two CPU cores.
 
-A corpus is generated: sentences with an invented name whose type the words don't tell, each with a drawn picture of
+A corpus is generated: sentences with an invented name whose type the words don't tell, each with a drawn image of
 its type. Half of the names are never labelled: they only occur in pairs whose tags are hidden. The model trains on
-pairs, is saved and loaded again, and tags sentences *without* pictures. What it knows of the never-labelled names, it
-learned by generating pictures' features from them.
+pairs, is saved and loaded again, and tags sentences *without* images. What it knows of the never-labelled names, it
+learned by generating images' features from them.
 
     python examples/quickstart.py [--output_dir outputs/quickstart]
 """
@@ -31,8 +31,8 @@ from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, predict, s
 from bga_mner.examples.reporting import print_table
 from bga_mner.examples.synthetic.corpus import GeneratedCorpus
 from bga_mner.examples.synthetic.recipe import add_options, build_model, evaluate, prepare, train
-from bga_mner.processing.alignment import align
-from bga_mner.processing.alignment_picture import draw_alignment
+from bga_mner.processing.alignment.alignment_figure import draw_alignment
+from bga_mner.processing.alignment.alignment_view import align
 
 
 COLOURS = {"LOC": "green", "MISC": "magenta", "ORG": "cyan", "PER": "yellow"}
@@ -58,7 +58,7 @@ def draw_examples(model: Any, processor: Any, corpus: GeneratedCorpus, path: Pat
     for row in corpus.train:
         if row["ner_tags"] is None:
             kinds = {kind for name, kind in corpus.unlabelled_names.items() if name in " ".join(row["tokens"])}
-            # the picture shows what the name is, and not one of the mismatches
+            # the image shows what the name is, and not one of the mismatches
             if kinds == {row["concept"]}:
                 chosen.setdefault(row["concept"], row)
     alignments = []
@@ -90,7 +90,7 @@ def compare(
         (name, *(f"{of_test['eval_f1']:.3f}" for of_test in of_model.values())) for name, of_model in metrics.items()
     ]
     columns = ("trained on", "labelled names", "never-labelled names")
-    print_table("F1 on sentences without pictures", columns, rows, console)
+    print_table("F1 on sentences without images", columns, rows, console)
     return metrics
 
 
@@ -129,9 +129,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     console.print(Rule("2/5  Training on pairs, half of them without labels"))
     labels = list(corpus.labels)
     model = build_model(processor.tokenizer, vision, labels)
-    trainers = {"text and pictures": train(model, processor, corpus.train, options.steps, output_dir, options.seed)}
+    trainers = {"text and images": train(model, processor, corpus.train, options.steps, output_dir, options.seed)}
 
-    console.print(Rule("3/5  For comparison: the same sentences and labels, without pictures"))
+    console.print(Rule("3/5  For comparison: the same sentences and labels, without images"))
     set_seed(options.seed)
     text_only = build_model(processor.tokenizer, vision, labels)
     rows = corpus.train.remove_columns("image")
@@ -142,18 +142,18 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     sentences = corpus.test_unseen_labels["tokens"][: min(8, options.test_sentences)]
     # what the model card, README.md, is filled with
     model.config.training_summary = summarize_training(
-        trainers["text and pictures"],
-        scores={f"{names.replace('_', '-')} names": found for names, found in metrics["text and pictures"].items()},
+        trainers["text and images"],
+        scores={f"{names.replace('_', '-')} names": found for names, found in metrics["text and images"].items()},
         name="bga-mner-quickstart",
         language="en",
         widget_texts=[" ".join(sentences[0])],
     )
     folder = output_dir / "model"
-    loaded, processor = save_and_load(trainers["text and pictures"], processor, sentences, folder, console)
+    loaded, processor = save_and_load(trainers["text and images"], processor, sentences, folder, console)
 
     console.print(Rule("5/5  What the model aligned"))
-    picture, file = output_dir / "alignment.png", output_dir / "scores.json"
-    draw_examples(loaded, processor, corpus, picture)
+    image, file = output_dir / "alignment.png", output_dir / "scores.json"
+    draw_examples(loaded, processor, corpus, image)
     scores: dict[str, Any] = {"vision_accuracy": accuracy}
     for name, of_model in metrics.items():
         scores[name] = {
@@ -164,7 +164,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     scores["model_parameters"] = sum(parameter.numel() for parameter in loaded.parameters())
     file.write_text(json.dumps(scores, indent=2) + "\n")
     console.print(
-        f"Model, processor and model card: {folder}\nPicture of kept patches and matches: {picture}\n"
+        f"Model, processor and model card: {folder}\nImage of kept patches and matches: {image}\n"
         f"Scores: {file}\n{scores['seconds']:.0f} s in all."
     )
     return scores

@@ -1,20 +1,20 @@
 """Fine-tune, evaluate and apply BGA-MNER with the stock Trainer, on CoNLL files or a dataset of the Hub.
 
-A first run, with pictures named ``<id>.jpg`` in a folder; the same command continues a run that was cut off::
+A first run, with images named `<id>.jpg` in a folder; the same command continues a run that was cut off::
 
     python examples/run_mner.py --train_file train.txt --validation_file valid.txt --test_file test.txt \
-        --image_dir pictures --text_model bert-base-cased --vision_model openai/clip-vit-base-patch32 --output_dir out
+        --image_dir images --text_model bert-base-cased --vision_model openai/clip-vit-base-patch32 --output_dir out
 
-Without pictures leave out ``--image_dir`` and ``--vision_model``. To predict with what was learned:
-``--model_name_or_path out --test_file new.txt --do_predict --output_dir predicted``. All arguments may also stand in
-one JSON file: ``python examples/run_mner.py arguments.json``. Several processes: ``torchrun --nproc_per_node 2 ...``,
+Without images leave out `--image_dir` and `--vision_model`. To predict with what was learned:
+`--model_name_or_path out --test_file new.txt --do_predict --output_dir predicted`. All arguments may also stand in
+one JSON file: `python examples/run_mner.py arguments.json`. Several processes: `torchrun --nproc_per_node 2 ...`,
 and more in docs/how_to/training.md. The same as a plain loop: run_mner_no_trainer.py.
 
-Written to the output folder: model and processor, ``train_results.json``, ``eval_results.json`` (validation set),
-``test_results.json``, ``data_report.json`` (what was read, with checksums), ``README.md`` (the model card, filled with
+Written to the output folder: model and processor, `train_results.json`, `eval_results.json` (validation set),
+`test_results.json`, `data_report.json` (what was read, with checksums), `README.md` (the model card, filled with
 all of this), and of the test set, or the validation set
-if there is no other, ``predictions.conll`` and ``predictions.jsonl``. The test scores are those of the written
-predictions, for which long texts are read in windows; validation scores leave out what ``--max_length`` cuts off.
+if there is no other, `predictions.conll` and `predictions.jsonl`. The test scores are those of the written
+predictions, for which long texts are read in windows; validation scores leave out what `--max_length` cuts off.
 """
 
 import sys
@@ -35,7 +35,7 @@ from bga_mner import (
     build_compute_metrics,
     check_settings,
 )
-from bga_mner.configuration.messages import listed, shown
+from bga_mner.configuration.errors import listed, shown
 from bga_mner.examples.fine_tuning.model import add_adapters
 from bga_mner.examples.fine_tuning.skeleton import FineTuning, logger, start_logging, warn_if_done
 from bga_mner.examples.fine_tuning.trainer_arguments import (

@@ -3,13 +3,13 @@
 The arguments for data and model are those of run_mner.py, and so is what is written to the output folder; the others
 have the names of TrainingArguments. One process, or several::
 
-    python examples/run_mner_no_trainer.py --train_file train.txt --validation_file valid.txt --image_dir pictures \
+    python examples/run_mner_no_trainer.py --train_file train.txt --validation_file valid.txt --image_dir images \
         --text_model bert-base-cased --vision_model openai/clip-vit-base-patch32 --output_dir out
     accelerate launch --config_file examples/accelerate_configs/ddp.yaml examples/run_mner_no_trainer.py ...
 
-A step is the same however it is split: over processes, or over small batches (``--gradient_accumulation_steps``). The
+A step is the same however it is split: over processes, or over small batches (`--gradient_accumulation_steps`). The
 model's losses are means over sentences, so each small batch counts by its share of the sentences of all of them. The
-same command continues a run that was cut off, exactly (docs/how_to/training.md). ``log.jsonl`` holds what was measured,
+same command continues a run that was cut off, exactly (docs/how_to/training.md). `log.jsonl` holds what was measured,
 a line a time; if tensorboard is installed, it is given the same.
 """
 

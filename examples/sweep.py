@@ -1,18 +1,18 @@
 """Search hyperparameters with Optuna, or repeat a training with several seeds; all other arguments are run_mner.py's.
 
-Search, on the validation set (``pip install -e ".[sweep]"``)::
+Search, on the validation set (`pip install -e ".[sweep]"`)::
 
     python examples/sweep.py search --trials 20 --train_file train.txt --validation_file valid.txt \
-        --image_dir pictures --text_model bert-base-cased --vision_model openai/clip-vit-base-patch32 --output_dir sweep
+        --image_dir images --text_model bert-base-cased --vision_model openai/clip-vit-base-patch32 --output_dir sweep
 
-``--space`` names what is searched, options of TrainingArguments or of BgaMnerConfig: ``name=low..high``,
-``name=low..high:log`` or ``name=one|other``. Seeds, with the mean and a 95 % interval of it::
+`--space` names what is searched, options of TrainingArguments or of BgaMnerConfig: `name=low..high`,
+`name=low..high:log` or `name=one|other`. Seeds, with the mean and a 95 % interval of it::
 
     python examples/sweep.py seeds --seeds 0,1,2,3,4 --train_file train.txt ... --output_dir seeds
 
-Either one that was killed goes on where it was: the search keeps its trials in ``search.db``, and a seed that is done
-is not run again, so give other settings another ``--output_dir``. A search writes ``search.json``, keeps no model, and
-refuses ``--lora_rank``. Seeds are written to ``seeds.json``, and each one's run, with its model, to ``seed-<seed>``.
+Either one that was killed goes on where it was: the search keeps its trials in `search.db`, and a seed that is done
+is not run again, so give other settings another `--output_dir`. A search writes `search.json`, keeps no model, and
+refuses `--lora_rank`. Seeds are written to `seeds.json`, and each one's run, with its model, to `seed-<seed>`.
 """
 
 import json
@@ -29,9 +29,9 @@ from scipy.stats import t as student_t
 from transformers import TrainingArguments
 
 from bga_mner import BgaMnerConfig, CardKeepingTrainer, DataCollatorForMner, build_compute_metrics
-from bga_mner.configuration.messages import brief, listed, shown
+from bga_mner.configuration.errors import brief, listed, shown
 from bga_mner.examples import run_mner
-from bga_mner.examples.fine_tuning.data import has_pictures, prepare_rows, read_data
+from bga_mner.examples.fine_tuning.data import has_images, prepare_rows, read_data
 from bga_mner.examples.fine_tuning.model import build_model
 from bga_mner.examples.reporting import print_table
 
@@ -40,7 +40,7 @@ SPACE = "learning_rate=1e-5..3e-4:log,reconstruction_weight=0.1..2:log,cycle_wei
 
 
 def parse_space(text: str) -> dict[str, dict[str, Any]]:
-    """Read what to search: ``name=low..high``, ``name=low..high:log`` or ``name=one|other``, with commas between."""
+    """Read what to search: `name=low..high`, `name=low..high:log` or `name=one|other`, with commas between."""
     space: dict[str, dict[str, Any]] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, _, values = item.partition("=")
@@ -84,7 +84,7 @@ def suggest(trial: Any, name: str, values: Mapping[str, Any]) -> Any:
 def search(argv: Sequence[str], trials: int, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Search hyperparameters, with the arguments of run_mner.py and `space` as `parse_space` reads it.
 
-    Return ``best`` (F1 on the validation set, and hyperparameters), and ``trials``, a list of the same, as many as
+    Return `best` (F1 on the validation set, and hyperparameters), and `trials`, a list of the same, as many as
     there are to be in all. The seed of the training is also that of the search.
     """
     import optuna
@@ -105,9 +105,9 @@ def search(argv: Sequence[str], trials: int, space: Mapping[str, Mapping[str, An
         if trial is not None and of_model:
             drawn = [f"{name}={suggest(trial, name, space[name])}" for name in sorted(of_model)]
             chosen.config_overrides = ",".join([*filter(None, [arguments.config_overrides]), *drawn])
-        return build_model(chosen, labels, has_pictures(parts), data.max_length)[0]
+        return build_model(chosen, labels, has_images(parts), data.max_length)[0]
 
-    model, processor = build_model(arguments, labels, has_pictures(parts), data.max_length)
+    model, processor = build_model(arguments, labels, has_images(parts), data.max_length)
     _, encoded = prepare_rows(parts, model, processor, max_length=data.max_length, cache=arguments.cache_vision_states)
     # the scores decide, and no trial is gone on from
     training.save_strategy, training.load_best_model_at_end = "no", False
@@ -166,7 +166,7 @@ def _check_seeds(values: Sequence[float]) -> None:
 def repeat(argv: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     """Train with each seed, with the arguments of run_mner.py.
 
-    Return ``seeds``, by seed all results, and ``f1`` with mean and interval: of the test set if there is one.
+    Return `seeds`, by seed all results, and `f1` with mean and interval: of the test set if there is one.
     """
     _check_seeds(seeds)
     _, _, training, _ = run_mner.read_arguments(list(argv))

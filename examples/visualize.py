@@ -1,17 +1,17 @@
-"""Look at what a model aligned: what each stage keeps of a text and its picture, and the patches that entities match.
+"""Look at what a model aligned: what each stage keeps of a text and its image, and the patches that entities match.
 
-A sentence with a picture::
+A sentence with an image::
 
     python examples/visualize.py --model_dir outputs/quickstart/model --text "here is Zvulatond , quiet" \
-        --image picture.png
+        --image image.png
 
-Several, from a CoNLL file and its pictures; or, for a model of examples/quickstart.py, the sentences of the generated
+Several, from a CoNLL file and its images; or, for a model of examples/quickstart.py, the sentences of the generated
 corpus that it never saw, with names that it never saw labelled::
 
-    python examples/visualize.py --model_dir outputs/mner --conll_file test.txt --image_dir pictures --limit 8
+    python examples/visualize.py --model_dir outputs/mner --conll_file test.txt --image_dir images --limit 8
     python examples/visualize.py --model_dir outputs/quickstart/model --generated
 
-Written to the output folder: ``alignment.png``, and ``alignment.html``, one file that needs no network.
+Written to the output folder: `alignment.png`, and `alignment.html`, one file that needs no network.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ import torch
 from rich.console import Console
 from transformers.utils import logging
 
-from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, load_picture, read_conll
-from bga_mner.configuration.messages import shown
+from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, load_image, read_conll
+from bga_mner.configuration.errors import shown
 from bga_mner.examples.synthetic.corpus import generate_corpus
-from bga_mner.processing.alignment import align
-from bga_mner.processing.alignment_html import alignment_html
-from bga_mner.processing.alignment_picture import draw_alignment
+from bga_mner.processing.alignment.alignment_figure import draw_alignment
+from bga_mner.processing.alignment.alignment_page import alignment_html
+from bga_mner.processing.alignment.alignment_view import align
 
 
-Pairs = list[tuple[list[str], Any]]  # words, and whatever load_picture takes
+Pairs = list[tuple[list[str], Any]]  # words, and whatever load_image takes
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -45,8 +45,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     source.add_argument("--text", help="a sentence; needs --image")
     source.add_argument("--conll_file", type=Path, help="file with IMGID lines; needs --image_dir")
     source.add_argument("--generated", action="store_true", help="pairs of the generated corpus")
-    parser.add_argument("--image", type=Path, help="the picture of --text")
-    parser.add_argument("--image_dir", type=Path, help="pictures of --conll_file: <id>.jpg, .png, .webp, ...")
+    parser.add_argument("--image", type=Path, help="the image of --text")
+    parser.add_argument("--image_dir", type=Path, help="images of --conll_file: <id>.jpg, .png, .webp, ...")
     parser.add_argument("--limit", type=positive, default=4, help="most pairs (default: %(default)s)")
     parser.add_argument(
         "--seed", type=natural, default=0, help="of --generated; its names are those of this seed's training"
@@ -61,38 +61,38 @@ def pairs_of_text(options: argparse.Namespace, processor: BgaMnerProcessor) -> P
     if not words:
         raise ValueError(f"Expected a sentence as --text, got {shown(options.text)}. Write at least one word.")
     if options.image is None:
-        raise ValueError("Expected a picture with --text, got none. Name its file: --image picture.png.")
+        raise ValueError("Expected an image with --text, got none. Name its file: --image image.png.")
     return [(words, options.image)]
 
 
 def pairs_of_conll(options: argparse.Namespace, console: Console) -> Pairs:
-    """Return the first pairs of a CoNLL file; sentences without a usable picture are passed over."""
+    """Return the first pairs of a CoNLL file; sentences without a usable image are passed over."""
     if options.image_dir is None:
-        raise ValueError("Expected pictures with --conll_file, got none. Name their folder: --image_dir pictures.")
-    # only the pictures that are drawn are decoded, and not those of a whole test set
-    dataset = read_conll(options.conll_file, options.image_dir, check_pictures=False)
+        raise ValueError("Expected images with --conll_file, got none. Name their folder: --image_dir images.")
+    # only the images that are drawn are decoded, and not those of a whole test set
+    dataset = read_conll(options.conll_file, options.image_dir, check_images=False)
     pairs: Pairs = []
     passed_over: list[str] = []
     for row in dataset:
         if len(pairs) == options.limit:
             break
         try:
-            # a row without words has nothing to align, and load_picture says what is wrong with None
-            pairs += [(row["tokens"], load_picture(row["image"] or {"path": None}))] if row["tokens"] else []
+            # a row without words has nothing to align, and load_image says what is wrong with None
+            pairs += [(row["tokens"], load_image(row["image"] or {"path": None}))] if row["tokens"] else []
         except ValueError:
             passed_over.append(row["id"])
     if passed_over:
         names = ", ".join(passed_over[:5]) + (", ..." if len(passed_over) > 5 else "")
-        console.print(f"Passed over without a usable picture: {len(passed_over)} ({names}).", highlight=False)
+        console.print(f"Passed over without a usable image: {len(passed_over)} ({names}).", highlight=False)
     if not pairs:
         raise ValueError(
-            f"Expected at least one sentence with a usable picture in {shown(str(options.conll_file))}, got none of "
-            f"{len(dataset)}. Check that {shown(str(options.image_dir))} has the pictures, named by the file's ids."
+            f"Expected at least one sentence with a usable image in {shown(str(options.conll_file))}, got none of "
+            f"{len(dataset)}. Check that {shown(str(options.image_dir))} has the images, named by the file's ids."
         )
     return pairs
 
 
-def pairs_of_corpus(options: argparse.Namespace, picture_size: int) -> Pairs:
+def pairs_of_corpus(options: argparse.Namespace, image_size: int) -> Pairs:
     """Return unseen sentences of the generated corpus with never-labelled names, of each type in turn."""
     corpus = generate_corpus(
         seed=options.seed,
@@ -100,8 +100,8 @@ def pairs_of_corpus(options: argparse.Namespace, picture_size: int) -> Pairs:
         train_unlabelled=0,
         validation_sentences=0,
         test_sentences=options.limit,
-        picture_size=picture_size,
-        test_pictures=True,
+        image_size=image_size,
+        test_images=True,
     )
     return [(row["tokens"], row["image"]) for row in corpus.test_unseen_labels]
 
@@ -134,7 +134,7 @@ def main(arguments: list[str] | None = None) -> tuple[Path, Path]:
         )
     alignments = []
     for words, source in pairs:
-        image = load_picture(source)
+        image = load_image(source)
         alignments.append((align(model, processor, words, image), image))
     options.output_dir.mkdir(parents=True, exist_ok=True)
     png, page = options.output_dir / "alignment.png", options.output_dir / "alignment.html"
@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> tuple[Path, Path]:
     page.write_text(alignment_html(alignments), encoding="utf-8")
     count = sum(len(alignment.matches) for alignment, _ in alignments)
     console.print(f"Drawn: {len(alignments)} pairs, {count} entities.", highlight=False)
-    console.print(f"Picture: {png}\nPage for the browser: {page}", highlight=False, markup=False)
+    console.print(f"Image: {png}\nPage for the browser: {page}", highlight=False, markup=False)
     return png, page
 
 

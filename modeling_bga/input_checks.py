@@ -7,9 +7,9 @@ from typing import NamedTuple, NoReturn
 import torch
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from ..configuration.messages import shown
-from .embedding import TextInputs
-from .encoders import longest_text
+from ..configuration.errors import shown
+from .encoders.embedding import TextInputs
+from .encoders.encoder import longest_text
 
 
 class ImageInputs(NamedTuple):
@@ -90,7 +90,7 @@ def check_images(
         present = torch.ones(batch, dtype=torch.bool, device=values.device)
     elif present.shape != (batch,):
         raise ValueError(
-            f"Expected picture_mask of shape (batch,) = ({batch},), got {tuple(present.shape)}. Give one value per "
+            f"Expected image_mask of shape (batch,) = ({batch},), got {tuple(present.shape)}. Give one value per "
             "sentence."
         )
     present = present.to(torch.bool)
@@ -107,7 +107,7 @@ def check_pixels(config: BgaMnerConfig, pixel_values: torch.Tensor, batch: int) 
         raise ValueError(
             f"Expected pixel_values of shape (batch, channels, image_size, image_size) = ({batch}, 3, {side}, {side}), "
             f"got {tuple(pixel_values.shape)}. Let the processor make them, with images of config.image_size pixels; a "
-            "sentence without an image takes zeros and picture_mask=False."
+            "sentence without an image takes zeros and image_mask=False."
         )
 
 
@@ -124,7 +124,7 @@ def _check_states(config: BgaMnerConfig, vision_states: torch.Tensor, batch: int
     if vision_states.shape != expected:
         raise ValueError(
             f"Expected vision_states of shape (batch, stages + 1, vision tokens, vision width) = {expected}, got "
-            f"{tuple(vision_states.shape)}. Let this model's encode_pictures make them."
+            f"{tuple(vision_states.shape)}. Let this model's encode_images make them."
         )
 
 

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from .alignment_losses import Alignment, alignment_losses, keep_budget_loss, mean_over_batch, pair_match, visual_targets
-from .branch import AlignedBranch, BranchTrace, ReadFeatures
-from .context_sampler import padding_bias
-from .embedding import TextInputs, embed_pictures, embed_text
-from .encoders import build_encoder, final_norm, is_frozen, longest_text, only_new_layers_trained
-from .entity_replacement import ReplacedEntities
-from .hybrid_attention import LayerMask
+from .alignment.branch import AlignedBranch, BranchTrace, ReadFeatures
+from .alignment.context_sampler import padding_bias
+from .alignment.entity_replacement import ReplacedEntities
+from .alignment.hybrid_attention import LayerMask
+from .alignment.losses import Alignment, alignment_losses, keep_budget_loss, mean_over_batch, pair_match, visual_targets
+from .encoders.embedding import TextInputs, embed_images, embed_text
+from .encoders.encoder import build_encoder, final_norm, is_frozen, longest_text, only_new_layers_trained
 from .input_checks import ImageInputs, check_images, check_pixels, check_source, check_text, refuse_attentions
 from .outputs import BgaMnerModelOutput
 from .pretrained_model import BgaMnerPreTrainedModel
@@ -25,7 +25,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
 
     A stage stands before each of the last `config.num_bga_layers` layers of both encoders. There a context sampler
     chooses which positions are read, a cross-modal generator makes the other modality's features from them, and the
-    layer attends to its own tokens and to these features. Without pictures only the text branch runs.
+    layer attends to its own tokens and to these features. Without images only the text branch runs.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
-        picture_mask: torch.BoolTensor | None = None,
+        image_mask: torch.BoolTensor | None = None,
         vision_states: torch.FloatTensor | None = None,
         replaced: ReplacedEntities | None = None,
         visual_source: str | None = None,
@@ -92,7 +92,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         return_dict: bool | None = None,
         output_attentions: bool | None = None,
     ) -> BgaMnerModelOutput | tuple[torch.Tensor, ...]:
-        """Encode texts, with or without pictures.
+        """Encode texts, with or without images.
 
         Parameters
         ----------
@@ -105,11 +105,11 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         inputs_embeds : torch.FloatTensor of shape (batch, length, embedding size), optional
             Token embeddings instead of ids.
         pixel_values : torch.FloatTensor of shape (batch, 3, image_size, image_size), optional
-            Pictures. With them the vision branch runs and the alignment losses are computed.
-        picture_mask : torch.BoolTensor of shape (batch,), optional
-            False for sentences without a picture, whose `pixel_values` are ignored; all True by default.
+            Images. With them the vision branch runs and the alignment losses are computed.
+        image_mask : torch.BoolTensor of shape (batch,), optional
+            False for sentences without an image, whose `pixel_values` are ignored; all True by default.
         vision_states : torch.FloatTensor of shape (batch, stages + 1, vision tokens, vision width), optional
-            What [`BgaMnerModel.encode_pictures`] makes of the pictures, in place of `pixel_values`; the vision encoder
+            What [`BgaMnerModel.encode_images`] makes of the images, in place of `pixel_values`; the vision encoder
             isn't run. Or (batch, 1, vision tokens, feature channels): a convolutional encoder isn't run, and the new
             layers on it are.
         replaced : ReplacedEntities, optional
@@ -132,14 +132,14 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         Raises
         ------
         ValueError
-            If texts are too long, pictures have the wrong size, or shapes don't fit together; if `pixel_values` and
-            `vision_states` are both given; if a model with `config.text_only` is given pictures; and if attention
+            If texts are too long, images have the wrong size, or shapes don't fit together; if `pixel_values` and
+            `vision_states` are both given; if a model with `config.text_only` is given images; and if attention
             weights are asked for.
         """
         config = self.config
         refuse_attentions(config, output_attentions)
         texts = check_text(config, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids)
-        images = check_images(config, pixel_values, vision_states, picture_mask, texts.attended, self._vision_reads)
+        images = check_images(config, pixel_values, vision_states, image_mask, texts.attended, self._vision_reads)
         source = check_source(config, visual_source, self.text_branch.projections is not None)
         if self.training and self.text_branch.generator is not None:
             source = "generated"
@@ -176,13 +176,13 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         )
         return output if return_dict is not False else output.to_tuple()
 
-    def encode_pictures(self, pixel_values: torch.FloatTensor) -> torch.Tensor:
-        """Run the vision encoder alone: what the stages and the losses see of pictures, for any number of epochs.
+    def encode_images(self, pixel_values: torch.FloatTensor) -> torch.Tensor:
+        """Run the vision encoder alone: what the stages and the losses see of images, for any number of epochs.
 
         Parameters
         ----------
         pixel_values : torch.FloatTensor of shape (batch, 3, image_size, image_size)
-            Pictures.
+            Images.
 
         Returns
         -------
@@ -194,8 +194,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         Raises
         ------
         ValueError
-            If pictures have the wrong size, if there is no vision encoder, or if its layers read generated text: their
-            states are then not those of the picture alone.
+            If images have the wrong size, if there is no vision encoder, or if its layers read generated text: their
+            states are then not those of the image alone.
         """
         if self.vision_branch is None:
             raise ValueError(
@@ -234,7 +234,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
 
     def _run_vision(self, pixel_values: torch.Tensor, text_padding: torch.Tensor | None, length: int) -> BranchTrace:
         """Run the vision encoder on images beside texts of a length, whose padding (batch, length) is False."""
-        states, layers = embed_pictures(self.vision_encoder, pixel_values)
+        states, layers = embed_images(self.vision_encoder, pixel_values)
         trace = BranchTrace(None, self._vision_class_token_mask(states), length, text_padding)
         text_bias = padding_bias(text_padding, states.dtype)
         for layer, stage in self.vision_branch.with_layers(layers):
@@ -319,10 +319,10 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         if not self._vision_reads:
             for stage in branch.stages():
                 stage.sample(vision, matches[stage.number] if matches else None)
-            drawn = None
+            sampled = None
             if self.training and config.loss_stages == "sampled":
-                drawn = torch.randint(config.num_stages, aligned.shape[:1], device=aligned.device)
-            branch.generate_all(vision, drawn)
+                sampled = torch.randint(config.num_stages, aligned.shape[:1], device=aligned.device)
+            branch.generate_all(vision, sampled)
         reconstruction_loss, cycle_loss = alignment_losses(
             config, self.text_branch, branch, text, vision, targets, aligned
         )

@@ -15,18 +15,18 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging
 
-from ..configuration.config_arguments import given_arguments
+from ..configuration.arguments import given_arguments
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from ..configuration.hub_export import RemoteCodeMixin
-from ..configuration.messages import mismatch
-from .checkpoint_files import check_config_fits, check_shard_index, check_weights_to_make, explained_weights
-from .context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
-from .crf import ConditionalRandomField
-from .cross_modal_generator import CrossModalGenerator
-from .encoders import longest_text, pretrained_part
-from .hybrid_attention import HybridProjection
-from .model_card_mixin import ModelCardMixin
-from .tokenizer_limit import lower_saved_limit
+from ..configuration.errors import mismatch
+from ..configuration.hub.saved_code import RemoteCodeMixin
+from .alignment.context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
+from .alignment.cross_modal_generator import CrossModalGenerator
+from .alignment.hybrid_attention import HybridProjection
+from .crf.crf import ConditionalRandomField
+from .encoders.encoder import longest_text, pretrained_part
+from .saving.checkpoint_files import check_config_fits, check_shard_index, check_weights_to_make, explained_weights
+from .saving.model_card_mixin import ModelCardMixin
+from .saving.tokenizer_limit import lower_saved_limit
 
 
 logger = logging.get_logger(__name__)
@@ -142,7 +142,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
             Push what was saved, to the repository `repo_id`, by default of the folder's name.
         text_only : bool
             Save the text branch alone: without the vision encoder, the vision branch and its generator. What is loaded
-            tags texts exactly as this model does, and takes no pictures; see `BgaMnerConfig.text_only`.
+            tags texts exactly as this model does, and takes no images; see `BgaMnerConfig.text_only`.
         **kwargs
             As `PreTrainedModel.save_pretrained` takes them.
 
@@ -173,7 +173,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         config = deepcopy(self.config)
         config.text_only = True
         if config.visual_source == "real":
-            config.visual_source = "generated"  # what a text without a picture reads
+            config.visual_source = "generated"  # what a text without an image reads
         if config.replaced_entities_read == "real":
             config.entity_replacement_probability = 0.0  # in pairs only, and there are none
         with torch.device("meta"):
@@ -293,7 +293,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
             as by [`BgaMnerConfig`].
         """
         try:  # a saved model's code doesn't carry this
-            from .pretrained_encoders import build_from_encoders
+            from .encoders.from_pretrained import build_from_encoders
         except ImportError as error:
             raise ImportError(
                 "Expected the package bga-mner, which builds models from two encoders, got a saved model's code alone. "

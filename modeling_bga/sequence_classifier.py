@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from .alignment_losses import total_loss
-from .entity_replacement import replace_entities
+from .alignment.entity_replacement import replace_entities
+from .alignment.losses import total_loss
 from .modeling_bga_mner import BgaMnerModel
-from .objective_check import watch_objective
 from .outputs import BgaMnerSequenceClassifierOutput, head_output
 from .pretrained_model import BgaMnerPreTrainedModel
 from .sequence_loss import known_labels, problem_type, sequence_loss
+from .training.objective_check import watch_objective
 
 
 _NOT_THE_IMAGE_LOSS = (
@@ -27,7 +27,7 @@ _NOT_THE_IMAGE_LOSS = (
 
 
 class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
-    """BGA-MNER with label scores for whole texts: sentiment, learned with or without pictures.
+    """BGA-MNER with label scores for whole texts: sentiment, learned with or without images.
 
     The scores are read off the text's first token. To ask for the sentiment towards one of several things in a text,
     mark it: see `mark_target`.
@@ -70,7 +70,7 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
-        picture_mask: torch.BoolTensor | None = None,
+        image_mask: torch.BoolTensor | None = None,
         vision_states: torch.FloatTensor | None = None,
         labels: torch.Tensor | None = None,
         target_mask: torch.BoolTensor | None = None,
@@ -79,13 +79,13 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         return_dict: bool | None = None,
         output_attentions: bool | None = None,
     ) -> BgaMnerSequenceClassifierOutput | tuple[torch.Tensor, ...]:
-        """Classify texts, and compute the loss of what there are labels and pictures for.
+        """Classify texts, and compute the loss of what there are labels and images for.
 
         Parameters
         ----------
         input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
             As in [`BgaMnerModel.forward`].
-        pixel_values, picture_mask, vision_states, visual_source, output_hidden_states, return_dict, output_attentions
+        pixel_values, image_mask, vision_states, visual_source, output_hidden_states, return_dict, output_attentions
             As in [`BgaMnerModel.forward`].
         labels : torch.Tensor of shape (batch,) or (batch, labels), optional
             As `config.problem_type` has them: numbers of labels, a float for each label, or a value. -100 (floats: NaN)
@@ -115,7 +115,7 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
             known = known_labels(labels).view(len(labels), -1).any(dim=1, keepdim=True)
             has_images = pixel_values is not None or vision_states is not None
             target = target_mask.to(torch.bool) & known
-            replaced = replace_entities(self.config, input_ids, target, has_images, picture_mask)
+            replaced = replace_entities(self.config, input_ids, target, has_images, image_mask)
         outputs = self.bga_mner(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -123,7 +123,7 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
             pixel_values=pixel_values,
-            picture_mask=picture_mask,
+            image_mask=image_mask,
             vision_states=vision_states,
             replaced=replaced,
             visual_source=visual_source,

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from ..configuration.messages import shown
+from ..configuration.errors import shown
 
 
 UNKNOWN_LABEL = -100

@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from .alignment_losses import total_loss
-from .crf import ConditionalRandomField, bio_constraints
-from .crf_scan import is_recorded
-from .entity_replacement import replace_entities
+from .alignment.entity_replacement import replace_entities
+from .alignment.losses import total_loss
+from .crf.crf import ConditionalRandomField, bio_constraints
+from .crf.scan import is_recorded
+from .crf.span_probabilities import Span, span_log_probabilities
 from .modeling_bga_mner import BgaMnerModel
-from .objective_check import watch_objective
 from .outputs import BgaMnerTokenClassifierOutput, head_output
 from .pretrained_model import BgaMnerPreTrainedModel
-from .span_probabilities import Span, span_log_probabilities
+from .training.objective_check import watch_objective
 
 
 _NOT_THE_CRF_LOSS = (
@@ -30,7 +30,7 @@ _NOT_THE_CRF_LOSS = (
 
 
 class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
-    """BGA-MNER with tag scores and a CRF: named entities of texts, learned with or without pictures.
+    """BGA-MNER with tag scores and a CRF: named entities of texts, learned with or without images.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
-        picture_mask: torch.BoolTensor | None = None,
+        image_mask: torch.BoolTensor | None = None,
         vision_states: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         word_start_mask: torch.BoolTensor | None = None,
@@ -68,13 +68,13 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         return_dict: bool | None = None,
         output_attentions: bool | None = None,
     ) -> BgaMnerTokenClassifierOutput | tuple[torch.Tensor, ...]:
-        """Tag texts, and compute the loss of what there are labels and pictures for.
+        """Tag texts, and compute the loss of what there are labels and images for.
 
         Parameters
         ----------
         input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
             As in [`BgaMnerModel.forward`].
-        pixel_values, picture_mask, vision_states, visual_source, output_hidden_states, return_dict, output_attentions
+        pixel_values, image_mask, vision_states, visual_source, output_hidden_states, return_dict, output_attentions
             As in [`BgaMnerModel.forward`].
         labels : torch.LongTensor of shape (batch, length), optional
             Tag ids; -100 where the tag is unknown, and at padding. A sentence without any known tag adds nothing to
@@ -95,8 +95,8 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         replaced = None
         if self.training and labels is not None and self.config.entity_replacement_probability > 0:
             entity = (labels != -100) & (labels != self.config.label2id.get("O", -100))
-            has_pictures = pixel_values is not None or vision_states is not None
-            replaced = replace_entities(self.config, input_ids, entity, has_pictures, picture_mask)
+            has_images = pixel_values is not None or vision_states is not None
+            replaced = replace_entities(self.config, input_ids, entity, has_images, image_mask)
         outputs = self.bga_mner(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -104,7 +104,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
             pixel_values=pixel_values,
-            picture_mask=picture_mask,
+            image_mask=image_mask,
             vision_states=vision_states,
             replaced=replaced,
             visual_source=visual_source,

@@ -1,4 +1,4 @@
-"""Make batches of encoded tweets, with and without pictures."""
+"""Make batches of encoded tweets, with and without images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..configuration.messages import brief, shown
+from ..configuration.errors import brief, shown
+from .images.image_loading import stack_images
+from .images.vision_states import VISION_STATES
 from .padding import column_padding, pad_columns, padded_length
-from .pictures import stack_pictures
 from .processing_bga_mner import BgaMnerProcessor
-from .vision_states import VISION_STATES
 
 
 _TEXT_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels", "word_start_mask", "target_mask")
@@ -20,7 +20,7 @@ _MASKS = ("word_start_mask", "target_mask")
 
 @dataclass
 class DataCollatorForMner:
-    """Pad texts, stack pictures.
+    """Pad texts, stack images.
 
     Parameters
     ----------
@@ -31,9 +31,9 @@ class DataCollatorForMner:
     max_length : int or None
         Pad every batch to this many tokens instead of its longest text, for shapes that never change. Longer
         texts are refused.
-    picture_shape : tuple of three int or None
-        Shape of a picture, (3, H, W), or of what is cached of it. With it a batch without any picture holds zeros and a
-        mask of False, and one without labels holds -100: a text if rows have the key ``label``, a token otherwise.
+    image_shape : tuple of three int or None
+        Shape of an image, (3, H, W), or of what is cached of it. With it a batch without any image holds zeros and a
+        mask of False, and one without labels holds -100: a text if rows have the key `label`, a token otherwise.
         Losses are the same, and all processes run the same layers: they have to where a model's weights are spread over
         them (FSDP, ZeRO-3).
 
@@ -46,7 +46,7 @@ class DataCollatorForMner:
     processor: BgaMnerProcessor
     pad_to_multiple_of: int | None = None
     max_length: int | None = None
-    picture_shape: tuple[int, int, int] | None = None
+    image_shape: tuple[int, int, int] | None = None
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Make a batch.
@@ -54,20 +54,20 @@ class DataCollatorForMner:
         Parameters
         ----------
         features : sequence of mappings
-            What `BgaMnerProcessor.encode_examples` gives, row by row: ``input_ids`` and optionally
-            ``attention_mask``, ``token_type_ids``, ``labels``, ``word_start_mask``, ``target_mask``, ``pixel_values``
-            (array or tensor (3, H, W), or None) or ``vision_states`` in its place; for sequence classification
-            ``label``, a number, a list of numbers, or None. Other keys are ignored.
+            What `BgaMnerProcessor.encode_examples` gives, row by row: `input_ids` and optionally
+            `attention_mask`, `token_type_ids`, `labels`, `word_start_mask`, `target_mask`, `pixel_values`
+            (array or tensor (3, H, W), or None) or `vision_states` in its place; for sequence classification
+            `label`, a number, a list of numbers, or None. Other keys are ignored.
 
         Returns
         -------
         dict of str to torch.Tensor
             input_ids, attention_mask : int64, (B, L); also token_type_ids if any row has them.
             labels : int64, (B, L), if any row has them; -100 on padding and in rows without.
-            Of rows with ``label``: int64 (B,), -100 where unknown, or float32 (B,) or (B, labels), NaN where unknown.
+            Of rows with `label`: int64 (B,), -100 where unknown, or float32 (B,) or (B, labels), NaN where unknown.
             word_start_mask : bool, (B, L), if all rows have it: which tokens begin a word.
             target_mask : bool, (B, L), if any row has it: which tokens the label is about.
-            pixel_values, picture_mask : float32 (B, 3, H, W) and bool (B,), if any row has a picture; zeros and False
+            pixel_values, image_mask : float32 (B, 3, H, W) and bool (B,), if any row has an image; zeros and False
             in rows without.
             vision_states : float32 (B, stages + 1, vision tokens, vision width) in place of pixel_values, if any row
             has them; (B, 1, vision tokens, feature channels) where new layers on a convolutional encoder are trained.
@@ -75,8 +75,8 @@ class DataCollatorForMner:
         Raises
         ------
         ValueError
-            If there are no rows, ``input_ids`` are missing, columns differ in length, or pictures in shape; or if some
-            rows have pictures and others states of them, or some labels of tokens and others of texts.
+            If there are no rows, `input_ids` are missing, columns differ in length, or images in shape; or if some
+            rows have images and others states of them, or some labels of tokens and others of texts.
         """
         if not features:
             raise ValueError("Expected at least one example, got none. Check that the dataset is not empty.")
@@ -98,24 +98,24 @@ class DataCollatorForMner:
             if "labels" in batch:
                 raise ValueError("Expected 'labels' of tokens or a 'label' of each text, got both. Drop one column.")
             batch["labels"] = labels
-        if self.picture_shape is not None:
+        if self.image_shape is not None:
             # the column tells that a sequence classifier is to read this, though no text here has a label
             of_texts = any("label" in feature for feature in features)
             shape = batch["input_ids"].shape  # (B, L)
             batch.setdefault("labels", torch.full(shape[:1] if of_texts else shape, -100))
         for name in ("pixel_values", VISION_STATES):
-            pictures = stack_pictures([feature.get(name) for feature in features], name)
-            if name not in pictures:
-                if self.picture_shape is not None and any(name in feature for feature in features):
-                    pictures[name] = np.zeros((len(rows), *self.picture_shape), dtype=np.float32)
+            images = stack_images([feature.get(name) for feature in features], name)
+            if name not in images:
+                if self.image_shape is not None and any(name in feature for feature in features):
+                    images[name] = np.zeros((len(rows), *self.image_shape), dtype=np.float32)
                 else:
                     continue
-            if "picture_mask" in batch:
+            if "image_mask" in batch:
                 raise ValueError(
                     f"Expected 'pixel_values' or {VISION_STATES!r} in a batch, got rows with either. Cache the vision "
                     "states of the whole dataset with cache_vision_states, or of none of it."
                 )
-            batch.update({key: torch.from_numpy(array) for key, array in pictures.items()})
+            batch.update({key: torch.from_numpy(array) for key, array in images.items()})
         return batch
 
     def _columns(self, rows: list[dict[str, list[int]]]) -> dict[str, list[list[int]]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ..configuration.messages import shown
+from ..configuration.errors import shown
 
 
 # What fills a row, by column. That of `input_ids` and `token_type_ids` depends on the tokenizer.

@@ -1,4 +1,4 @@
-"""The `multimodal-ner` pipeline: texts, with or without pictures, to entities."""
+"""The `multimodal-ner` pipeline: texts, with or without images, to entities."""
 
 import os
 import warnings
@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Pipeline, PreTrainedModel
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-from ..configuration.messages import brief, shown
-from .pictures import BadPictureError, as_picture_list, fetch_picture, is_url
+from ..configuration.errors import brief, shown
+from .images.image_loading import BadImageError, as_image_list, fetch_image, is_url
+from .inference.text_tagging import find_entities, reads_images
 from .processing_bga_mner import BgaMnerProcessor
 from .sequences import as_list
-from .text_input import SplitText, check_texts, describe_entities
-from .text_tagging import find_entities, reads_pictures
+from .text.text_input import SplitText, check_texts, describe_entities
 
 
 # Inputs are sorted by length within so many batches; all of them at once would hold up streams and fill the memory.
@@ -25,7 +25,7 @@ _DEFAULT_BATCH_SIZE = 16
 
 
 class BgaMnerPipeline(Pipeline):
-    """Find the entities of texts: ``pipeline("multimodal-ner", model="folder")``.
+    """Find the entities of texts: `pipeline("multimodal-ner", model="folder")`.
 
     It finds what `predict` finds. Answers come in the order of the inputs, and don't depend on what else is in a batch.
 
@@ -36,10 +36,10 @@ class BgaMnerPipeline(Pipeline):
     processor : BgaMnerProcessor
         The model's own.
     allow_urls : bool, default False
-        Fetch pictures from ``http://`` and ``https://`` addresses. Whoever names the address makes this machine send a
+        Fetch images from `http://` and `https://` addresses. Whoever names the address makes this machine send a
         request, so leave it off where inputs come from strangers. It can't be given in a call.
     **options
-        Whatever `Pipeline` takes, such as ``device`` and ``batch_size``, and the options of a call.
+        Whatever `Pipeline` takes, such as `device` and `batch_size`, and the options of a call.
 
     Raises
     ------
@@ -113,30 +113,30 @@ class BgaMnerPipeline(Pipeline):
         ----------
         inputs : str, list of str, dict, a list of these, or an iterable of these
             A text; or a list of its words, inside a list of texts, as an item of a generator, or with
-            `is_split_into_words`; or a dict with ``text`` or ``words``, and optionally ``picture``: a PIL image, path,
+            `is_split_into_words`; or a dict with `text` or `words`, and optionally `image`: a PIL image, path,
             bytes, dict of `datasets.Image`, URL (see `allow_urls`) or None, or a list, of which the first that can be
             read is taken. A flat list of strings holds texts, as for `predict`. A list may also be a column of a
             dataset, pandas or pyarrow, or an array. Of iterables such as generators and torch datasets, 16 batches are
-            read ahead to sort them by length; with ``batch_size=1`` none is read before the last one is answered.
+            read ahead to sort them by length; with `batch_size=1` none is read before the last one is answered.
         batch_size : int, optional
             Texts (or windows of long ones) at a time. By default the pipeline's, or else 16, and 1 for iterables
             without a length, which may be waiting for an answer.
         num_workers : int, optional
             Processes that read the inputs of a torch dataset and split them into words; none by default.
         is_split_into_words, visual_source, max_length, stride, on_bad_image : optional
-            As for `predict`. Pictures that can't be used are counted in `processor.bad_pictures`.
+            As for `predict`. Images that can't be used are counted in `processor.bad_images`.
 
         Returns
         -------
         list of dict, list of list of dict, or iterator of list of dict
             The entities of a text in order, each a dict:
 
-            - ``entity_group``: its type.
-            - ``score``: probability, under the CRF, that exactly these words are an entity of this type. (The stock
-              ``token-classification`` pipeline's is the mean of its words' tag probabilities, as a rule a higher one.)
-            - ``word``, ``start``, ``end``: ``text[start:end] == word``. If words were given, the text is
-              ``" ".join(words)``.
-            - ``start_word``, ``end_word``, if words were given: ``words[start_word:end_word]`` are its words.
+            - `entity_group`: its type.
+            - `score`: probability, under the CRF, that exactly these words are an entity of this type. (The stock
+              `token-classification` pipeline's is the mean of its words' tag probabilities, as a rule a higher one.)
+            - `word`, `start`, `end`: `text[start:end] == word`. If words were given, the text is
+              `" ".join(words)`.
+            - `start_word`, `end_word`, if words were given: `words[start_word:end_word]` are its words.
 
             A list of these for one text, a list of such lists for a list, an iterator of such lists otherwise.
 
@@ -173,12 +173,12 @@ class BgaMnerPipeline(Pipeline):
         content, image = input_, None
         if isinstance(input_, Mapping):
             content, is_split_into_words = _read_mapping(input_)
-            image = input_.get("picture")
-        if not reads_pictures(self.model, visual_source):
+            image = input_.get("image")
+        if not reads_images(self.model, visual_source):
             image = None
-        elif not self.allow_urls and (urls := [url for url in as_picture_list(image) if is_url(url)]):
+        elif not self.allow_urls and (urls := [url for url in as_image_list(image) if is_url(url)]):
             raise ValueError(
-                f"Expected a picture as PIL image, path or bytes, got the URL {shown(urls[0])}. Download it and give "
+                f"Expected an image as PIL image, path or bytes, got the URL {shown(urls[0])}. Download it and give "
                 "its path, or make the pipeline with allow_urls=True."
             )
         reader = self.processor.word_reader
@@ -244,25 +244,25 @@ class BgaMnerPipeline(Pipeline):
         return PipelineIterator(_InParts(texts, find, part_size), self.postprocess, postprocess_params)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **options: Any) -> None:
-        """Save the model and its processor in a folder; options such as ``push_to_hub`` go to both."""
+        """Save the model and its processor in a folder; options such as `push_to_hub` go to both."""
         self.model.save_pretrained(save_directory, **options)
         self.processor.save_pretrained(save_directory, **options)
 
     def _fetch_images(self, text: SplitText, on_bad_image: str) -> SplitText:
         """Put what addresses lead to in their place."""
-        images = as_picture_list(text.image)
+        images = as_image_list(text.image)
         if not any(map(is_url, images)):
             return text
         return replace(text, image=[self._fetch(url, on_bad_image) if is_url(url) else url for url in images])
 
     def _fetch(self, url: str, on_bad_image: str) -> bytes | None:
         try:
-            return fetch_picture(url)
-        except BadPictureError as error:
+            return fetch_image(url)
+        except BadImageError as error:
             if on_bad_image == "raise":
                 raise
-            self.processor.bad_pictures[error.kind] += 1
-            warnings.warn(f"A picture cannot be used and is treated as missing: {brief(error)}", stacklevel=2)
+            self.processor.bad_images[error.kind] += 1
+            warnings.warn(f"An image cannot be used and is treated as missing: {brief(error)}", stacklevel=2)
             return None
 
 
@@ -284,9 +284,9 @@ class _InParts:
 def _read_mapping(input_: Mapping[str, Any]) -> tuple[Any, bool]:
     """Return text or words of an input, and whether they are words."""
     keys = set(input_)
-    if not keys <= {"text", "words", "picture"} or len(keys & {"text", "words"}) != 1:
+    if not keys <= {"text", "words", "image"} or len(keys & {"text", "words"}) != 1:
         raise ValueError(
-            "Expected a dict with either 'text' or 'words', and optionally 'picture', got the keys "
+            "Expected a dict with either 'text' or 'words', and optionally 'image', got the keys "
             f"{shown(sorted(map(str, keys)))}. Rename yours, and leave others out."
         )
     if "text" in keys:

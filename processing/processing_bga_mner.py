@@ -1,4 +1,4 @@
-"""The processor: tweets, pictures and tags to the tensors that the model reads."""
+"""The processor: tweets, images and tags to the tensors that the model reads."""
 
 import os
 from collections import Counter
@@ -10,25 +10,25 @@ import numpy as np
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..configuration.config_arguments import check_names, explained, given_arguments
-from ..configuration.entry_points import AUTO_MAP
-from ..configuration.hub_export import RemoteCodeMixin
-from ..configuration.messages import shown
-from ..modeling_bga.tokenizer_limit import limit_beside
-from .example_columns import read_example_columns, warn_of_ids
-from .image_encoding import encode_images, image_of_each_text
+from ..configuration.arguments import check_names, explained, given_arguments
+from ..configuration.errors import shown
+from ..configuration.hub.entry_points import AUTO_MAP
+from ..configuration.hub.saved_code import RemoteCodeMixin
+from ..modeling_bga.saving.tokenizer_limit import limit_beside
+from .data.example_columns import read_example_columns, warn_of_ids
+from .images.image_encoding import encode_images, image_of_each_text
+from .images.image_loading import stack_images
+from .images.square_images import check_side, squaring_processor
+from .images.vision_states import VISION_STATES, read_vision_states
 from .padding import chosen_length, pad_columns
-from .pictures import stack_pictures
 from .sequences import as_list
-from .square_pictures import check_side, squaring_processor
-from .tag_scheme import check_label2id
-from .target_marking import mark_targets
-from .text_encoding import encode_sentences
-from .text_input import as_sentences
-from .vision_states import VISION_STATES, read_vision_states
-from .word_encoding import check_tokenizer, default_max_length, encode_words, placeholders
-from .word_reader import WordReader
-from .word_splitting import Words, check_unspaced_scripts
+from .tags.tag_scheme import check_label2id
+from .text.target_marking import mark_targets
+from .text.text_encoding import encode_sentences
+from .text.text_input import as_sentences
+from .text.word_encoding import check_tokenizer, default_max_length, encode_words, placeholders
+from .text.word_reader import WordReader
+from .text.word_splitting import Words, check_unspaced_scripts
 
 
 _FIX_WORDS = "Give words: text=[['Kawhi', 'wins'], ...] with word_labels=[['B-PER', 'O'], ...]."
@@ -45,12 +45,12 @@ class _AttributeNames:
 
 
 class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
-    """Tokenizer and image processor in one, for tweets with pictures.
+    """Tokenizer and image processor in one, for tweets with images.
 
     Parameters
     ----------
     image_processor : transformers.BaseImageProcessor or None
-        Brings pictures to ``pixel_values``, all of one size; None for text alone. SigLIP2's for NaFlex is replaced by
+        Brings images to `pixel_values`, all of one size; None for text alone. SigLIP2's for NaFlex is replaced by
         one that makes squares of as many patches, and timm's by a stock one that does the same and can be saved.
     tokenizer : transformers.PreTrainedTokenizerBase
         A fast tokenizer.
@@ -66,13 +66,13 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
     Attributes
     ----------
-    bad_pictures : collections.Counter
-        How many pictures were treated as missing so far, by kind. Not saved.
+    bad_images : collections.Counter
+        How many images were treated as missing so far, by kind. Not saved.
 
     Raises
     ------
     ValueError
-        If the tokenizer is missing or slow, `label2id` is no set of BIO labels, or pictures would be huge.
+        If the tokenizer is missing or slow, `label2id` is no set of BIO labels, or images would be huge.
     TypeError
         If an argument is of the wrong class.
 
@@ -101,7 +101,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         super().__init__(**parts, tokenizer=tokenizer, chat_template=chat_template)
         self.label2id = None if label2id is None else check_label2id(label2id)
         self.unspaced_scripts = unspaced_scripts
-        self.bad_pictures: Counter[str] = Counter()
+        self.bad_images: Counter[str] = Counter()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
@@ -135,7 +135,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     def _get_arguments_from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike, processor_dict: dict | None = None, **kwargs: Any
     ) -> list[Any]:
-        """Load the sub-processors; a saved ``"image_processor": null`` stands for a processor for text alone."""
+        """Load the sub-processors; a saved `"image_processor": null` stands for a processor for text alone."""
         processor_dict = processor_dict or {}
         if processor_dict.get("image_processor", "absent") is not None:
             return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, processor_dict, **kwargs)
@@ -160,7 +160,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     def model_input_names(self) -> list[str]:
         """Names of what the model reads, labels aside."""
         names = list(self.tokenizer.model_input_names)
-        return names if self.image_processor is None else [*names, "pixel_values", "picture_mask"]
+        return names if self.image_processor is None else [*names, "pixel_values", "image_mask"]
 
     @property
     def word_reader(self) -> WordReader:
@@ -198,10 +198,10 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         ----------
         text : str, sequence of str, sequence of sequences of str, or None
             A text, texts, or texts as lists of words; running text is split into words (see `split_words`). None
-            encodes pictures alone. Here and below a sequence may also be a column of a dataset, pandas or pyarrow, an
+            encodes images alone. Here and below a sequence may also be a column of a dataset, pandas or pyarrow, an
             array or a generator; what is missing in it (NaN) is None.
-        images : picture, sequence of (picture or None or sequence), or None
-            One for each text; whatever `pictures.load_picture` takes. Of a list in the place of one the first that can
+        images : image, sequence of (image or None or sequence), or None
+            One for each text; whatever `images.load_image` takes. Of a list in the place of one the first that can
             be read, with a warning: the model reads one image of a text.
         word_labels : sequence or None
             For each text None, or a list with a label for each word: a tag, an id, or None or -100 for unknown.
@@ -210,7 +210,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         is_split_into_words : bool or None
             True says that a list of strings holds the words of one text. None looks at the type.
         on_bad_image : {"missing", "raise"}
-            Treat broken pictures as missing, with a warning and counted in `bad_pictures`, or raise.
+            Treat broken images as missing, with a warning and counted in `bad_images`, or raise.
         on_long_text : {"truncate", "raise"}
             Cut texts longer than `max_length`, with a warning that says what is lost, or raise.
         truncation : bool
@@ -222,12 +222,12 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         pad_to_multiple_of : int or None
             Round the padded length up.
         return_tensors : {"pt", "np"} or None
-            None gives lists, and an array of pictures.
+            None gives lists, and an array of images.
         return_word_ids, return_word_start_mask : bool
             Add "word_ids", the number of each token's word (None for special tokens and padding), and
             "word_start_mask", which tokens begin a word.
         images_kwargs : dict or None
-            For the image processor, such as ``{"do_center_crop": False}``.
+            For the image processor, such as `{"do_center_crop": False}`.
 
         Returns
         -------
@@ -235,15 +235,15 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             input_ids, attention_mask and, with some tokenizers, token_type_ids : int64, (B, L).
             labels : int64, (B, L), if `word_labels` is given; -100 where unknown and on padding.
             word_start_mask, target_mask : bool, (B, L), if asked for, and if `targets` is given.
-            picture_mask : bool, (B,), if `images` is given: which texts have a picture.
-            pixel_values : float32, (B, 3, H, W), if any text has a picture; zeros where there is none.
+            image_mask : bool, (B,), if `images` is given: which texts have an image.
+            pixel_values : float32, (B, 3, H, W), if any text has an image; zeros where there is none.
 
         Raises
         ------
         ValueError
             If arguments do not fit together, and where "raise" is chosen.
         TypeError
-            If a picture is of a type that cannot be one.
+            If an image is of a type that cannot be one.
         """
         if text is None and images is None:
             raise ValueError("Expected `text`, `images` or both, got neither. Give one.")
@@ -252,8 +252,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         if text is None:
             if word_labels is not None:
                 raise ValueError(f"Expected `text` beside `word_labels`, got none. {_FIX_WORDS}")
-            pixels = self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
-            return BatchFeature(stack_pictures(pixels), tensor_type=return_tensors)
+            pixels = self.encode_images(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
+            return BatchFeature(stack_images(pixels), tensor_type=return_tensors)
 
         if targets is not None:
             if word_labels is not None:
@@ -293,8 +293,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         if length is not None:
             data = pad_columns(data, self.tokenizer, length)
         if images is not None:
-            pixels = self.encode_pictures(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
-            data.update(stack_pictures(pixels))
+            pixels = self.encode_images(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
+            data.update(stack_images(pixels))
         word_ids = data.pop("word_ids", None)
         batch = BatchFeature(data, tensor_type=return_tensors)
         if word_ids is not None:  # holds None, so it cannot be a tensor
@@ -309,20 +309,20 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         on_bad_image: str = "missing",
         on_long_text: str = "truncate",
     ) -> dict[str, list[Any]]:
-        """Encode rows of a dataset at the moment they are read, for ``dataset.with_transform``.
+        """Encode rows of a dataset at the moment they are read, for `dataset.with_transform`.
 
-        Pictures are decoded row by row, so the dataset may be larger than memory. Use it with
-        ``TrainingArguments(remove_unused_columns=False)`` and `DataCollatorForMner`.
+        Images are decoded row by row, so the dataset may be larger than memory. Use it with
+        `TrainingArguments(remove_unused_columns=False)` and `DataCollatorForMner`.
 
         Parameters
         ----------
         batch : mapping of str to sequence
-            Columns ``tokens`` (lists of words) or ``text`` (strings); optionally ``ner_tags`` (lists of tags, None
-            for unknown; ids are the model's own, with a warning: see `name_tags`) and ``image`` (of a list of images,
-            the first that can be read), or ``vision_states`` of `cache_vision_states` in its place. For sequence
-            classification, without ``ner_tags``: ``label`` (a number or a list of numbers, None where unknown) and
-            ``target`` (as `targets` of a call). ``length`` is handed on, for a Trainer that groups rows by it. Other
-            columns are ignored, and so is ``image`` if the processor has no image processor.
+            Columns `tokens` (lists of words) or `text` (strings); optionally `ner_tags` (lists of tags, None
+            for unknown; ids are the model's own, with a warning: see `name_tags`) and `image` (of a list of images,
+            the first that can be read), or `vision_states` of `cache_vision_states` in its place. For sequence
+            classification, without `ner_tags`: `label` (a number or a list of numbers, None where unknown) and
+            `target` (as `targets` of a call). `length` is handed on, for a Trainer that groups rows by it. Other
+            columns are ignored, and so is `image` if the processor has no image processor.
         max_length, on_bad_image, on_long_text
             As for a call of the processor.
 
@@ -337,8 +337,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         Raises
         ------
         ValueError
-            As for a call of the processor, if there is neither ``tokens`` nor ``text``, and if annotations stand in a
-            column of another name (``entities``, ``labels``), where they would be lost.
+            As for a call of the processor, if there is neither `tokens` nor `text`, and if annotations stand in a
+            column of another name (`entities`, `labels`), where they would be lost.
         """
         batch = read_example_columns(batch, self.image_processor is not None)
         name = "tokens" if "tokens" in batch else "text"
@@ -369,22 +369,22 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         if batch.get(VISION_STATES) is not None:
             encoded[VISION_STATES] = [None if row is None else read_vision_states(row) for row in batch[VISION_STATES]]
         elif batch.get("image") is not None and self.image_processor is not None:
-            encoded["pixel_values"] = self.encode_pictures(batch["image"], on_bad_image=on_bad_image)
+            encoded["pixel_values"] = self.encode_images(batch["image"], on_bad_image=on_bad_image)
         return encoded
 
     def encode_words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
         """Encode words one by one, without special tokens: token ids of each word of each sentence."""
         return encode_words(self.tokenizer, sentences, self.word_reader)
 
-    def encode_pictures(
+    def encode_images(
         self, images: Any, *, on_bad_image: str = "missing", images_kwargs: dict[str, Any] | None = None
     ) -> list[np.ndarray | None]:
-        """Decode pictures and bring them to the model's format: float32 (3, H, W) each, None where none can be used.
+        """Decode images and bring them to the model's format: float32 (3, H, W) each, None where none can be used.
 
         Parameters
         ----------
-        images : picture, or sequence of (picture or None or sequence of pictures)
-            Whatever `pictures.load_picture` takes; of a list in the place of one, the first that can be read.
+        images : image, or sequence of (image or None or sequence of images)
+            Whatever `images.load_image` takes; of a list in the place of one, the first that can be read.
         on_bad_image : {"missing", "raise"}
             What to do about broken ones.
         images_kwargs : dict or None
@@ -393,11 +393,11 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         Raises
         ------
         ValueError
-            For the first broken picture (`BadPictureError`), if `on_bad_image` is "raise"; and if pictures are given
+            For the first broken image (`BadImageError`), if `on_bad_image` is "raise"; and if images are given
             and the processor has no image processor.
         """
         encoded, broken = encode_images(self.image_processor, images, on_bad_image, images_kwargs)
-        self.bad_pictures.update(broken)
+        self.bad_images.update(broken)
         return encoded
 
 

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, settings
 from loopback_hub import LoopbackHub
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from bga_mner.configuration import BgaMnerConfig
-from bga_mner.modeling_bga import BgaMnerForTokenClassification
+from bga_mner.configuration.configuration_bga_mner import BgaMnerConfig
+from bga_mner.modeling_bga.token_classifier import BgaMnerForTokenClassification
 
 
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
@@ -77,7 +77,7 @@ VISION_CONFIGS["siglip2_vision_model"] = {
     "num_patches": 4,
 }
 
-# Pictures of 16 pixels give two by two cells, EfficientNet four by four.
+# Images of 16 pixels give two by two cells, EfficientNet four by four.
 _SMALL_MAPS = {"hidden_sizes": [6, 8], "depths": [1, 1]}
 BACKBONE_CONFIGS: dict[str, dict[str, Any]] = {
     "resnet": {**_SMALL_MAPS, "embedding_size": 6, "layer_type": "basic"},
@@ -159,10 +159,10 @@ def make_model(make_config: Callable[..., BgaMnerConfig]) -> Callable[..., BgaMn
 
 @pytest.fixture
 def make_batch() -> Callable[..., dict[str, torch.Tensor]]:
-    """Return a function that makes a batch of texts of the given lengths, padded on the right, and pictures."""
+    """Return a function that makes a batch of texts of the given lengths, padded on the right, and images."""
 
     def make(
-        lengths: tuple[int, ...] = (9, 6, 4), pad_token_id: int = 0, pictures: bool = True, seed: int = 1
+        lengths: tuple[int, ...] = (9, 6, 4), pad_token_id: int = 0, images: bool = True, seed: int = 1
     ) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(seed)
         shape = (len(lengths), max(lengths))
@@ -175,9 +175,9 @@ def make_batch() -> Callable[..., dict[str, torch.Tensor]]:
             "attention_mask": attention_mask.long(),
             "labels": labels.masked_fill(~attention_mask, -100),
         }
-        if pictures:
+        if images:
             batch["pixel_values"] = torch.randn(len(lengths), 3, 16, 16, generator=generator)
-            batch["picture_mask"] = torch.ones(len(lengths), dtype=torch.bool)
+            batch["image_mask"] = torch.ones(len(lengths), dtype=torch.bool)
         return batch
 
     return make

@@ -6,7 +6,7 @@ None, n), the n-th batch that is scored; at ("write", name, n), when a file of t
 n), when torch.save has written half of it; at ("rename", name, n), before a file or folder gets that name. With
 ("full", None, n) it lives on, but from the n-th step can't write more than some kilobytes to a file.
 ENVIRONMENT is added to the environment. accelerate shards models on accelerators only, and on CPU falls back to DDP
-without a word; so with ACCELERATE_USE_FSDP it is told that it may. At the end ``<LOG>.json`` says how many processes
+without a word; so with ACCELERATE_USE_FSDP it is told that it may. At the end `<LOG>.json` says how many processes
 there were, and of what classes the modules were that ran in training.
 """
 

@@ -11,7 +11,7 @@ from bga_mner.examples.command_line import DEBUG, ErrorsInOneLine, check_output
 
 from transformers import HfArgumentParser
 
-from bga_mner.configuration.messages import brief, shown
+from bga_mner.configuration.errors import brief, shown
 
 
 # The least that makes sense of what both scripts take; the rest is checked where it is used.
@@ -34,11 +34,11 @@ class ModelArguments:
     text_model: str | None = flag(None, "Text encoder and tokenizer: folder or Hub name.")
     vision_model: str | None = flag(
         None,
-        "Vision encoder and image processor: folder, Hub name, or open_clip:<model>/<tag>. Needed with pictures only; "
+        "Vision encoder and image processor: folder, Hub name, or open_clip:<model>/<tag>. Needed with images only; "
         "without, a small random one stands in, which is never run.",
     )
     model_name_or_path: str | None = flag(None, "Saved bga_mner model to continue from, in place of two encoders.")
-    image_size: int | None = flag(None, "Side of the pictures in pixels. Default: what the image processor makes.")
+    image_size: int | None = flag(None, "Side of the images in pixels. Default: what the image processor makes.")
     num_bga_layers: int | None = flag(None, "Number of aligned layers.")
     reconstruction_weight: float | None = flag(None, "Weight of the reconstruction loss.")
     cycle_weight: float | None = flag(None, "Weight of the cycle loss.")
@@ -46,12 +46,12 @@ class ModelArguments:
         None, "Share of labelled sentences whose entities are replaced by random tokens, in training."
     )
     replaced_entities_read: str | None = flag(
-        None, "What these read: 'real' (the picture) or 'generated' (features that the true words generate)."
+        None, "What these read: 'real' (the image) or 'generated' (features that the true words generate)."
     )
     config_overrides: str | None = flag(None, "Further options of BgaMnerConfig: key=value,key=value.")
     freeze_vision_encoder: bool = flag(False, "Keep the vision encoder's weights.")
     cache_vision_states: bool = flag(
-        False, "With --freeze_vision_encoder: run it once over all pictures; they take space beside the training data."
+        False, "With --freeze_vision_encoder: run it once over all images; they take space beside the training data."
     )
     lora_rank: int | None = flag(
         None,
@@ -71,7 +71,7 @@ class DataArguments:
     test_file: str | None = flag(None, "The same, to predict; tags are not needed.")
     image_dir: str | None = flag(
         None,
-        "Folder of pictures: <id>.jpg, .png, .webp, .gif, .bmp, .tiff, .avif, ... in any case of letters, with the "
+        "Folder of images: <id>.jpg, .png, .webp, .gif, .bmp, .tiff, .avif, ... in any case of letters, with the "
         "ending in the id or not. With --dataset_name also what names in --image_column are relative to.",
     )
     file_format: str | None = flag(
@@ -131,7 +131,7 @@ class LoopArguments:
     save_steps: int = flag(0, "Steps from one checkpoint to the next; 0: one an epoch, after its scores.")
     save_total_limit: int = flag(2, "Checkpoints to keep.")
     resume_from_checkpoint: str | None = flag(None, "A checkpoint. Default, or 'auto': the last whole one, if any.")
-    dataloader_num_workers: int = flag(0, "Processes that decode pictures and encode texts.")
+    dataloader_num_workers: int = flag(0, "Processes that decode images and encode texts.")
     use_cpu: bool = flag(False, "Stay away from accelerators.")
     disable_tqdm: bool = flag(False, "No progress bars.")
 

@@ -22,7 +22,7 @@ from bga_mner import (
     read_conll,
     write_conll,
 )
-from bga_mner.configuration.messages import brief, shown
+from bga_mner.configuration.errors import brief, shown
 from bga_mner.examples.fine_tuning.arguments import DataArguments
 from bga_mner.examples.fine_tuning.images import ImageReader
 from bga_mner.examples.fine_tuning.stream import (
@@ -34,10 +34,10 @@ from bga_mner.examples.fine_tuning.stream import (
     tags_of,
     words_of,
 )
-from bga_mner.processing.conll_writing import writable
-from bga_mner.processing.formats.writing import WRITTEN_FORMATS
-from bga_mner.processing.picture_folder import PictureCounter
-from bga_mner.processing.tag_conversion import Converted, TagError, convert_tags
+from bga_mner.processing.data.conll_writing import writable
+from bga_mner.processing.data.formats.writing import WRITTEN_FORMATS
+from bga_mner.processing.images.image_folder import ImageCounter
+from bga_mner.processing.tags.tag_conversion import Converted, TagError, convert_tags
 
 
 logger = logging.getLogger("run_mner")
@@ -87,7 +87,7 @@ def _read_files(data: DataArguments, files: Mapping[str, str]) -> Parts:
             data.image_dir,
             format=data.file_format,
             scheme=data.tag_scheme,
-            check_pictures=_checks_images(),
+            check_images=_checks_images(),
             return_report=True,
         )
         for part, path in files.items()
@@ -171,9 +171,9 @@ def log_reports(parts: Parts) -> None:
         logger.info("%s set: %s", part.capitalize(), text)
     reports = {part: report for part, (_, report) in parts.items() if report is not None}
     train = reports.get("train")
-    if train is not None and not train.pictures_found and (train.pictures_missing or train.pictures_broken):
+    if train is not None and not train.images_found and (train.images_missing or train.images_broken):
         logger.warning(
-            "No picture of the training set was found or could be read, so the model learns from text alone. In "
+            "No image of the training set was found or could be read, so the model learns from text alone. In "
             "--image_dir they have to be called by their ids (of the lines 'IMGID:<id>'), or as --image_column says: "
             "<id>.jpg, .png, .webp, ..."
         )
@@ -187,17 +187,17 @@ def log_reports(parts: Parts) -> None:
 
 
 def write_report(output_dir: str, labels: list[str], parts: Parts) -> None:
-    """Write what was read to ``data_report.json``."""
+    """Write what was read to `data_report.json`."""
     found = {"labels": labels, **{part: asdict(report) for part, (_, report) in parts.items() if report is not None}}
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
     Path(output_dir, "data_report.json").write_text(text, encoding="utf-8")
 
 
-def has_pictures(parts: Parts) -> bool:
-    """Tell whether there are pictures; of a stream, whether there is a column of them."""
+def has_images(parts: Parts) -> bool:
+    """Tell whether there are images; of a stream, whether there is a column of them."""
     return any(
-        "image" in (rows.column_names or ()) if report is None else report.pictures_found > 0
+        "image" in (rows.column_names or ()) if report is None else report.images_found > 0
         for rows, report in parts.values()
     )
 
@@ -211,7 +211,7 @@ def prepare_rows(
     cache: bool,
 ) -> tuple[dict[str, Rows], dict[str, Rows]]:
     """Return the sets as they are annotated, and the same encoded when they are read, by any workers of a loader."""
-    # the text alone is what gets annotated: pictures would only take time
+    # the text alone is what gets annotated: images would only take time
     kept = ["id", "tokens", "ner_tags"] + ["image"] * (model.config.visual_source == "real")
     sets = {part: rows if part == "train" else rows.select_columns(kept) for part, (rows, _) in parts.items()}
     if cache and "train" in sets and "image" in (sets["train"].column_names or ()):
@@ -251,12 +251,12 @@ def _read_split(
     reader = ImageReader.of_split(dataset.features, data)
     if reader is None:
         return read, report
-    pictures = _read_images(dataset, reader, list(map(str, given)), PictureCounter(report, check))
-    return datasets.concatenate_datasets([read.remove_columns("image"), pictures], axis=1), report
+    images = _read_images(dataset, reader, list(map(str, given)), ImageCounter(report, check))
+    return datasets.concatenate_datasets([read.remove_columns("image"), images], axis=1), report
 
 
 def _read_images(
-    dataset: datasets.Dataset, images: ImageReader, ids: list[str], counter: PictureCounter
+    dataset: datasets.Dataset, images: ImageReader, ids: list[str], counter: ImageCounter
 ) -> datasets.Dataset:
     """Read and count the images of a split; those that it holds stay on disk, since they may be larger than memory."""
     values: Iterable[object] = [None] * len(ids)
@@ -267,17 +267,15 @@ def _read_images(
         stored = column if images.column == "image" else column.rename_column(images.column, "image")
         values = column[images.column]
     chosen = []
-    for value, name in zip(
-        datasets.utils.tqdm(values, "Checking pictures", disable=not counter.check), ids, strict=True
-    ):
+    for value, name in zip(datasets.utils.tqdm(values, "Checking images", disable=not counter.check), ids, strict=True):
         try:
-            picture = counter.choose(name, *images.read(value, name))
+            image = counter.choose(name, *images.read(value, name))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"In the image of row {shown(name, 50)} of {counter.report.path}: {brief(error)}."
             ) from error
         if not images.is_stored:
-            chosen.append(picture)
+            chosen.append(image)
     if images.is_stored:
         return stored
     return datasets.Dataset.from_dict(

@@ -6,9 +6,9 @@ from typing import Any
 
 import datasets
 
-from bga_mner.configuration.messages import shown
-from bga_mner.processing.picture_folder import FoundPictures, PictureFolder, is_base64
-from bga_mner.processing.pictures import as_picture_list, is_url
+from bga_mner.configuration.errors import shown
+from bga_mner.processing.images.image_folder import FoundImages, ImageFolder, is_base64
+from bga_mner.processing.images.image_loading import as_image_list, is_url
 
 
 class ImageReader:
@@ -22,7 +22,7 @@ class ImageReader:
 
     def __init__(self, features: datasets.Features, column: str, image_dir: str | None) -> None:
         self.column = column if column in features else None
-        self.folder = PictureFolder(image_dir or "")
+        self.folder = ImageFolder(image_dir or "")
         given = features.get(column)
         self.has_lists = isinstance(given, datasets.List | datasets.LargeList)
         kind = given.feature if self.has_lists else given
@@ -47,10 +47,10 @@ class ImageReader:
         by_id = data.image_dir is not None and data.image_column != "none"
         return cls(features, data.image_column, data.image_dir) if data.image_column in features or by_id else None
 
-    def read(self, value: Any, name: str) -> FoundPictures:
+    def read(self, value: Any, name: str) -> FoundImages:
         """Return the images of the row with the id `name`: dicts with "bytes" and "path", and refused files."""
         found, refused = [], []
-        for item in as_picture_list(value if self.column else name):
+        for item in as_image_list(value if self.column else name):
             if isinstance(item, bytes):
                 found.append({"bytes": item, "path": None})
             elif isinstance(item, dict):
@@ -59,11 +59,11 @@ class ImageReader:
                 files = self._find(str(item))
                 found += [{"bytes": None, "path": path} for path in files.paths]
                 refused += files.refused
-        return FoundPictures(found, refused)
+        return FoundImages(found, refused)
 
-    def _find(self, name: str) -> FoundPictures:
-        if is_url(name) or is_base64(name):  # which `load_picture` explains
-            return FoundPictures([name], [])
+    def _find(self, name: str) -> FoundImages:
+        if is_url(name) or is_base64(name):  # which `load_image` explains
+            return FoundImages([name], [])
         if os.path.isabs(name) or ".." in re.split(r"[\\/]", name) or "\0" in name:
-            return FoundPictures([os.path.join(self.folder.folder, name)], [])
+            return FoundImages([os.path.join(self.folder.folder, name)], [])
         return self.folder.find(name)

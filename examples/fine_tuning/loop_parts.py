@@ -19,7 +19,7 @@ from bga_mner.examples.fine_tuning.data import Rows
 
 
 class JsonLinesTracker(GeneralTracker):
-    """Write what is logged to ``log.jsonl`` in a folder."""
+    """Write what is logged to `log.jsonl` in a folder."""
 
     name = "jsonl"
     requires_logging_directory = False
@@ -60,7 +60,7 @@ def make_accelerator(arguments: LoopArguments, log: JsonLinesTracker) -> Acceler
         dataloader_config=DataLoaderConfiguration(
             use_seedable_sampler=True, data_seed=arguments.seed, dispatch_batches=False
         ),
-        # a process whose sentences have no pictures leaves the vision branch unused
+        # a process whose sentences have no images leaves the vision branch unused
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
 
@@ -142,7 +142,7 @@ def save_model(accelerator: Accelerator, model: Any, processor: Any, output_dir:
 
 
 def write_results(output_dir: str, results: dict[str, float]) -> None:
-    """Write ``train_results.json``, ``eval_results.json`` and ``test_results.json``, as a Trainer does."""
+    """Write `train_results.json`, `eval_results.json` and `test_results.json`, as a Trainer does."""
     for prefix in ("train", "eval", "test"):
         own = {name: value for name, value in results.items() if name.startswith(prefix)}
         if own:

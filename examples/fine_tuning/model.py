@@ -17,10 +17,10 @@ from bga_mner import (
     load_image_processor,
     lora_config,
 )
-from bga_mner.configuration.messages import brief, listed, shown
+from bga_mner.configuration.errors import brief, listed, shown
 from bga_mner.examples.fine_tuning.arguments import ModelArguments
-from bga_mner.modeling_bga.encoders import longest_text, only_new_layers_trained
-from bga_mner.processing.text_tagging import longest_input
+from bga_mner.modeling_bga.encoders.encoder import longest_text, only_new_layers_trained
+from bga_mner.processing.inference.text_tagging import longest_input
 
 
 logger = logging.getLogger("run_mner")
@@ -35,16 +35,16 @@ CHANGEABLE: tuple[str, ...] = (
 )
 CHANGEABLE += ("entity_replacement_probability", "replaced_entities_read", "sampler_temperature", "generator_dropout")
 CHANGEABLE += ("classifier_dropout",)
-# Without pictures only the shape of this vision encoder matters: it says what features the text branch generates.
+# Without images only the shape of this vision encoder matters: it says what features the text branch generates.
 STAND_IN = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "patch_size": 16}
 
 
 def build_model(
-    arguments: ModelArguments, labels: list[str], pictures: bool, max_length: int | None
+    arguments: ModelArguments, labels: list[str], images: bool, max_length: int | None
 ) -> tuple[Any, BgaMnerProcessor]:
     """Load the saved model, or build one from two encoders, and make its processor.
 
-    `labels` are the BIO labels of the data, and `pictures` says whether it has any. The vision encoder is frozen if
+    `labels` are the BIO labels of the data, and `images` says whether it has any. The vision encoder is frozen if
     that was asked for.
     """
     options = _options(arguments)
@@ -58,7 +58,7 @@ def build_model(
     if arguments.model_name_or_path:
         model, processor = _load(arguments.model_name_or_path, labels, options)
     else:
-        model, processor = _combine(arguments.text_model, arguments.vision_model, labels, options, pictures)
+        model, processor = _combine(arguments.text_model, arguments.vision_model, labels, options, images)
     if arguments.freeze_vision_encoder and not model.config.text_only:
         model.freeze_vision_encoder()
     longest = longest_text(model.config.text_config)
@@ -68,22 +68,22 @@ def build_model(
     return model, processor
 
 
-def add_adapters(model: Any, arguments: ModelArguments, pictures: bool) -> Any:
+def add_adapters(model: Any, arguments: ModelArguments, images: bool) -> Any:
     """Wrap a model for the training of adapters, if `lora_rank` says so; the model as it is otherwise.
 
-    Without pictures the vision encoder is never run, and its adapters would learn nothing.
+    Without images the vision encoder is never run, and its adapters would learn nothing.
     """
     if not arguments.lora_rank:
         return model
-    encoders = ("text", "vision") if pictures and not arguments.freeze_vision_encoder else ("text",)
+    encoders = ("text", "vision") if images and not arguments.freeze_vision_encoder else ("text",)
     config = lora_config(model, arguments.lora_rank, encoders)
     from peft import get_peft_model
 
     return get_peft_model(model, config)
 
 
-def picture_shape(model: Any, cached: bool) -> tuple[int, int, int] | None:
-    """Return the shape of a picture, or of what is cached of it, for a model whose weights are spread over processes.
+def image_shape(model: Any, cached: bool) -> tuple[int, int, int] | None:
+    """Return the shape of an image, or of what is cached of it, for a model whose weights are spread over processes.
 
     Without it processes would run different layers, and wait for each other for ever.
     """
@@ -145,7 +145,7 @@ def _load(name: str, labels: list[str], options: dict[str, Any]) -> tuple[Any, B
 
 
 def _combine(
-    text: str | None, vision: str | ViTModel | None, labels: list[str], options: dict[str, Any], pictures: bool
+    text: str | None, vision: str | ViTModel | None, labels: list[str], options: dict[str, Any], images: bool
 ) -> tuple[Any, BgaMnerProcessor]:
     """Build a model from a text and a vision encoder."""
     if text is None:
@@ -155,10 +155,10 @@ def _combine(
     text_config, tokenizer = _text_encoder(text)
     if vision is not None:
         image_processor = _image_processor(str(vision), options.get("image_size"))
-    elif pictures:
+    elif images:
         raise ValueError(
-            "Expected --vision_model, since there are pictures, got none. Name a checkpoint, such as "
-            "openai/clip-vit-base-patch32, or learn without pictures: leave out --image_dir, or --image_column none."
+            "Expected --vision_model, since there are images, got none. Name a checkpoint, such as "
+            "openai/clip-vit-base-patch32, or learn without images: leave out --image_dir, or --image_column none."
         )
     else:
         side, depth = options.get("image_size", 32), options.get("num_bga_layers") or text_config.num_hidden_layers
@@ -202,7 +202,7 @@ def _reading(what: str, flag: str, name: str, mend: str) -> Iterator[None]:
 
 
 def _image_processor(name: str, image_size: int | None) -> Any:
-    """Load an image processor, and change the size of its pictures if asked to."""
+    """Load an image processor, and change the size of its images if asked to."""
     try:
         image_processor = load_image_processor(name)
     except OSError as error:
@@ -228,15 +228,15 @@ def _image_processor(name: str, image_size: int | None) -> Any:
     image_processor = load_image_processor(name, **options)
     if _side(image_processor) != image_size:
         raise ValueError(
-            f"Expected pictures of --image_size {image_size} pixels, but the image processor of {shown(name)} makes "
+            f"Expected images of --image_size {image_size} pixels, but the image processor of {shown(name)} makes "
             f"{_side(image_processor)}. Leave --image_size out, or edit its preprocessor_config.json."
         )
     return image_processor
 
 
 def _side(image_processor: Any) -> int:
-    """Find out the side of the pictures that an image processor makes."""
+    """Find out the side of the images that an image processor makes."""
     height, width = image_processor(Image.new("RGB", (300, 200)), return_tensors="np")["pixel_values"].shape[-2:]
     if height != width:
-        raise ValueError(f"Expected an image processor that makes square pictures, got {width} x {height} pixels.")
+        raise ValueError(f"Expected an image processor that makes square images, got {width} x {height} pixels.")
     return int(height)

@@ -20,7 +20,7 @@ from bga_mner.examples.fine_tuning.loop_parts import (
     settings_of,
 )
 from bga_mner.examples.fine_tuning.skeleton import FineTuning, logger
-from bga_mner.processing.training_summary import TrainingRun
+from bga_mner.processing.training.training_summary import TrainingRun
 
 
 PROGRESS = "progress.json"

@@ -30,7 +30,7 @@ def write_predictions(
     split: bool,
     annotation_format: str | None,
 ) -> dict[str, Any]:
-    """Predict, write ``predictions.*``, and score the words as `build_compute_metrics` does; {} without tags.
+    """Predict, write `predictions.*`, and score the words as `build_compute_metrics` does; {} without tags.
 
     With `split` each process takes a share. A model whose weights are spread over processes runs in all of them at
     the same time, so then each has to take everything.

@@ -12,17 +12,17 @@ import transformers
 from accelerate import PartialState
 
 from bga_mner import DataCollatorForMner, last_whole_checkpoint, summarize_training
-from bga_mner.configuration.messages import shown
+from bga_mner.configuration.errors import shown
 from bga_mner.examples.fine_tuning.arguments import DataArguments, ModelArguments
 from bga_mner.examples.fine_tuning.data import (
     Parts,
-    has_pictures,
+    has_images,
     log_reports,
     prepare_rows,
     read_data,
     write_report,
 )
-from bga_mner.examples.fine_tuning.model import CHANGEABLE, build_model, picture_shape
+from bga_mner.examples.fine_tuning.model import CHANGEABLE, build_model, image_shape
 from bga_mner.examples.fine_tuning.predictions import flat_scores, write_predictions
 
 
@@ -66,7 +66,7 @@ class FineTuning:
 
     def build(self) -> None:
         """Build or load the model and its processor, and make of the data what is read in training."""
-        self.has_images = has_pictures(self.parts)
+        self.has_images = has_images(self.parts)
         self.model, self.processor = build_model(self.arguments, self.labels, self.has_images, self.data.max_length)
         self.sets, self.encoded = prepare_rows(
             self.parts, self.model, self.processor, max_length=self.data.max_length, cache=self.cached
@@ -75,7 +75,7 @@ class FineTuning:
 
     def share_layers(self) -> None:
         """Let all processes run the same layers, as those have to that share a model's weights."""
-        self.collator.picture_shape = picture_shape(self.model, self.cached)
+        self.collator.image_shape = image_shape(self.model, self.cached)
 
     def settings(self) -> dict[str, Any]:
         """Say what of data and model has to be the same for a run to go on from a checkpoint."""

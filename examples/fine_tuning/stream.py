@@ -7,12 +7,12 @@ from typing import Any
 
 import datasets
 
-from bga_mner.configuration.messages import brief, shown
+from bga_mner.configuration.errors import brief, shown
 from bga_mner.examples.fine_tuning.images import ImageReader
-from bga_mner.processing.conll_writing import writable
-from bga_mner.processing.label_map import named, tag_names
+from bga_mner.processing.data.conll_writing import writable
 from bga_mner.processing.sequences import as_list
-from bga_mner.processing.tag_conversion import convert_tags
+from bga_mner.processing.tags.label_map import named, tag_names
+from bga_mner.processing.tags.tag_conversion import convert_tags
 
 
 def open_stream(
@@ -21,7 +21,7 @@ def open_stream(
     """Bring a stream to the columns of `read_conll`, in an order that `seed` and the epoch's number shuffle.
 
     An `endless` one begins again at its end, in another order, for readers that cannot tell one epoch from the next.
-    Pictures stay as they were stored: they are decoded where the rows are encoded. Return the tags as well: --labels,
+    Images stay as they were stored: they are decoded where the rows are encoded. Return the tags as well: --labels,
     or what a ClassLabel names; without both none.
     """
     features = stream.features or stream._resolve_features().features
@@ -68,7 +68,7 @@ def open_stream(
 
 
 def read_whole(stream: datasets.IterableDataset) -> datasets.Dataset:
-    """Read a stream to its end; pictures stay as they were stored."""
+    """Read a stream to its end; images stay as they were stored."""
     stream, features = _undecoded(stream, stream.features or stream._resolve_features().features)
     return datasets.Dataset.from_list(list(stream), features=features)
 

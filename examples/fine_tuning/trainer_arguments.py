@@ -6,7 +6,7 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from bga_mner.configuration.messages import listed, shown
+from bga_mner.configuration.errors import listed, shown
 from bga_mner.examples.fine_tuning.arguments import ArgumentsParser, DataArguments, ModelArguments
 from bga_mner.examples.fine_tuning.skeleton import FineTuning
 

@@ -1,4 +1,4 @@
-"""A page on which a model finds entities: text and optionally a picture in, highlighted entities and alignment out.
+"""A page on which a model finds entities: text and optionally an image in, highlighted entities and alignment out.
 
 On this machine, without any network::
 
@@ -26,24 +26,24 @@ from PIL import Image
 from transformers import Pipeline, pipeline
 
 from bga_mner import BgaMnerPipeline
-from bga_mner.processing.alignment import align
-from bga_mner.processing.alignment_picture import draw_alignment
+from bga_mner.processing.alignment.alignment_figure import draw_alignment
+from bga_mner.processing.alignment.alignment_view import align
 
 
 # For readers who tell few colours apart, the type also stands beside each entity.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-NO_PICTURE = "Give a picture as well to see what the model aligns with it."
-ABOUT = """# Entities of texts, learned with pictures
-Type a sentence. The model was trained on texts with pictures, and finds entities in text alone. With a picture, the
+NO_IMAGE = "Give an image as well to see what the model aligns with it."
+ABOUT = """# Entities of texts, learned with images
+Type a sentence. The model was trained on texts with images, and finds entities in text alone. With an image, the
 page also shows which of its patches the model keeps, and which look like what it generates from each entity."""
 
 
 def find_entities(
-    annotate: Pipeline, text: str, picture: Image.Image | None, read_picture: bool
+    annotate: Pipeline, text: str, image: Image.Image | None, read_image: bool
 ) -> tuple[dict[str, Any], list[list[Any]]]:
     """Return a `gradio.HighlightedText` update and the rows of the table."""
-    source = {"visual_source": "real"} if read_picture and picture is not None else {}
-    found = annotate({"text": text, "picture": picture}, **source)
+    source = {"visual_source": "real"} if read_image and image is not None else {}
+    found = annotate({"text": text, "image": image}, **source)
     labels = [f"{entity['entity_group']} {entity['score']:.2f}" for entity in found]
     kinds = entity_types(annotate)
     highlighted = gr.HighlightedText(
@@ -72,19 +72,19 @@ def entity_types(annotate: Pipeline) -> list[str]:
     return list(dict.fromkeys(label[2:] for label in labels if label != "O"))
 
 
-def draw(annotate: Pipeline, text: str, picture: Image.Image | None) -> tuple[Image.Image | None, str]:
-    """Return the alignment as a picture, or None with a note that says why there is none."""
-    if picture is None:
-        return None, NO_PICTURE
+def draw(annotate: Pipeline, text: str, image: Image.Image | None) -> tuple[Image.Image | None, str]:
+    """Return the alignment as an image, or None with a note that says why there is none."""
+    if image is None:
+        return None, NO_IMAGE
     words = [word for word, _, _ in annotate.processor.split_words(text)]
     if annotate.processor.image_processor is None or getattr(annotate.model.bga_mner, "vision_encoder", None) is None:
-        return None, "This model has no vision parts, so there is nothing to align the picture with."
+        return None, "This model has no vision parts, so there is nothing to align the image with."
     try:
-        alignment = align(annotate.model, annotate.processor, words, picture)
+        alignment = align(annotate.model, annotate.processor, words, image)
     except ValueError as error:
         return None, f"The alignment can't be shown. {error}"
     with tempfile.TemporaryDirectory() as folder:
-        draw_alignment([(alignment, picture)], Path(folder, "alignment.png"))
+        draw_alignment([(alignment, image)], Path(folder, "alignment.png"))
         with Image.open(Path(folder, "alignment.png")) as drawn:
             return drawn.convert("RGB"), ""
 
@@ -92,11 +92,11 @@ def draw(annotate: Pipeline, text: str, picture: Image.Image | None) -> tuple[Im
 def build_page(annotate: Pipeline, name: str) -> gr.Blocks:
     """Build the page around a pipeline."""
 
-    def run(text: str, picture: Image.Image | None, read_picture: bool) -> tuple[Any, ...]:
+    def run(text: str, image: Image.Image | None, read_image: bool) -> tuple[Any, ...]:
         if not text.strip():
             raise gr.Error("Expected a sentence, got none. Type at least one word.")
-        highlighted, rows = find_entities(annotate, text, picture, read_picture)
-        drawn, note = draw(annotate, text, picture)
+        highlighted, rows = find_entities(annotate, text, image, read_image)
+        drawn, note = draw(annotate, text, image)
         if not rows:
             note = f"No entities found. {note}"
         return highlighted, rows, gr.Image(drawn, visible=drawn is not None), gr.Markdown(note, visible=bool(note))
@@ -108,13 +108,13 @@ def build_page(annotate: Pipeline, name: str) -> gr.Blocks:
             with gr.Column():
                 text = gr.Textbox(label="Text", lines=3, placeholder="Kawhi Leonard wins the fan vote in Toronto")
                 read = gr.Checkbox(
-                    label="Let the text read the picture, in place of the features that it generates",
+                    label="Let the text read the image, in place of the features that it generates",
                     # without its vision encoder a model reads generated features alone
                     visible=config.text_reads_features and not config.text_only,
                 )
                 button = gr.Button("Find entities", variant="primary")
-            picture = gr.Image(
-                label="Picture (optional)", type="pil", sources=["upload", "clipboard"], height=240, elem_id="picture"
+            image = gr.Image(
+                label="Image (optional)", type="pil", sources=["upload", "clipboard"], height=240, elem_id="image"
             )
         highlighted = gr.HighlightedText(label="Entities", show_legend=False, combine_adjacent=False)
         table = gr.Dataframe(
@@ -123,12 +123,12 @@ def build_page(annotate: Pipeline, name: str) -> gr.Blocks:
             label="A score says how likely exactly this span is such an entity; start and end are places of characters",
             interactive=False,
         )
-        note = gr.Markdown(NO_PICTURE)
+        note = gr.Markdown(NO_IMAGE)
         # its heading is drawn, and a label would hide it
         alignment = gr.Image(show_label=False, buttons=["download", "fullscreen"], visible=False, elem_id="alignment")
         gr.Markdown(f"Model: `{name}`; types: {', '.join(entity_types(annotate))}.")
         outputs = [highlighted, table, alignment, note]
-        gr.on([button.click, text.submit], run, [text, picture, read], outputs, api_name="find_entities")
+        gr.on([button.click, text.submit], run, [text, image, read], outputs, api_name="find_entities")
     return page
 
 

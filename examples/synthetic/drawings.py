@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from bga_mner.configuration.messages import shown
+from bga_mner.configuration.errors import shown
 
 
-__all__ = ["ENTITY_TYPES", "SENTIMENTS", "concept_pictures", "draw_concept"]
+__all__ = ["ENTITY_TYPES", "SENTIMENTS", "concept_images", "draw_concept"]
 
 ENTITY_TYPES = ("LOC", "MISC", "ORG", "PER")
 SENTIMENTS = ("negative", "neutral", "positive")
@@ -21,7 +21,7 @@ Drawing = tuple[Image.Image, list[int]]
 
 
 def _colour(rng: random.Random, unlike: Colour | None = None) -> Colour:
-    """Draw any colour, or one whose lightness differs from that of ``unlike``: shapes show, hues stay free."""
+    """Draw any colour, or one whose lightness differs from that of `unlike`: shapes show, hues stay free."""
     while True:
         colour = (rng.randrange(256), rng.randrange(256), rng.randrange(256))
         if unlike is None or abs(sum(w * (a - b) for w, a, b in zip((3, 6, 1), colour, unlike, strict=True))) >= 900:
@@ -33,7 +33,7 @@ def _block(x0: float, y0: float, x1: float, y1: float) -> Points:
 
 
 def _round(x: float, y: float, *radii: float, n: int = 24, start: float = 0.0, turns: float = 1.0) -> Points:
-    """Return ``n`` points on an ellipse (two radii), or around a star (``n`` radii)."""
+    """Return `n` points on an ellipse (two radii), or around a star (`n` radii)."""
     angles = [2 * math.pi * (start + turns * i / n) for i in range(n)]
     lengths = [(radii[i], radii[i]) if len(radii) == n else radii[:2] for i in range(n)]
     return [(x + a * math.cos(t), y + b * math.sin(t)) for (a, b), t in zip(lengths, angles, strict=True)]
@@ -89,31 +89,31 @@ def _sentiment_shapes(concept: str, rng: random.Random) -> list[Shape]:
     return [(0, 0, _round(0.5, 0.5, 0.5, 0.5)), *marks, *hands]
 
 
-_OVERSAMPLING = 3  # pictures are drawn larger and reduced: Pillow draws without anti-aliasing
+_OVERSAMPLING = 3  # images are drawn larger and reduced: Pillow draws without anti-aliasing
 
 
 def draw_concept(concept: str, rng: random.Random, size: int = 64, clutter: float = 0.3) -> Drawing:
     """Draw the visual concept of an entity type, or of a sentiment.
 
-    The concepts are a figure (``PER``), mountains under a sun (``LOC``), a building (``ORG``) and a trophy (``MISC``);
-    a thundercloud (``negative``), a clock (``neutral``) and a heart (``positive``). Colours, position, scale and
+    The concepts are a figure (`PER`), mountains under a sun (`LOC`), a building (`ORG`) and a trophy (`MISC`);
+    a thundercloud (`negative`), a clock (`neutral`) and a heart (`positive`). Colours, position, scale and
     proportions are random, so that only the shape tells them apart.
 
     Parameters
     ----------
     concept : str
-        One of ``ENTITY_TYPES`` or ``SENTIMENTS``.
+        One of `ENTITY_TYPES` or `SENTIMENTS`.
     rng : random.Random
         The source of every random choice; its state moves on.
     size : int, default 64
-        Width and height of the picture, in pixels; at least 16.
+        Width and height of the image, in pixels; at least 16.
     clutter : float, default 0.3
         From 0 (plain background, large object) to 1 (16 background shapes, small object).
 
     Returns
     -------
     tuple of (PIL.Image.Image, list of int)
-        The picture (RGB), and the object's ``[x0, y0, x1, y1]`` in pixels, ``x1`` and ``y1`` exclusive.
+        The image (RGB), and the object's `[x0, y0, x1, y1]` in pixels, `x1` and `y1` exclusive.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def draw_concept(concept: str, rng: random.Random, size: int = 64, clutter: floa
     if concept not in (known := (*ENTITY_TYPES, *SENTIMENTS)):
         raise ValueError(f"Expected a concept out of {known}, got {shown(concept)}. Pass one of these names.")
     if size < 16:
-        raise ValueError(f"Expected a picture size of at least 16 pixels, got {size}. Ask for a larger picture.")
+        raise ValueError(f"Expected an image size of at least 16 pixels, got {size}. Ask for a larger image.")
     if not 0.0 <= clutter <= 1.0:
         raise ValueError(f"Expected clutter between 0 and 1, got {clutter}. Pass the share of full clutter.")
     full = size * _OVERSAMPLING
@@ -162,24 +162,24 @@ def draw_concept(concept: str, rng: random.Random, size: int = 64, clutter: floa
     return image.reduce(_OVERSAMPLING), [x0, y0, min(size, x1), min(size, y1)]
 
 
-def concept_pictures(
-    n: int, seed: int = 0, picture_size: int = 64, clutter: float = 0.3, kinds: Sequence[str] = ENTITY_TYPES
+def concept_images(
+    n: int, seed: int = 0, image_size: int = 64, clutter: float = 0.3, kinds: Sequence[str] = ENTITY_TYPES
 ) -> tuple[list[Image.Image], list[int]]:
-    """Draw ``n`` pictures of the concepts of ``kinds`` in turn, to pre-train a small vision encoder on.
+    """Draw `n` images of the concepts of `kinds` in turn, to pre-train a small vision encoder on.
 
-    Pictures of two seeds differ, and differ from those of ``generate_corpus``. The other arguments are those of
-    ``draw_concept``, and so are the errors.
+    Images of two seeds differ, and differ from those of `generate_corpus`. The other arguments are those of
+    `draw_concept`, and so are the errors.
 
     Returns
     -------
     tuple of (list of PIL.Image.Image, list of int)
-        Pictures (RGB, ``picture_size`` pixels wide and high), and indices into ``kinds``.
+        Images (RGB, `image_size` pixels wide and high), and indices into `kinds`.
 
     Examples
     --------
-    >>> concept_pictures(5, picture_size=16)[1]
+    >>> concept_images(5, image_size=16)[1]
     [0, 1, 2, 3, 0]
     """
     labels = [i % len(kinds) for i in range(n)]
     rngs = [random.Random(f"concept-{seed}-{i}") for i in range(n)]
-    return [draw_concept(kinds[labels[i]], rngs[i], picture_size, clutter)[0] for i in range(n)], labels
+    return [draw_concept(kinds[labels[i]], rngs[i], image_size, clutter)[0] for i in range(n)], labels

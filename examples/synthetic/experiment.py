@@ -23,11 +23,11 @@ from bga_mner import (
 )
 from bga_mner.examples.reporting import add_common_options
 from bga_mner.examples.synthetic.corpus import GeneratedCorpus, generate_corpus
-from bga_mner.examples.synthetic.drawings import concept_pictures
-from bga_mner.examples.synthetic.photographs import photo_pictures, read_photos
+from bga_mner.examples.synthetic.drawings import concept_images
+from bga_mner.examples.synthetic.photographs import photo_images, read_photos
 from bga_mner.examples.synthetic.recipe import (
+    IMAGE_SIZE,
     LONGEST_TEXT,
-    PICTURE_SIZE,
     build_model,
     encode_once,
     pretrain_vision_encoder,
@@ -44,14 +44,14 @@ class Variant:
     ----------
     options : dict
         Options of BgaMnerConfig.
-    pictures : {"paired", "shuffled", "none"}
-        Pictures of the training set.
+    images : {"paired", "shuffled", "none"}
+        Images of the training set.
     visual_source : str
         What the text reads at test.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
-    pictures: str = "paired"
+    images: str = "paired"
     visual_source: str = "generated"
 
 
@@ -107,7 +107,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mismatch_rate", type=share, default=0.15)
     parser.add_argument("--clutter", type=share, default=0.3)
     parser.add_argument("--clauses", action="store_true", help="irrelevant clauses in every sentence")
-    parser.add_argument("--pictures", type=Path, help="photographs, one folder a concept, instead of drawings")
+    parser.add_argument("--images", type=Path, help="photographs, one folder a concept, instead of drawings")
     parser.add_argument("--vision_model", help="name of a vision encoder, instead of a tiny one")
     parser.add_argument(
         "--vision_steps", type=positive, help="of the tiny vision encoder's own training; default: 700, 1000"
@@ -119,9 +119,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line; sizes that were left out depend on what the pictures are."""
+    """Read the command line; sizes that were left out depend on what the images are."""
     options = parser.parse_args(argv)
-    for name, value in (_DRAWN if options.pictures is None else _PHOTOGRAPHED).items():
+    for name, value in (_DRAWN if options.images is None else _PHOTOGRAPHED).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
     return options
@@ -135,7 +135,7 @@ class Experiment:
     options : argparse.Namespace
         Of the command line.
     seed : int
-        Of corpus, pictures and weights.
+        Of corpus, images and weights.
     output_dir : Path
         For Trainer's files.
     pretrain : callable, optional
@@ -157,7 +157,7 @@ class Experiment:
         self.pretrain = pretrain or pretrain_vision_encoder
         self.prepare = prepare
         set_seed(seed)
-        photos = None if options.pictures is None else read_photos(options.pictures)
+        photos = None if options.images is None else read_photos(options.images)
         own = None
         if photos is not None and options.vision_model is None:
             # the vision encoder is trained on one half, and pairs are made of the other
@@ -173,8 +173,8 @@ class Experiment:
             mismatch_rate=options.mismatch_rate,
             clutter=options.clutter,
             clauses=options.clauses,
-            test_pictures=True,
-            pictures=photos,
+            test_images=True,
+            images=photos,
         )
         self.vision, image_processor, self.vision_accuracy = self._vision_encoder(own, photos)
         self.tokenizer = build_tokenizer(self.corpus.sentences(), LONGEST_TEXT)
@@ -189,18 +189,18 @@ class Experiment:
     def _vision_encoder(
         self, own: Mapping[str, list[bytes]] | None, photos: Mapping[str, list[bytes]] | None
     ) -> tuple[Any, Any, float | None]:
-        """Return the encoder, its image processor, and its accuracy on held-out pictures if it was trained here."""
+        """Return the encoder, its image processor, and its accuracy on held-out images if it was trained here."""
         options = self.options
         if options.vision_model is not None:
             return options.vision_model, load_image_processor(options.vision_model), None
-        side = PICTURE_SIZE
+        side = IMAGE_SIZE
         image_processor = ViTImageProcessorPil(size={"height": side, "width": side})
         arguments = training_arguments(self.output_dir, options.vision_steps, 64, 3e-3, self.seed, options.quiet)
         if own is None or photos is None:
-            train = concept_pictures(options.drawings, self.seed, side, options.clutter)
-            held_out = concept_pictures(options.drawings // 20, self.seed + 1000, side, options.clutter)
+            train = concept_images(options.drawings, self.seed, side, options.clutter)
+            held_out = concept_images(options.drawings // 20, self.seed + 1000, side, options.clutter)
         else:
-            train, held_out = photo_pictures(own, copies=8, seed=self.seed), photo_pictures(photos)
+            train, held_out = photo_images(own, copies=8, seed=self.seed), photo_images(photos)
         width = options.vision_width
         vision, accuracy = self.pretrain(
             image_processor,
@@ -213,13 +213,13 @@ class Experiment:
         )
         return vision, image_processor, accuracy
 
-    def _train_rows(self, pictures: str) -> list[dict[str, Any]]:
-        if pictures == "paired":
+    def _train_rows(self, images: str) -> list[dict[str, Any]]:
+        if images == "paired":
             return self.rows
         order = list(range(len(self.rows)))
         random.Random(f"shuffled-{self.seed}").shuffle(order)
         return [
-            row | {"pixel_values": self.rows[other]["pixel_values"] if pictures == "shuffled" else None}
+            row | {"pixel_values": self.rows[other]["pixel_values"] if images == "shuffled" else None}
             for row, other in zip(self.rows, order, strict=True)
         ]
 
@@ -243,7 +243,7 @@ class Experiment:
         trainer = Trainer(
             model=model,
             args=arguments,
-            train_dataset=self._train_rows(variant.pictures),
+            train_dataset=self._train_rows(variant.images),
             data_collator=DataCollatorForMner(self.processor),
             callbacks=[LossPartsCallback()],
         )

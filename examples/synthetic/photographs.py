@@ -7,8 +7,8 @@ from typing import Any
 
 from PIL import Image, ImageEnhance, ImageOps
 
-from bga_mner import load_picture
-from bga_mner.configuration.messages import shown
+from bga_mner import load_image
+from bga_mner.configuration.errors import shown
 from bga_mner.examples.synthetic.drawings import ENTITY_TYPES
 
 
@@ -22,34 +22,34 @@ def read_photos(folder: Path) -> dict[str, list[bytes]]:
     if len(photos) < len(ENTITY_TYPES) or min(map(len, photos.values())) < 2:
         found = {concept.name: len(files) for concept, files in zip(concepts, photos.values(), strict=False)}
         raise ValueError(
-            f"Expected {len(ENTITY_TYPES)} folders of at least two JPEG or PNG files as --pictures "
+            f"Expected {len(ENTITY_TYPES)} folders of at least two JPEG or PNG files as --images "
             f"{shown(str(folder))}, got {shown(found)}. Add the others."
         )
     return photos
 
 
-def photo_pictures(photos: Mapping[str, list[bytes]], copies: int = 0, seed: int = 0) -> tuple[list[Any], list[int]]:
+def photo_images(photos: Mapping[str, list[bytes]], copies: int = 0, seed: int = 0) -> tuple[list[Any], list[int]]:
     """Decode photographs; return them, or altered copies if asked for, with their concepts' numbers."""
     rng = random.Random(f"photos-{seed}")
-    pictures, concepts = [], []
+    images, concepts = [], []
     for number, kind in enumerate(ENTITY_TYPES):
         for data in photos[kind]:
-            picture = load_picture(data)
-            versions = [_altered(picture, rng) for _ in range(copies)] or [picture]
-            pictures += versions
+            image = load_image(data)
+            versions = [_altered(image, rng) for _ in range(copies)] or [image]
+            images += versions
             concepts += [number] * len(versions)
-    return pictures, concepts
+    return images, concepts
 
 
-def _altered(picture: Image.Image, rng: random.Random) -> Image.Image:
+def _altered(image: Image.Image, rng: random.Random) -> Image.Image:
     """Shift, mirror and tint a photograph: few photographs are to teach what doesn't matter."""
-    wide, high = picture.size
-    picture = ImageOps.mirror(picture) if rng.random() < 0.5 else picture
+    wide, high = image.size
+    image = ImageOps.mirror(image) if rng.random() < 0.5 else image
     # a slightly larger copy underneath fills the border
-    canvas = picture.resize((wide + 2 * (wide // 8), high + 2 * (high // 8)))
-    canvas.paste(picture, (wide // 8, high // 8))
+    canvas = image.resize((wide + 2 * (wide // 8), high + 2 * (high // 8)))
+    canvas.paste(image, (wide // 8, high // 8))
     left, top = rng.randint(0, 2 * (wide // 8)), rng.randint(0, 2 * (high // 8))
-    picture = canvas.crop((left, top, left + wide, top + high))
+    image = canvas.crop((left, top, left + wide, top + high))
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        picture = enhance(picture).enhance(rng.uniform(0.7, 1.3))
-    return picture
+        image = enhance(image).enhance(rng.uniform(0.7, 1.3))
+    return image

@@ -33,11 +33,11 @@ from bga_mner import (
     build_compute_metrics,
 )
 from bga_mner.examples.synthetic.corpus import GeneratedCorpus, generate_corpus
-from bga_mner.examples.synthetic.drawings import ENTITY_TYPES, concept_pictures
+from bga_mner.examples.synthetic.drawings import ENTITY_TYPES, concept_images
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
-PICTURE_SIZE = 64
+IMAGE_SIZE = 64
 LONGEST_TEXT = 64  # in tokens
 
 
@@ -60,11 +60,11 @@ class ConceptClassifier(nn.Module):
         self.head = nn.Linear(width, concepts)
 
     def patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Return the states of pictures' patches (batch, patches, width): those behind the class token."""
+        """Return the states of images' patches (batch, patches, width): those behind the class token."""
         return self.encoder(pixel_values=pixel_values).last_hidden_state[:, 1:]
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Classify pictures (batch, 3, side, side); return loss and logits (batch, concepts)."""
+        """Classify images (batch, 3, side, side); return loss and logits (batch, concepts)."""
         logits = self.head(self.patches(pixel_values).mean(dim=1))
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
@@ -96,36 +96,36 @@ def training_arguments(
 def teach_concepts(
     classifier: ConceptClassifier,
     image_processor: Any,
-    train_pictures: tuple[list[Image.Image], list[int]],
-    test_pictures: tuple[list[Image.Image], list[int]],
+    train_images: tuple[list[Image.Image], list[int]],
+    test_images: tuple[list[Image.Image], list[int]],
     arguments: TrainingArguments,
 ) -> float:
-    """Train a classifier on pictures with their concepts' numbers; return its accuracy on others."""
+    """Train a classifier on images with their concepts' numbers; return its accuracy on others."""
 
     def encoded(images: list[Image.Image], labels: list[int]) -> list[dict[str, Any]]:
         pixels = image_processor(images, return_tensors="pt")["pixel_values"]
-        return [{"pixel_values": picture, "labels": label} for picture, label in zip(pixels, labels, strict=True)]
+        return [{"pixel_values": image, "labels": label} for image, label in zip(pixels, labels, strict=True)]
 
     trainer = Trainer(
         model=classifier,
         args=arguments,
-        train_dataset=encoded(*train_pictures),
+        train_dataset=encoded(*train_images),
         compute_metrics=lambda result: {"accuracy": (result.predictions.argmax(-1) == result.label_ids).mean()},
     )
     trainer.train()
-    return float(trainer.evaluate(encoded(*test_pictures))["eval_accuracy"])
+    return float(trainer.evaluate(encoded(*test_images))["eval_accuracy"])
 
 
 def pretrain_vision_encoder(
     image_processor: Any,
-    train_pictures: tuple[list[Image.Image], list[int]],
-    test_pictures: tuple[list[Image.Image], list[int]],
+    train_images: tuple[list[Image.Image], list[int]],
+    test_images: tuple[list[Image.Image], list[int]],
     arguments: TrainingArguments,
     **config: Any,
 ) -> tuple[ViTModel, float]:
     """Teach a tiny vision encoder the visual concepts, as a stand-in for CLIP; return it and its held-out accuracy.
 
-    Pictures come with their concepts' numbers; `config` is for the encoder.
+    Images come with their concepts' numbers; `config` is for the encoder.
     """
     defaults: dict[str, Any] = {
         "hidden_size": 32,
@@ -133,19 +133,19 @@ def pretrain_vision_encoder(
         "num_attention_heads": 4,
         "intermediate_size": 64,
     }
-    defaults |= {"image_size": PICTURE_SIZE, "patch_size": 8, "num_labels": len(ENTITY_TYPES)}
+    defaults |= {"image_size": IMAGE_SIZE, "patch_size": 8, "num_labels": len(ENTITY_TYPES)}
     defaults |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     vit_config = ViTConfig(**(defaults | config))
     encoder = ViTModel(vit_config, add_pooling_layer=False)
     classifier = ConceptClassifier(encoder, vit_config.hidden_size, vit_config.num_labels)
-    return encoder, teach_concepts(classifier, image_processor, train_pictures, test_pictures, arguments)
+    return encoder, teach_concepts(classifier, image_processor, train_images, test_images, arguments)
 
 
 def add_options(parser: argparse.ArgumentParser, test_sentences: int = 400) -> None:
     """Add the sizes of the corpus and of the trainings, which `prepare` and `train` are given."""
     parser.add_argument("--steps", type=positive, default=450, help="training steps on pairs, of each model")
     parser.add_argument("--vision_steps", type=positive, default=700, help="steps of the vision encoder's own training")
-    parser.add_argument("--pictures", type=positive, default=8000, help="drawings for that")
+    parser.add_argument("--images", type=positive, default=8000, help="drawings for that")
     parser.add_argument("--pairs", type=positive, default=2400, help="training pairs, half of them labelled")
     parser.add_argument("--test_sentences", type=positive, default=test_sentences, help="of either kind")
 
@@ -155,7 +155,7 @@ def prepare(
 ) -> tuple[GeneratedCorpus, BgaMnerProcessor, ViTModel, float]:
     """Generate the corpus, and make what reads it: a processor, and a vision encoder that knows the drawings.
 
-    Of `options` seed, pairs, test_sentences, pictures and vision_steps are read; `corpus_options` are further ones of
+    Of `options` seed, pairs, test_sentences, images and vision_steps are read; `corpus_options` are further ones of
     `generate_corpus`. The last item is the vision encoder's accuracy on new drawings.
     """
     corpus = generate_corpus(
@@ -163,16 +163,16 @@ def prepare(
         train_labelled=options.pairs // 2,
         train_unlabelled=options.pairs // 2,
         test_sentences=options.test_sentences,
-        picture_size=PICTURE_SIZE,
+        image_size=IMAGE_SIZE,
         **corpus_options,
     )
-    image_processor = ViTImageProcessorPil(size={"height": PICTURE_SIZE, "width": PICTURE_SIZE})
+    image_processor = ViTImageProcessorPil(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
     label2id = {label: number for number, label in enumerate(corpus.labels)}
     processor = BgaMnerProcessor(image_processor, build_tokenizer(corpus.sentences(), LONGEST_TEXT), label2id=label2id)
     vision, accuracy = pretrain_vision_encoder(
         image_processor,
-        concept_pictures(options.pictures, options.seed, PICTURE_SIZE),
-        concept_pictures(max(8, options.pictures // 20), options.seed + 1000, PICTURE_SIZE),
+        concept_images(options.images, options.seed, IMAGE_SIZE),
+        concept_images(max(8, options.images // 20), options.seed + 1000, IMAGE_SIZE),
         training_arguments(output_dir, options.vision_steps, 64, 3e-3, options.seed),
     )
     return corpus, processor, vision, accuracy
@@ -184,7 +184,7 @@ def encode_once(processor: BgaMnerProcessor, dataset: Dataset) -> list[dict[str,
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-# Half of the labelled pairs teach what type of entity a picture shows, and a text encoder without pretraining has
+# Half of the labelled pairs teach what type of entity an image shows, and a text encoder without pretraining has
 # nothing to protect from generated features.
 RECIPE = {"entity_replacement_probability": 0.5, "gate_initial_bias": 0.0}
 
@@ -209,7 +209,7 @@ def build_model(
     model = model_class.from_text_vision_pretrained(
         BertModel(text_config, add_pooling_layer=False), vision, labels=labels, **(RECIPE | options)
     )
-    # What the pictures' features mean was learned before, and is to stay.
+    # What the images' features mean was learned before, and is to stay.
     model.freeze_vision_encoder(new_layers=True)
     return model
 
@@ -229,5 +229,5 @@ def train(model: Any, processor: Any, dataset: Dataset, steps: int, output_dir: 
 
 
 def evaluate(trainer: Trainer, processor: Any, dataset: Dataset) -> dict[str, float]:
-    """Score a test set, whose sentences have no pictures; return all of the Trainer's metrics."""
+    """Score a test set, whose sentences have no images; return all of the Trainer's metrics."""
     return trainer.evaluate(dataset.with_transform(processor.encode_examples))

@@ -1,6 +1,6 @@
-"""A generated corpus in which only pictures tell the sentiment towards a name.
+"""A generated corpus in which only images tell the sentiment towards a name.
 
-As in ``generated_corpus``: invented names in sentences whose words are chosen without regard to the label, each paired
+As in `generated_corpus`: invented names in sentences whose words are chosen without regard to the label, each paired
 with a drawing, here of what goes with the sentiment. Half of the names are never labelled: a model knows the sentiment
 towards them on plain text only if it has learned, from unlabelled pairs, which drawing goes with which name.
 """
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import datasets
 
-from bga_mner.examples.synthetic.corpus import add_pictures
+from bga_mner.examples.synthetic.corpus import add_images
 from bga_mner.examples.synthetic.drawings import SENTIMENTS
 from bga_mner.examples.synthetic.texts import Row, invent_names, text_rows
-from bga_mner.processing.tag_scheme import spans_from_tags
+from bga_mner.processing.tags.tag_scheme import spans_from_tags
 
 
 __all__ = ["SentimentCorpus", "generate_sentiment_corpus"]
@@ -21,20 +21,20 @@ __all__ = ["SentimentCorpus", "generate_sentiment_corpus"]
 
 @dataclass(frozen=True)
 class SentimentCorpus:
-    """The corpus that ``generate_sentiment_corpus`` makes.
+    """The corpus that `generate_sentiment_corpus` makes.
 
-    All datasets have the columns ``id`` (str), ``tokens`` (list of str), ``target`` (``[first, behind]``, the words of
-    the name), ``label`` (a number of ``labels``, or None where it is hidden), ``image`` (``{"bytes": PNG, "path":
-    None}`` or None) and ``concept`` (the sentiment whose drawing it is, or None).
+    All datasets have the columns `id` (str), `tokens` (list of str), `target` (`[first, behind]`, the words of
+    the name), `label` (a number of `labels`, or None where it is hidden), `image` (``{"bytes": PNG, "path":
+    None}` or None) and `concept`` (the sentiment whose drawing it is, or None).
 
     Attributes
     ----------
     train : datasets.Dataset
         Labelled pairs and pairs with hidden labels, shuffled.
     test_unseen_labels, test_labelled : datasets.Dataset
-        Never labelled and labelled names, with labels and without pictures.
+        Never labelled and labelled names, with labels and without images.
     labels : tuple of str
-        ``("negative", "neutral", "positive")``.
+        `("negative", "neutral", "positive")`.
     labelled_names, unlabelled_names : dict of str to str
         Name to sentiment.
     """
@@ -47,7 +47,7 @@ class SentimentCorpus:
     unlabelled_names: dict[str, str]
 
     def sentences(self) -> list[list[str]]:
-        """Return the tokens of every sentence of every split, for ``build_tokenizer``."""
+        """Return the tokens of every sentence of every split, for `build_tokenizer`."""
         splits = (self.train, self.test_unseen_labels, self.test_labelled)
         return [tokens for split in splits for tokens in split["tokens"]]
 
@@ -70,13 +70,13 @@ def generate_sentiment_corpus(
     train_labelled: int = 1200,
     train_unlabelled: int = 1200,
     test_sentences: int = 400,
-    picture_size: int = 64,
+    image_size: int = 64,
     mismatch_rate: float = 0.15,
     clutter: float = 0.3,
 ) -> SentimentCorpus:
     """Generate the corpus; the same arguments give the same corpus, bit for bit, in any process.
 
-    The arguments are as for ``generate_corpus``, with sentiments in place of types.
+    The arguments are as for `generate_corpus`, with sentiments in place of types.
 
     Examples
     --------
@@ -97,7 +97,7 @@ def generate_sentiment_corpus(
     known = text_rows("sentiment-train-labelled", seed, labelled, train_labelled, False, seen)
     hidden = text_rows("sentiment-train-unlabelled", seed, unlabelled, train_unlabelled, False, seen)
     for rows in (known, hidden):
-        add_pictures(rows, seed, picture_size, clutter, mismatch_rate, kinds=SENTIMENTS)
+        add_images(rows, seed, image_size, clutter, mismatch_rate, kinds=SENTIMENTS)
     train = [_labelled(row) for row in known] + [_labelled(row) | {"label": None} for row in hidden]
     random.Random(f"sentiment-order-{seed}").shuffle(train)
     parts = (train, [_labelled(row) for row in unseen], [_labelled(row) for row in test_labelled])

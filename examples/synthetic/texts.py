@@ -65,9 +65,9 @@ _SLOTS = {
 _CORES = _choices("""{adv} thinking about {name} {time} | {name} was {adj} {time} | i {verb} {name} so much
     | nobody talks about {name} enough | cannot stop looking at {name} | no {thing} without {name} | look , {name} !
     | {name} again , and {who} said it was {adj} | who else can {verb} {name} ? | finally saw {name} {time}
-    | {who} {adv} mentioned {name} | {name} looks {adj} in this picture | here is {name} , {adj} and {adj}
+    | {who} {adv} mentioned {name} | {name} looks {adj} in this image | here is {name} , {adj} and {adj}
     | more {thing} , more {name} | we need to talk about {name} {time} | this is {name} on a {adj} {day}
-    | took a {adj} picture of {name} {time} | {thing} and {name} , what a {adj} {day} | there is only one {name}
+    | took a {adj} image of {name} {time} | {thing} and {name} , what a {adj} {day} | there is only one {name}
     | the most {adj} photo of {name} you will see {time} | it is all about {name} {time} | {name} is {adj}
     | {who} keeps asking me about {name} | {verb} {name} or {verb} {thing} ? | {who} and i {adv} {verb} {name}
     | not sure what to say about {name} , {adj} {thing} maybe | {thing} , {thing} and {name} {time}
@@ -89,7 +89,7 @@ _SHOUTED = _choices("so|really|always|never|love|great|amazing|not|again|finally
 
 
 def _sentence(rng: random.Random, name: str, kind: str, clauses: bool) -> tuple[list[str], list[str]]:
-    """Return the words of one sentence about ``name`` and their BIO tags. No choice here depends on the type."""
+    """Return the words of one sentence about `name` and their BIO tags. No choice here depends on the type."""
     parts = [rng.choice(_OPENERS), rng.choice(_CORES), rng.choice(_TAILS)]
     if clauses:
         before, after = rng.choice(((True, False), (False, True), (True, True)))
@@ -109,7 +109,7 @@ def _sentence(rng: random.Random, name: str, kind: str, clauses: bool) -> tuple[
 
 
 def text_rows(part: str, seed: int, names: dict[str, str], n: int, clauses: bool, seen: set[str]) -> list[Row]:
-    """Write ``n`` sentences that are not in ``seen``, every name as often as the others (up to one)."""
+    """Write `n` sentences that are not in `seen`, every name as often as the others (up to one)."""
     rng = random.Random(f"texts-{seed}-{part}")
     rows: list[Row] = []
     for i, (name, kind) in enumerate(itertools.islice(itertools.cycle(names.items()), n)):

@@ -10,10 +10,10 @@ __all__ = ["build_tokenizer"]
 
 
 def build_tokenizer(sentences: Iterable[Sequence[str]], model_max_length: int = 128) -> PreTrainedTokenizerFast:
-    """Build a cased BERT-style tokenizer in which every word of ``sentences`` is one token.
+    """Build a cased BERT-style tokenizer in which every word of `sentences` is one token.
 
-    Other words fall back to single characters (printable ASCII, and what occurs in ``sentences``). The vocabulary does
-    not depend on the order of the sentences. ``save_pretrained`` and ``AutoTokenizer`` restore it from a folder.
+    Other words fall back to single characters (printable ASCII, and what occurs in `sentences`). The vocabulary does
+    not depend on the order of the sentences. `save_pretrained` and `AutoTokenizer` restore it from a folder.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train_unlabelled=0,
         test_sentences=0,
         validation_sentences=8,
-        picture_size=16,
+        image_size=16,
     )
     for name, part in (("train", corpus.train), ("valid", corpus.validation)):
         write_conll(folder / f"{name}.txt", part["tokens"], part["ner_tags"], part["id"])

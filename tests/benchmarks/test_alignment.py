@@ -70,8 +70,8 @@ def photos(tmp_path):
 
 
 def test_takes_photographs(benchmark, photos, capsys):
-    found = benchmark.main([*SHORT, "--variants", "full,real_pictures", "--pictures", str(photos)])
-    assert len(found["real_pictures"]["f1"]) == 1
+    found = benchmark.main([*SHORT, "--variants", "full,real_images", "--images", str(photos)])
+    assert len(found["real_images"]["f1"]) == 1
     assert sorted(read_photos(photos)) == sorted(ENTITY_TYPES)
 
 

@@ -37,7 +37,7 @@ def test_error_against_an_oracle(benchmark):
 
 
 def test_measures_prints_and_draws(benchmark, text_folder, capsys, tmp_path):
-    argv = ["--steps", "5", "--vision_steps", "2", "--pictures", "16", "--pairs", "24", "--test_sentences", "8"]
+    argv = ["--steps", "5", "--vision_steps", "2", "--images", "16", "--pairs", "24", "--test_sentences", "8"]
     argv += ["--data_dir", str(text_folder), "--text_model", str(text_folder / "bert"), "--epochs", "1"]
     argv += ["--max_length", "64", "--plot", str(tmp_path / "new" / "plot.png"), "--json"]
     found = benchmark.main(argv)
@@ -56,5 +56,5 @@ def test_measures_prints_and_draws(benchmark, text_folder, capsys, tmp_path):
     assert scores["span"]["count"] == scores["mean"]["count"] > 0
     # exactly these words is no more probable than that their tags are as they are, on average
     assert scores["span"]["confidence"] <= scores["mean"]["confidence"] + 1e-9
-    with Image.open(tmp_path / "new" / "plot.png") as picture:
-        assert min(picture.size) > 300
+    with Image.open(tmp_path / "new" / "plot.png") as image:
+        assert min(image.size) > 300

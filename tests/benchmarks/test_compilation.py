@@ -22,7 +22,7 @@ def test_prints_the_gains_last(benchmark, capsys):
     assert min(found.values()) > 0
 
 
-def test_training_is_called_with_pictures_and_labels(benchmark):
+def test_training_is_called_with_images_and_labels(benchmark):
     model, batch = benchmark.make("default", "tiny", training=True)
     assert model.training
     assert {"pixel_values", "labels"} <= batch.keys()

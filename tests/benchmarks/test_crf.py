@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from bga_mner.modeling_bga.crf import ConditionalRandomField
+from bga_mner.modeling_bga.crf.crf import ConditionalRandomField
 
 
 @pytest.fixture(autouse=True)

@@ -38,8 +38,8 @@ def test_times_are_added_to_what_was_measured_before_and_drawn(benchmark, capsys
     found = benchmark.main([*arguments, "--plot", str(plot), "--json"])
     assert json.loads(capsys.readouterr().out.strip().splitlines()[-1]) == {"frontier": found}
     assert found["1 layer"] == first["1 layer"] | {"f1": [0.25, 0.25]}
-    with Image.open(plot) as picture:
-        assert min(picture.size) > 100
+    with Image.open(plot) as image:
+        assert min(image.size) > 100
 
 
 def test_every_preset_is_a_configuration_and_one_is_the_default(benchmark):

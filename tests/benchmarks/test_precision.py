@@ -9,7 +9,7 @@ import torch
 
 
 def test_measures_and_prints(benchmark, capsys):
-    argv = ["--steps", "10", "--vision_steps", "2", "--pictures", "16", "--pairs", "24", "--test_sentences", "8"]
+    argv = ["--steps", "10", "--vision_steps", "2", "--images", "16", "--pairs", "24", "--test_sentences", "8"]
     found = benchmark.main([*argv, "--size", "tiny", "--json"])
     assert json.loads(capsys.readouterr().out.strip().splitlines()[-1]) == {"precision": found}
     assert list(found) == ["trained", "random"]

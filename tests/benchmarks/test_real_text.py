@@ -30,29 +30,29 @@ def test_says_what_to_mend(benchmark, text_folder, tmp_path, monkeypatch):
         benchmark.main(["--data_dir", str(text_folder)])
 
 
-def test_any_picture_stands_beside_a_text(benchmark, text_folder, tmp_path, caplog):
+def test_any_image_stands_beside_a_text(benchmark, text_folder, tmp_path, caplog):
     for number in range(3):
         Image.new("RGB", (32, 32), (90 * number, 0, 0)).save(tmp_path / f"{number}.jpg")
     argv = ["--data_dir", str(text_folder), "--text_model", str(text_folder / "bert"), "--epochs", "1", "--seeds", "3"]
     argv += ["--batch_size", "4", "--max_length", "64", "--quiet", "--models", "bga_mner"]
     with caplog.at_level("INFO", logger="run_mner"):
-        found = benchmark.main([*argv, "--pictures", str(tmp_path), "--num_bga_layers", "1"])
+        found = benchmark.main([*argv, "--images", str(tmp_path), "--num_bga_layers", "1"])
     assert found.keys() == {"bga_mner"}
-    assert "pictures: 12 found, 0 missing, 0 broken" in caplog.text
+    assert "images: 12 found, 0 missing, 0 broken" in caplog.text
     with pytest.raises(ValueError, match="found none"):
-        benchmark.main([*argv, "--pictures", str(text_folder / "bert")])
+        benchmark.main([*argv, "--images", str(text_folder / "bert")])
 
 
-def test_the_same_text_gets_the_same_picture(benchmark, text_folder, tmp_path):
-    pictures = tmp_path / "photographs"
-    pictures.mkdir()
+def test_the_same_text_gets_the_same_image(benchmark, text_folder, tmp_path):
+    images = tmp_path / "photographs"
+    images.mkdir()
     for number in range(5):
-        Image.new("RGB", (8, 8)).save(pictures / f"{number}.jpg")
+        Image.new("RGB", (8, 8)).save(images / f"{number}.jpg")
     drawn = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         benchmark.copy_data(text_folder, tmp_path / name, None)
-        flags = benchmark.pair_at_random(tmp_path / name, pictures)
+        flags = benchmark.pair_at_random(tmp_path / name, images)
         drawn.append({link.name: link.resolve().name for link in Path(flags["image_dir"]).iterdir()})
     assert drawn[0] == drawn[1]
     assert len(set(drawn[0].values())) == 5

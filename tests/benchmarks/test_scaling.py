@@ -20,8 +20,8 @@ def test_measures_prints_and_draws(benchmark, capsys, tmp_path, what):
     assert json.loads(capsys.readouterr().out.strip().splitlines()[-1]) == {"scaling": found}
     assert found.keys() == {"length", "tags", "aligned layers"}
     assert len(found["length"]["ours"]["seconds"]["values"]) == 3
-    with Image.open(path) as picture:
-        assert min(picture.size) > 100
+    with Image.open(path) as image:
+        assert min(image.size) > 100
 
 
 def test_exponents_of_powers(benchmark):

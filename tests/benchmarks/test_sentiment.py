@@ -23,11 +23,11 @@ def test_prints_every_variant_for_every_seed(benchmark, capsys):
         assert all(0 <= value <= 1 for of_seeds in values.values() for value in of_seeds)
 
 
-def test_text_alone_has_no_pictures_and_the_others_do(benchmark, tmp_path):
+def test_text_alone_has_no_images_and_the_others_do(benchmark, tmp_path):
     setting = benchmark.Benchmark(benchmark._parse(SHORT), 0, tmp_path)
-    for name, has_pictures in (("full", True), ("text_only", False)):
+    for name, has_images in (("full", True), ("text_only", False)):
         trainer = setting.train(name)
-        assert ("reconstruction_loss" in trainer.state.log_history[0]) == has_pictures
+        assert ("reconstruction_loss" in trainer.state.log_history[0]) == has_images
         assert set(setting.scores(trainer)) == {"accuracy", "labelled_accuracy"}
         # labels are hidden of half of the rows, and the vision encoder isn't trained
         assert sum(row["label"] is None for row in setting.rows) == 12

@@ -6,8 +6,8 @@ import math
 import pytest
 from transformers import BertConfig, CLIPConfig, Siglip2Config, SiglipConfig, SiglipVisionConfig
 
-from bga_mner.configuration import BgaMnerConfig
-from bga_mner.modeling_bga import BgaMnerModel
+from bga_mner.configuration.configuration_bga_mner import BgaMnerConfig
+from bga_mner.modeling_bga.modeling_bga_mner import BgaMnerModel
 
 
 SMALL = {
@@ -172,6 +172,6 @@ def test_what_is_filled_in_is_the_default(make_config, vision):
     assert make_config().option_default("num_bga_layers") == 3
 
 
-def test_an_encoder_of_oblong_pictures_has_no_default_size(make_config):
+def test_an_encoder_of_oblong_images_has_no_default_size(make_config):
     config = make_config(vision_options={"image_size": [16, 32]}, image_size=16)
     assert config.option_default("image_size") is None

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoConfig
 
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification
-from bga_mner.configuration.model_card import build_model_card
+from bga_mner.configuration.hub.model_card import build_model_card
 
 
 PICTURES = {"found": 1190, "missing": 4, "broken": {"empty": 5}, "checked": True}

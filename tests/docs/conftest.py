@@ -39,30 +39,30 @@ def workplace(tmp_path_factory) -> Path:
     CLIPVisionModel(CLIPVisionConfig(image_size=32, patch_size=16, **SIZES)).save_pretrained(vision_folder)
     side = {"height": 32, "width": 32}
     CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=side).save_pretrained(vision_folder)
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     for name, dataset in (("train", corpus.train), ("valid", corpus.validation)):
         labelled = dataset.filter(lambda row: row["ner_tags"] is not None)
         write_conll(folder / f"{name}.txt", labelled["tokens"], labelled["ner_tags"], labelled["id"])
         for row in labelled:
-            (folder / "pictures" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
+            (folder / "images" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
     with (folder / "pairs.jsonl").open("w") as file:
         for row in corpus.train.filter(lambda row: row["ner_tags"] is None):
-            path = folder / "pictures" / f"{row['id']}.png"
+            path = folder / "images" / f"{row['id']}.png"
             path.write_bytes(row["image"]["bytes"])
-            file.write(json.dumps({"text": " ".join(row["tokens"]), "image": f"pictures/{path.name}"}) + "\n")
+            file.write(json.dumps({"text": " ".join(row["tokens"]), "image": f"images/{path.name}"}) + "\n")
     Image.new("RGB", (40, 30), "red").save(folder / "kawhi.jpg")
     opinions = generate_sentiment_corpus(
         names_per_sentiment=2, train_labelled=12, train_unlabelled=12, test_sentences=3
     )
     with (folder / "opinions.jsonl").open("w") as file:
         for row in opinions.train:
-            path = folder / "pictures" / f"{row['id']}.png"
+            path = folder / "images" / f"{row['id']}.png"
             path.write_bytes(row["image"]["bytes"])
             first, behind = row["target"]
             start = len(" ".join([*row["tokens"][:first], ""]))
             target = [start, start + len(" ".join(row["tokens"][first:behind]))]
             values = {"text": " ".join(row["tokens"]), "target": target, "label": row["label"]}
-            file.write(json.dumps(values | {"image": f"pictures/{path.name}"}) + "\n")
+            file.write(json.dumps(values | {"image": f"images/{path.name}"}) + "\n")
     return folder
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bga_mner.processing.formats.reading import FORMATS
+from bga_mner.processing.data.formats.reading import FORMATS
 
 
 ROOT = Path(__file__).resolve().parents[2]

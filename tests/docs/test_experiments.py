@@ -26,7 +26,7 @@ def here(workplace, tmp_path) -> Path:
     (tmp_path / "openai").symlink_to(workplace / "openai")
     data = tmp_path / "twitter2017"
     data.mkdir()
-    (data / "pictures").symlink_to(workplace / "pictures")
+    (data / "images").symlink_to(workplace / "images")
     for name, source in (("train", "train"), ("valid", "valid"), ("test", "valid")):
         (data / f"{name}.txt").symlink_to(workplace / f"{source}.txt")
     return tmp_path
@@ -55,7 +55,7 @@ def test_the_plain_tagger_and_the_paired_layer_s_states_are_options(here, monkey
     (layer,) = re.findall(r"`(hybrid_attention=both,visual_target=[^`]*)`", PAGE)
     changed = [layer if word == "hybrid_attention=both" else "2" if word == "12" else word for word in words]
     arguments = run_mner.read_arguments([*changed, "--use_cpu", "true"])[0]
-    config = build_model(arguments, ["O", "B-PER", "I-PER"], pictures=True, max_length=None)[0].config
+    config = build_model(arguments, ["O", "B-PER", "I-PER"], images=True, max_length=None)[0].config
     assert (config.visual_target, config.normalize_targets, config.hybrid_attention) == ("layer", False, "both")
     flat = " ".join(PAGE.split())
     ((left_out, own),) = re.findall(r"\*first\* command without (.*?), and with `--config_overrides (\S*)`", flat)
@@ -64,7 +64,7 @@ def test_the_plain_tagger_and_the_paired_layer_s_states_are_options(here, monkey
         del words[place : place + 2]
     words[words.index("--config_overrides") + 1] = own
     arguments = run_mner.read_arguments([*words, "--use_cpu", "true"])[0]
-    config = build_model(arguments, ["O", "B-PER", "I-PER"], pictures=False, max_length=None)[0].config
+    config = build_model(arguments, ["O", "B-PER", "I-PER"], images=False, max_length=None)[0].config
     assert config.hybrid_attention == "none"
 
 
@@ -78,9 +78,9 @@ def test_the_ablations_are_options(here, monkeypatch, ablation):
     _, _, _, _, *words = words_of(COMMANDS[0])
     words = ["2" if word == "12" else word for word in words] + shlex.split(ablation.replace("4", "1"))
     model_arguments = run_mner.read_arguments([*words, "--use_cpu", "true"])[0]
-    changed, _ = build_model(model_arguments, ["O", "B-PER", "I-PER"], pictures=True, max_length=None)
+    changed, _ = build_model(model_arguments, ["O", "B-PER", "I-PER"], images=True, max_length=None)
     plain_arguments = run_mner.read_arguments([*words[: -len(ablation.split())], "--use_cpu", "true"])[0]
-    plain, _ = build_model(plain_arguments, ["O", "B-PER", "I-PER"], pictures=True, max_length=None)
+    plain, _ = build_model(plain_arguments, ["O", "B-PER", "I-PER"], images=True, max_length=None)
     differing = {name for name, value in changed.config.to_dict().items() if plain.config.to_dict()[name] != value}
     name, _, value = ablation.removeprefix("--config_overrides hybrid_attention=both,").partition("=")
     assert differing == {name if value else ablation.split()[0].removeprefix("--")}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bga_mner.examples.synthetic.drawings import concept_pictures
+from bga_mner.examples.synthetic.drawings import concept_images
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +78,7 @@ def test_the_command_that_predicts_later_runs(run_in, workplace, fine_tuned):
     words = shlex.split(command)
     words[:2] = [sys.executable, str(ROOT / words[1])]
     words[words.index("outputs/mner")] = str(fine_tuned)
-    (workplace / "new.txt").write_text("IMGID:1\nKawhi\nwins\n")  # "no tags and no pictures are needed"
+    (workplace / "new.txt").write_text("IMGID:1\nKawhi\nwins\n")  # "no tags and no images are needed"
     run_in(workplace, [*words, "--use_cpu", "true"])
     assert (workplace / "outputs" / "predicted" / "predictions.conll").read_text().startswith("IMGID:1\nKawhi\t")
 
@@ -143,20 +143,20 @@ def test_the_robustness_command_runs(run_in, workplace, fine_tuned):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pictures", [False, True])
-def test_the_benchmark_commands_run(run_in, workplace, tmp_path, pictures):
+@pytest.mark.parametrize("images", [False, True])
+def test_the_benchmark_commands_run(run_in, workplace, tmp_path, images):
     (command,) = [
-        block for block in blocks("bash") if "benchmarks/alignment.py" in block and ("--pictures" in block) == pictures
+        block for block in blocks("bash") if "benchmarks/alignment.py" in block and ("--images" in block) == images
     ]
     words = shlex.split(command.replace("\\\n", " "))
     words[:2] = [sys.executable, str(ROOT / words[1])]
     words[words.index("--seeds") + 1] = "10"
-    if pictures:
-        drawn, concepts = concept_pictures(16, picture_size=32)
-        for number, (picture, concept) in enumerate(zip(drawn, concepts, strict=True)):
+    if images:
+        drawn, concepts = concept_images(16, image_size=32)
+        for number, (image, concept) in enumerate(zip(drawn, concepts, strict=True)):
             folder = tmp_path / str(concept)
             folder.mkdir(exist_ok=True)
-            picture.save(folder / f"{number}.jpg")
+            image.save(folder / f"{number}.jpg")
         words[words.index("FOLDER")] = str(tmp_path)
     short = ["steps=2", "vision_steps=2", "drawings=40", "pairs=24", "names_per_type=2", "test_sentences=8"]
     last = run_in(workplace, [*words, *(f"--{flag}" for flag in short)]).splitlines()[-1]

@@ -24,15 +24,15 @@ def block(language: str, having: str) -> str:
     return found
 
 
-@pytest.mark.parametrize("with_pictures", [True, False])
-def test_what_it_says_can_be_typed(run_in, workplace, tmp_path, with_pictures):
-    for name in ("distilbert-base-cased", "openai", "pictures"):
+@pytest.mark.parametrize("with_images", [True, False])
+def test_what_it_says_can_be_typed(run_in, workplace, tmp_path, with_images):
+    for name in ("distilbert-base-cased", "openai", "images"):
         (tmp_path / name).symlink_to(workplace / name)
     for name in ("train.txt", "valid.txt"):
         (tmp_path / name).write_text(block("text", "IMGID:1"), encoding="utf-8")
     words = shlex.split(block("bash", "run_mner.py").replace("\\\n", " "))
     words[:2] = [sys.executable, str(ROOT / words[1])]
-    if not with_pictures:  # "Without pictures leave out"
+    if not with_images:  # "Without images leave out"
         for flag in ("--image_dir", "--vision_model"):
             place = words.index(flag)
             del words[place : place + 2]

@@ -38,7 +38,7 @@ def script(request: pytest.FixtureRequest) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def mner_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write 24 sentences to train on and 8 to score, in CoNLL files, their pictures, and two encoders."""
+    """Write 24 sentences to train on and 8 to score, in CoNLL files, their images, and two encoders."""
     folder = tmp_path_factory.mktemp("mner")
     corpus = generate_corpus(
         names_per_type=4,
@@ -46,14 +46,14 @@ def mner_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train_unlabelled=4,
         test_sentences=6,
         validation_sentences=8,
-        picture_size=16,
+        image_size=16,
     )
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     for name, part in {"train": corpus.train, "valid": corpus.validation, "test": corpus.test_unseen_labels}.items():
         write_conll(folder / f"{name}.txt", part["tokens"], part["ner_tags"], part["id"])
         for row in part:
             if row["image"] is not None:
-                (folder / "pictures" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
+                (folder / "images" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
     tokenizer = build_tokenizer(corpus.sentences(), model_max_length=64)
     torch.manual_seed(0)
     BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **TINY)).save_pretrained(
@@ -71,7 +71,7 @@ def mner_arguments(mner_files: Path) -> dict[str, Any]:
     return {
         "train_file": mner_files / "train.txt",
         "validation_file": mner_files / "valid.txt",
-        "image_dir": mner_files / "pictures",
+        "image_dir": mner_files / "images",
         "text_model": mner_files / "bert",
         "vision_model": mner_files / "vit",
         "num_bga_layers": 1,

@@ -22,7 +22,7 @@ SHORT = ["--steps", "2", "--vision_steps", "2", "--drawings", "40", "--pairs", "
 SHORT += ["--test_sentences", "8", "--batch_size", "8", "--quiet", "--json"]
 
 
-def test_a_row_an_encoder_and_one_without_pictures(script, capsys):
+def test_a_row_an_encoder_and_one_without_images(script, capsys):
     found = script.main([*SHORT, "--encoders", "clip,resnet", "--seeds", "3,4"])
     printed = capsys.readouterr().out
     assert json.loads(printed.strip().splitlines()[-1]) == {"encoders": found}
@@ -57,12 +57,12 @@ def test_a_saved_encoder_is_used_as_it_is(script, tmp_path):
     assert "accuracy" not in row
 
 
-def test_all_encoders_see_whole_pictures_in_few_tokens(script):
+def test_all_encoders_see_whole_images_in_few_tokens(script):
     for name, config in script.ENCODERS.items():
         made = AutoConfig.for_model(**config)
         if made.model_type in script.BACKBONE_FAMILIES:
             stages = ConvStagesConfig(backbone_config=made, image_size=64, **script.LAYERS)
-            stages.fit_pictures(64)
+            stages.fit_images(64)
             assert stages.grid_side == 4, name
         else:
             assert (made.image_size // made.patch_size, made.hidden_size) == (8, 32), name
@@ -70,17 +70,17 @@ def test_all_encoders_see_whole_pictures_in_few_tokens(script):
 
 @pytest.mark.parametrize("name", ["clip", "resnet"])
 def test_the_concepts_are_learned_from_patches(script, name, tmp_path):
-    """Pictures of one colour each: whatever learns anything tells them apart."""
+    """Images of one colour each: whatever learns anything tells them apart."""
     arguments = training_arguments(tmp_path, 30, 16, 3e-3, 0)
     arguments.disable_tqdm = True
-    pictures = [torch.full((3, 64, 64), float(number % 2)) for number in range(32)]
+    images = [torch.full((3, 64, 64), float(number % 2)) for number in range(32)]
     labels = [number % 2 for number in range(32)]
 
     def process(images, return_tensors):
         return {"pixel_values": torch.stack(images)}
 
     encoder, accuracy = script.pretrain(
-        script.ENCODERS[name], 2, process, (pictures, labels), (pictures, labels), arguments
+        script.ENCODERS[name], 2, process, (images, labels), (images, labels), arguments
     )
     assert accuracy == 1.0
     assert not encoder.training

@@ -1,4 +1,4 @@
-"""Data sets that are read while the model trains: streams, and pictures decoded by the workers of a data loader."""
+"""Data sets that are read while the model trains: streams, and images decoded by the workers of a data loader."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SAVING = {"trainer": {"save_strategy": "steps", "save_steps": 2, "report_to": "n
 
 @pytest.fixture(scope="module")
 def stored(mner_files, tmp_path_factory):
-    """Store the training sentences and their pictures as a data set of two files, with named tags."""
+    """Store the training sentences and their images as a data set of two files, with named tags."""
     folder = tmp_path_factory.mktemp("stored")
-    rows = read_conll(mner_files / "train.txt", mner_files / "pictures")
+    rows = read_conll(mner_files / "train.txt", mner_files / "images")
     rows = rows.cast_column("ner_tags", datasets.List(datasets.ClassLabel(names=list(LABELS))))
     rows = rows.map(lambda image: {"image": {"bytes": Path(image["path"]).read_bytes()}}, input_columns="image")
     for number in range(2):
@@ -71,7 +71,7 @@ def test_two_processes_share_a_stream(kind, streamed, run_script):
 def test_a_stream_needs_a_length_and_the_names_of_its_tags(streamed, mner_files, run_script, tmp_path):
     with pytest.raises(ValueError, match="--max_steps"):
         main(run_script.argv(streamed | {"max_steps": -1}))
-    rows = read_conll(mner_files / "train.txt", mner_files / "pictures")
+    rows = read_conll(mner_files / "train.txt", mner_files / "images")
     rows.to_parquet(tmp_path / "train.parquet")  # with strings as tags
     with pytest.raises(ValueError, match="--labels O,B-PER"):
         main(run_script.argv(streamed | {"dataset_name": tmp_path}))
@@ -80,8 +80,8 @@ def test_a_stream_needs_a_length_and_the_names_of_its_tags(streamed, mner_files,
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_pictures_are_decoded_by_the_workers(workers, mner_files):
-    rows = read_conll(mner_files / "train.txt", mner_files / "pictures", check_pictures=False)
+def test_images_are_decoded_by_the_workers(workers, mner_files):
+    rows = read_conll(mner_files / "train.txt", mner_files / "images", check_images=False)
     tokenizer = build_tokenizer(rows["tokens"])
     image_processor = ViTImageProcessorPil(size={"height": 16, "width": 16})
     processor = BgaMnerProcessor(image_processor, tokenizer, {label: number for number, label in enumerate(LABELS)})
@@ -96,5 +96,5 @@ def test_pictures_are_decoded_by_the_workers(workers, mner_files):
     loader = DataLoader(encoded, 8, collate_fn=DataCollatorForMner(processor), num_workers=workers)
     batches = list(loader)
     watching = False
-    assert sum(int(batch["picture_mask"].sum()) for batch in batches) == len(rows)
+    assert sum(int(batch["image_mask"].sum()) for batch in batches) == len(rows)
     assert len(opened) == (0 if workers else len(rows))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, predict, read_conll, score_tags, write_conll
-from bga_mner.processing.evaluation import predict_tags
+from bga_mner.processing.evaluation.robustness import predict_tags
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def trained(script, tmp_path_factory):
     folder = tmp_path_factory.mktemp("robustness")
     assert script.TRAINING_SHARES == (0.0, 0.25, 0.5, 0.75, 1.0)
     script.TRAINING_SHARES = (0.0, 0.5)
-    sizes = {"steps": 4, "vision_steps": 5, "pictures": 64, "pairs": 160, "test_sentences": 16, "samples": 20}
+    sizes = {"steps": 4, "vision_steps": 5, "images": 64, "pairs": 160, "test_sentences": 16, "samples": 20}
     rows = script.main(["train", f"--output_dir={folder}", *(f"--{name}={value}" for name, value in sizes.items())])
     return folder, rows
 
@@ -36,37 +36,37 @@ def model_dir(trained):
 def test_trainings_have_a_row_each_and_leave_a_model_and_a_test_set(trained):
     folder, rows = trained
     assert json.loads((folder / "train.json").read_text())["rows"] == rows
-    assert [row["condition"] for row in rows] == ["all pictures", "50% removed", "mismatched pictures"]
+    assert [row["condition"] for row in rows] == ["all images", "50% removed", "mismatched images"]
     for row in rows:
         for test_set in ("labelled", "never_labelled"):
             assert 0 <= row[test_set]["low"] <= row[test_set]["f1"] <= row[test_set]["high"] <= 1
             assert (row[test_set]["compared"] is None) == (row is rows[0])
     model = BgaMnerForTokenClassification.from_pretrained(folder / "model")
     processor = BgaMnerProcessor.from_pretrained(folder / "model")
-    dataset, report = read_conll(folder / "test.txt", folder / "pictures", return_report=True)
-    assert (report.pictures_found, report.pictures_missing) == (16, 0)
+    dataset, report = read_conll(folder / "test.txt", folder / "images", return_report=True)
+    assert (report.images_found, report.images_missing) == (16, 0)
     tags = predict_tags(model, processor, dataset, show_progress=False)
     assert score_tags(tags, dataset["ner_tags"])["overall_f1"] == rows[0]["never_labelled"]["f1"]
     assert isinstance(predict(model, processor, "we need to talk about Kawhi"), list)
 
 
-def test_a_saved_model_is_tested_with_and_without_pictures(script, trained, model_dir, tmp_path, capsys):
+def test_a_saved_model_is_tested_with_and_without_images(script, trained, model_dir, tmp_path, capsys):
     folder, _ = trained
     arguments = ["test", f"--model_dir={model_dir}", f"--test_file={folder / 'test.txt'}", "--samples=20"]
     arguments.append(f"--output_dir={tmp_path}")
-    rows = script.main([*arguments, f"--image_dir={folder / 'pictures'}", "--json"])
+    rows = script.main([*arguments, f"--image_dir={folder / 'images'}", "--json"])
     printed = capsys.readouterr().out
     assert json.loads(printed.splitlines()[-1]) == rows
     assert json.loads((tmp_path / "test.json").read_text())["rows"] == rows
     assert all(row["types"]["MISC"]["f1"] > 0 for row in rows)
-    assert [row["pictures"] for row in rows] == [16, 12, 8, 4, 0, 16]
+    assert [row["images"] for row in rows] == [16, 12, 8, 4, 0, 16]
     for row in rows:
         assert row["condition"] in printed
         assert f"{row['f1']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in printed
-    # the text of a file without pictures is read as that of one whose pictures are all removed
+    # the text of a file without images is read as that of one whose images are all removed
     (alone,) = script.main(arguments)
     assert (alone["condition"], alone["f1"]) == ("text only", rows[4]["f1"])
-    assert "Text only was tested, since the file has no pictures" in capsys.readouterr().out
+    assert "Text only was tested, since the file has no images" in capsys.readouterr().out
 
 
 def test_another_data_set_has_its_types_renamed(script, trained, model_dir, tmp_path, capsys):

@@ -37,7 +37,7 @@ def entities(words, tags):
 
 def labelled(mner_files, name):
     """Read the rows that somebody annotated; not every format has others."""
-    rows = read_conll(mner_files / f"{name}.txt", mner_files / "pictures")
+    rows = read_conll(mner_files / f"{name}.txt", mner_files / "images")
     return rows.filter(lambda tags: None not in tags, input_columns="ner_tags")
 
 
@@ -75,7 +75,7 @@ def arguments(mner_files, tmp_path_factory):
     given = {}
     for kind in FORMATS:
         folder = tmp_path_factory.mktemp(kind)
-        given[kind] = {"image_dir": str(mner_files / "pictures")}
+        given[kind] = {"image_dir": str(mner_files / "images")}
         for part, name in PARTS.items():
             file = folder / (f"{part}.parquet" if kind == "parquet" else f"{part}.json")
             if kind in ("conll", "bioes", "columns"):
@@ -96,7 +96,7 @@ def test_every_format_gives_the_same_rows_and_labels(mner_files, arguments, kind
     parts, labels = read_data(DataArguments(**arguments[kind]), seed=0)
     tokenizer = AutoTokenizer.from_pretrained(mner_files / "bert")
     processor = BgaMnerProcessor(None, tokenizer, {label: number for number, label in enumerate(labels)})
-    pictures = 0
+    images = 0
     for part, name in PARTS.items():
         expected = labelled(mner_files, name)
         assert all([word for word, _, _ in split_words(" ".join(words))] == words for words in expected["tokens"])
@@ -108,13 +108,13 @@ def test_every_format_gives_the_same_rows_and_labels(mner_files, arguments, kind
         assert [path for path in here if path and path.exists()] == [path for path in there if path]
         entities = Counter(label for tags in expected["ner_tags"] for label, _, _ in spans_from_tags(tags))
         assert (found.entities, found.repaired_tags, found.troubles) == (dict(entities), 0, {})
-        assert found.pictures_found == sum(path is not None for path in there)
-        pictures += found.pictures_found
+        assert found.images_found == sum(path is not None for path in there)
+        images += found.images_found
         encoded = [
             data.remove_columns("image").with_transform(processor.encode_examples)[:] for data in (rows, expected)
         ]
         assert encoded[0] == encoded[1]
-    assert pictures
+    assert images
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A frozen vision encoder, run once over all pictures: the same training as with pictures, of each kind of encoder."""
+"""A frozen vision encoder, run once over all images: the same training as with images, of each kind of encoder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def encoders(mner_files, tmp_path_factory):
 
 @pytest.mark.parametrize("rank", mostly_slow([None, 2], None))
 @pytest.mark.parametrize("vision", ["vit", "resnet"])
-def test_cached_states_train_as_pictures_do(vision, rank, encoders, mner_arguments, run_script, tmp_path):
+def test_cached_states_train_as_images_do(vision, rank, encoders, mner_arguments, run_script, tmp_path):
     arguments = mner_arguments | {"vision_model": encoders[vision], "freeze_vision_encoder": True, "lora_rank": rank}
     arguments |= {"max_steps": 4, "report_to": "none", "dataloader_pin_memory": False}
     logs, weights = [], []

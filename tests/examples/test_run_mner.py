@@ -1,4 +1,4 @@
-"""The fine-tuning script from files to files: train, resume, predict, with and without pictures."""
+"""The fine-tuning script from files to files: train, resume, predict, with and without images."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, read_conll, write_conll
-from bga_mner.configuration.hub_export import code_files
+from bga_mner.configuration.hub.saved_code import code_files
 from bga_mner.examples import run_mner
 from bga_mner.examples.synthetic.corpus import LABELS, generate_corpus
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
@@ -59,30 +59,30 @@ def corpus():
         train_unlabelled=4,
         test_sentences=6,
         validation_sentences=8,
-        picture_size=16,
+        image_size=16,
     )
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, corpus):
-    """Write CoNLL files, pictures (one missing, one broken, in the training set) and two tiny checkpoints."""
+    """Write CoNLL files, images (one missing, one broken, in the training set) and two tiny checkpoints."""
     folder = tmp_path_factory.mktemp("files")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     parts = {"train": corpus.train, "valid": corpus.validation, "test": corpus.test_unseen_labels}
     for name, part in parts.items():
         write_conll(folder / f"{name}.txt", part["tokens"], part["ner_tags"], part["id"])
         for row in part:
             if row["image"] is not None:
-                (folder / "pictures" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
+                (folder / "images" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
     missing, broken = corpus.train["id"][:2]
-    (folder / "pictures" / f"{missing}.png").unlink()
-    (folder / "pictures" / f"{broken}.png").write_bytes(b"")
+    (folder / "images" / f"{missing}.png").unlink()
+    (folder / "images" / f"{broken}.png").write_bytes(b"")
     tokenizer = build_tokenizer(corpus.sentences(), model_max_length=64)
     torch.manual_seed(0)
     config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **TINY)
     BertModel(config).save_pretrained(folder / "bert")
     tokenizer.save_pretrained(folder / "bert")
-    # Like DINOv2's checkpoints: the configuration speaks of larger pictures than the image processor makes.
+    # Like DINOv2's checkpoints: the configuration speaks of larger images than the image processor makes.
     ViTModel(ViTConfig(image_size=32, patch_size=8, **TINY)).save_pretrained(folder / "vit")
     sizes = {"size": {"shortest_edge": 20}, "crop_size": {"height": 16, "width": 16}}
     CLIPImageProcessorPil(**sizes).save_pretrained(folder / "vit")
@@ -113,9 +113,9 @@ ALL_OPTIONS = {
 
 @pytest.fixture(scope="module")
 def trained(files, texts, encoders, tmp_path_factory):
-    """Train once with pictures and all options of the loss; return folder and results."""
+    """Train once with images and all options of the loss; return folder and results."""
     folder = tmp_path_factory.mktemp("trained")
-    found = run(**texts, **encoders, **ALL_OPTIONS, image_dir=files / "pictures", output_dir=folder)
+    found = run(**texts, **encoders, **ALL_OPTIONS, image_dir=files / "images", output_dir=folder)
     return folder, found
 
 
@@ -159,21 +159,21 @@ def test_frozen_encoder_keeps_its_weights(files, trained):
 
 
 def test_cached_vision_states_train_the_same(files, trained, texts, encoders, tmp_path):
-    options = ALL_OPTIONS | {"cache_vision_states": True, "image_dir": files / "pictures"}
+    options = ALL_OPTIONS | {"cache_vision_states": True, "image_dir": files / "images"}
     found = run(**texts, **encoders, **options, output_dir=tmp_path)
     assert found["train_loss"] == pytest.approx(trained[1]["train_loss"], rel=1e-4)
     report = results(tmp_path, "data_report.json")["train"]
     assert report == results(trained[0], "data_report.json")["train"]
 
 
-def test_data_report_counts_pictures(trained, corpus, texts):
+def test_data_report_counts_images(trained, corpus, texts):
     report = results(trained[0], "data_report.json")
     missing, broken = corpus.train["id"][:2]
     train = report["train"]
-    assert (train["sentences"], train["pictures_found"], train["pictures_missing"]) == (24, 22, 1)
-    assert train["pictures_broken"] == {"empty": 1}
-    assert train["examples"] == {"picture missing": [missing], "picture empty": [broken]}
-    assert report["test"]["pictures_missing"] == 6
+    assert (train["sentences"], train["images_found"], train["images_missing"]) == (24, 22, 1)
+    assert train["images_broken"] == {"empty": 1}
+    assert train["examples"] == {"image missing": [missing], "image empty": [broken]}
+    assert report["test"]["images_missing"] == 6
     assert len(train["sha256"]) == 64
     assert train["path"] == str(texts["train_file"])
     assert report["labels"] == list(LABELS)
@@ -225,7 +225,7 @@ def test_the_model_card_s_examples_run(trained):
 
 
 def test_adapters_are_trained_resumed_and_merged(texts, encoders, files, tmp_path):
-    options = {**texts, **encoders, "image_dir": files / "pictures", "num_bga_layers": 1, "lora_rank": 2}
+    options = {**texts, **encoders, "image_dir": files / "images", "num_bga_layers": 1, "lora_rank": 2}
     found = run(**options, output_dir=tmp_path)
     assert {"train_loss", "eval_f1", "test_f1"} <= set(found)
     checkpoints = list(tmp_path.glob("checkpoint-*"))
@@ -305,7 +305,7 @@ def test_evaluates_the_same_in_every_way(trained, texts, options, tmp_path):
     assert "eval_f1" in found
 
 
-def test_no_pictures_at_all(texts, files, tmp_path, caplog):
+def test_no_images_at_all(texts, files, tmp_path, caplog):
     arguments = {key: str(value) for key, value in texts.items() if key != "test_file"}
     arguments |= {"text_model": str(files / "bert"), "output_dir": str(tmp_path / "out"), **QUICK, "max_steps": 2}
     (tmp_path / "arguments.json").write_text(json.dumps(arguments))
@@ -357,7 +357,7 @@ def test_reads_datasets(kind, corpus, encoders, tmp_path, monkeypatch):
     flags |= {"image_dir": folder} if kind == "json" else {}
     run(**encoders, **flags)
     report = results(tmp_path / "out", "data_report.json")
-    assert (report["train"]["pictures_found"], report["train"]["pictures_missing"]) == (23, 1)
+    assert (report["train"]["images_found"], report["train"]["images_missing"]) == (23, 1)
     assert report["labels"] == list(LABELS)
     assert report["train"]["unknown_tags"] == sum(len(row["tokens"]) for row in train if row["ner_tags"] is None)
     written = read_conll(tmp_path / "out" / "predictions.conll")
@@ -379,10 +379,10 @@ def test_reads_datasets(kind, corpus, encoders, tmp_path, monkeypatch):
         ({"output_dir": None}, "--output_dir"),
         ({"do_train": True, "train_file": None}, "train set for --do_train"),
         ({"do_predict": True}, "--model_name_or_path"),
-        ({"vision_model": None, "image_dir": "pictures"}, "Expected --vision_model"),
+        ({"vision_model": None, "image_dir": "images"}, "Expected --vision_model"),
         ({"model_name_or_path": "somewhere"}, "Drop one"),
         ({"config_overrides": "no_such_option=1"}, "--config_overrides"),
-        ({"image_size": 20}, "makes square pictures"),
+        ({"image_size": 20}, "makes square images"),
         ({"max_length": 1000}, "at most 64"),
         ({"vision_model": "bert"}, "image_processor.save_pretrained"),
         ({"num_bga_layers": 9}, "num_bga_layers"),
@@ -430,14 +430,14 @@ def test_an_encoder_or_a_slip_in_place_of_a_saved_model_is_named(texts, files, t
 
 
 def test_what_is_odd_about_the_data_is_said(texts, encoders, files, tmp_path, caplog):
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     other = tmp_path / "valid.txt"
     other.write_text((files / "valid.txt").read_text().replace("-PER", "-PERSON"))
-    given = {**texts, **encoders, "validation_file": other, "image_dir": tmp_path / "pictures", "max_steps": 1}
+    given = {**texts, **encoders, "validation_file": other, "image_dir": tmp_path / "images", "max_steps": 1}
     given |= {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "no"}
     with caplog.at_level("WARNING", logger="run_mner"):
         run(**given, output_dir=tmp_path / "out")
-        assert "No picture of the training set was found" in caplog.text
+        assert "No image of the training set was found" in caplog.text
         assert "validation set that the training set hasn't: PERSON (it has LOC, MISC, ORG, PER)" in caplog.text
         assert "Nothing was left to train" not in caplog.text
         run(**given, output_dir=tmp_path / "out")
@@ -448,7 +448,7 @@ def test_what_is_odd_about_the_data_is_said(texts, encoders, files, tmp_path, ca
 
 
 def test_image_size(encoders, texts, files, tmp_path):
-    run(**encoders, **texts, image_dir=files / "pictures", image_size=24, max_steps=1, output_dir=tmp_path)
+    run(**encoders, **texts, image_dir=files / "images", image_size=24, max_steps=1, output_dir=tmp_path)
     saved = BgaMnerForTokenClassification.from_pretrained(tmp_path)
     assert saved.config.image_size == 24
     processor = results(tmp_path, "processor_config.json")["image_processor"]
@@ -475,7 +475,7 @@ def test_strategies_follow_each_other():
 def test_what_trainer_pushes_is_a_whole_repository(
     files, texts, encoders, loopback_hub, run_python, tmp_path, strategy, commits
 ):
-    given = {**QUICK, **texts, **encoders, "image_dir": files / "pictures", "output_dir": tmp_path / "out"}
+    given = {**QUICK, **texts, **encoders, "image_dir": files / "images", "output_dir": tmp_path / "out"}
     given |= {"push_to_hub": True, "hub_model_id": "org/mner", "hub_strategy": strategy}
     (tmp_path / "arguments.json").write_text(json.dumps(given, default=str))
     code = "from run_mner import main; main(['arguments.json'])"

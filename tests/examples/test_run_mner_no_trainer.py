@@ -76,7 +76,7 @@ def test_half_precision(run, tmp_path):
 
 def test_batches_of_different_sizes_add_up(make_model, make_batch):
     batch = make_batch((9, 6, 4, 4))
-    batch["picture_mask"][1] = False
+    batch["image_mask"][1] = False
     rows = {"whole": [slice(0, 4)], "parts": [slice(0, 3), slice(3, 4)]}
     accelerator, found = Accelerator(cpu=True), {}
     for name, parts in rows.items():

@@ -35,7 +35,7 @@ STEPS = 20
 def quiet(mner_files, mner_arguments, tmp_path_factory):
     """Arguments without any noise: no dropout, no context sampler, no replaced entities.
 
-    Noise can't be the same: each process draws its own. A quarter of the pictures is gone, so that some batches have
+    Noise can't be the same: each process draws its own. A quarter of the images is gone, so that some batches have
     fewer pairs than others, and some none.
     """
     folder = tmp_path_factory.mktemp("quiet")
@@ -43,7 +43,7 @@ def quiet(mner_files, mner_arguments, tmp_path_factory):
     config = AutoConfig.from_pretrained(folder / "bert")
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     config.save_pretrained(folder / "bert")
-    for number, path in enumerate(sorted((folder / "pictures").iterdir())):
+    for number, path in enumerate(sorted((folder / "images").iterdir())):
         if number % 4 == 0 or number % 5 == 0:
             path.unlink()
     folders = {name: folder / Path(value).name for name, value in mner_arguments.items() if isinstance(value, Path)}

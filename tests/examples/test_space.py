@@ -34,7 +34,7 @@ def app():
 def save(make_model, tmp_path):
     """Return a function that saves a tiny model which finds entities, and its processor."""
 
-    def save(with_pictures=True, **options):
+    def save(with_images=True, **options):
         tokenizer = build_tokenizer([TEXT.split()])
         model = make_model(text_options={"vocab_size": len(tokenizer)}, **options)
         with torch.no_grad():
@@ -43,7 +43,7 @@ def save(make_model, tmp_path):
         model.config.custom_pipelines = {
             "multimodal-ner": {"impl": "pipeline_bga_mner.BgaMnerPipeline", "pt": ["AutoModelForTokenClassification"]}
         }
-        image_processor = ViTImageProcessorPil(size={"height": 16, "width": 16}) if with_pictures else None
+        image_processor = ViTImageProcessorPil(size={"height": 16, "width": 16}) if with_images else None
         processor = BgaMnerProcessor(image_processor, tokenizer, label2id=model.config.label2id)
         model.save_pretrained(tmp_path / "model")
         processor.save_pretrained(tmp_path / "model")
@@ -70,17 +70,17 @@ def serve(app, monkeypatch):
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
     return tmp_path / "red.png"
 
 
-def ask(url, text, picture=None, read_picture=False):
+def ask(url, text, image=None, read_image=False):
     from gradio_client import Client, handle_file
 
     client = Client(url, verbose=False)
-    given = None if picture is None else handle_file(str(picture))
-    return client.predict(text, given, read_picture, api_name="/find_entities")
+    given = None if image is None else handle_file(str(image))
+    return client.predict(text, given, read_image, api_name="/find_entities")
 
 
 def value(component):
@@ -92,7 +92,7 @@ def visible(component):
     return not isinstance(component, dict) or component.get("visible", True)
 
 
-def test_answers_over_the_network(save, serve, picture):
+def test_answers_over_the_network(save, serve, image):
     folder, expected = save()
     url = serve(folder)
     highlighted, table, alignment, note = ask(url, TEXT)
@@ -106,10 +106,10 @@ def test_answers_over_the_network(save, serve, picture):
         for entity in expected
     ]
     assert not visible(alignment)
-    assert "Give a picture" in value(note)
+    assert "Give an image" in value(note)
 
-    _, with_picture, alignment, note = ask(url, TEXT, picture)
-    assert value(with_picture)["data"] == value(table)["data"]
+    _, with_image, alignment, note = ask(url, TEXT, image)
+    assert value(with_image)["data"] == value(table)["data"]
     with Image.open(value(alignment)["path"] if isinstance(value(alignment), dict) else value(alignment)) as drawn:
         assert min(drawn.size) > 100
     assert not value(note)
@@ -117,29 +117,29 @@ def test_answers_over_the_network(save, serve, picture):
         ask(url, "  ")
 
 
-def test_says_why_there_is_no_alignment(save, serve, picture):
-    folder, _ = save(with_pictures=False)
-    _, _, alignment, note = ask(serve(folder), TEXT, picture)
+def test_says_why_there_is_no_alignment(save, serve, image):
+    folder, _ = save(with_images=False)
+    _, _, alignment, note = ask(serve(folder), TEXT, image)
     assert not visible(alignment)
     assert "no vision parts" in value(note)
 
 
-def test_models_that_cannot_be_aligned(app, save, picture):
+def test_models_that_cannot_be_aligned(app, save, image):
     from transformers import pipeline
 
     folder, _ = save(use_text_to_image=False)
     annotate = pipeline("multimodal-ner", model=str(folder), pipeline_class=app.BgaMnerPipeline, device="cpu")
-    with Image.open(picture) as opened:
+    with Image.open(image) as opened:
         drawn, note = app.draw(annotate, TEXT, opened)
     assert drawn is None
     assert "text -> image generator" in note
 
 
 @pytest.mark.parametrize(("options", "offered"), [({}, True), ({"text_only": True}, False)])
-def test_reading_the_picture_is_offered_where_it_can_be_read(app, save, options, offered):
+def test_reading_the_image_is_offered_where_it_can_be_read(app, save, options, offered):
     from transformers import pipeline
 
-    folder, _ = save(with_pictures=offered, **options)
+    folder, _ = save(with_images=offered, **options)
     annotate = pipeline("multimodal-ner", model=str(folder), pipeline_class=app.BgaMnerPipeline, device="cpu")
     page = app.build_page(annotate, "model")
     (read,) = [block for block in page.blocks.values() if isinstance(block, app.gr.Checkbox)]
@@ -165,7 +165,7 @@ def test_front_matter_is_that_of_a_space():
     assert (FOLDER / values["app_file"]).is_file()
 
 
-def test_in_a_browser(save, serve, picture, tmp_path):
+def test_in_a_browser(save, serve, image, tmp_path):
     if CHROMIUM is None:
         pytest.skip("there is no chromium on this machine (Debian: apt-get install chromium)")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `make space-test`")
@@ -181,8 +181,8 @@ def test_in_a_browser(save, serve, picture, tmp_path):
         page.on("request", lambda request: outside.append(request.url) if not request.url.startswith(url) else None)
         page.goto(url)
         page.get_by_label("Text", exact=True).fill(TEXT)
-        page.locator("input[type=file]").first.set_input_files(str(picture))
-        page.locator("#picture img").first.wait_for()
+        page.locator("input[type=file]").first.set_input_files(str(image))
+        page.locator("#image img").first.wait_for()
         page.get_by_role("button", name="Find entities").click()
         page.get_by_text(f"{expected[0]['label']} {expected[0]['score']:.2f}").first.wait_for()
         page.locator("#alignment img").first.wait_for()

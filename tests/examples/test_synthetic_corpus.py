@@ -20,14 +20,14 @@ SMALL = {
     "train_unlabelled": 40,
     "test_sentences": 16,
     "validation_sentences": 8,
-    "picture_size": 32,
+    "image_size": 32,
 }
 SPLITS = ("train", "validation", "test_unseen_labels", "test_labelled")
 
 
 @pytest.fixture(scope="module")
 def corpus() -> GeneratedCorpus:
-    return generate_corpus(picture_size=16)
+    return generate_corpus(image_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +80,14 @@ def test_same_seed_is_bit_identical_here_and_in_another_process(small):
 def test_seeds_change_what_they_should(small):
     other = generate_corpus(seed=1, **SMALL)
     assert not set(other.labelled_names) & set(small.labelled_names)
-    pictures = generate_corpus(picture_seed=7, **SMALL)
-    assert texts_of(pictures) == texts_of(small)
-    assert pictures.train["image"] != small.train["image"]
-    assert pictures.train["concept"] != small.train["concept"]
+    images = generate_corpus(image_seed=7, **SMALL)
+    assert texts_of(images) == texts_of(small)
+    assert images.train["image"] != small.train["image"]
+    assert images.train["concept"] != small.train["concept"]
 
 
-def test_texts_do_not_depend_on_pictures_nor_tests_on_training_sizes(small):
-    changed = generate_corpus(**SMALL | {"picture_size": 16, "clutter": 1.0, "mismatch_rate": 0.5})
+def test_texts_do_not_depend_on_images_nor_tests_on_training_sizes(small):
+    changed = generate_corpus(**SMALL | {"image_size": 16, "clutter": 1.0, "mismatch_rate": 0.5})
     assert texts_of(changed) == texts_of(small)
     longer = generate_corpus(**SMALL | {"train_labelled": 60, "validation_sentences": 20})
     assert longer.test_unseen_labels.to_list() == small.test_unseen_labels.to_list()
@@ -159,7 +159,7 @@ def test_tags_mark_exactly_the_name(corpus):
         assert names[" ".join(row["tokens"][i] for i in at)] == type_of(row)
 
 
-def test_pictures_and_mismatch_rate(corpus):
+def test_images_and_mismatch_rate(corpus):
     names = corpus.labelled_names | corpus.unlabelled_names
 
     def mismatch(rows):
@@ -181,8 +181,8 @@ def test_mismatch_rate_limits(rate, expected):
 
 
 @pytest.mark.parametrize("size", [16, 50, 64])
-def test_pictures_have_the_size_asked_for(size):
-    corpus = generate_corpus(**SMALL | {"picture_size": size})
+def test_images_have_the_size_asked_for(size):
+    corpus = generate_corpus(**SMALL | {"image_size": size})
     for row in [*corpus.train, *corpus.validation]:
         image = Image.open(io.BytesIO(row["image"]["bytes"]))
         image.load()
@@ -194,7 +194,7 @@ def test_pictures_have_the_size_asked_for(size):
 
 @pytest.mark.parametrize("clauses", [False, True])
 def test_types_cannot_be_told_from_the_words(clauses):
-    corpus = generate_corpus(picture_size=16, train_unlabelled=0, train_labelled=2400, clauses=clauses)
+    corpus = generate_corpus(image_size=16, train_unlabelled=0, train_labelled=2400, clauses=clauses)
 
     def features(row):
         outside = [word for word, tag in zip(row["tokens"], row["ner_tags"], strict=True) if tag == "O"]
@@ -258,7 +258,7 @@ def test_parts_can_be_left_out():
         ({"names_per_type": 1}, "names_per_type >= 2"),
         ({"test_sentences": -1}, "sentences >= 0"),
         ({"mismatch_rate": 1.5}, "mismatch_rate between 0 and 1"),
-        ({"picture_size": 8}, "at least 16 pixels"),
+        ({"image_size": 8}, "at least 16 pixels"),
         ({"clutter": -0.1}, "clutter between 0 and 1"),
     ],
 )
@@ -267,25 +267,25 @@ def test_wrong_arguments(arguments, message):
         generate_corpus(**SMALL | arguments)
 
 
-def test_test_sentences_get_pictures_only_if_asked_for():
+def test_test_sentences_get_images_only_if_asked_for():
     corpus = generate_corpus(**SMALL)
-    pictured = generate_corpus(test_pictures=True, **SMALL)
+    beside_image = generate_corpus(test_images=True, **SMALL)
     assert corpus.test_unseen_labels["image"] == [None] * len(corpus.test_unseen_labels)
     for ours, plain in (
-        (pictured.test_unseen_labels, corpus.test_unseen_labels),
-        (pictured.test_labelled, corpus.test_labelled),
+        (beside_image.test_unseen_labels, corpus.test_unseen_labels),
+        (beside_image.test_labelled, corpus.test_labelled),
     ):
         assert ours["tokens"] == plain["tokens"]
         kinds = [next(tag[2:] for tag in tags if tag != "O") for tags in ours["ner_tags"]]
         assert ours["concept"] == kinds  # none is mismatched
         assert all(image["bytes"] for image in ours["image"])
-    assert pictured.train["image"] == corpus.train["image"]
+    assert beside_image.train["image"] == corpus.train["image"]
 
 
-def test_given_pictures_take_the_place_of_drawings():
+def test_given_images_take_the_place_of_drawings():
     corpus = generate_corpus(**SMALL)
-    pictures = {kind: [f"{kind}{i}".encode() for i in range(3)] for kind in ENTITY_TYPES}
-    given = generate_corpus(pictures=pictures, **SMALL)
+    images = {kind: [f"{kind}{i}".encode() for i in range(3)] for kind in ENTITY_TYPES}
+    given = generate_corpus(images=images, **SMALL)
     assert given.train["tokens"] == corpus.train["tokens"]
     used = {image["bytes"].decode() for image in given.train["image"]}
     assert used == {f"{kind}{i}" for kind in ENTITY_TYPES for i in range(3)}
@@ -295,4 +295,4 @@ def test_given_pictures_take_the_place_of_drawings():
     )
     assert given.train["object_box"] == [None] * len(given.train)
     with pytest.raises(ValueError, match=r"got them for \['LOC'\]\. Add the others"):
-        generate_corpus(pictures={"LOC": [b"x"]}, **SMALL)
+        generate_corpus(images={"LOC": [b"x"]}, **SMALL)

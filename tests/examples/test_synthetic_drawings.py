@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from bga_mner.examples.synthetic import drawings
-from bga_mner.examples.synthetic.drawings import ENTITY_TYPES, concept_pictures, draw_concept
+from bga_mner.examples.synthetic.drawings import ENTITY_TYPES, concept_images, draw_concept
 
 
 def test_doctests():
@@ -35,7 +35,7 @@ def test_object_stays_in_its_box(concept, clutter):
 
 
 def test_concepts_are_not_told_apart_by_colour():
-    images, labels = concept_pictures(800, seed=3, picture_size=16)
+    images, labels = concept_images(800, seed=3, image_size=16)
     means = [tuple(sum(band) / len(band) for band in map(Image.Image.tobytes, im.split())) for im in images]
     centres = {
         label: tuple(
@@ -50,9 +50,9 @@ def test_concepts_are_not_told_apart_by_colour():
     assert hits / 400 < 0.4  # chance is 0.25
 
 
-def test_concept_pictures_differ_by_seed():
-    images, labels = concept_pictures(12, seed=0, picture_size=16)
-    others, _ = concept_pictures(12, seed=1, picture_size=16)
+def test_concept_images_differ_by_seed():
+    images, labels = concept_images(12, seed=0, image_size=16)
+    others, _ = concept_images(12, seed=1, image_size=16)
     assert labels == [0, 1, 2, 3] * 3
     assert len({image.tobytes() for image in images + others}) == 24
 

@@ -5,14 +5,14 @@ import random
 import pytest
 from PIL import Image
 
-from bga_mner.examples.synthetic.drawings import SENTIMENTS, concept_pictures, draw_concept
+from bga_mner.examples.synthetic.drawings import SENTIMENTS, concept_images, draw_concept
 from bga_mner.examples.synthetic.sentiment import generate_sentiment_corpus
 
 
 @pytest.fixture(scope="module")
 def corpus():
     return generate_sentiment_corpus(
-        names_per_sentiment=4, train_labelled=60, train_unlabelled=60, test_sentences=30, picture_size=16
+        names_per_sentiment=4, train_labelled=60, train_unlabelled=60, test_sentences=30, image_size=16
     )
 
 
@@ -39,7 +39,7 @@ def test_half_of_the_names_are_never_labelled(corpus):
     assert set(collections.Counter(corpus.test_unseen_labels["label"]).values()) == {10}
 
 
-def test_pictures_show_the_sentiment_but_for_the_mismatches(corpus):
+def test_images_show_the_sentiment_but_for_the_mismatches(corpus):
     names = corpus.labelled_names | corpus.unlabelled_names
     mismatched = [row["concept"] != names[target_of(row)] for row in corpus.train]
     assert sum(mismatched) == round(0.15 * 60) * 2
@@ -51,15 +51,15 @@ def test_no_sentence_twice_and_the_same_again(corpus):
     sentences = [" ".join(words) for words in corpus.sentences()]
     assert len(set(sentences)) == len(sentences) == 180
     again = generate_sentiment_corpus(
-        names_per_sentiment=4, train_labelled=60, train_unlabelled=60, test_sentences=30, picture_size=16
+        names_per_sentiment=4, train_labelled=60, train_unlabelled=60, test_sentences=30, image_size=16
     )
     assert again.train[:] == corpus.train[:]
 
 
 def test_drawings_differ_by_sentiment():
-    pictures, kinds = concept_pictures(6, picture_size=16, kinds=SENTIMENTS)
+    images, kinds = concept_images(6, image_size=16, kinds=SENTIMENTS)
     assert kinds == [0, 1, 2] * 2
-    assert len({picture.tobytes() for picture in pictures}) == 6
+    assert len({image.tobytes() for image in images}) == 6
     shapes = {draw_concept(kind, random.Random(1), 16)[0].tobytes() for kind in SENTIMENTS}
     assert len(shapes) == 3  # of the same colours and places
 

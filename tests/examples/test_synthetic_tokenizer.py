@@ -12,7 +12,7 @@ from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 @pytest.fixture(scope="module")
 def corpus():
-    return generate_corpus(picture_size=16)
+    return generate_corpus(image_size=16)
 
 
 def test_doctests():

@@ -37,7 +37,7 @@ def test_an_empty_file_is_refused(train, tmp_path, content):
         train(train_file=tmp_path / "empty.txt")
 
 
-def test_a_missing_picture_folder_is_refused(train, tmp_path):
+def test_a_missing_image_folder_is_refused(train, tmp_path):
     with pytest.raises(ValueError, match="nowhere"):
         train(image_dir=tmp_path / "nowhere")
 
@@ -58,17 +58,17 @@ def test_a_wrong_encoding_is_refused_or_counted(train, mner_files, tmp_path):
     assert report(tmp_path)["replaced_characters"] == 1
 
 
-@pytest.mark.filterwarnings("ignore:1 of 4 pictures cannot be used")
-def test_a_picture_that_breaks_after_the_check_is_a_missing_one(train, mner_files, tmp_path, monkeypatch):
-    (tmp_path / "pictures").mkdir()
-    for path in (mner_files / "pictures").iterdir():
-        (tmp_path / "pictures" / path.name).write_bytes(path.read_bytes())
-    broken = tmp_path / "pictures" / "train-labelled-00003.png"
+@pytest.mark.filterwarnings("ignore:1 of 4 images cannot be used")
+def test_an_image_that_breaks_after_the_check_is_a_missing_one(train, mner_files, tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    for path in (mner_files / "images").iterdir():
+        (tmp_path / "images" / path.name).write_bytes(path.read_bytes())
+    broken = tmp_path / "images" / "train-labelled-00003.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    train(image_dir=tmp_path / "pictures")
-    assert report(tmp_path)["pictures_broken"] == {"truncated": 1}
+    train(image_dir=tmp_path / "images")
+    assert report(tmp_path)["images_broken"] == {"truncated": 1}
     # and one that nobody saw breaking, since the check was before
-    broken.write_bytes((mner_files / "pictures" / broken.name).read_bytes())
+    broken.write_bytes((mner_files / "images" / broken.name).read_bytes())
     check = skeleton.read_data
 
     def break_after(*arguments, **options):
@@ -77,6 +77,6 @@ def test_a_picture_that_breaks_after_the_check_is_a_missing_one(train, mner_file
         return found
 
     monkeypatch.setattr(skeleton, "read_data", break_after)
-    found = train(image_dir=tmp_path / "pictures", overwrite_output_dir=True, max_steps=6)
-    assert report(tmp_path)["pictures_broken"] == {}
+    found = train(image_dir=tmp_path / "images", overwrite_output_dir=True, max_steps=6)
+    assert report(tmp_path)["images_broken"] == {}
     assert found

@@ -1,4 +1,4 @@
-"""The picture and the page of a tiny random model."""
+"""The image and the page of a tiny random model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import ViTImageProcessorPil
 
-from bga_mner import BadPictureError, BgaMnerForTokenClassification, BgaMnerProcessor, write_conll
+from bga_mner import BadImageError, BgaMnerForTokenClassification, BgaMnerProcessor, write_conll
 from bga_mner.examples.synthetic.corpus import generate_corpus
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
@@ -27,14 +27,14 @@ def model_dir(make_model, tmp_path):
     return tmp_path / "model"
 
 
-def test_writes_a_picture_and_a_page_that_loads_nothing(script, model_dir, tmp_path, capsys):
-    Image.new("RGB", (32, 32), "red").save(tmp_path / "picture.png")
+def test_writes_an_image_and_a_page_that_loads_nothing(script, model_dir, tmp_path, capsys):
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "image.png")
     text = "Kawhi wins again <script>"
-    flags = ["--model_dir", str(model_dir), "--text", text, "--image", str(tmp_path / "picture.png")]
+    flags = ["--model_dir", str(model_dir), "--text", text, "--image", str(tmp_path / "image.png")]
     script.main([*flags, "--output_dir", str(tmp_path / "out")])
-    with Image.open(tmp_path / "out" / "alignment.png") as picture:
-        assert picture.format == "PNG"
-        assert min(picture.size) > 100
+    with Image.open(tmp_path / "out" / "alignment.png") as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 100
     page = (tmp_path / "out" / "alignment.html").read_text(encoding="utf-8")
     sources = []
 
@@ -51,7 +51,7 @@ def test_writes_a_picture_and_a_page_that_loads_nothing(script, model_dir, tmp_p
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     Image.new("RGB", (40, 20), "red").save(tmp_path / "1.png")
     return tmp_path / "1.png"
 
@@ -75,8 +75,8 @@ def run(script, model_dir, tmp_path):
     return run
 
 
-def test_a_sentence_with_its_picture(run, picture, tmp_path, capsys):
-    page = run("--text", "Kawhi wins, 😂 <b>", "--image", picture)
+def test_a_sentence_with_its_image(run, image, tmp_path, capsys):
+    page = run("--text", "Kawhi wins, 😂 <b>", "--image", image)
     assert page.count("<section") == 1
     assert '<h2 id="pair0" dir="ltr">Kawhi wins , 😂 &lt; b &gt;</h2>' in page
     assert "<bdi>Kawhi</bdi> <b>PER</b>" in page
@@ -86,7 +86,7 @@ def test_a_sentence_with_its_picture(run, picture, tmp_path, capsys):
         assert str(tmp_path / "new" / "folder" / name) in printed
 
 
-def test_a_conll_file_without_unusable_pictures(run, picture, tmp_path, capsys):
+def test_a_conll_file_without_unusable_images(run, image, tmp_path, capsys):
     (tmp_path / "2.png").write_bytes(b"<html>")
     for name in (4, 5):
         Image.new("RGB", (20, 20), "blue").save(tmp_path / f"{name}.png")
@@ -95,11 +95,11 @@ def test_a_conll_file_without_unusable_pictures(run, picture, tmp_path, capsys):
     arguments = ["--conll_file", tmp_path / "a.txt", "--image_dir", tmp_path]
     page = run(*arguments, "--limit", 2)
     assert [f">{word}</h2>" in page for (word,) in words] == [True, False, False, True, False]
-    assert "Passed over without a usable picture: 2 (2, 3)." in capsys.readouterr().out
+    assert "Passed over without a usable image: 2 (2, 3)." in capsys.readouterr().out
     assert run(*arguments).count("<section") == 3
     for name in (1, 4, 5):
         (tmp_path / f"{name}.png").write_bytes(b"")
-    with pytest.raises(ValueError, match="at least one sentence with a usable picture"):
+    with pytest.raises(ValueError, match="at least one sentence with a usable image"):
         run(*arguments)
 
 
@@ -117,22 +117,22 @@ def test_the_generated_corpus(run):
     assert sentences != re.findall("<h2[^>]*>(.*?)</h2>", run("--generated", "--seed", 4, "--limit", 5))
 
 
-def test_what_is_missing_is_said(script, run, picture, tmp_path):
-    (tmp_path / "broken.png").write_bytes(picture.read_bytes()[:60])
+def test_what_is_missing_is_said(script, run, image, tmp_path):
+    (tmp_path / "broken.png").write_bytes(image.read_bytes()[:60])
     for arguments, message in (
         ((), "Expected something to draw"),
-        (("--text", "Kawhi"), "Expected a picture with --text"),
-        (("--text", "  ", "--image", picture), "Expected a sentence as --text"),
-        (("--conll_file", tmp_path / "a.txt"), "Expected pictures with --conll_file"),
+        (("--text", "Kawhi"), "Expected an image with --text"),
+        (("--text", "  ", "--image", image), "Expected a sentence as --text"),
+        (("--conll_file", tmp_path / "a.txt"), "Expected images with --conll_file"),
         (("--conll_file", tmp_path / "a.txt", "--image_dir", tmp_path), "Expected a CoNLL file"),
     ):
         with pytest.raises(ValueError, match=message):
             run(*arguments)
     for name in ("broken.png", "nothing.png"):
-        with pytest.raises(BadPictureError, match=name):
+        with pytest.raises(BadImageError, match=name):
             run("--text", "Kawhi", "--image", tmp_path / name)
     with pytest.raises(ValueError, match="a saved model as --model_dir"):
-        script.main([f"--model_dir={tmp_path}", "--text=Kawhi", f"--image={picture}"])
+        script.main([f"--model_dir={tmp_path}", "--text=Kawhi", f"--image={image}"])
     for arguments in (("--text", "Kawhi", "--generated"), ("--generated", "--limit", 0)):
         with pytest.raises(SystemExit):
             run(*arguments)

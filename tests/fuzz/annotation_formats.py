@@ -12,8 +12,8 @@ import datasets
 from byte_reader import ByteReader, refusals
 
 from bga_mner import read_annotations, repair_bio, split_words, tags_from_spans, write_annotations
-from bga_mner.processing.formats.reading import FORMATS
-from bga_mner.processing.formats.writing import WRITTEN_FORMATS
+from bga_mner.processing.data.formats.reading import FORMATS
+from bga_mner.processing.data.formats.writing import WRITTEN_FORMATS
 
 
 ENDINGS = (".jsonl", ".json", ".txt")
@@ -36,7 +36,7 @@ def one_input(data: bytes) -> None:
     options = {"format": reader.pick((None, None, None, *FORMATS)), "offset_unit": reader.pick((None, None, "utf-16"))}
     file.write_bytes(reader.rest())
     with refusals():
-        rows, report = read_annotations(file, check_pictures=False, return_report=True, show_progress=False, **options)
+        rows, report = read_annotations(file, check_images=False, return_report=True, show_progress=False, **options)
         assert report.sentences == len(rows) > 0
         for row in rows:
             assert len(row["tokens"]) == len(row["ner_tags"])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from byte_reader import ByteReader, refusals
 
-from bga_mner.processing.annotation_chunks import make_chunks
-from bga_mner.processing.annotation_input import AnnotationInput
+from bga_mner.processing.annotation.chunks import make_chunks
+from bga_mner.processing.annotation.input_rows import AnnotationInput
 
 
 ENDINGS = (".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz", ".json.bz2", ".csv.xz", ".json")

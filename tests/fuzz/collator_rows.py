@@ -25,7 +25,7 @@ def one_input(data: bytes) -> None:
         encode,
         pad_to_multiple_of=reader.pick((None, None, 8)),
         max_length=reader.pick((None, None, 30, 2)),
-        picture_shape=reader.pick((None, None, (3, SIDE, SIDE))),
+        image_shape=reader.pick((None, None, (3, SIDE, SIDE))),
     )
     rows = [_row(reader) for _ in range(reader.integer(0, 3))]
     with refusals():
@@ -44,9 +44,9 @@ def one_input(data: bytes) -> None:
             ids = [int(token) for token in row["input_ids"]]
             kept = batch["input_ids"][number].tolist()
             assert (kept[len(kept) - len(ids) :] if left else kept[: len(ids)]) == ids
-        if "picture_mask" in batch:
+        if "image_mask" in batch:
             assert not batch[next(name for name in ("pixel_values", "vision_states") if name in batch)][
-                ~batch["picture_mask"]
+                ~batch["image_mask"]
             ].any()
 
 

@@ -1,4 +1,4 @@
-"""Fuzzing target: any bytes as a CoNLL file, beside a folder of pictures that it must not leave."""
+"""Fuzzing target: any bytes as a CoNLL file, beside a folder of images that it must not leave."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ MAX_LENGTH = 600
 
 @cache
 def _folder() -> Path:
-    """Make a folder with a file that nobody may read, and one of pictures in it."""
+    """Make a folder with a file that nobody may read, and one of images in it."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz_conll_"))
     datasets.disable_progress_bars()
-    (folder / "pictures" / "sub").mkdir(parents=True)
-    for name in ("secret.jpg", "pictures/1.jpg", "pictures/sub/2.png"):
+    (folder / "images" / "sub").mkdir(parents=True)
+    for name in ("secret.jpg", "images/1.jpg", "images/sub/2.png"):
         Image.new("RGB", (2, 2)).save(folder / name)
-    (folder / "pictures" / "3.jpg").write_bytes(b"broken")
+    (folder / "images" / "3.jpg").write_bytes(b"broken")
     return folder
 
 
 def one_input(data: bytes) -> None:
-    """Read; words and tags have to fit together, pictures to lie in the folder, what is written to be read again."""
+    """Read; words and tags have to fit together, images to lie in the folder, what is written to be read again."""
     reader = ByteReader(data)
     folder = _folder()
     file = folder / "tweets.txt"
     encoding = reader.pick(ENCODINGS)
-    image_dir = folder / "pictures" if reader.chance() else None
+    image_dir = folder / "images" if reader.chance() else None
     check, write = reader.chance(), reader.integer(0, 3) == 0
     columns = {"word_column": reader.pick((0, 0, 1)), "tag_column": reader.pick((-1, -1, 2))}
     scheme = reader.pick((None, None, "IO", "BIOES"))
@@ -46,7 +46,7 @@ def one_input(data: bytes) -> None:
             *(file, image_dir),
             **columns,
             scheme=scheme,
-            check_pictures=check,
+            check_images=check,
             encoding=encoding,
             return_report=True,
             show_progress=False,
@@ -55,9 +55,9 @@ def one_input(data: bytes) -> None:
         assert report.sentences == len(rows)
         assert report.tokens == sum(map(len, tweets["tokens"]))
         found = sum(image is not None for image in tweets["image"])
-        assert report.pictures_found == found
+        assert report.images_found == found
         if image_dir is not None:
-            assert report.pictures_missing + sum(report.pictures_broken.values()) + found == len(rows)
+            assert report.images_missing + sum(report.images_broken.values()) + found == len(rows)
         for words, tags, image in zip(tweets["tokens"], tweets["ner_tags"], tweets["image"], strict=True):
             assert len(words) == len(tags)
             assert all(word.strip() for word in words)
@@ -76,7 +76,7 @@ def one_input(data: bytes) -> None:
 
 
 def seeds() -> list[bytes]:
-    """Return small files, whole and broken, that name pictures here and elsewhere."""
+    """Return small files, whole and broken, that name images here and elsewhere."""
     names = ("1", "sub/2", "3", "4", "../secret", "/etc/passwd", "..\\secret", "C:x", "a\0b", "1.jpg", "./1", "x" * 300)
     tweets = [f"IMGID:{name}\nKawhi\tB-PER\nwins\tO\nSeattle\tI-LOC\n\n".encode() for name in names]
     odd = [

@@ -10,8 +10,8 @@ import torch
 from byte_reader import ByteReader, refusals
 
 from bga_mner import ConditionalRandomField
-from bga_mner.modeling_bga.crf import FORBIDDEN_SCORE, UNKNOWN_TAG, bio_constraints
-from bga_mner.modeling_bga.span_probabilities import Span, span_log_probabilities
+from bga_mner.modeling_bga.crf.crf import FORBIDDEN_SCORE, UNKNOWN_TAG, bio_constraints
+from bga_mner.modeling_bga.crf.span_probabilities import Span, span_log_probabilities
 
 
 LABELS = ["O", "B-X", "I-X", "B-Y"]

@@ -1,4 +1,4 @@
-"""Fuzzing target: any input of the pipeline, with a tiny tagger: texts, words, pictures, options."""
+"""Fuzzing target: any input of the pipeline, with a tiny tagger: texts, words, images, options."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def _input(reader: ByteReader) -> Any:
     if kind == 4:
         return {"words": words}
     if kind == 5:
-        return {reader.pick(("text", "words", "picture", "other")): reader.value()}
+        return {reader.pick(("text", "words", "image", "other")): reader.value()}
     if kind == 6:
         return reader.value()
     strange = reader.pick((None, b"", b"\x89PNG", "none.jpg", "https://localhost/a.jpg", "a\0b", 3, {}, {"path": None}))
-    return {"text": reader.text(), "picture": Image.new("L", (3, 2), 9) if reader.chance() else strange}
+    return {"text": reader.text(), "image": Image.new("L", (3, 2), 9) if reader.chance() else strange}
 
 
 def _check(given: Any, entities: list[dict[str, Any]]) -> None:

@@ -1,9 +1,9 @@
-"""Fuzz one target, or all: ``python tests/fuzz/run.py conll_reader --seconds 600``; without a target, all of them.
+"""Fuzz one target, or all: `python tests/fuzz/run.py conll_reader --seconds 600`; without a target, all of them.
 
-A crash's input is written to ``build/fuzz/<target>/`` beside what was raised, once for each place in the code, and the
-fuzzing goes on; run it again with ``--input FILE``. An input that takes longer than 5 seconds is a crash, too. What was
-found interesting is kept in ``build/fuzz/<target>/corpus``, and the next run goes on from there; the slowest input is
-in ``slowest``. Needs the extra `fuzz` (atheris), but not for ``--input``.
+A crash's input is written to `build/fuzz/<target>/` beside what was raised, once for each place in the code, and the
+fuzzing goes on; run it again with `--input FILE`. An input that takes longer than 5 seconds is a crash, too. What was
+found interesting is kept in `build/fuzz/<target>/corpus`, and the next run goes on from there; the slowest input is
+in `slowest`. Needs the extra `fuzz` (atheris), but not for `--input`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 
 TARGETS = (
-    *("processor_text", "picture_bytes", "conll_reader", "annotation_reader", "annotation_formats"),
+    *("processor_text", "image_bytes", "conll_reader", "annotation_reader", "annotation_formats"),
     *("collator_rows", "pipeline_inputs", "crf_scores", "saved_files"),
 )
 HANG_SECONDS = 5
@@ -43,7 +43,7 @@ class Watched:
     one_input : callable
         The target.
     folder : path
-        Where inputs are written, and ``counts.json`` about once a second.
+        Where inputs are written, and `counts.json` about once a second.
     """
 
     def __init__(self, one_input: Callable[[bytes], None], folder: Path) -> None:

@@ -14,7 +14,7 @@ from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification, BgaMnerPipeli
 
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789#@.,:'/"
-SIDE = 16  # of pictures, in pixels
+SIDE = 16  # of images, in pixels
 LENGTH = 24  # most tokens of a text
 
 torch.set_num_threads(1)

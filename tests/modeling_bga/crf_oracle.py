@@ -5,7 +5,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from bga_mner.modeling_bga.crf import FORBIDDEN_SCORE, UNKNOWN_TAG, ConditionalRandomField, bio_constraints
+from bga_mner.modeling_bga.crf.crf import FORBIDDEN_SCORE, UNKNOWN_TAG, ConditionalRandomField, bio_constraints
 
 
 BIO = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC"}

@@ -1,4 +1,4 @@
-"""BERT and three vision transformers written out in float64, one sentence or picture at a time, for the reference.
+"""BERT and three vision transformers written out in float64, one sentence or image at a time, for the reference.
 
 Nothing here is padded, batched or split into heads by a view: what is hidden in the model doesn't exist here.
 """
@@ -109,8 +109,8 @@ _VISION_NAMES = {
 }
 
 
-def embed_picture(weights: Weights, config: PreTrainedConfig, picture: Tensor) -> Tensor:
-    """Embed a picture (3, side, side): class token, if there is one, and patches row by row."""
+def embed_image(weights: Weights, config: PreTrainedConfig, image: Tensor) -> Tensor:
+    """Embed an image (3, side, side): class token, if there is one, and patches row by row."""
     patch, kind = config.patch_size, config.model_type
     place = weights[_VISION_NAMES[kind][1]]
     kernel = place.tensor("weight")  # (width, 3, patch, patch)
@@ -118,9 +118,9 @@ def embed_picture(weights: Weights, config: PreTrainedConfig, picture: Tensor) -
     if kind != "siglip_vision_model":
         name = "embeddings.class_embedding" if kind == "clip_vision_model" else "embeddings.cls_token"
         states.append(weights.tensor(name).flatten())
-    for row in range(0, picture.shape[1], patch):
-        for column in range(0, picture.shape[2], patch):
-            cut = picture[:, row : row + patch, column : column + patch]
+    for row in range(0, image.shape[1], patch):
+        for column in range(0, image.shape[2], patch):
+            cut = image[:, row : row + patch, column : column + patch]
             shown = (kernel * cut).sum(dim=(1, 2, 3))
             states.append(shown + place.tensor("bias") if place.has("bias") else shown)
     positions = "embeddings.position_embeddings" if kind == "vit" else "embeddings.position_embedding.weight"

@@ -2,7 +2,7 @@
 
 It is written from the paper's equations (arXiv 2308.02570) and from what the configuration's documentation says of each
 option, and reads a `state_dict()` and a configuration: nothing of the model's code is called. Sentences are gone
-through one by one and hold no padding, pictures likewise; stages, heads, and tags are loops. Where the model draws at
+through one by one and hold no padding, images likewise; stages, heads, and tags are loops. Where the model draws at
 random, so does this, from the same seed and in the same order (see [`Noise`]); dropout has to be 0.
 
 Everything is differentiable where the model is, and detached where it is.
@@ -22,7 +22,7 @@ from reference_encoders import (
     attention,
     bert_layer,
     embed_bert,
-    embed_picture,
+    embed_image,
     gelu,
     layer_norm,
     linear,
@@ -39,7 +39,7 @@ class Noise:
     """What a training step draws, for the whole batch, padding included, as the model does.
 
     In this order: sentences whose entities are replaced, and the tokens in their place; the samplers' Gumbel noise,
-    stage by stage, of the texts and then of the pictures (of the pictures first, if their layers read generated text);
+    stage by stage, of the texts and then of the images (of the images first, if their layers read generated text);
     the stage whose losses each pair is trained on.
     """
 
@@ -66,7 +66,7 @@ class Sentence:
 
     places: Tensor  # of its tokens in the batch
     embedded: Tensor
-    pictured: bool  # has a picture
+    beside_image: bool  # has an image
     aligned: bool  # ... that shows what its words say
     states: list[Tensor] = field(default_factory=list)  # that enter the stages, (length, width)
     keep: list[Tensor] = field(default_factory=list)  # (length)
@@ -75,8 +75,8 @@ class Sentence:
 
 
 @dataclass
-class Picture:
-    """A picture, with all that the stages make of it."""
+class Image:
+    """An image, with all that the stages make of it."""
 
     states: list[Tensor] = field(default_factory=list)
     keep: list[Tensor] = field(default_factory=list)
@@ -119,46 +119,46 @@ class Reference:
 
         has_vision = pixels is not None
         vision_noise: list[Tensor] = []
-        samples_pictures = self.training and config.use_context_sampler and config.use_image_to_text
+        samples_images = self.training and config.use_context_sampler and config.use_image_to_text
         vision_length = config.num_vision_tokens
-        if has_vision and self.vision_reads and samples_pictures:
+        if has_vision and self.vision_reads and samples_images:
             vision_noise = noise.gumbel(self.stages, count, vision_length)
         text_noise: list[Tensor] = []
         if self.training and config.use_context_sampler and config.use_text_to_image:
             text_noise = noise.gumbel(self.stages, count, length)
-        if has_vision and not self.vision_reads and samples_pictures:
+        if has_vision and not self.vision_reads and samples_images:
             vision_noise = noise.gumbel(self.stages, count, vision_length)
-        drawn = None
+        sampled = None
         if has_vision and self.training and config.loss_stages == "sampled" and not self.vision_reads:
-            drawn = noise.stages(self.stages, count)
+            sampled = noise.stages(self.stages, count)
 
-        sentences, pictures = [], []
+        sentences, images = [], []
         for row in range(count):
-            pictured = has_vision and bool(batch["picture_mask"][row])
+            beside_image = has_vision and bool(batch["image_mask"][row])
             hidden = bool(chosen[row]) and teaches
             ids = replaced_ids if hidden else batch.get("input_ids")
             sentence = Sentence(
                 batch["attention_mask"][row].nonzero().squeeze(1),
                 self._embed(batch, ids, row),
-                pictured,
-                pictured and not hidden,
+                beside_image,
+                beside_image and not hidden,
             )
             sentences.append(sentence)
-            picture = None
+            image = None
             if has_vision:
-                shown = pixels[row].double() if pictured else torch.zeros_like(pixels[row]).double()
-                picture = self._look(shown, len(sentence.places), [stage[row] for stage in vision_noise])
-                pictures.append(picture)
-            self._read_text(sentence, picture, hidden, batch.get("visual_source"), [n[row] for n in text_noise])
-            if picture is not None:
-                only = None if drawn is None else drawn[row]
-                self._finish_picture(sentence, picture, [n[row] for n in vision_noise], only)
+                shown = pixels[row].double() if beside_image else torch.zeros_like(pixels[row]).double()
+                image = self._look(shown, len(sentence.places), [stage[row] for stage in vision_noise])
+                images.append(image)
+            self._read_text(sentence, image, hidden, batch.get("visual_source"), [n[row] for n in text_noise])
+            if image is not None:
+                only = None if sampled is None else sampled[row]
+                self._finish_image(sentence, image, [n[row] for n in vision_noise], only)
             if chosen[row] and not teaches:
                 sentence.last = self._read_again(sentence, self._embed(batch, replaced_ids, row))
 
         parts: dict[str, Any] = {"crf_loss": None, "reconstruction_loss": None, "cycle_loss": None, "keep_loss": None}
         if has_vision:
-            parts |= self._alignment_losses(sentences, pictures)
+            parts |= self._alignment_losses(sentences, images)
         emissions = [linear(self.head["classifier"], sentence.last) for sentence in sentences]
         crf = ReferenceCrf(config, self.head["crf"])
         if labels is not None:
@@ -174,7 +174,7 @@ class Reference:
         return parts | {
             "loss": sum(summands) if summands else None,
             "sentences": sentences,
-            "pictures": pictures,
+            "images": images,
             "emissions": emissions,
             "logits": emissions if self.training else [crf.log_marginals(scores) for scores in emissions],
             "predictions": None if self.training else [crf.best_path(scores) for scores in emissions],
@@ -195,7 +195,7 @@ class Reference:
         if config.replaced_entities_read == "real":
             if batch.get("pixel_values") is None:
                 return None, nobody
-            chosen = chosen & batch["picture_mask"]
+            chosen = chosen & batch["image_mask"]
         random_ids = noise.tokens(batch["input_ids"], config.text_config.vocab_size)
         entity = (labels != -100) & (labels != outside)
         return torch.where(entity, random_ids, batch["input_ids"]), chosen
@@ -213,25 +213,25 @@ class Reference:
             words = self.text.tensor("embeddings.word_embeddings.weight")[ids[row][places]]
         return embed_bert(self.text, self.config.text_config, words, types, positions)
 
-    def _look(self, pixels: Tensor, text_length: int, noise: list[Tensor]) -> Picture:
-        """Run the vision encoder on a picture; its layers may read the text that is generated from their own states."""
-        config, picture = self.config.vision_config, Picture()
-        states = embed_picture(self.vision, config, pixels)
+    def _look(self, pixels: Tensor, text_length: int, noise: list[Tensor]) -> Image:
+        """Run the vision encoder on an image; its layers may read the text that is generated from their own states."""
+        config, image = self.config.vision_config, Image()
+        states = embed_image(self.vision, config, pixels)
         first_stage = config.num_hidden_layers - self.stages
         for index in range(config.num_hidden_layers):
             stage, read = index - first_stage, None
             if stage >= 0:
-                picture.states.append(states)
+                image.states.append(states)
                 if self.vision_reads:
-                    self._sample_picture(picture, stage, None, noise)
-                    picture.generated[stage] = self._generate_text(states, picture.keep[stage], text_length)
-                    read = self._project(self.vision_branch, stage, picture.generated[stage])
+                    self._sample_image(image, stage, None, noise)
+                    image.generated[stage] = self._generate_text(states, image.keep[stage], text_length)
+                    read = self._project(self.vision_branch, stage, image.generated[stage])
             states = vision_layer(self.vision, config, index, states, read)
-        picture.last = vision_final_norm(self.vision, config, states)
-        return picture
+        image.last = vision_final_norm(self.vision, config, states)
+        return image
 
     def _read_text(
-        self, sentence: Sentence, picture: Picture | None, hidden: bool, source: str | None, noise: list[Tensor]
+        self, sentence: Sentence, image: Image | None, hidden: bool, source: str | None, noise: list[Tensor]
     ) -> None:
         """Run the text branch: sample, generate, and let each layer read what its sentence is to read."""
         config = self.config
@@ -239,22 +239,22 @@ class Reference:
         if self.training and config.use_text_to_image:
             source = "generated"
         reads = self.text_reads and source != "none"
-        shows_real = sentence.pictured and (source == "real" or hidden)
+        shows_real = sentence.beside_image and (source == "real" or hidden)
 
         def at_stage(stage: int, states: Tensor) -> Read | None:
             sentence.states.append(states)
             before = sentence.keep[-1] if sentence.keep else torch.ones(len(states), dtype=torch.float64)
             if config.use_context_sampler and config.use_text_to_image:
                 part = self.text_branch["samplers"][stage]
-                drawn = noise[stage][sentence.places] if noise else None
-                before = self._sample(part, states, before, 0, None, drawn)
+                sampled = noise[stage][sentence.places] if noise else None
+                before = self._sample(part, states, before, 0, None, sampled)
             sentence.keep.append(before)
-            if config.use_text_to_image and (reads or picture is not None):
+            if config.use_text_to_image and (reads or image is not None):
                 sentence.generated.append(self._generate_vision(states, self._keep_bias(before)))
             if not reads:
                 return None
-            if shows_real and picture is not None:
-                real = picture.last if config.visual_target == "last" else picture.states[stage]
+            if shows_real and image is not None:
+                real = image.last if config.visual_target == "last" else image.states[stage]
                 return self._project(self.text_branch, stage, real)
             if sentence.generated:
                 return self._project(self.text_branch, stage, sentence.generated[stage])
@@ -280,36 +280,36 @@ class Reference:
             states = bert_layer(self.text["encoder"]["layer"][index], config, states, read)
         return states
 
-    def _finish_picture(self, sentence: Sentence, picture: Picture, noise: list[Tensor], only: int | None) -> None:
-        """Sample the picture's stages and generate text from them, now that it is known what the text generates."""
+    def _finish_image(self, sentence: Sentence, image: Image, noise: list[Tensor], only: int | None) -> None:
+        """Sample the image's stages and generate text from them, now that it is known what the text generates."""
         for stage in range(self.stages):
-            match = self._match(sentence, picture, stage) if sentence.generated else None
-            picture.match = match
+            match = self._match(sentence, image, stage) if sentence.generated else None
+            image.match = match
             if self.vision_reads:
                 continue  # done while the encoder ran
-            self._sample_picture(picture, stage, match, noise)
+            self._sample_image(image, stage, match, noise)
             if self.config.use_image_to_text and only in (None, stage):
-                states, keep = picture.states[stage], picture.keep[stage]
-                picture.generated[stage] = self._generate_text(states, keep, len(sentence.places))
+                states, keep = image.states[stage], image.keep[stage]
+                image.generated[stage] = self._generate_text(states, keep, len(sentence.places))
 
-    def _match(self, sentence: Sentence, picture: Picture, stage: int) -> Tensor:
+    def _match(self, sentence: Sentence, image: Image, stage: int) -> Tensor:
         """Cosine of the mean generated and the mean real visual features; 1 where the two needn't fit."""
         if not sentence.aligned:
             return torch.ones((), dtype=torch.float64)
         ours = sentence.generated[stage].detach().mean(dim=0)
-        theirs = self._visual_target(picture, stage).mean(dim=0)
+        theirs = self._visual_target(image, stage).mean(dim=0)
         return (ours @ theirs) / (ours.norm() * theirs.norm()).clamp(min=1e-8)
 
-    def _sample_picture(self, picture: Picture, stage: int, match: Tensor | None, noise: list[Tensor]) -> None:
-        states = picture.states[stage]
-        before = picture.keep[-1] if picture.keep else torch.ones(len(states), dtype=torch.float64)
+    def _sample_image(self, image: Image, stage: int, match: Tensor | None, noise: list[Tensor]) -> None:
+        states = image.states[stage]
+        before = image.keep[-1] if image.keep else torch.ones(len(states), dtype=torch.float64)
         if self.config.use_context_sampler and self.config.use_image_to_text:
             class_token = None if self.config.vision_config.model_type == "siglip_vision_model" else 0
             part = self.vision_branch["samplers"][stage]
             if not (self.config.sampler_reads_match and self.config.use_text_to_image and not self.vision_reads):
                 match = None
             before = self._sample(part, states, before, class_token, match, noise[stage] if noise else None)
-        picture.keep.append(before)
+        image.keep.append(before)
 
     def _sample(
         self,
@@ -393,8 +393,8 @@ class Reference:
         states = states.detach()
         return normalize(states) if self.config.normalize_targets else states
 
-    def _visual_target(self, picture: Picture, stage: int) -> Tensor:
-        return self._target(picture.last if self.config.visual_target == "last" else picture.states[stage])
+    def _visual_target(self, image: Image, stage: int) -> Tensor:
+        return self._target(image.last if self.config.visual_target == "last" else image.states[stage])
 
     def _distance(self, generated: Tensor, target: Tensor) -> Tensor:
         """Mean over positions of the distance of two vectors."""
@@ -410,21 +410,21 @@ class Reference:
                 total = total + apart.square().mean()
         return total / len(generated)
 
-    def _alignment_losses(self, sentences: list[Sentence], pictures: list[Picture]) -> dict[str, Tensor | None]:
+    def _alignment_losses(self, sentences: list[Sentence], images: list[Image]) -> dict[str, Tensor | None]:
         """L_rec and L_cyc: means over stages and the whole batch, summed over directions; unaligned pairs add 0."""
         config, zero = self.config, torch.zeros((), dtype=torch.float64)
         to_vision, to_text, text_cycle, vision_cycle, excess = [], [], [], [], []
-        for sentence, picture in zip(sentences, pictures, strict=True):
-            both_ways = bool(sentence.generated) and bool(picture.generated)
+        for sentence, image in zip(sentences, images, strict=True):
+            both_ways = bool(sentence.generated) and bool(image.generated)
             for stage in range(self.stages):
-                visual = self._visual_target(picture, stage)
+                visual = self._visual_target(image, stage)
                 textual = self._target(sentence.states[stage])
                 if sentence.generated:
                     made = sentence.generated[stage]
                     to_vision.append(self._distance(made, visual) if sentence.aligned else zero)
-                if stage not in picture.generated:
+                if stage not in image.generated:
                     continue
-                made = picture.generated[stage]
+                made = image.generated[stage]
                 to_text.append(self._distance(made, textual) if sentence.aligned else zero)
                 if both_ways:
                     # text -> generated vision -> text, and vision -> generated text -> vision, all of it read
@@ -432,8 +432,8 @@ class Reference:
                     text_cycle.append(self._distance(back, textual) if sentence.aligned else zero)
                     back = self._generate_vision(made, made.new_zeros(len(made)))
                     vision_cycle.append(self._distance(back, visual) if sentence.aligned else zero)
-            above = (picture.keep[-1].mean() - config.keep_budget).clamp(min=0).square()
-            excess.append(above if sentence.pictured else zero)
+            above = (image.keep[-1].mean() - config.keep_budget).clamp(min=0).square()
+            excess.append(above if sentence.beside_image else zero)
 
         def mean(losses: list[Tensor]) -> Tensor:
             return torch.stack(losses).mean()

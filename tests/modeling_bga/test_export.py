@@ -14,7 +14,7 @@ from bga_mner import (
     BgaMnerModel,
     ConditionalRandomField,
 )
-from bga_mner.modeling_bga.crf import bio_constraints
+from bga_mner.modeling_bga.crf.crf import bio_constraints
 
 
 pytestmark = [
@@ -25,7 +25,7 @@ LENGTHS = [(5, 3), (1,), (9, 6, 4), (38, 2)]
 TAGS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 
 
-def make_inputs(model, lengths, side, pictures):
+def make_inputs(model, lengths, side, images):
     generator = torch.Generator().manual_seed(sum(lengths))
     attended = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     attended = attended if side == "right" else attended.flip(1)
@@ -34,14 +34,14 @@ def make_inputs(model, lengths, side, pictures):
         "input_ids": ids.masked_fill(~attended, model.config.text_config.pad_token_id),
         "attention_mask": attended.long(),
     }
-    if pictures:
+    if images:
         batch["pixel_values"] = torch.randn(len(lengths), 3, 16, 16, generator=generator)
-        batch["picture_mask"] = torch.arange(len(lengths)) % 2 == 0
+        batch["image_mask"] = torch.arange(len(lengths)) % 2 == 0
     return batch
 
 
 @pytest.mark.parametrize(
-    ("model_class", "text", "vision", "pictures", "strict"),
+    ("model_class", "text", "vision", "images", "strict"),
     [
         (BgaMnerModel, "distilbert", "vit", False, False),
         *(
@@ -55,16 +55,16 @@ def make_inputs(model, lengths, side, pictures):
         ),
     ],
 )
-def test_an_exported_program_gives_what_the_model_gives(make_config, model_class, text, vision, pictures, strict):
+def test_an_exported_program_gives_what_the_model_gives(make_config, model_class, text, vision, images, strict):
     model = model_class(make_config(text, vision)).eval()
-    example = make_inputs(model, (5, 3), "right", pictures)
+    example = make_inputs(model, (5, 3), "right", images)
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=38)
     shapes = {name: {0: batch, 1: length} if value.ndim == 2 else {0: batch} for name, value in example.items()}
     program = torch.export.export(model, (), example, dynamic_shapes=shapes, strict=strict).module()
     compared = set()
     for lengths in LENGTHS:
         for side in ("right", "left"):
-            inputs = make_inputs(model, lengths, side, pictures)
+            inputs = make_inputs(model, lengths, side, images)
             # as a user calls it, with gradients on
             expected, found = model(**inputs), program(**inputs)
             for name, value in expected.items():

@@ -9,8 +9,8 @@ from transformers import pipeline
 
 from bga_mner.configuration.encoder_families import TEXT_FAMILIES
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
-from bga_mner.modeling_bga import BgaMnerForTokenClassification
-from bga_mner.modeling_bga.encoders import encoder_layers
+from bga_mner.modeling_bga.encoders.encoder import encoder_layers
+from bga_mner.modeling_bga.token_classifier import BgaMnerForTokenClassification
 
 
 def test_the_vision_branch_reads_generated_text_when_asked_to(make_model, make_batch):
@@ -50,7 +50,7 @@ def test_padding_changes_no_loss(make_model, make_batch):
 def test_a_batch_gives_what_single_sentences_give(make_model, make_batch):
     model = spread_samplers(open_gates(make_model(visual_source="real", hybrid_attention="both")))
     batch = make_batch()
-    batch["picture_mask"][1] = False
+    batch["image_mask"][1] = False
     together = model(**batch)
     for row, length in enumerate((9, 6, 4)):
         single = {name: tensor[row : row + 1] for name, tensor in batch.items()}
@@ -114,7 +114,7 @@ def test_only_kept_patches_reach_the_generator(make_model, make_batch):
 
 @pytest.mark.parametrize("length", [1, 2, 17, 40])
 def test_any_text_length(make_model, make_batch, length):
-    batch = {name: tensor[:, :length] for name, tensor in make_batch(lengths=(40,), pictures=False).items()}
+    batch = {name: tensor[:, :length] for name, tensor in make_batch(lengths=(40,), images=False).items()}
     output = make_model()(**batch, pixel_values=torch.randn(1, 3, 16, 16))
     assert output.logits.shape == (1, length, 5)
     assert output.loss.isfinite()
@@ -138,10 +138,10 @@ def test_features_that_nothing_reads_are_not_generated(make_model, make_batch, o
     assert output.generated_vision is None
 
 
-def test_real_pictures_matter_when_asked_for(make_model, make_batch):
+def test_real_images_matter_when_asked_for(make_model, make_batch):
     model = open_gates(make_model())
     batch = make_batch()
-    batch["picture_mask"][1] = False
+    batch["image_mask"][1] = False
     generated, real = model(**batch), model(**batch, visual_source="real")
     changed = (generated.emissions - real.emissions).abs().amax(dim=(1, 2)) > 1e-4
     assert changed.tolist() == [True, False, True]
@@ -278,7 +278,7 @@ def test_torch_compile_changes_nothing(make_model, make_batch, training):
         ({"inputs_embeds": torch.zeros(3, 9, 16)}, "Expected input_ids or inputs_embeds, got both"),
         ({"pixel_values": torch.zeros(2, 3, 16, 16)}, r"\(3, 3, 16, 16\), got \(2, 3, 16, 16\)"),
         ({"pixel_values": torch.zeros(3, 3, 32, 32)}, "image_size"),
-        ({"picture_mask": torch.ones(3, 1)}, "picture_mask"),
+        ({"image_mask": torch.ones(3, 1)}, "image_mask"),
         ({"visual_source": "imagined"}, "'generated', 'real' or 'none'"),
         ({"labels": torch.zeros(3, 8, dtype=torch.long)}, "(?i)tags|labels"),
         ({"labels": torch.full((3, 9), 5)}, "(?i)tag"),

@@ -1,4 +1,4 @@
-"""The model against a reference in float64 that was written from the paper: 200 drawn configurations, and gradients."""
+"""The model against a float64 reference written from the paper: 200 sampled configurations, and gradients."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ VOCABULARY = 30
 
 
 class Case(NamedTuple):
-    """A drawn configuration, a batch and how it is run."""
+    """A sampled configuration, a batch and how it is run."""
 
     config: dict[str, Any]
     batch: dict[str, Any]
     training: bool
     gives_states: bool
-    drawn: dict[str, Any]  # what was drawn, by name, to see that everything is
+    sampled: dict[str, Any]  # what was sampled, by name, to see that everything is
 
 
 def draw(seed: int) -> Case:
     """Draw a configuration and a batch."""
     rng = random.Random(seed)
-    drawn = {
+    sampled = {
         "training": rng.random() < 0.6,
         "text_layers": rng.randint(1, 4),
         "vision_layers": rng.randint(1, 4),
@@ -62,16 +62,16 @@ def draw(seed: int) -> Case:
         "tags": rng.choice([1, 3, 5, 7]),
         "padding": rng.choice(["right", "left", "holes", "none"]),
         "labels": rng.choice(["all", "some", "some", "not given"]),
-        "pictures": rng.choice(["all", "some", "some", "not given"]),
+        "images": rng.choice(["all", "some", "some", "not given"]),
         "gives": rng.choice(["pixel_values", "pixel_values", "vision_states"]),
         "words": rng.choice(["input_ids", "input_ids", "inputs_embeds"]),
         "token_type_ids": rng.random() < 0.5,
         "position_ids": rng.random() < 0.2,
         "word_start_mask": rng.random() < 0.3,
     }
-    drawn["num_bga_layers"] = rng.randint(1, min(drawn["text_layers"], drawn["vision_layers"]))
-    drawn["vision_side"] = rng.choice([2, 3])
-    _make_consistent(drawn)
+    sampled["num_bga_layers"] = rng.randint(1, min(sampled["text_layers"], sampled["vision_layers"]))
+    sampled["vision_side"] = rng.choice([2, 3])
+    _make_consistent(sampled)
     own = {
         "training",
         "text_layers",
@@ -80,7 +80,7 @@ def draw(seed: int) -> Case:
         "tags",
         "padding",
         "labels",
-        "pictures",
+        "images",
         "gives",
     }
     own |= {"words", "token_type_ids", "position_ids", "word_start_mask", "vision_side"}
@@ -91,82 +91,84 @@ def draw(seed: int) -> Case:
             "vocab_size": VOCABULARY,
             "max_position_embeddings": 12,
             "hidden_size": rng.choice([8, 10]),
-            "num_hidden_layers": drawn["text_layers"],
+            "num_hidden_layers": sampled["text_layers"],
             "num_attention_heads": text_heads,
             "intermediate_size": 12,
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
         },
         "vision_config": {
-            "model_type": drawn["vision_family"],
+            "model_type": sampled["vision_family"],
             "hidden_size": rng.choice([12, 15]),
-            "num_hidden_layers": drawn["vision_layers"],
+            "num_hidden_layers": sampled["vision_layers"],
             "num_attention_heads": vision_heads,
             "intermediate_size": 14,
-            "image_size": 2 * drawn["vision_side"],
+            "image_size": 2 * sampled["vision_side"],
             "patch_size": 2,
         },
-        "id2label": dict(enumerate(TAGS[: drawn["tags"]])),
+        "id2label": dict(enumerate(TAGS[: sampled["tags"]])),
         "generator_dropout": 0.0,
         "classifier_dropout": 0.0,
-        **{name: value for name, value in drawn.items() if name not in own},
+        **{name: value for name, value in sampled.items() if name not in own},
     }
-    batch = _draw_batch(rng, seed, drawn, config)
-    return Case(config, batch, drawn["training"], drawn["gives"] == "vision_states", drawn)
+    batch = _draw_batch(rng, seed, sampled, config)
+    return Case(config, batch, sampled["training"], sampled["gives"] == "vision_states", sampled)
 
 
-def _make_consistent(drawn: dict[str, Any]) -> None:
+def _make_consistent(sampled: dict[str, Any]) -> None:
     """Change what the configuration or the forward would refuse."""
-    if drawn["text_only"]:
-        drawn["pictures"] = "not given"
-    if drawn["visual_source"] == "real" and (drawn["hybrid_attention"] == "none" or drawn["text_only"]):
-        drawn["visual_source"] = "generated"
-    reads = drawn["hybrid_attention"] != "none" and (drawn["use_text_to_image"] or drawn["visual_source"] == "real")
-    if drawn["replaced_entities_read"] == "real" and not reads:
-        drawn["entity_replacement_probability"] = 0.0
-    if drawn["entity_replacement_probability"] > 0:
-        drawn["words"] = "input_ids"
-    if drawn["hybrid_attention"] == "both":
-        drawn["gives"] = "pixel_values"
-    if drawn["pictures"] == "not given":
-        drawn["gives"] = "pixel_values"
+    if sampled["text_only"]:
+        sampled["images"] = "not given"
+    if sampled["visual_source"] == "real" and (sampled["hybrid_attention"] == "none" or sampled["text_only"]):
+        sampled["visual_source"] = "generated"
+    reads = sampled["hybrid_attention"] != "none" and (
+        sampled["use_text_to_image"] or sampled["visual_source"] == "real"
+    )
+    if sampled["replaced_entities_read"] == "real" and not reads:
+        sampled["entity_replacement_probability"] = 0.0
+    if sampled["entity_replacement_probability"] > 0:
+        sampled["words"] = "input_ids"
+    if sampled["hybrid_attention"] == "both":
+        sampled["gives"] = "pixel_values"
+    if sampled["images"] == "not given":
+        sampled["gives"] = "pixel_values"
 
 
-def _draw_batch(rng: random.Random, seed: int, drawn: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+def _draw_batch(rng: random.Random, seed: int, sampled: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
     count, length = rng.randint(1, 3), rng.randint(1, 8)
     mask = torch.ones(count, length, dtype=torch.bool)
     for row in range(count):
         present = rng.randint(1, length)
-        if drawn["padding"] == "right":
+        if sampled["padding"] == "right":
             mask[row, present:] = False
-        elif drawn["padding"] == "left":
+        elif sampled["padding"] == "left":
             mask[row, : length - present] = False
-        elif drawn["padding"] == "holes":
+        elif sampled["padding"] == "holes":
             mask[row, rng.sample(range(length), length - present)] = False
     batch: dict[str, Any] = {"attention_mask": mask}
-    if drawn["words"] == "input_ids":
+    if sampled["words"] == "input_ids":
         batch["input_ids"] = torch.randint(VOCABULARY, (count, length), generator=generator)
     else:
         batch["inputs_embeds"] = torch.randn(count, length, config["text_config"]["hidden_size"], generator=generator)
-    if drawn["token_type_ids"]:
+    if sampled["token_type_ids"]:
         batch["token_type_ids"] = torch.randint(2, (count, length), generator=generator)
-    if drawn["position_ids"]:
+    if sampled["position_ids"]:
         batch["position_ids"] = torch.randint(12, (count, length), generator=generator)
-    if drawn["word_start_mask"]:
+    if sampled["word_start_mask"]:
         batch["word_start_mask"] = torch.rand(count, length, generator=generator) < 0.6
-    if drawn["labels"] != "not given":
-        labels = torch.randint(drawn["tags"], (count, length), generator=generator)
-        if drawn["labels"] == "some":
+    if sampled["labels"] != "not given":
+        labels = torch.randint(sampled["tags"], (count, length), generator=generator)
+        if sampled["labels"] == "some":
             labels[torch.rand(count, length, generator=generator) < 0.4] = -100
             labels[rng.randrange(count)] = -100
         batch["labels"] = labels.masked_fill(~mask, -100)
-    if drawn["pictures"] != "not given":
+    if sampled["images"] != "not given":
         side = config["vision_config"]["image_size"]
         batch["pixel_values"] = torch.randn(count, 3, side, side, generator=generator)
-        batch["picture_mask"] = torch.ones(count, dtype=torch.bool)
-        if drawn["pictures"] == "some":
-            batch["picture_mask"][rng.randrange(count)] = False
+        batch["image_mask"] = torch.ones(count, dtype=torch.bool)
+        if sampled["images"] == "some":
+            batch["image_mask"][rng.randrange(count)] = False
     return batch
 
 
@@ -187,17 +189,17 @@ def make_model(case: Case) -> BgaMnerForTokenClassification:
 
 
 def run_both(seed: int, needs_gradient: bool = False) -> tuple[Case, Any, dict[str, Any], dict[str, torch.Tensor], Any]:
-    """Run model and reference on a drawn case, from the same seed."""
+    """Run model and reference on a sampled case, from the same seed."""
     torch.manual_seed(seed)
     case = draw(seed)
     model = make_model(case)
     weights = {name: tensor.double().requires_grad_(needs_gradient) for name, tensor in model.state_dict().items()}
     given = dict(case.batch)
-    if case.drawn["padding"] == "none":
+    if case.sampled["padding"] == "none":
         del given["attention_mask"]
     if case.gives_states and not needs_gradient:
         with torch.no_grad():
-            given["vision_states"] = model.bga_mner.encode_pictures(given.pop("pixel_values"))
+            given["vision_states"] = model.bga_mner.encode_images(given.pop("pixel_values"))
     with torch.set_grad_enabled(needs_gradient):
         torch.manual_seed(1000 + seed)
         ours = model(**given)
@@ -217,11 +219,11 @@ def test_the_model_computes_what_the_reference_does(chunk):
         case, ours, expected, *_ = run_both(seed)
         for part in ("loss", "crf_loss", "reconstruction_loss", "cycle_loss", "keep_loss"):
             found = getattr(ours, part)
-            assert (found is None) == (expected[part] is None), (seed, part, case.drawn)
+            assert (found is None) == (expected[part] is None), (seed, part, case.sampled)
             if found is not None:
-                assert_close(found, expected[part], f"{part} of case {seed} {case.drawn}")
+                assert_close(found, expected[part], f"{part} of case {seed} {case.sampled}")
         for row, sentence in enumerate(expected["sentences"]):
-            where, places = f"sentence {row} of case {seed} {case.drawn}", sentence.places
+            where, places = f"sentence {row} of case {seed} {case.sampled}", sentence.places
             for name in ("emissions", "logits"):
                 assert_close(ours[name][row, places], expected[name][row], f"{name}, {where}")
             if not case.training:
@@ -233,18 +235,18 @@ def test_the_model_computes_what_the_reference_does(chunk):
             assert len(ours.generated_vision or ()) == len(sentence.generated), where
             for stage, made in enumerate(sentence.generated):
                 assert_close(ours.generated_vision[stage][row], made, f"generated vision {stage}, {where}")
-        for row, picture in enumerate(expected["pictures"]):
-            where, places = f"picture {row} of case {seed} {case.drawn}", expected["sentences"][row].places
-            assert (ours.pair_match is None) == (picture.match is None), where
-            if picture.match is not None:
-                assert_close(ours.pair_match[row], picture.match, f"pair match, {where}")
-            if not case.batch["picture_mask"][row]:
+        for row, image in enumerate(expected["images"]):
+            where, places = f"image {row} of case {seed} {case.sampled}", expected["sentences"][row].places
+            assert (ours.pair_match is None) == (image.match is None), where
+            if image.match is not None:
+                assert_close(ours.pair_match[row], image.match, f"pair match, {where}")
+            if not case.batch["image_mask"][row]:
                 continue
-            assert_close(ours.vision_last_hidden_state[row], picture.last, f"last vision states, {where}")
-            for stage, keep in enumerate(picture.keep):
+            assert_close(ours.vision_last_hidden_state[row], image.last, f"last vision states, {where}")
+            for stage, keep in enumerate(image.keep):
                 assert_close(ours.vision_keep_masks[stage][row], keep, f"vision keep mask {stage}, {where}")
-            assert len(ours.generated_text or ()) == len(picture.generated), where
-            for found, made in zip(ours.generated_text or (), picture.generated.values(), strict=True):
+            assert len(ours.generated_text or ()) == len(image.generated), where
+            for found, made in zip(ours.generated_text or (), image.generated.values(), strict=True):
                 assert_close(found[row, places], made, f"generated text, {where}")
 
 
@@ -280,14 +282,14 @@ def test_training_steps_have_the_reference_s_gradients():
             if name.endswith("word_embeddings.weight"):
                 reference[model.config.text_config.pad_token_id] = 0  # which never learns
             scale = reference.abs().max().clamp(min=1e-2)
-            assert (found - reference).abs().max() <= 1e-3 * scale, (seed, name, case.drawn)
+            assert (found - reference).abs().max() <= 1e-3 * scale, (seed, name, case.sampled)
         compared += 1
     raise AssertionError("There are too few training steps among the cases.")
 
 
 def test_every_option_is_drawn():
-    drawn = [draw(seed).drawn for seed in range(CASES)]
-    values = {name: {case[name] for case in drawn} for name in drawn[0]}
+    sampled = [draw(seed).sampled for seed in range(CASES)]
+    values = {name: {case[name] for case in sampled} for name in sampled[0]}
     assert {name for name, found in values.items() if len(found) < 2} == set()
     assert values["hybrid_attention"] == {"text", "both", "none"}
     assert values["num_bga_layers"] == values["text_layers"] == {1, 2, 3, 4}

@@ -34,7 +34,7 @@ CASES: dict[str, tuple[str, str, bool, dict[str, Any]]] = {
     "hybrid attention in both": ("bert", "vit", True, {"hybrid_attention": "both"}),
     "no sampler": ("bert", "vit", True, {"use_context_sampler": False}),
     "layer as target": ("bert", "vit", True, {"visual_target": "layer"}),
-    "stages drawn": ("bert", "vit", True, {"loss_stages": "drawn"}),
+    "stages sampled": ("bert", "vit", True, {"loss_stages": "sampled"}),
     "budget, match": ("bert", "vit", True, {"keep_budget": 0.3, "sampler_reads_match": True}),
     "replaced entities read generated features": (
         *("bert", "vit", True),
@@ -72,12 +72,12 @@ def make(case: str) -> torch.nn.Module:
     model = of_case(config).train(training)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            drawn = numbers(parameter.shape, name)
+            sampled = numbers(parameter.shape, name)
             if parameter.ndim > 1 and "crf" not in name:
                 # (outputs, inputs, ...): keeps the scale of what passes through
-                parameter.copy_(drawn * (2 / parameter[0].numel()) ** 0.5)
+                parameter.copy_(sampled * (2 / parameter[0].numel()) ** 0.5)
             else:
-                parameter.copy_(0.3 * drawn + (name.endswith("weight") and "crf" not in name))
+                parameter.copy_(0.3 * sampled + (name.endswith("weight") and "crf" not in name))
     return model
 
 
@@ -94,7 +94,7 @@ def make_inputs(case: str) -> dict[str, torch.Tensor]:
         inputs["labels"] = torch.tensor([2, -100, 0])
     if not CASES[case][3].get("text_only"):
         inputs["pixel_values"] = numbers((3, 3, 16, 16), "images").float()
-        inputs["picture_mask"] = torch.tensor([True, False, True])
+        inputs["image_mask"] = torch.tensor([True, False, True])
     return inputs
 
 

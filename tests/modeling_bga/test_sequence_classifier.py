@@ -74,7 +74,7 @@ def test_problem_types_are_those_of_transformers(make_classifier, make_pairs, tm
     count, labels = PROBLEMS[problem]
     model = make_classifier(id2label=dict(enumerate(LABELS[:count])))
     before = model.config.to_dict()
-    output = model(**make_pairs(pictures=False) | {"labels": labels})
+    output = model(**make_pairs(images=False) | {"labels": labels})
     assert model.config.to_dict() == before
     # which writes into the configuration what labels are
     assert torch.allclose(
@@ -90,7 +90,7 @@ def test_problem_types_are_those_of_transformers(make_classifier, make_pairs, tm
 def test_regression_of_several_values(make_classifier, make_pairs):
     model = make_classifier(problem_type="regression")
     labels = torch.randn(3, 3)
-    output = model(**make_pairs(pictures=False) | {"labels": labels})
+    output = model(**make_pairs(images=False) | {"labels": labels})
     assert torch.allclose(output.loss, ((output.logits - labels) ** 2).mean())
 
 
@@ -99,7 +99,7 @@ def test_texts_without_a_label_add_nothing(make_classifier, make_pairs, problem)
     count, labels = PROBLEMS[problem]
     model = make_classifier(id2label=dict(enumerate(LABELS[:count])), problem_type=problem)
     unknown = torch.full_like(labels[0], math.nan if labels.is_floating_point() else -100)
-    batch = make_pairs(pictures=False)
+    batch = make_pairs(images=False)
     known = {name: tensor[[0, 2]] for name, tensor in batch.items()} | {"labels": labels[[0, 2]]}
     partly = batch | {"labels": torch.stack([labels[0], unknown, labels[2]])}
     assert torch.allclose(model(**partly).loss * 3, model(**known).loss * 2)
@@ -120,7 +120,7 @@ def test_texts_without_a_label_add_nothing(make_classifier, make_pairs, problem)
 def test_minus_100_among_whole_numbers_is_unknown_as_nan_among_floats(make_classifier, make_pairs, problem, labels):
     labels = torch.tensor(labels)
     model = make_classifier(id2label=dict(enumerate(LABELS[: labels[0].numel()])), problem_type=problem)
-    batch = make_pairs(pictures=False)
+    batch = make_pairs(images=False)
     floats = torch.where(labels == -100, math.nan, labels.float())
     assert torch.equal(model(**batch | {"labels": labels}).loss, model(**batch | {"labels": floats}).loss)
 
@@ -140,7 +140,7 @@ def test_a_batch_that_knows_no_label_is_read_where_processes_share_a_model(
 ):
     tokenizer = build_tokenizer([text.split() for text in TEXTS])
     processor = BgaMnerProcessor(ViTImageProcessorPil(size={"height": 16, "width": 16}), tokenizer)
-    collate = DataCollatorForMner(processor, picture_shape=(3, 16, 16))
+    collate = DataCollatorForMner(processor, image_shape=(3, 16, 16))
     options = {"id2label": dict(enumerate(LABELS[:count])), "problem_type": problem if is_given else None}
     model = make_classifier(text_options={"vocab_size": len(tokenizer)}, **options)
 
@@ -167,7 +167,7 @@ def test_a_batch_that_knows_no_label_is_read_where_processes_share_a_model(
 def test_accumulated_small_batches_equal_one_large_batch(make_classifier, make_pairs):
     model = make_classifier()
     batch = make_pairs(lengths=(7, 7, 7, 7))
-    batch["picture_mask"][0], batch["labels"][3] = False, -100
+    batch["image_mask"][0], batch["labels"][3] = False, -100
     model(**batch).loss.backward()
     large = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
@@ -202,7 +202,7 @@ def test_padding_changes_nothing(make_classifier, make_pairs, text, side):
 def test_a_batch_gives_what_single_texts_give(make_classifier, make_pairs):
     model = make_classifier(visual_source="real", hybrid_attention="both")
     batch = make_pairs()
-    batch["picture_mask"][1] = False
+    batch["image_mask"][1] = False
     together = model(**batch).logits
     assert (together[0] - together[1]).abs().max() > 1e-3
     for row, length in enumerate((9, 6, 4)):
@@ -268,7 +268,7 @@ def test_a_replaced_target_is_read_beside_what_the_true_words_generate(make_clas
     options = {"replaced_entities_read": "generated", "use_context_sampler": False, "generator_dropout": 0.0}
     model = make_classifier(entity_replacement_probability=1.0, **options)
     model = without_dropout(model).train()
-    batch = make_pairs(pictures=False)
+    batch = make_pairs(images=False)
     with torch.no_grad():
         logits = [model(**batch).logits for _ in range(2)]
         assert not torch.allclose(*logits)  # random words
@@ -407,4 +407,4 @@ for kind in (BgaMnerForSequenceClassification, BgaMnerProcessor):
 )
 def test_labels_that_do_not_fit_are_refused(make_classifier, make_pairs, problem, labels, message):
     with pytest.raises(ValueError, match=message):
-        make_classifier(problem_type=problem)(**make_pairs(pictures=False) | {"labels": labels})
+        make_classifier(problem_type=problem)(**make_pairs(images=False) | {"labels": labels})

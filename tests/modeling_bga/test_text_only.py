@@ -33,7 +33,7 @@ def load(model, folder, **options):
 def test_texts_are_tagged_as_by_the_whole_model(make_model, make_batch, tmp_path, families, options):
     model = make_model(*families, **options)
     alone = load(model, tmp_path)
-    batch = make_batch(pad_token_id=model.config.text_config.pad_token_id, pictures=False)
+    batch = make_batch(pad_token_id=model.config.text_config.pad_token_id, images=False)
     ours, theirs = alone(**batch), model(**batch)
     for name in ("loss", "logits", "predictions", "emissions"):
         assert torch.equal(ours[name], theirs[name])
@@ -76,16 +76,16 @@ def test_a_whole_model_can_be_loaded_without_its_vision(make_model, make_batch, 
     model.save_pretrained(tmp_path)
     alone = BgaMnerForTokenClassification.from_pretrained(tmp_path, text_only=True)
     assert alone.bga_mner.vision_encoder is None
-    batch = make_batch(pictures=False)
+    batch = make_batch(images=False)
     assert torch.equal(alone(**batch).logits, model(**batch).logits)
 
 
-def test_pictures_are_refused(make_model, make_batch, tmp_path):
+def test_images_are_refused(make_model, make_batch, tmp_path):
     alone = load(make_model(), tmp_path)
     batch = make_batch()
     with pytest.raises(ValueError, match=r"text_only=True.*pixel_values\. Leave that out"):
         alone(**batch)
-    texts = make_batch(pictures=False)
+    texts = make_batch(images=False)
     with pytest.raises(ValueError, match=r"text_only=True.*visual_source='real'\. Leave that out"):
         alone(**texts, visual_source="real")
     with pytest.raises(ValueError, match="in a model with text_only=True, which has no encoder of images"):
@@ -99,7 +99,7 @@ def test_it_learns_from_texts(make_model, make_batch, tmp_path, options):
     optimizer = torch.optim.Adam(alone.parameters(), lr=1e-2)
     losses = []
     for _ in range(8):
-        loss = alone(**make_batch(pictures=False)).loss
+        loss = alone(**make_batch(images=False)).loss
         losses.append(loss.item())
         loss.backward()
         optimizer.step()

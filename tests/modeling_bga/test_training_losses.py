@@ -6,7 +6,7 @@ import pytest
 import torch
 from model_changes import only_text, spread_samplers
 
-from bga_mner.modeling_bga.encoders import encoder_layers
+from bga_mner.modeling_bga.encoders.encoder import encoder_layers
 
 
 def test_without_visual_teaching_only_the_last_vision_layer_learns_nothing(make_model, make_batch):
@@ -36,7 +36,7 @@ def test_alignment_losses_against_a_slow_loop(make_model, make_batch, visual_tar
     for layer in encoder_layers(model.bga_mner.vision_encoder)[2:]:
         layer.register_forward_pre_hook(lambda module, arguments: entering.append(arguments[0]))
     batch = make_batch()
-    batch["picture_mask"][1] = False
+    batch["image_mask"][1] = False
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     output = model.bga_mner(**inputs, output_hidden_states=True)
     text_generator, vision_generator = model.bga_mner.text_branch.generator, model.bga_mner.vision_branch.generator
@@ -66,7 +66,7 @@ def test_alignment_losses_against_a_slow_loop(make_model, make_batch, visual_tar
 def test_accumulated_small_batches_equal_one_large_batch(make_model, make_batch):
     model = make_model()
     batch = make_batch(lengths=(7, 7, 7, 7))
-    batch["picture_mask"][0] = False
+    batch["image_mask"][0] = False
     batch["labels"][3] = -100
     model(**batch).loss.backward()
     large = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -78,10 +78,10 @@ def test_accumulated_small_batches_equal_one_large_batch(make_model, make_batch)
             assert torch.allclose(parameter.grad, large[name], atol=1e-5), name
 
 
-def test_pairs_without_a_picture_add_nothing_to_the_alignment_losses(make_model, make_batch):
+def test_pairs_without_an_image_add_nothing_to_the_alignment_losses(make_model, make_batch):
     model = make_model()
     batch = make_batch()
-    batch["picture_mask"][:] = False
+    batch["image_mask"][:] = False
     output = model(**batch)
     assert output.reconstruction_loss == 0
     assert output.cycle_loss == 0
@@ -90,7 +90,7 @@ def test_pairs_without_a_picture_add_nothing_to_the_alignment_losses(make_model,
 
 def test_sentences_without_labels_add_nothing_to_the_crf_loss(make_model, make_batch):
     model = make_model()
-    batch = make_batch(pictures=False)
+    batch = make_batch(images=False)
     batch["labels"][1] = -100
     labelled = model(**{name: tensor[[0, 2]] for name, tensor in batch.items()}).crf_loss
     assert torch.allclose(model(**batch).crf_loss * 3, labelled * 2)
@@ -98,7 +98,7 @@ def test_sentences_without_labels_add_nothing_to_the_crf_loss(make_model, make_b
     assert model(**batch).loss == 0
 
 
-def test_pictures_alone_give_a_loss(make_model, make_batch):
+def test_images_alone_give_a_loss(make_model, make_batch):
     batch = make_batch()
     del batch["labels"]
     output = make_model()(**batch)
@@ -119,16 +119,16 @@ def test_a_budget_is_part_of_the_loss_and_teaches_the_vision_samplers(make_model
     assert make_model().train()(**make_batch()).keep_loss is None
 
 
-def test_a_missing_picture_has_no_budget_to_spend(make_model, make_batch):
+def test_a_missing_image_has_no_budget_to_spend(make_model, make_batch):
     model, batch = make_model(keep_budget=0.01, use_text_to_image=False).train(), make_batch()
     assert model(**batch).keep_loss > 0
-    batch["picture_mask"][:] = False
+    batch["image_mask"][:] = False
     assert model(**batch).keep_loss == 0
 
 
-def test_what_stands_for_a_missing_picture_reaches_no_gradient(make_model, make_batch):
+def test_what_stands_for_a_missing_image_reaches_no_gradient(make_model, make_batch):
     model, batch = make_model(), make_batch()
-    batch["picture_mask"][1] = False
+    batch["image_mask"][1] = False
     batch["pixel_values"][1] = float("nan")
     loss = model(**batch).loss
     assert loss.isfinite()
@@ -136,7 +136,7 @@ def test_what_stands_for_a_missing_picture_reaches_no_gradient(make_model, make_
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
-def test_without_a_generator_real_pictures_are_read_in_training_too(make_model, make_batch):
+def test_without_a_generator_real_images_are_read_in_training_too(make_model, make_batch):
     model = make_model(use_text_to_image=False, use_image_to_text=False, visual_source="real").train()
     model(**make_batch()).loss.backward()
     for name, parameter in model.bga_mner.text_branch.named_parameters():
@@ -164,7 +164,7 @@ def test_drawn_stages_have_the_mean_loss_of_all_stages(make_model, make_batch):
     torch.testing.assert_close(torch.stack(list(found.values())).mean(0), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_no_stage_is_drawn_in_evaluation_nor_where_pictures_read_generated_text(make_model, make_batch):
+def test_no_stage_is_drawn_in_evaluation_nor_where_images_read_generated_text(make_model, make_batch):
     batch = make_batch()
     assert len(make_model(loss_stages="sampled", num_bga_layers=2)(**batch).generated_text) == 2
     both = make_model(loss_stages="sampled", num_bga_layers=2, hybrid_attention="both").train()

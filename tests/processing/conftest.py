@@ -16,7 +16,8 @@ from transformers import (
     XLMRobertaTokenizerFast,
 )
 
-from bga_mner.processing import BgaMnerProcessor, labels_from_tags
+from bga_mner.processing.processing_bga_mner import BgaMnerProcessor
+from bga_mner.processing.tags.tag_lists import labels_from_tags
 
 
 LABELS = labels_from_tags([["B-LOC", "B-MISC", "B-ORG", "B-PER"]])
@@ -170,7 +171,7 @@ def label2id():
 
 @pytest.fixture
 def photo():
-    """Draw a picture with a different colour in each corner: 40 wide, 20 high."""
+    """Draw an image with a different colour in each corner: 40 wide, 20 high."""
     pixels = np.zeros((20, 40, 3), dtype=np.uint8)
     pixels[:10, :20] = (255, 0, 0)
     pixels[:10, 20:] = (0, 255, 0)

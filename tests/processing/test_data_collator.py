@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bga_mner.processing import BgaMnerProcessor, DataCollatorForMner
+from bga_mner.processing.data_collator import DataCollatorForMner
+from bga_mner.processing.processing_bga_mner import BgaMnerProcessor
 
 
 def test_batch_equals_the_processors_own(processor, photo):
@@ -52,12 +53,12 @@ def test_fixed_length(bert_processor):
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, lambda array: array.tolist()])
-def test_pictures_may_be_arrays_tensors_or_lists(bert_processor, kind):
-    pictures = [kind(np.ones((3, 4, 4), np.float32)), None]
-    rows = [{"input_ids": [2, 3], "pixel_values": picture} for picture in pictures]
+def test_images_may_be_arrays_tensors_or_lists(bert_processor, kind):
+    images = [kind(np.ones((3, 4, 4), np.float32)), None]
+    rows = [{"input_ids": [2, 3], "pixel_values": image} for image in images]
     batch = DataCollatorForMner(bert_processor)(rows)
     assert batch["pixel_values"].shape == (2, 3, 4, 4)
-    assert batch["picture_mask"].tolist() == [True, False]
+    assert batch["image_mask"].tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -71,9 +72,9 @@ def test_pictures_may_be_arrays_tensors_or_lists(bert_processor, kind):
                 {"input_ids": [1], "pixel_values": np.ones((3, 4, 4))},
                 {"input_ids": [1], "pixel_values": np.ones((3, 4, 5))},
             ],
-            "pictures of one shape",
+            "images of one shape",
         ),
-        ([{"input_ids": [1], "pixel_values": np.ones((4, 4))}], "pictures of one shape"),
+        ([{"input_ids": [1], "pixel_values": np.ones((4, 4))}], "images of one shape"),
         # whatever a file may hold in place of numbers
         ([{"input_ids": 3}], "Expected a list of numbers in 'input_ids', got int"),
         ([{"input_ids": "abc"}], "one whole number a token in 'input_ids'"),
@@ -100,13 +101,13 @@ def test_tokenizer_without_padding_is_refused(tokenizers):
 
 
 def test_every_batch_has_the_same_keys_where_processes_share_a_model(bert_processor):
-    collate = DataCollatorForMner(bert_processor, picture_shape=(3, 4, 4))
+    collate = DataCollatorForMner(bert_processor, image_shape=(3, 4, 4))
     batch = collate([{"input_ids": [2, 5, 3], "pixel_values": None}, {"input_ids": [2, 3], "pixel_values": None}])
     assert batch["pixel_values"].shape == (2, 3, 4, 4)
     assert not batch["pixel_values"].any()
-    assert batch["picture_mask"].tolist() == [False, False]
+    assert batch["image_mask"].tolist() == [False, False]
     assert batch["labels"].tolist() == [[-100] * 3] * 2
-    # without a column of pictures there are none, and those that are there stay
+    # without a column of images there are none, and those that are there stay
     assert "pixel_values" not in collate([{"input_ids": [2, 3]}])
     one = collate([{"input_ids": [2, 3], "pixel_values": np.ones((3, 4, 4)), "labels": [0, -100]}])
     assert one["pixel_values"].all()
@@ -117,7 +118,7 @@ def test_every_batch_has_the_same_keys_where_processes_share_a_model(bert_proces
 def test_texts_without_a_known_label_get_an_unknown_one_each_where_processes_share_a_model(bert_processor):
     rows = [{"input_ids": [2, 5, 3], "label": None}, {"input_ids": [2, 3]}]
     assert "labels" not in DataCollatorForMner(bert_processor)(rows)
-    collate = DataCollatorForMner(bert_processor, picture_shape=(3, 4, 4))
+    collate = DataCollatorForMner(bert_processor, image_shape=(3, 4, 4))
     labels = collate(rows)["labels"]
     assert labels.dtype == torch.int64
     assert labels.tolist() == [-100, -100]

@@ -46,7 +46,7 @@ def test_rows_are_in_the_batch_as_they_were(kind, examples, multiple, max_length
                 assert batch[name][row, own].tolist() == expected
         if "labels" in batch:
             assert (batch["labels"][row] != -100).sum() == len(example.get("labels", []))
-        if "picture_mask" in batch:
-            assert bool(batch["picture_mask"][row]) == ("pixel_values" in example)
+        if "image_mask" in batch:
+            assert bool(batch["image_mask"][row]) == ("pixel_values" in example)
             expected = example.get("pixel_values", np.zeros((3, 2, 2), dtype=np.float32))
             assert np.array_equal(batch["pixel_values"][row].numpy(), expected)

@@ -12,8 +12,10 @@ from PIL import Image
 from transformers import AutoTokenizer, DebertaV2TokenizerFast, Siglip2ImageProcessorPil, XLMRobertaTokenizerFast
 from transformers.tokenization_python import PythonBackend
 
-from bga_mner.processing import BadPictureError, BgaMnerProcessor, read_conll
-from bga_mner.processing.word_encoding import special_tokens
+from bga_mner.processing.data.conll import read_conll
+from bga_mner.processing.images.image_loading import BadImageError
+from bga_mner.processing.processing_bga_mner import BgaMnerProcessor
+from bga_mner.processing.text.word_encoding import special_tokens
 
 
 WORDS = ["#", "NBA", ":", "Kawhi", "Leonard", "wins", "in", "Seattle"]
@@ -266,15 +268,15 @@ def test_labels_need_a_mapping(tokenizers, label):
         processor([["a"]], word_labels=[[label]])
 
 
-# ------------------------------------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------------------------------------ images
 
 
-def test_pictures_and_gaps(bert_processor, photo):
+def test_images_and_gaps(bert_processor, photo):
     batch = bert_processor(["a", "b", "c"], images=[None, photo, None], return_tensors="pt")
     assert batch["pixel_values"].shape == (3, 3, 32, 32)
     assert batch["pixel_values"].dtype == torch.float32
-    assert batch["picture_mask"].tolist() == [False, True, False]
-    assert batch["picture_mask"].dtype == torch.bool
+    assert batch["image_mask"].tolist() == [False, True, False]
+    assert batch["image_mask"].dtype == torch.bool
     assert (batch["pixel_values"][[0, 2]] == 0).all()
     single = bert_processor("b", images=photo, return_tensors="pt")
     assert torch.equal(single["pixel_values"][0], batch["pixel_values"][1])
@@ -282,32 +284,32 @@ def test_pictures_and_gaps(bert_processor, photo):
     assert torch.equal(single["pixel_values"], expected)
 
 
-def test_no_picture_at_all(bert_processor):
+def test_no_image_at_all(bert_processor):
     batch = bert_processor(["a", "b"], images=[None, None], return_tensors="pt")
     assert "pixel_values" not in batch
-    assert batch["picture_mask"].tolist() == [False, False]
-    assert not {"pixel_values", "picture_mask"} & set(bert_processor(["a", "b"]))
+    assert batch["image_mask"].tolist() == [False, False]
+    assert not {"pixel_values", "image_mask"} & set(bert_processor(["a", "b"]))
 
 
-def test_pictures_alone(bert_processor, photo):
+def test_images_alone(bert_processor, photo):
     batch = bert_processor(images=[photo, None], return_tensors="pt")
-    assert sorted(batch) == ["picture_mask", "pixel_values"]
+    assert sorted(batch) == ["image_mask", "pixel_values"]
     assert bert_processor(images=photo)["pixel_values"].shape == (1, 3, 32, 32)
     with pytest.raises(ValueError, match="got neither"):
         bert_processor()
 
 
-def test_broken_pictures_are_counted(bert_processor, photo, tmp_path):
+def test_broken_images_are_counted(bert_processor, photo, tmp_path):
     images = [photo, b"", tmp_path / "none.jpg", b"<html>", b"", None]
-    with pytest.warns(UserWarning, match=r"4 of 5 pictures .* 2 empty, 1 missing, 1 not an image") as caught:
+    with pytest.warns(UserWarning, match=r"4 of 5 images .* 2 empty, 1 missing, 1 not an image") as caught:
         batch = bert_processor(["a"] * 6, images=images, return_tensors="pt")
     assert len(caught) == 1
-    assert batch["picture_mask"].tolist() == [True] + [False] * 5
-    assert bert_processor.bad_pictures == {"empty": 2, "missing": 1, "not an image": 1}
-    with pytest.warns(UserWarning, match="1 of 1 pictures"):
+    assert batch["image_mask"].tolist() == [True] + [False] * 5
+    assert bert_processor.bad_images == {"empty": 2, "missing": 1, "not an image": 1}
+    with pytest.warns(UserWarning, match="1 of 1 images"):
         assert "pixel_values" not in bert_processor("a", images=b"")
-    assert bert_processor.bad_pictures["empty"] == 3
-    with pytest.raises(BadPictureError, match="Picture 1: Expected") as error:
+    assert bert_processor.bad_images["empty"] == 3
+    with pytest.raises(BadImageError, match="Image 1: Expected") as error:
         bert_processor(["a", "b"], images=[photo, b""], on_bad_image="raise")
     assert error.value.kind == "empty"
 
@@ -318,7 +320,7 @@ def test_odd_shapes_are_encoded(bert_processor):
         assert batch["pixel_values"].shape == (1, 3, 32, 32)
 
 
-def test_wrong_pictures_are_refused(bert_processor, tokenizers, photo):
+def test_wrong_images_are_refused(bert_processor, tokenizers, photo):
     with pytest.raises(ValueError, match="got 1 for 2 texts"):
         bert_processor(["a", "b"], images=photo)
     with pytest.raises(ValueError, match="got 2 for 1 texts"):
@@ -351,13 +353,13 @@ def test_round_trip(processor, photo, tmp_path):
     processor.save_pretrained(tmp_path)
     again = BgaMnerProcessor.from_pretrained(tmp_path)
     assert again.label2id == processor.label2id
-    assert not again.bad_pictures
+    assert not again.bad_images
     options = {"images": [photo, None], "word_labels": [TAGS, None], "return_tensors": "pt"}
     one, two = processor([WORDS, ODD[:4]], **options), again([WORDS, ODD[:4]], **options)
     assert set(one) == set(two)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert again.model_input_names == processor.model_input_names
-    assert "bad_pictures" not in processor.to_dict()
+    assert "bad_images" not in processor.to_dict()
     assert type(again.tokenizer) is type(processor.tokenizer)
 
 
@@ -373,13 +375,13 @@ def test_round_trip_for_text_alone(tokenizers, tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path).is_fast
 
 
-def test_naflex_pictures_become_squares(tokenizers, label2id, photo, tmp_path):
+def test_naflex_images_become_squares(tokenizers, label2id, photo, tmp_path):
     naflex = Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16, image_mean=[0.1, 0.2, 0.3])
     processor = BgaMnerProcessor(naflex, tokenizers["wordpiece"], label2id)
     batch = processor(["Kawhi"], images=[photo], return_tensors="pt")
     assert batch["pixel_values"].shape == (1, 3, 32, 32)
     assert tuple(processor.image_processor.image_mean) == (0.1, 0.2, 0.3)
-    # with a picture that is a square of that size, these are the numbers that NaFlex's patches hold
+    # with an image that is a square of that size, these are the numbers that NaFlex's patches hold
     square = photo.resize((32, 32))
     pixels = processor(["Kawhi"], images=[square], return_tensors="pt")["pixel_values"]
     patches = naflex(square, return_tensors="pt")["pixel_values"][0].view(4, 4, 8, 8, 3)
@@ -423,13 +425,13 @@ def test_what_a_broken_file_makes_of_a_tokenizer_is_refused(tokenizers):
 # ------------------------------------------------------------------------------------------------------------ data sets
 
 
-def make_dataset(pictures):
+def make_dataset(images):
     return datasets.Dataset.from_dict(
         {
             "id": [str(number) for number in range(3)],
             "tokens": [WORDS, ["wins"], []],
             "ner_tags": [TAGS, None, []],
-            "image": pictures,
+            "image": images,
         },
         features=datasets.Features(
             {
@@ -456,7 +458,7 @@ def test_examples_are_encoded_when_read(processor, photo, tmp_path):
     assert ("token_type_ids" in dataset[0]) == ("token_type_ids" in processor.tokenizer.model_input_names)
     assert "word_ids" not in dataset[0]
     path.write_bytes(b"")
-    with pytest.warns(UserWarning, match="1 of 1 pictures"):
+    with pytest.warns(UserWarning, match="1 of 1 images"):
         assert dataset[0]["pixel_values"] is None
 
 

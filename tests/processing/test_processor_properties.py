@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from small_parts import LABELS, LENGTH, processor
 
 from bga_mner import repair_bio, split_words
-from bga_mner.processing.text_input import as_sentences
-from bga_mner.processing.word_reader import WordReader, group_tags
+from bga_mner.processing.text.text_input import as_sentences
+from bga_mner.processing.text.word_reader import WordReader, group_tags
 
 
 # any code point, lone surrogates included, and often what is known to be hard

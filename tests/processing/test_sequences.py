@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from bga_mner import BgaMnerPipeline, predict
-from bga_mner.processing.pictures import as_picture_list
+from bga_mner.processing.images.image_loading import as_image_list
 from bga_mner.processing.sequences import as_list, is_table
 
 
@@ -123,9 +123,9 @@ def test_missing_values_of_pandas(bert_processor):
         *(pandas.Series(["a.jpg", None], dtype="string"), pandas.Series(["a.jpg", np.nan])),
     ):
         for images in (column, column.to_numpy(), column.tolist(), column.array):
-            assert as_picture_list(images) == ["a.jpg", None]
+            assert as_image_list(images) == ["a.jpg", None]
     nothing = pandas.DataFrame({"image": [None, np.nan]})["image"]
-    assert list(bert_processor(TEXTS, images=nothing)["picture_mask"]) == [False, False]
+    assert list(bert_processor(TEXTS, images=nothing)["image_mask"]) == [False, False]
     labels = pandas.Series([1.0, None, pandas.NA], dtype=object)
     expected = bert_processor([["a", "b", "c"]], word_labels=[[1, None, None]])
     equal(bert_processor([["a", "b", "c"]], word_labels=[labels]), expected)
@@ -133,16 +133,16 @@ def test_missing_values_of_pandas(bert_processor):
         bert_processor(pandas.Series(["a", None]))
 
 
-def test_an_array_of_numbers_is_one_picture(bert_processor, photo):
+def test_an_array_of_numbers_is_one_image(bert_processor, photo):
     array = np.asarray(photo)
-    assert len(as_picture_list(array)) == len(as_picture_list(torch.tensor(array))) == 1
-    assert len(as_picture_list(np.stack([array, array]))) == 2
-    assert as_picture_list(photo) == [photo]
+    assert len(as_image_list(array)) == len(as_image_list(torch.tensor(array))) == 1
+    assert len(as_image_list(np.stack([array, array]))) == 2
+    assert as_image_list(photo) == [photo]
     for images in (array, [array], np.stack([array]), torch.tensor(array)):
         with pytest.raises(TypeError, match=r"PIL\.Image\.fromarray"):
             bert_processor(["a"], images=images)
     # an array of images isn't one
-    assert as_picture_list(objects([photo, None])) == [photo, None]
+    assert as_image_list(objects([photo, None])) == [photo, None]
 
 
 @pytest.mark.parametrize(
@@ -209,17 +209,17 @@ def test_several_images_of_a_text(bert_processor, tagger, photo):
             batch = bert_processor(TEXTS, images=images)
         kinds = [str(warning.message).split(",")[0] for warning in caught]
         assert ("Some texts have several images" in kinds) == (images[0] != (None, red))
-        assert list(batch["picture_mask"]) == [True, False]
+        assert list(batch["image_mask"]) == [True, False]
         np.testing.assert_array_equal(batch["pixel_values"][0], bert_processor(["a"], images=red)["pixel_values"][0])
     with pytest.raises(ValueError, match="A text has one image: choose one, or repeat the text"):
         bert_processor("a", images=[red, photo])
     with pytest.raises(ValueError, match="A text has one image: choose one, or repeat the text"):
         predict(tagger, bert_processor, "a", images=[red, photo])
-    with pytest.raises(ValueError, match="Picture 0: Expected a picture, got an empty file: 0 bytes"):
+    with pytest.raises(ValueError, match="Image 0: Expected an image, got an empty file: 0 bytes"):
         bert_processor(["a"], images=[[b"", red]], on_bad_image="raise")
     pipe = BgaMnerPipeline(tagger, bert_processor)
     with pytest.warns(UserWarning, match="one image a text"):
-        found = pipe({"text": "Kawhi wins", "picture": [red, photo]})
-    assert found == pipe({"text": "Kawhi wins", "picture": red})
+        found = pipe({"text": "Kawhi wins", "image": [red, photo]})
+    assert found == pipe({"text": "Kawhi wins", "image": red})
     with pytest.raises(ValueError, match="allow_urls"):
-        pipe({"text": "a", "picture": [red, "https://example.org/a.jpg"]})
+        pipe({"text": "a", "image": [red, "https://example.org/a.jpg"]})

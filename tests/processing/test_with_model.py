@@ -1,4 +1,4 @@
-"""From a CoNLL file and a folder of pictures to a trained model and entities, with the stock Trainer."""
+"""From a CoNLL file and a folder of images to a trained model and entities, with the stock Trainer."""
 
 import copy
 
@@ -8,15 +8,12 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil, Trainer, TrainingArguments
 
-from bga_mner.processing import (
-    BgaMnerProcessor,
-    DataCollatorForMner,
-    build_compute_metrics,
-    predict,
-    read_conll,
-    score_tags,
-    spans_from_tags,
-)
+from bga_mner.processing.data.conll import read_conll
+from bga_mner.processing.data_collator import DataCollatorForMner
+from bga_mner.processing.evaluation.mner_metric import build_compute_metrics, score_tags
+from bga_mner.processing.inference.prediction import predict
+from bga_mner.processing.processing_bga_mner import BgaMnerProcessor
+from bga_mner.processing.tags.tag_scheme import spans_from_tags
 
 
 TEXT = """IMGID:1
@@ -140,10 +137,10 @@ def test_predict_reads_the_best_path(data, small_processor, model):
         assert [entity["label"] for entity in entities] == [label for label, _, _ in spans_from_tags(tags)]
 
 
-def test_every_kind_of_batch_runs_and_pictures_do_not_change_inference(data, small_processor, model):
+def test_every_kind_of_batch_runs_and_images_do_not_change_inference(data, small_processor, model):
     collate = DataCollatorForMner(small_processor)
     rows = list(data.with_transform(small_processor.encode_examples))
-    assert small_processor.bad_pictures == {}
+    assert small_processor.bad_images == {}
     for part in (rows, rows[2:], rows[3:]):
         assert torch.isfinite(model(**collate(part)).loss)
     blind = [{**row, "pixel_values": None} for row in copy.copy(rows)]

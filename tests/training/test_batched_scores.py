@@ -60,7 +60,7 @@ OPTIONS = {
     "one batch": {"batch_eval_metrics": True, "per_device_eval_batch_size": 8},
     "one at a time": {"batch_eval_metrics": True, "per_device_eval_batch_size": 1},
     "label_names": {"label_names": ["labels"]},
-    "label_names, more": {"label_names": ["word_start_mask", "picture_mask", "labels"]},
+    "label_names, more": {"label_names": ["word_start_mask", "image_mask", "labels"]},
     "label_names, more in batches": {"label_names": ["word_start_mask", "labels"], "batch_eval_metrics": True},
     "label_names, more in lists": {"label_names": ["word_start_mask", "labels"], "eval_do_concat_batches": False},
     "gathered as objects": {"eval_use_gather_object": True},

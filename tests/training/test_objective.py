@@ -141,7 +141,7 @@ def test_what_is_not_trained_is_not_watched(make_tagger, make_batch, training):
 @pytest.fixture
 def warnings_of_ours(caplog):
     """Return the warnings so far; those that are said once may be said again."""
-    logging.get_logger("bga_mner.modeling_bga.objective_check").warning_once.cache_clear()
+    logging.get_logger("bga_mner.modeling_bga.training.objective_check").warning_once.cache_clear()
     return lambda: [record.getMessage() for record in caplog.records if "without labels" in record.getMessage()]
 
 

@@ -1,0 +1,1 @@
+"""What stands beside the weights on the Hub: code and model card."""

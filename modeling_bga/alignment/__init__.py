@@ -1,0 +1,1 @@
+"""Bidirectional generative alignment: samplers, generators, hybrid attention and their losses."""

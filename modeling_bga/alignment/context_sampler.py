@@ -1,0 +1,162 @@
+"""Stage-refined context sampler (SCS): which tokens or patches of a stage the generators read."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch.utils.checkpoint import checkpoint
+
+
+# What the match is worth at first, in logits: enough to tell a pair that fits from one that doesn't.
+INITIAL_MATCH_WEIGHT = 2.0
+# log(_DROPPED_WEIGHT) is what training adds to the score of a dropped position: small enough to hide it, large enough
+# for the straight-through gradient d log(keep + eps) / d keep = 1 / eps, times the position's attention weight of
+# order eps, to stay of order one.
+_DROPPED_WEIGHT = 1e-6
+
+
+class ContextSampler(nn.Module):
+    r"""Sample the positions of one modality at one stage.
+
+    With u = GELU(W LayerNorm(H)), split in two halves along its channels, a position is judged by its own first half
+    (local) beside the mean of the second half over the positions that the previous stage kept (global). An MLP maps
+    both to two logits, keep and drop. The keep mask is the product of all decisions so far:
+
+    .. math:: keep^l = keep^{l-1} \cdot decision^l
+
+    so the kept set only shrinks. The class token is always kept, padding never; a sentence (or image) that would lose
+    everything keeps what the previous stage kept.
+
+    An image may not fit its text at all. Where `match` says how well it does, a learned multiple of it is added to the
+    logits of keeping (not in the paper, whose sampler only sees its own modality).
+
+    In training decisions are sampled by a hard straight-through Gumbel softmax; in evaluation the larger logit decides,
+    without noise.
+
+    Parameters
+    ----------
+    width : int
+        Hidden size of the modality.
+    temperature : float
+        Temperature of the Gumbel softmax.
+    initial_keep : float
+        Probability, between 0 and 1, that the untrained sampler keeps a position at this stage.
+    reads_match : bool
+        Whether it is told how well the modalities match.
+    """
+
+    def __init__(self, width: int, temperature: float, initial_keep: float, reads_match: bool = False) -> None:
+        super().__init__()
+        self.temperature = float(temperature)
+        # softmax([d, 0])[0] = initial_keep
+        self.initial_logit = math.log(initial_keep / (1 - initial_keep))
+        self.norm = nn.LayerNorm(width)
+        self.local_global = nn.Linear(width, 2 * (width // 2))
+        self.hidden = nn.Linear(2 * (width // 2), width // 2)
+        self.decision = nn.Linear(width // 2, 2, bias=False)
+        # A parameter of this module itself: transformers initialises a module anew only if one of its own is missing.
+        self.decision_bias = nn.Parameter(torch.tensor([self.initial_logit, 0.0]))
+        # FSDP can't split a scalar
+        self.match_weight = nn.Parameter(torch.tensor([INITIAL_MATCH_WEIGHT])) if reads_match else None
+
+    def forward(
+        self,
+        states: torch.Tensor,
+        previous_keep: torch.Tensor,
+        class_token_mask: torch.Tensor | None,
+        match: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the keep mask of this stage.
+
+        Parameters
+        ----------
+        states : torch.FloatTensor of shape (batch, length, width)
+            Hidden states that enter the layer.
+        previous_keep : torch.FloatTensor of shape (batch, length)
+            Keep mask of the previous stage (before the first: 1, and 0 at padding).
+        class_token_mask : torch.BoolTensor of shape (batch, length) or None
+            True at the class token.
+        match : torch.FloatTensor of shape (batch,), optional
+            How well the other modality fits this one, from -1 to 1; None where nothing is known.
+
+        Returns
+        -------
+        torch.FloatTensor of shape (batch, length)
+            1 for kept, 0 for dropped, with a straight-through gradient in training.
+        """
+        if self.training and torch.is_grad_enabled():
+            # Computed again in the backward pass: it costs little, and what it would leave behind is as wide as states.
+            logits = checkpoint(self.logits, states, previous_keep, use_reentrant=False)
+        else:
+            logits = self.logits(states, previous_keep)
+        if self.match_weight is not None and match is not None:
+            # (batch,) -> (batch, 1, 2), added to the logit of keeping
+            logits = logits + self.match_weight * F.pad(match.to(logits.dtype)[:, None, None], (0, 1))
+        if self.training:
+            decision = F.gumbel_softmax(logits.float(), tau=self.temperature, hard=True)[..., 0].to(states.dtype)
+        else:
+            decision = (logits[..., 0] >= logits[..., 1]).to(states.dtype)
+        if class_token_mask is not None:
+            decision = decision.masked_fill(class_token_mask, 1.0)
+        keep = previous_keep * decision
+        emptied = keep.detach().sum(dim=1, keepdim=True) == 0  # (batch, 1)
+        return torch.where(emptied, previous_keep, keep)
+
+    def logits(self, states: torch.Tensor, previous_keep: torch.Tensor) -> torch.Tensor:
+        """Score keeping and dropping each position: (batch, length, width), (batch, length) -> (batch, length, 2)."""
+        local, context = F.gelu(self.local_global(self.norm(states))).chunk(2, dim=-1)
+        weight = previous_keep.unsqueeze(-1)  # (batch, length, 1)
+        mean = (context * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True).clamp(min=1)
+        if _computes_from_weight(self.hidden):
+            # `hidden` of [local, mean] joined, without joining: the mean is the same for all positions
+            of_local, of_mean = self.hidden.weight.chunk(2, dim=1)
+            hidden = F.linear(local, of_local, self.hidden.bias) + F.linear(mean, of_mean)
+        else:
+            hidden = self.hidden(torch.cat([local, mean.expand_as(local)], dim=-1))
+        return self.decision(F.gelu(hidden)) + self.decision_bias
+
+
+def _computes_from_weight(layer: nn.Module) -> bool:
+    """Whether a layer computes with its weight and bias alone.
+
+    It doesn't where a tool has put something in its place or on top of it: adapters, quantised or parametrised weights,
+    pruning, weights that are fetched for each call.
+    """
+    if type(layer) is not nn.Linear or is_traceable_wrapper_subclass(layer.weight):
+        return False
+    return not (layer._forward_pre_hooks or layer._forward_hooks or "forward" in layer.__dict__)
+
+
+def keep_mask_bias(keep_mask: torch.Tensor, padding_mask: torch.Tensor | None, training: bool) -> torch.Tensor:
+    """Turn a keep mask (batch, length) into what is added to attention scores: 0 where kept, else very negative.
+
+    In training that is log(keep + eps), so that gradients reach the samplers; otherwise dropped positions are hidden
+    completely, as padding always is (False in `padding_mask`).
+
+    Examples
+    --------
+    >>> keep_mask_bias(torch.tensor([[1.0, 0.0]]), None, training=True).round(decimals=2)
+    tensor([[  0.0000, -13.8200]])
+    """
+    lowest = torch.finfo(keep_mask.dtype).min
+    if training:
+        # fp32: 1e-6 beside 1 is below the resolution of half precision
+        bias = torch.log(keep_mask.float() + _DROPPED_WEIGHT).to(keep_mask.dtype)
+    else:
+        bias = torch.zeros_like(keep_mask).masked_fill(keep_mask == 0, lowest)
+    return bias if padding_mask is None else bias.masked_fill(~padding_mask, lowest)
+
+
+def padding_bias(padding_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """Turn a padding mask (batch, length) into what is added to attention scores; None stays None."""
+    if padding_mask is None:
+        return None
+    zeros = torch.zeros(padding_mask.shape, dtype=dtype, device=padding_mask.device)
+    return zeros.masked_fill(~padding_mask, torch.finfo(dtype).min)
+
+
+__all__ = ["INITIAL_MATCH_WEIGHT", "ContextSampler", "keep_mask_bias", "padding_bias"]

@@ -1,0 +1,204 @@
+"""Multi-level cross-modal generator (MCG): features of one modality, generated from the other's states."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from ..saving.offloaded_weights import fetched
+
+
+class PreparedQueries(NamedTuple):
+    """Modality queries that have read each other: the same for every source, so for all stages and for the cycle."""
+
+    states: torch.Tensor  # (batch or 1, queries, width), after the first layer's self-attention
+    asked: torch.Tensor  # the same, projected for the first layer's cross-attention
+    # (batch or 1, 1, 1 or queries, queries): which queries each may read in further layers; None for all
+    visible: torch.Tensor | None
+
+
+class GeneratorAttention(nn.Module):
+    """Multi-head attention of modality queries over themselves or over source states."""
+
+    def __init__(self, width: int, source_width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query = nn.Linear(width, width)
+        # A bias of the keys adds the same to all scores of a query: it would have no effect, and no gradient.
+        self.key = nn.Linear(source_width, width, bias=False)
+        self.value = nn.Linear(source_width, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, asked: torch.Tensor, source: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Read a source (batch, length, source_width) with projected queries (batch or 1, queries, width).
+
+        The mask (batch or 1, 1, 1 or queries, length) says which positions are read, or what is added to their scores.
+        """
+        attended = F.scaled_dot_product_attention(
+            self._split(asked).expand(source.shape[0], -1, -1, -1),
+            self._split(self.key(source)),
+            self._split(self.value(source)),
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        # (batch, heads, queries, head width) -> (batch, queries, width)
+        return self.output(attended.transpose(1, 2).flatten(2))
+
+    def _split(self, states: torch.Tensor) -> torch.Tensor:
+        # (batch, length, width) -> (batch, heads, length, head width)
+        return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class GeneratorLayer(nn.Module):
+    """One pre-norm decoder layer: queries read each other, then the source, then pass a feed-forward block."""
+
+    def __init__(self, width: int, source_width: int, num_heads: int, ffn_width: int, dropout: float) -> None:
+        super().__init__()
+        self.self_norm = nn.LayerNorm(width)
+        self.self_attention = GeneratorAttention(width, width, num_heads, dropout)
+        self.cross_norm = nn.LayerNorm(width)
+        self.cross_attention = GeneratorAttention(width, source_width, num_heads, dropout)
+        self.ffn_norm = nn.LayerNorm(width)
+        self.ffn = nn.Sequential(nn.Linear(width, ffn_width), nn.GELU(), nn.Linear(ffn_width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def read_each_other(self, queries: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
+        """Return the queries after their self-attention; shapes as in [`PreparedQueries`]."""
+        normed = self.self_norm(queries)
+        return queries + self.dropout(self.self_attention(self.self_attention.query(normed), normed, visible))
+
+    def ask(self, queries: torch.Tensor) -> torch.Tensor:
+        """Project the queries for their cross-attention; the shape stays."""
+        return self.cross_attention.query(self.cross_norm(queries))
+
+    def read(
+        self, queries: torch.Tensor, asked: torch.Tensor, source: torch.Tensor, source_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the queries after they have read the source, and after the feed-forward block."""
+        queries = queries + self.dropout(self.cross_attention(asked, source, source_mask))
+        return queries + self.dropout(self.ffn(self.ffn_norm(queries)))
+
+
+class CrossModalGenerator(nn.Module):
+    """Generate features of one modality from the states of the other; one per direction, shared by all stages.
+
+    A transformer decoder whose inputs are learned modality queries, one per target position, which attend to each other
+    and to the source states under the source's keep mask. Where the target is ordered and of any length, as texts are,
+    queries attend to those before them only: then neither the length nor padding of the target makes a difference, and
+    what the first block does to the queries is the same for all texts, and computed once.
+
+    Parameters
+    ----------
+    source_width : int
+        Hidden size of the modality that is read.
+    target_width : int
+        Hidden size of the modality that is generated.
+    max_target_length : int
+        Number of modality queries, the longest target.
+    num_heads, num_layers : int
+        Heads of the attention blocks, which must divide `target_width`, and decoder layers.
+    ffn_ratio : float
+        Width of the feed-forward block over `target_width`.
+    dropout : float
+        Dropout probability.
+    causal : bool
+        Whether a query attends only to those before it.
+    """
+
+    def __init__(
+        self,
+        source_width: int,
+        target_width: int,
+        max_target_length: int,
+        num_heads: int,
+        num_layers: int,
+        ffn_ratio: float,
+        dropout: float,
+        causal: bool,
+    ) -> None:
+        super().__init__()
+        self.causal = causal
+        ffn_width = int(target_width * ffn_ratio)
+        self.modality_queries = nn.Parameter(torch.empty(max_target_length, target_width))
+        self.source_norm = nn.LayerNorm(source_width)
+        self.layers = nn.ModuleList(
+            GeneratorLayer(target_width, source_width, num_heads, ffn_width, dropout) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(target_width)
+        # A LayerNorm fixes the length of what comes out; unsure of its target, a generator has to give less.
+        self.output = nn.Linear(target_width, target_width)
+
+    def prepare(self, target_length: int, target_mask: torch.Tensor | None = None) -> PreparedQueries:
+        """Let the modality queries of a batch's targets (target_length,) read each other.
+
+        `target_mask` (batch, target_length) is False at the targets' padding: other positions count from there, so that
+        on whichever side a text is padded, its first token is asked for by the first query.
+        """
+        if target_length > len(self.modality_queries):
+            raise ValueError(
+                f"Expected at most {len(self.modality_queries)} positions to generate, one per modality query, got "
+                f"{target_length}. Shorten the text to the text encoder's maximum, or use images of config.image_size."
+            )
+        first = self.layers[0]
+        with fetched(self):
+            # (max target length, width) -> (1, target length, width)
+            own_queries = self.modality_queries[:target_length].unsqueeze(0)
+        visible = None
+        if self.causal:
+            # (target length, target length) -> (1, 1, target length, target length)
+            ones = torch.ones(target_length, target_length, dtype=torch.bool, device=own_queries.device)
+            visible = ones.tril()[None, None]
+        queries = first.read_each_other(own_queries, visible)
+        asked = first.ask(queries)
+        if target_mask is not None:
+            positions = (target_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+            # (1, target length, width) -> (batch, target length, width)
+            queries, asked = queries[0][positions], asked[0][positions]
+        if len(self.layers) == 1:
+            return PreparedQueries(queries, asked, None)
+        if target_mask is not None:
+            own = target_mask[:, None, None, :]
+            visible = own if visible is None else visible & own
+            # a padding position sees at least itself
+            visible = visible | torch.eye(target_length, dtype=torch.bool, device=visible.device)
+        return PreparedQueries(queries, asked, visible)
+
+    def forward(
+        self, source: torch.Tensor, source_bias: torch.Tensor | None, prepared: PreparedQueries
+    ) -> torch.Tensor:
+        """Generate features (batch, target_length, target_width) from states of the other modality at one stage.
+
+        Parameters
+        ----------
+        source : torch.FloatTensor of shape (batch, length, source_width)
+            States of the modality that is read.
+        source_bias : torch.FloatTensor of shape (batch, length) or None
+            Log of the source's keep mask, added to the attention scores.
+        prepared : PreparedQueries
+            What [`prepare`] made for the batch.
+        """
+        if self.training and torch.is_grad_enabled():
+            # Computed again in the backward pass, stage by stage: what the passes of all stages would leave for it
+            # outweighs what both encoders leave.
+            return checkpoint(self._read, source, source_bias, prepared, use_reentrant=False)
+        return self._read(source, source_bias, prepared)
+
+    def _read(self, source: torch.Tensor, source_bias: torch.Tensor | None, prepared: PreparedQueries) -> torch.Tensor:
+        queries, asked, visible = prepared
+        source = self.source_norm(source)
+        # (batch, length) -> (batch, 1, 1, length)
+        source_mask = None if source_bias is None else source_bias[:, None, None, :].to(source.dtype)
+        for number, layer in enumerate(self.layers):
+            if number > 0:
+                queries = layer.read_each_other(queries, visible)
+                asked = layer.ask(queries)
+            queries = layer.read(queries, asked, source, source_mask)
+        return self.output(self.norm(queries))
+
+
+__all__ = ["CrossModalGenerator", "GeneratorAttention", "GeneratorLayer", "PreparedQueries"]

@@ -1,0 +1,1 @@
+"""The conditional random field: loss, best path, marginals, and probabilities of spans."""

@@ -1,0 +1,442 @@
+r"""Linear-chain conditional random field: exact likelihood, posterior marginals and Viterbi paths.
+
+A sentence with emissions :math:`e_t(y)` at its kept positions :math:`t = 1 \dots n` scores a labelling `y` with
+
+.. math:: s(y) = b(y_1) + \sum_{t=1}^{n} e_t(y_t) + \sum_{t=2}^{n} A(y_{t-1}, y_t) + f(y_n)
+
+where `b`, `A` and `f` are the start, transition and end scores, and :math:`p(y) = \exp(s(y)) / Z`
+(Lafferty, McCallum and Pereira, 2001, "Conditional random fields"). Labels may be known at some positions only; the
+loss is then `log Z - log Z'`, `Z'` being the sum over the labellings that agree with what is known
+(Tsuboi et al., 2008, "Training conditional random fields using incomplete annotations").
+
+How it is computed (`crf_recursions.py`): the forward recursion, and the same recursion on the reversed sentence, run
+stacked in one loop of small matrix products on probabilities that are rescaled every few steps (Rabiner, 1989, "A
+tutorial on hidden Markov models", section V.A), in float64. Both directions give the posterior marginals, which are the
+gradient of `log Z`, so autograd keeps no graph through the loop. Where rescaled probabilities underflow, the sentence
+is done again in log space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...configuration.errors import shown
+from ..saving.offloaded_weights import fetched
+from .recursions import best_path, is_cheap_to_read, keeps_all, posterior
+from .scan import is_recorded, recorded_best_path, recorded_log_marginals
+from .span_probabilities import CrfScores
+
+
+UNKNOWN_TAG = -100  # of a position whose label is not known, and in the paths of masked positions
+FORBIDDEN_SCORE = -1.0e4  # of a forbidden transition or start; finite, so that no loss or gradient is ever infinite
+LOG_PROBABILITY_FLOOR = -200.0  # nats; the least that `log_marginals` reports
+
+
+def bio_constraints(id2label: dict[int, str]) -> tuple[Tensor, Tensor]:
+    """Which tags may follow each other, and which may come first, in the BIO scheme.
+
+    `I-X` may come only after `B-X` or `I-X` of the same type. Labels of another form are free, and so is
+    `I-X` where the label set has no `B-X` (the IO scheme), as it could never be reached.
+
+    Parameters
+    ----------
+    id2label : dict of int to str
+        Names of the tags `0 ... T - 1`.
+
+    Returns
+    -------
+    allowed_transitions, allowed_starts : Tensor of bool, shapes (T, T) and (T,)
+        `[previous, next]` and first tags, on the CPU whatever the default device.
+
+    Raises
+    ------
+    ValueError
+        If the keys are not `0 ... T - 1`.
+
+    Examples
+    --------
+    >>> transitions, starts = bio_constraints({0: "O", 1: "B-PER", 2: "I-PER"})
+    >>> transitions.int().tolist()
+    [[1, 1, 0], [1, 1, 1], [1, 1, 1]]
+    >>> starts.tolist()
+    [True, True, False]
+    """
+    if set(id2label) != set(range(len(id2label))):
+        expected = f"a dict with the integer keys 0 to {len(id2label) - 1}"
+        raise _unfit("id2label", expected, list(id2label), "Number the labels so.")
+    names = [id2label[tag] for tag in range(len(id2label))]
+    # The tags of which one must have gone before; None where anything may.
+    needed = [{f"B-{x[2:]}", x} if x.startswith("I-") and f"B-{x[2:]}" in names else None for x in names]
+    transitions = [[before is None or previous in before for before in needed] for previous in names]
+    # An explicit device, as models are often built under a default device of "meta", whose tensors hold no values.
+    return torch.tensor(transitions, device="cpu"), torch.tensor([x is None for x in needed], device="cpu")
+
+
+class ConditionalRandomField(nn.Module):
+    """Linear-chain conditional random field over any pattern of kept positions.
+
+    Positions where the mask is False do not exist for it: the kept ones to their left and right are neighbours.
+    Scores are added up in float64 whatever the dtype of the emissions (float32 on devices without float64).
+
+    Parameters
+    ----------
+    num_tags : int
+        Number of tags `T`.
+    allowed_transitions : Tensor of bool, shape (T, T), optional
+        `[previous, next]`; a transition that is not allowed scores `FORBIDDEN_SCORE` whatever its parameter holds.
+        None allows all. See `bio_constraints`. Kept in a buffer that is not in the state dict.
+    allowed_starts : Tensor of bool, shape (T,), optional
+        The same for the tag of the first kept position.
+
+    Attributes
+    ----------
+    transitions, start_transitions, end_transitions : nn.Parameter of float32, shapes (T, T), (T,), (T,)
+        Scores of `[previous, next]`, of the first and of the last tag, in nats (natural logarithms).
+
+    Raises
+    ------
+    ValueError
+        If `num_tags` is below 1, or a constraint has the wrong shape or holds no values (device "meta").
+
+    Examples
+    --------
+    >>> _ = torch.manual_seed(0)
+    >>> crf = ConditionalRandomField(3, *bio_constraints({0: "O", 1: "B-PER", 2: "I-PER"}))
+    >>> emissions = torch.tensor([[[0.0, 1.0, 0.0], [0.0, 0.0, 3.0], [2.0, 0.0, 0.0]]])
+    >>> mask = torch.tensor([[True, True, False]])
+    >>> crf.decode(emissions, mask).tolist()
+    [[1, 2, -100]]
+    """
+
+    allowed: Tensor
+
+    def __init__(
+        self, num_tags: int, allowed_transitions: Tensor | None = None, allowed_starts: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.num_tags = num_tags
+        if num_tags < 1:
+            raise _unfit("num_tags", "at least 1", num_tags, "Give the number of labels.")
+        # The dtype is explicit because models are also built under a half-precision default dtype.
+        self.transitions = nn.Parameter(torch.empty(num_tags, num_tags, dtype=torch.float32))
+        self.start_transitions = nn.Parameter(torch.empty(num_tags, dtype=torch.float32))
+        self.end_transitions = nn.Parameter(torch.empty(num_tags, dtype=torch.float32))
+        # Plain lists outlive a "meta" device, on which the buffers lose their values.
+        self._transition_rows = _plain_constraint("allowed_transitions", allowed_transitions, (num_tags, num_tags))
+        self._start_row = _plain_constraint("allowed_starts", allowed_starts, (num_tags,))
+        # What may follow each tag, the boundary T, and a tag T + 1 that is not known: (T + 2, T + 1).
+        self.register_buffer("allowed", torch.empty(num_tags + 2, num_tags + 1, dtype=torch.bool), persistent=False)
+        self.reset_parameters()
+        self.reset_constraints()
+
+    @torch.compiler.disable  # which way it goes depends on the scores
+    def forward(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
+        """Negative log-likelihood of what is known about the tags of each sentence.
+
+        Parameters
+        ----------
+        emissions : Tensor of float, shape (B, L, T)
+            Scores of each tag at each position.
+        tags : Tensor of int64, shape (B, L)
+            Tags; `UNKNOWN_TAG` where not known. Ignored where the mask is False.
+        mask : Tensor of bool (or of integers), shape (B, L)
+            True at the kept positions, in any pattern.
+
+        Returns
+        -------
+        Tensor of shape (B,)
+            `log Z - log Z'` in nats, float64 for float64 emissions, else float32. Exactly 0, with a gradient of
+            exactly 0, for a sentence with no known tag. Can be differentiated once. A known tag that the constraints
+            forbid after its known left neighbour counts as unknown; `contradictory` says which these are.
+
+        Raises
+        ------
+        ValueError
+            If shapes or dtypes do not fit, there are no positions, or a tag at a kept position is neither
+            `UNKNOWN_TAG` nor in `0 ... T - 1`. On other devices than the CPU, where looking at the tags would make
+            the host wait, such a tag counts as unknown instead.
+        """
+        mask = self._check(emissions, mask, tags)
+        return self._log_likelihood(emissions, mask, self._labels(tags, mask))
+
+    @torch.compiler.disable  # which way it goes depends on the scores
+    def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
+        """`log Z`, the log of the summed exponential scores of all labellings; arguments and errors as in `forward`.
+
+        Shape (B,), in nats, of the dtype that `forward` returns; 0 where nothing is kept. Can be differentiated once.
+        """
+        return self._log_likelihood(emissions, self._check(emissions, mask), None)
+
+    @torch.no_grad()
+    @torch.compiler.disable  # which way it goes depends on the scores
+    def decode(self, emissions: Tensor, mask: Tensor) -> Tensor:
+        """Labelling of the highest score (Viterbi, 1967); arguments and errors as in `forward`.
+
+        Tensor of int64, shape (B, L): tags, `UNKNOWN_TAG` where the mask is False. In sentences whose scores are not
+        finite the tags are arbitrary.
+        """
+        if is_recorded():
+            return self.recorded(emissions, mask)[1]
+        mask = self._check(emissions, mask)
+        return best_path(emissions, mask, self._scores()).masked_fill(~mask, UNKNOWN_TAG)
+
+    @torch.no_grad()
+    @torch.compiler.disable  # which way it goes depends on the scores
+    def log_marginals(self, emissions: Tensor, mask: Tensor) -> Tensor:
+        """Log posterior probabilities `log p(y_t)`; arguments and errors as in `forward`.
+
+        Shape (B, L, T), of the dtype that `forward` returns, computed under `no_grad`. Always finite: no value is
+        below `LOG_PROBABILITY_FLOOR`, and a masked position holds the uniform `-log T`.
+        """
+        if is_recorded():
+            return self.recorded(emissions, mask)[0]
+        mask = self._check(emissions, mask)
+        return self._reported(posterior(emissions, mask, self._scores(), False)[1].log_(), emissions, mask)
+
+    @torch.no_grad()
+    def recorded(self, emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """`log_marginals` and `decode` for a program that is recorded: which way it goes depends on no value."""
+        mask, scores = self._check(emissions, mask), self._scores().detach()
+        emissions = emissions.detach()  # the program runs without this method's no_grad
+        log_unary = self._reported(recorded_log_marginals(emissions, mask, scores), emissions, mask)
+        return log_unary, recorded_best_path(emissions, mask, scores).masked_fill(~mask, UNKNOWN_TAG)
+
+    @torch.no_grad()
+    def contradictory(self, tags: Tensor, mask: Tensor) -> Tensor:
+        """Known tags that the constraints forbid after their known left neighbour, or at the start: bool (B, L).
+
+        The neighbour is the previous kept position. These tags count as unknown in the loss; count them to report
+        errors in the data. Arguments and errors are as in `forward`.
+        """
+        mask = self._check(None, mask, tags)
+        labels = self._labels(tags, mask)
+        return mask & (labels.tags == tags) & ~labels.known
+
+    @torch.no_grad()
+    def numpy_scores(self) -> CrfScores:
+        """Copy the scores, those of what is forbidden included, for what computes without torch."""
+        bordered = self._scores().double().cpu().numpy()  # (T + 1, T + 1)
+        return CrfScores(bordered[:-1, :-1].copy(), bordered[-1, :-1].copy(), bordered[:-1, -1].copy())
+
+    def reset_parameters(self) -> None:
+        """Draw every score uniformly from -0.1 to 0.1."""
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -0.1, 0.1)
+
+    @property
+    def allowed_transitions(self) -> Tensor:
+        """Which tags may follow each other, `[previous, next]`: bool (T, T), a view."""
+        return self.allowed[:-2, :-1]
+
+    @property
+    def allowed_starts(self) -> Tensor:
+        """Which tags may come first: bool (T,), a view."""
+        return self.allowed[-2, :-1]
+
+    @property
+    def constraints(self) -> tuple[list[list[bool]], list[bool]]:
+        """The constraints as lists: transitions and starts."""
+        return self._transition_rows, self._start_row
+
+    @torch.no_grad()
+    def reset_constraints(self) -> None:
+        """Write the constraints into their buffer again, as after a load by way of the "meta" device."""
+        self.allowed.fill_(True)
+        self.allowed_transitions.copy_(torch.tensor(self._transition_rows, dtype=torch.bool, device="cpu"))
+        self.allowed_starts.copy_(torch.tensor(self._start_row, dtype=torch.bool, device="cpu"))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConditionalRandomField:
+        """Move the scores with the model they belong to, but never below float32: `model.half()` leaves them whole."""
+
+        def at_least_single(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            is_rounded = moved.dtype in (torch.float16, torch.bfloat16) and tensor.dtype == torch.float32
+            return tensor.to(moved.device) if is_rounded else moved
+
+        return super()._apply(at_least_single, recurse)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        if not self.allowed.is_meta:
+            self.reset_constraints()  # `to_empty` may have gone before
+
+    def _log_likelihood(self, emissions: Tensor, mask: Tensor, labels: _Labels | None) -> Tensor:
+        parameters = self.transitions, self.start_transitions, self.end_transitions
+        return _LogLikelihood.apply(emissions, *parameters, self.allowed[:-1], mask, labels)
+
+    def _scores(self) -> Tensor:
+        with fetched(self):
+            parameters = self.transitions, self.start_transitions, self.end_transitions
+            return _joined_scores(*parameters, self.allowed[:-1])
+
+    def _reported(self, log_unary: Tensor, emissions: Tensor, mask: Tensor) -> Tensor:
+        masked = ~mask.unsqueeze(2)  # (B, L) -> (B, L, 1)
+        log_unary = log_unary.clamp_min_(LOG_PROBABILITY_FLOOR).masked_fill_(masked, -math.log(self.num_tags))
+        return log_unary.to(torch.promote_types(emissions.dtype, torch.float32)).contiguous()
+
+    def _labels(self, tags: Tensor, mask: Tensor) -> _Labels:
+        """Find out which tags are known, and which transitions they make; raise where there is no such tag."""
+        inside = tags.clamp(0, self.num_tags - 1)
+        named = inside == tags
+        known = mask & named
+        if not (is_cheap_to_read(tags) and torch.equal(known, mask)):
+            self._refuse_other_tags(tags, mask & ~named)
+            tags = torch.where(named, tags, self.num_tags + 1)
+        boundary = tags.new_full((len(tags), 1), self.num_tags)
+        # The tag before each position and before the end: (B, L) and (B, 1) -> (B, L + 1).
+        before = torch.cat([boundary, tags], 1)
+        if not keeps_all(mask):
+            numbers = torch.arange(1, tags.shape[1] + 1, device=tags.device)
+            nearest = nn.functional.pad(torch.where(mask, numbers, 0), (1, 0)).cummax(1).values
+            before = before.gather(1, nearest)
+        moves = before.mul_(self.num_tags + 1).add_(torch.cat([inside, boundary], 1))
+        return _Labels(inside, known & self.allowed.flatten()[moves[:, :-1]], moves)
+
+    def _refuse_other_tags(self, tags: Tensor, unnamed: Tensor) -> None:
+        """Raise if a tag where unnamed (B, L) is True is not `UNKNOWN_TAG`, on devices where looking costs little."""
+        if not is_cheap_to_read(tags) or not (wrong := unnamed & (tags != UNKNOWN_TAG)).any():
+            return
+        row, column = wrong.nonzero()[0].tolist()
+        expected = f"0 to {self.num_tags - 1}, or {UNKNOWN_TAG} for unknown, at the kept positions"
+        got = f"{int(tags[row, column])} at [{row}, {column}]"
+        raise _unfit("tags", expected, got, "Use the label2id of this model, or clear the mask there.")
+
+    def _check(self, emissions: Tensor | None, mask: Tensor, tags: Tensor | None = None) -> Tensor:
+        """Raise on shapes and dtypes that do not fit; return the mask as bool."""
+        shape = tuple(mask.shape)
+        if emissions is not None:
+            shape = tuple(emissions.shape[:2])
+            if emissions.ndim != 3 or emissions.shape[2] != self.num_tags or not emissions.is_floating_point():
+                expected = f"floating-point scores of shape (batch, length, {self.num_tags})"
+                raise _unfit("emissions", expected, emissions, "Give one score per tag, or build with other num_tags.")
+        if mask.ndim != 2 or tuple(mask.shape) != shape or not mask.shape[1] or mask.is_floating_point():
+            expected = f"booleans or integers of shape {shape if len(shape) == 2 else '(batch, length)'}, length > 0"
+            raise _unfit("mask", expected, mask, "Give the two-dimensional attention mask of the same sentences.")
+        mask = mask.to(torch.bool)
+        if tags is not None and (tuple(tags.shape) != shape or tags.dtype != torch.int64):
+            mend = f"Give one tag per position, {UNKNOWN_TAG} where unknown, converted with .long()."
+            raise _unfit("tags", f"torch.int64 of shape {shape}", tags, mend)
+        return mask
+
+
+class _Labels(NamedTuple):
+    """What is known about the tags of sentences."""
+
+    tags: Tensor  # (B, L), in 0 ... T - 1, arbitrary where not known
+    known: Tensor  # (B, L), bool; False where masked
+    # (B, L + 1): previous * (T + 1) + next; the tag T is the boundary, and T + 1 as the previous one is not known
+    moves: Tensor
+
+
+class _LogLikelihood(torch.autograd.Function):
+    """`log Z - log Z'` (`log Z` where labels is None), with the difference of the marginals as its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, emissions: Tensor, *inputs: Any) -> Tensor:
+        """Take emissions, transitions, starts, ends, what is allowed, mask, labels or None; return (B,)."""
+        allowed, mask, labels = inputs[3:]
+        scores = _joined_scores(*inputs[:4])
+        batch, complete, uninformed = len(emissions), None, None
+        some: Any = ()  # sentences of which a part is known
+        if labels is not None and not (is_cheap_to_read(mask) and torch.equal(labels.known, mask)):
+            tags, known, _ = labels
+            count = known.sum(1)
+            uninformed, complete = count == 0, count == mask.sum(1)
+            if is_cheap_to_read(mask):
+                some = (complete | uninformed).logical_not_().nonzero().squeeze(1)
+            else:
+                # To choose sentences by their values would make the host wait, and a larger batch costs little.
+                some, complete = torch.arange(batch, device=mask.device), torch.zeros_like(complete)
+        stacked, masks = emissions, mask
+        if len(some):
+            # Rule out what disagrees with a known tag, and get both partition functions from one loop.
+            disagree = known[some].unsqueeze(2).repeat(1, 1, emissions.shape[2])
+            disagree.scatter_(2, tags[some].unsqueeze(2), False)
+            # (B, L, T) and (S, L, T) -> (B + S, L, T)
+            stacked = torch.cat([emissions, emissions[some].masked_fill(disagree, -torch.inf)])
+            masks = torch.cat([mask, mask[some]])
+        results = posterior(stacked, masks, scores, any(ctx.needs_input_grad))
+        if len(some):
+            results = tuple(x[:batch].index_add_(0, some, x[batch:], alpha=-1) for x in results)
+        value, unary, pairwise = results
+        if labels is not None:
+            _subtract_path(results, emissions, labels, complete, scores)
+            value.clamp_(min=0)
+        if uninformed is not None:
+            value.masked_fill_(uninformed, 0)
+            unary.masked_fill_(uninformed[:, None, None], 0)
+            pairwise.masked_fill_(uninformed[:, None, None], 0)
+        ctx.save_for_backward(unary, pairwise, allowed)
+        ctx.dtypes = emissions.dtype, inputs[0].dtype
+        return value.to(torch.promote_types(emissions.dtype, torch.float32))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Weight the (differences of) marginals with the gradient (B,) of the result."""
+        if torch.is_grad_enabled():  # `once_differentiable` would take the gradient for a constant where grad is one
+            raise RuntimeError("The loss of the CRF can be differentiated once only: leave out create_graph=True.")
+        unary, pairwise, allowed = ctx.saved_tensors
+        emission_dtype, dtype = ctx.dtypes
+        grad = grad.to(unary.dtype)
+        # (B,) @ (B, (T + 1) * (T + 1)) -> (T + 1, T + 1)
+        moves = (grad @ pairwise.flatten(1)).view(pairwise.shape[1:]).masked_fill_(~allowed, 0).to(dtype)
+        emissions = torch.empty(unary.shape, dtype=emission_dtype, device=unary.device)
+        torch.mul(unary, grad[:, None, None], out=emissions)
+        return emissions, moves[:-1, :-1], moves[-1, :-1], moves[:-1, -1], None, None, None
+
+
+def _plain_constraint(name: str, constraint: Tensor | None, shape: tuple[int, ...]) -> list[Any]:
+    """Nested lists of booleans from a constraint, all True where it is None."""
+    if constraint is None:
+        return torch.ones(shape, dtype=torch.bool, device="cpu").tolist()
+    if tuple(constraint.shape) != shape or constraint.dtype != torch.bool or constraint.is_meta:
+        raise _unfit(name, f"torch.bool of shape {shape} with values", constraint, "Create it on the CPU.")
+    return constraint.tolist()
+
+
+def _joined_scores(transitions: Tensor, starts: Tensor, ends: Tensor, allowed: Tensor) -> Tensor:
+    """Scores of [previous, next] with the constraints (T + 1, T + 1) applied, in the dtype to work in.
+
+    The boundary is the tag T, from which the starts go and to which the ends; between them, from T to T, is nothing.
+    """
+    # Apple's "mps" has no float64; more sentences then take the way through log space.
+    dtype = torch.float32 if transitions.device.type == "mps" else torch.float64
+    scores = transitions.new_zeros(allowed.shape, dtype=dtype)
+    scores[:-1, :-1], scores[-1, :-1], scores[:-1, -1] = transitions, starts, ends
+    return scores.masked_fill_(~allowed, FORBIDDEN_SCORE)
+
+
+def _subtract_path(
+    results: tuple[Tensor, ...], emissions: Tensor, labels: _Labels, complete: Tensor | None, scores: Tensor
+) -> None:
+    """Take scores and counts of the complete paths (B,), of all where it is None, off results of `posterior`."""
+    (value, unary, pairwise), (tags, known, moves) = results, labels
+    # With a move to the end: (B, L) -> (B, L + 1).
+    counted = nn.functional.pad(known, (0, 1), value=True)
+    if complete is not None:
+        counted &= complete.unsqueeze(1)
+    moves = moves.clamp_max(scores.numel() - 1)  # where the tag before is not known
+    # (B, L) -> (B, L, 1); then (B, L + 1)
+    places = tags.unsqueeze(2)
+    gained = scores.flatten()[moves]
+    gained[:, :-1].add_(emissions.gather(2, places).squeeze(2))
+    # Not a product, as a position that is not kept may hold NaN.
+    value -= gained.masked_fill_(~counted, 0).sum(1)
+    ones = counted.to(unary.dtype).neg_()
+    unary.scatter_add_(2, places, ones[:, :-1].unsqueeze(2))
+    # (N, T + 1, T + 1) -> (N, (T + 1) * (T + 1)), a view
+    pairwise.flatten(1).scatter_add_(1, moves, ones)
+
+
+def _unfit(name: str, expected: str, got: object, mend: str) -> ValueError:
+    if isinstance(got, Tensor):
+        got = f"{got.dtype} of shape {tuple(got.shape)} on {got.device}"
+    return ValueError(f"Expected {name} to be {expected}, got {got if isinstance(got, str) else shown(got)}. {mend}")
+
+
+__all__ = ["FORBIDDEN_SCORE", "LOG_PROBABILITY_FLOOR", "UNKNOWN_TAG", "ConditionalRandomField", "bio_constraints"]

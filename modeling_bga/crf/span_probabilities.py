@@ -1,0 +1,176 @@
+r"""The probability, under a CRF, that exactly one span is an entity of one type.
+
+A path of tags is read at some positions only, such as the first tokens of words, and there as `spans_from_tags` does:
+an entity begins with `B-X`, or with `I-X` after anything but its own type, and goes on as long as `I-X` follows.
+The probability of a span is that of all paths in which it is read as exactly this entity:
+it begins at its first position, holds all of its positions and ends with them. All other tags, those of the positions
+that aren't read included, are summed over. Hence the probabilities of spans of which any two exclude each other (the
+same words under several types, overlapping spans) add up to at most 1.
+
+How it is computed: one forward and one backward recursion for the sentences, and between them a recursion over the
+positions of the span and the ones beside, in which only the tags that make the entity are let through. Everything is
+done in log space and float64, with NumPy alone: the tagger that runs on ONNX Runtime takes a copy of this file along.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ...configuration.errors import shown
+
+
+class CrfScores(NamedTuple):
+    """Scores of a CRF over `T` tags, in nats, those of forbidden transitions included: (T, T), (T,) and (T,).
+
+    Transitions are `[previous, next]`.
+    """
+
+    transitions: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+
+    @classmethod
+    def independent(cls, num_tags: int) -> "CrfScores":
+        """Return the scores of a tagger without a CRF: each position has its tag for itself."""
+        return cls(np.zeros((num_tags, num_tags)), np.zeros(num_tags), np.zeros(num_tags))
+
+
+class Span(NamedTuple):
+    """An entity: its row in a batch, its type such as "PER", its first position, and the one after its last."""
+
+    sentence: int
+    label: str
+    first: int
+    behind: int
+
+
+def span_log_probabilities(
+    emissions: np.ndarray,
+    mask: np.ndarray,
+    read: np.ndarray,
+    spans: Sequence[Span],
+    labels: Sequence[str],
+    scores: CrfScores,
+) -> np.ndarray:
+    """Log probabilities (spans,) of spans, at most 0; -inf for what the tags can't say.
+
+    Examples
+    --------
+    >>> certain = np.log([[[0.9, 0.05, 0.05], [0.25, 0.5, 0.25]]])
+    >>> mask = np.array([[True, True]])
+    >>> spans = [Span(0, "PER", 1, 2)]
+    >>> found = span_log_probabilities(certain, mask, mask, spans, ["O", "B-PER", "I-PER"], CrfScores.independent(3))
+    >>> np.exp(found).round(3).tolist()  # 0.5 + 0.9 * 0.25
+    [0.725]
+    """
+    if not len(spans):
+        return np.zeros(0)
+    mask = np.asarray(mask, dtype=bool)
+    read = np.asarray(read, dtype=bool) & mask
+    _check(spans, read, labels)
+    # (batch, length, tags) -> (batch, length, tags + 1): the boundary stands before the first and behind the last one
+    steps = np.where(mask[:, :, None], emissions, 0.0).astype(np.float64)
+    steps = np.pad(steps, ((0, 0), (0, 0), (0, 1)), constant_values=-np.inf)
+    matrix = _bordered(scores)
+    states = _recursions(steps, mask, matrix)
+    log_partition = _log_sum_exp(states[-1, 0] + matrix[:, -1], 1)  # (batch,)
+    rows = np.array([span.sentence for span in spans])
+    firsts, behinds = np.array([(span.first, span.behind) for span in spans]).T
+    start, last = np.array([_deciding_positions(span, read[span.sentence]) for span in spans]).T
+    tables = {label: _tag_tables(label, labels) for label in {span.label for span in spans}}
+    of_spans = np.stack([tables[span.label] for span in spans])  # (spans, roles, 2, tags + 1)
+    # Two ways to begin, with "B-" and with "I-", which exclude each other: (2, spans, tags + 1).
+    state = np.stack([states[start, 0, rows]] * 2)
+    for offset in range(int((last - start).max()) + 1):
+        places = np.minimum(start + offset, mask.shape[1] - 1)
+        conditions = [~read[rows, places], places < firsts, places == firsts, places < behinds]
+        roles = np.select(conditions, [_FREE, _BEFORE, _FIRST, _INSIDE], _BEHIND)
+        lets_through = of_spans[np.arange(len(spans)), roles].transpose(1, 0, 2)  # (2, spans, tags + 1)
+        moved = _log_sum_exp(state[..., :, None] + matrix, 2) + steps[rows, places]
+        runs = mask[rows, places] & (start + offset <= last)
+        state = np.where(runs[:, None], np.where(lets_through, moved, -np.inf), state)
+    # (spans, tags + 1, 1) + (tags + 1, tags + 1) [next, previous] -> (spans, tags + 1)
+    rest = _log_sum_exp(states[mask.shape[1] - 1 - last, 1, rows][:, :, None] + matrix.T, 1)
+    # (2, spans, tags + 1) -> (spans, 2, tags + 1) -> (spans,)
+    joint = (state + rest).transpose(1, 0, 2).reshape(len(spans), -1)
+    return np.minimum(_log_sum_exp(joint, 1) - log_partition[rows], 0.0)
+
+
+# What a position is to a span: not read, the last one read before it, its first, a later one of it, the next one read.
+_FREE, _BEFORE, _FIRST, _INSIDE, _BEHIND = range(5)
+
+
+def _check(spans: Sequence[Span], read: np.ndarray, labels: Sequence[str]) -> None:
+    for span in spans:
+        if not {f"B-{span.label}", f"I-{span.label}"} & set(labels):
+            raise ValueError(
+                f"Expected a type that has a tag, got {shown(span.label)} with the tags {shown(list(labels))}. Give "
+                "the type alone, such as 'PER'."
+            )
+        inside = 0 <= span.sentence < len(read) and 0 <= span.first < span.behind <= read.shape[1]
+        if not inside or not read[span.sentence, span.first]:
+            raise ValueError(
+                f"Expected spans that begin at a position that is read, in a batch of shape {read.shape}, got {span}. "
+                "Give positions of tokens: the first token of the first word, and the one behind the last word's."
+            )
+
+
+def _bordered(scores: CrfScores) -> np.ndarray:
+    """Scores of [previous, next] with a tag more, from which the starts go and to which the ends: (T + 1, T + 1)."""
+    tags = len(scores.starts)
+    matrix = np.zeros((tags + 1, tags + 1))
+    matrix[:tags, :tags], matrix[tags, :tags], matrix[:tags, tags] = scores
+    return matrix
+
+
+def _recursions(steps: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Log of the summed scores of all beginnings by their last tag, and of all endings by their first, in one loop.
+
+    From steps (batch, length, T + 1) to states (length + 1, 2, batch, T + 1): behind so many positions from the start,
+    and before so many from the end.
+    """
+    # (batch, length, T + 1) -> (length, 2, batch, T + 1)
+    both_steps = np.stack([steps, steps[:, ::-1]]).transpose(2, 0, 1, 3)
+    kept = np.stack([mask, mask[:, ::-1]]).transpose(2, 0, 1)[..., None]
+    moves = np.stack([matrix, matrix.T])[:, None]  # (2, 1, T + 1, T + 1)
+    states = np.full((len(both_steps) + 1, *both_steps.shape[1:]), -np.inf)
+    states[0, ..., -1] = 0
+    for t, step in enumerate(both_steps):
+        moved = _log_sum_exp(states[t][..., None] + moves, 2) + step
+        states[t + 1] = np.where(kept[t], moved, states[t])
+    return states
+
+
+def _deciding_positions(span: Span, read: np.ndarray) -> tuple[int, int]:
+    """First and last position that decide on a span: the ones that are read before and behind it, or its own."""
+    places = read.nonzero()[0]
+    before, behind = places[places < span.first], places[places >= span.behind]
+    inside = places[(places >= span.first) & (places < span.behind)]
+    return int(before[-1] if len(before) else span.first), int(behind[0] if len(behind) else inside[-1])
+
+
+def _tag_tables(label: str, labels: Sequence[str]) -> np.ndarray:
+    """Which tags a position may have, by its role, if "B-" and if "I-" begins the entity: bool (roles, 2, T + 1)."""
+    begins = np.array([*(name == f"B-{label}" for name in labels), False])
+    inside = np.array([*(name == f"I-{label}" for name in labels), False])
+    any_tag = np.ones(len(labels) + 1, dtype=bool)
+    by_role = {
+        _FREE: (any_tag, any_tag),
+        # behind its own type "I-" would only go on with an entity
+        _BEFORE: (any_tag, ~(begins | inside)),
+        _FIRST: (begins, inside),
+        _INSIDE: (inside, inside),
+        _BEHIND: (~inside, ~inside),
+    }
+    return np.array([by_role[role] for role in range(len(by_role))])
+
+
+def _log_sum_exp(values: np.ndarray, axis: int) -> np.ndarray:
+    most = values.max(axis=axis, keepdims=True)
+    most = np.where(np.isfinite(most), most, 0.0)
+    with np.errstate(divide="ignore"):  # the log of 0, where all are -inf
+        return np.log(np.exp(values - most).sum(axis=axis)) + most.squeeze(axis)
+
+
+__all__ = ["CrfScores", "Span", "span_log_probabilities"]

@@ -1,0 +1,1 @@
+"""The text and vision encoders that alignment is built on."""

@@ -1,0 +1,1 @@
+"""What a training takes beside `Trainer`: callbacks, parameter groups, adapters."""

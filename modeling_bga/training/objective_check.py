@@ -1,0 +1,59 @@
+"""Refuse trainings on a loss of `logits` alone, which is something else than the model's objective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+
+@torch.compiler.disable  # hooks stand between graphs
+def watch_objective(
+    logits: torch.Tensor,
+    needed: Sequence[torch.Tensor | None],
+    refusal: str,
+    unlabelled_loss: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return logits that can be trained on beside the model's own loss, but not in its place.
+
+    Whoever computes the loss outside of the model (`Trainer` with label smoothing or `compute_loss_func`, or a subclass
+    with its own `compute_loss`) has the logits, and not the parts of the loss that come from elsewhere. Only the
+    backward pass tells what was trained on: at its end a gradient must have reached one of `needed`, if one reached
+    the logits. A loss that leaves both alone is nobody's business here.
+    """
+    if unlabelled_loss is not None:
+        logger.warning_once(
+            "A batch came without labels, and is trained on for its images alone. That is right for pairs that nobody "
+            "labelled. If yours have labels, something took them out of the batch: Trainer does so with "
+            "label_smoothing_factor and compute_loss_func, or a compute_loss that pops them. (Said once.)"
+        )
+    if not logits.requires_grad:
+        return logits
+    logits = logits.view_as(logits)  # what is computed from the scores within the model doesn't count
+    reached = False
+
+    def at_needed(gradient: torch.Tensor | None) -> None:
+        nonlocal reached
+        reached = reached or gradient is not None
+
+    def at_logits(gradient: torch.Tensor | None) -> None:
+        if gradient is not None and not reached:
+            # in which order gradients come is the engine's affair: asked when all have
+            torch.autograd.Variable._execution_engine.queue_callback(at_end)
+
+    def at_end() -> None:
+        if not reached:
+            raise ValueError(refusal)
+
+    for part in needed:
+        if part is not None and part.requires_grad:
+            part.register_hook(at_needed)
+    logits.register_hook(at_logits)
+    return logits
+
+
+__all__ = ["watch_objective"]

@@ -1,0 +1,1 @@
+"""What a model aligned: measured, drawn, and shown as a page."""

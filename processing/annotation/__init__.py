@@ -1,0 +1,1 @@
+"""Annotate many texts, in parts that survive a kill."""

@@ -1,0 +1,304 @@
+"""Decode whatever may stand for an image to RGB, or say what is wrong with it."""
+
+import io
+import os
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ...configuration.errors import brief, shown
+from ..sequences import as_list
+
+
+# Above this, a file of a few kilobytes can fill the memory. Pillow warns from the same figure on.
+MAX_PIXELS = 89_478_485
+# A longer file can't be an image of `MAX_PIXELS`, not even with 16 bits in four channels.
+MAX_FILE_BYTES = 8 * MAX_PIXELS
+# A download is given up beyond this.
+MAX_BYTES = 50_000_000
+# Pillow reads more, but its reader of EPS runs the file, which is a program, in Ghostscript.
+FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI", "SUN", "TGA"),
+    *("TIFF", "WEBP", "XBM"),
+)
+
+_URL = re.compile(r"^(?:[A-Za-z][A-Za-z0-9+.-]+://|data:)")
+_SMALLER = "Scale it down first"
+# What may stand for an image.
+ImageSource = Image.Image | str | os.PathLike[str] | bytes | bytearray | memoryview | dict[str, Any]
+# `warnings.catch_warnings` changes state of the whole process, so only one thread may be inside it.
+_OPEN_LOCK = threading.Lock()
+
+
+class BadImageError(ValueError):
+    """An image that cannot be used: missing, empty, truncated and so on.
+
+    Parameters
+    ----------
+    kind : str
+        One of "missing", "empty", "unreadable", "not an image", "truncated", "damaged", "too large".
+    message : str
+        What was expected, what came and how to mend it.
+    """
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Workers of a DataLoader send errors pickled, and `args` hold the message alone.
+        return type(self), (self.kind, str(self))
+
+
+def load_image(source: ImageSource) -> Image.Image:
+    """Decode an image to RGB, 8 bits a channel, the right way up.
+
+    Transparent images are laid on white, the first frame of animations is taken, 16-bit values are scaled, and
+    EXIF rotation is carried out.
+
+    Parameters
+    ----------
+    source : PIL.Image.Image, str, os.PathLike, bytes or dict
+        An image, a path, the content of a file, or what `datasets.Image(decode=False)` gives:
+        `{"bytes": ..., "path": ...}`.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode "RGB", in memory; no file stays open.
+
+    Raises
+    ------
+    BadImageError
+        If the image is missing, empty, broken or too large, as its `kind` says.
+    TypeError
+        If `source` is of another type.
+    ValueError
+        If `source` is a URL, or a dict without the keys "bytes" and "path".
+
+    Examples
+    --------
+    >>> load_image(Image.new("L", (1, 1), 7)).getpixel((0, 0))
+    (7, 7, 7)
+    """
+    if isinstance(source, dict):
+        source = _from_dict(source)
+    if isinstance(source, Image.Image):
+        return _decode(source, "an image in memory")
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _from_bytes(bytes(source), f"{len(source)} bytes in memory")
+    if isinstance(source, str | os.PathLike):
+        return _from_path(os.fspath(source))
+    raise TypeError(
+        "Expected an image as PIL image, path, bytes or a dict with 'bytes' and 'path', got "
+        f"{type(source).__name__}. Of a list choose one, or repeat the text with each; of a table give one of its "
+        "columns, such as table['image']; of an open file file.read(); of an array PIL.Image.fromarray(array)."
+    )
+
+
+def load_first_image(sources: Iterable[ImageSource | None]) -> tuple[Image.Image | None, list[BadImageError]]:
+    """Decode the first image that can be read; return it, and the errors of those before it. None is passed over."""
+    errors: list[BadImageError] = []
+    for source in sources:
+        try:
+            if source is not None:
+                return load_image(source), errors
+        except BadImageError as error:
+            errors.append(error)
+    return None, errors
+
+
+def is_url(source: Any) -> TypeGuard[str]:
+    """Whether what stands for an image is a URL, which `load_image` refuses."""
+    return isinstance(source, str) and _URL.match(source) is not None
+
+
+def fetch_image(url: str) -> bytes:
+    """Download an image of at most `MAX_BYTES` bytes; a BadImageError says why it can't be had."""
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"Expected a URL that begins with http:// or https://, got {shown(url)}. Give a path.")
+    content = bytearray()
+    try:
+        import httpx  # transformers asks everyone who loads this file for what is imported outside of `try`
+
+        with httpx.stream("GET", url, timeout=10.0, follow_redirects=True) as response:
+            response.raise_for_status()
+            for piece in response.iter_bytes():
+                content += piece
+                if len(content) > MAX_BYTES:
+                    raise _bad("too large", f"more than {MAX_BYTES:,} bytes at {shown(url)}", _SMALLER)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _bad("unreadable", f"from {shown(url)}: {_reason(error)}", "Check the address") from error
+    return bytes(content)
+
+
+def as_image_list(images: Any) -> list[Any]:
+    """Make a list of one image or many; an array of numbers (H, W, 3) is one, and one of four axes is several."""
+    axes = getattr(images, "ndim", 0)
+    if axes > 1 and getattr(getattr(images, "dtype", None), "kind", None) not in ("O", "U", "T"):
+        return list(images) if axes == 4 else [images]
+    several = as_list(images)
+    return [images] if several is None else several
+
+
+def limit_aspect_ratio(image: Image.Image, ratio: float = 20.0) -> Image.Image:
+    """Cut the ends off a thin line: resizing the shorter edge of 1 x 10,000 pixels to a fixed size needs gigabytes."""
+    longest = max(1, int(ratio * min(image.size)))
+    if max(image.size) <= longest:
+        return image
+    left, top = (max(0, (side - longest) // 2) for side in image.size)
+    return image.crop((left, top, min(image.width, left + longest), min(image.height, top + longest)))
+
+
+def stack_images(images: Sequence[Any], name: str = "pixel_values") -> dict[str, np.ndarray]:
+    """Stack B images (3, H, W) or None: `image_mask` (B,) and, if any is there, `name` (B, 3, H, W)."""
+    try:
+        arrays = [None if image is None else np.asarray(image, dtype=np.float32) for image in images]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected {shown(name)} as arrays of numbers, got something else: {brief(error)}.") from error
+    present = np.array([array is not None for array in arrays], dtype=bool)
+    found = [array for array in arrays if array is not None]
+    if not found:
+        return {"image_mask": present}
+    shapes = {array.shape for array in found}
+    if len(shapes) > 1 or found[0].ndim != 3:
+        raise ValueError(
+            f"Expected images of one shape (channels, height, width), got {shown(sorted(shapes))}. Use an image "
+            "processor that resizes to a fixed size, or crops, such as size={'height': 224, 'width': 224}."
+        )
+    stacked = np.zeros((len(arrays), *found[0].shape), dtype=np.float32)
+    # N images (3, H, W) -> (N, 3, H, W), into their rows of (B, 3, H, W)
+    stacked[present] = np.stack(found)
+    return {name: stacked, "image_mask": present}
+
+
+def _bad(kind: str, got: str, fix: str) -> BadImageError:
+    return BadImageError(kind, f"Expected an image, got {got}. {fix}.")
+
+
+def _from_dict(source: dict[str, Any]) -> Any:
+    found = source.get("path") if source.get("bytes") is None else source["bytes"]
+    if found is None and {"bytes", "path"} & source.keys():
+        raise _bad("missing", "'bytes' and 'path' that are None", "Give None itself for no image")
+    if found is None:
+        raise ValueError(
+            "Expected an image as dict with the keys 'bytes' and 'path', got the keys "
+            f"{shown(sorted(map(str, source)))}. Read them from datasets.Image(decode=False)."
+        )
+    return found
+
+
+def _from_path(name: str | bytes) -> Image.Image:
+    if is_url(name):
+        raise ValueError(
+            f"Expected an image as PIL image, path or bytes, got the URL {shown(name)}. Download the file and give "
+            "its path; decode the base64 of a data URL: base64.b64decode(url.partition(',')[2])."
+        )
+    try:
+        path = Path(os.fsdecode(name))
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # devices and pipes never end, or block whoever opens them
+            raise OSError("it is a folder" if stat.S_ISDIR(found.st_mode) else "it is a device or pipe")
+        if found.st_size > MAX_FILE_BYTES:
+            raise _bad("too large", f"more than {MAX_FILE_BYTES:,} bytes in {shown(name)}", _SMALLER)
+        content = path.read_bytes()
+    except BadImageError:
+        raise
+    except (OSError, ValueError) as error:  # no read permission, a path with a NUL character or longer than any, ...
+        kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
+        fix = "Check the folder and the file ending, and decode base64 to bytes: base64.b64decode(text)"
+        raise _bad(kind, f"the path {shown(name)}: {_reason(error)}", fix) from error
+    return _from_bytes(content, shown(name))
+
+
+def _from_bytes(content: bytes, name: str) -> Image.Image:
+    if not content:
+        raise _bad("empty", f"an empty file: {name}", "Fetch the file again")
+    try:
+        with _OPEN_LOCK, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_decode` refuses these images
+            Image.init()
+            image = Image.open(io.BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
+    except UnidentifiedImageError as error:
+        raise _bad(
+            "not an image",
+            f"{name} of no usual format (it begins with {content[:14]!r})",
+            "Convert PDF, PostScript, SVG, WMF or PSD to PNG, decode base64 to bytes (base64.b64decode(text)), or "
+            "fetch again what may be an error page under an image's name",
+        ) from error
+    except Exception as error:  # readers raise nearly anything on damaged headers: SyntaxError, struct.error, ...
+        raise _unusable(error, name) from error
+    with image:
+        return _decode(image, name)
+
+
+def _decode(image: Image.Image, name: str) -> Image.Image:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise _bad("empty", f"{width} x {height} pixels in {name}", "Leave it out")
+    try:
+        if width * height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # so do decoders
+        raise _unusable(error, name) from error
+
+
+def _unusable(error: Exception, name: str) -> BadImageError:
+    if isinstance(error, Image.DecompressionBombError):
+        return _bad("too large", f"more than {MAX_PIXELS:,} pixels in {name}", _SMALLER)
+    kind = "truncated" if "truncated" in str(error).lower() or isinstance(error, EOFError) else "damaged"
+    return _bad(kind, f"a {kind} one in {name} ({type(error).__name__}: {_reason(error)})", "Fetch the file again")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _scale_to_8_bits(image).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if image.mode in ("La", "RGBa"):  # premultiplied; each converts to its plain form only
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _scale_to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale grey values of 16 or 32 bits; Pillow's own conversion clips everything above 255 to white."""
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    # 32-bit formats do not say which range they use, so the largest value decides.
+    largest = 65535.0 if image.mode.startswith("I;16") else float(values.max())
+    if image.mode == "F" and largest <= 1.0:
+        values = values * 255.0
+    elif largest > 65535.0:
+        values = values * (255.0 / largest)
+    elif largest > 255.0:
+        values = values / 257.0
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
+def _reason(error: Exception) -> str:
+    """Return what a system or a library says, without the path, which may be endless."""
+    return brief(getattr(error, "strerror", None) or error, 200)
+
+
+__all__ = [
+    "FORMATS",
+    "BadImageError",
+    "ImageSource",
+    "as_image_list",
+    "fetch_image",
+    "is_url",
+    "limit_aspect_ratio",
+    "load_first_image",
+    "load_image",
+    "stack_images",
+]

@@ -1,0 +1,1 @@
+"""Entities of texts of any length."""

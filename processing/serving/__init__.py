@@ -1,0 +1,1 @@
+"""Tag texts without torch: ONNX Runtime."""

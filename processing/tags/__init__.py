@@ -1,0 +1,1 @@
+"""BIO tags: schemes, labels, and tags of words on tokens."""

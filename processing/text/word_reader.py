@@ -1,0 +1,215 @@
+"""The one way in which a model reads words, whether running text or the words of a file are given. Pure Python.
+
+What a model learns of the words of a file holds for running text only if both come to the same tokens. So the words of
+a file are split as running text is, and words in which a file gives parts of a word (character by character) are put
+together first.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from ...configuration.errors import shown
+from ..tags.tag_scheme import spans_from_tags
+from .word_splitting import Words, count_unspaced_letters, is_character, split_words
+
+
+# From the pieces of texts to the token ids of each text, and the number of the piece that each token is of.
+EncodePieces = Callable[[list[list[str]]], Iterable[tuple[Sequence[int], Sequence[int | None]]]]
+
+
+class WordReader(NamedTuple):
+    """How running text and given words are split into the pieces that are encoded.
+
+    With "words" a script that puts no spaces between words is one word up to the next space or punctuation mark, and
+    given words stay whole. With "characters" it is read character by character, given words are split as running text
+    is, and what is `whole`, such as placeholders that were added to a tokenizer's vocabulary, is never split.
+    """
+
+    unspaced_scripts: str = "characters"
+    whole: tuple[str, ...] = ()
+
+    def split(self, text: str) -> Words:
+        """Split running text into words with their offsets, as `split_words` does, but for what stays whole."""
+        if self.unspaced_scripts == "words" or not self.whole or not isinstance(text, str):
+            return split_words(text, self.unspaced_scripts)
+        words: Words = []
+        position = 0
+        for match in _any_of(self.whole).finditer(text):
+            words += _shifted(split_words(text[position : match.start()]), position)
+            words.append((match.group(), *match.span()))
+            position = match.end()
+        return words + _shifted(split_words(text[position:]), position)
+
+    def pieces(self, words: Sequence[str]) -> tuple[list[str], list[int]]:
+        """Split words into the pieces that are encoded, at least one of each; and the number of each piece's word.
+
+        The words of running text are pieces already, and stay what they are.
+
+        Examples
+        --------
+        >>> WordReader().pieces(["東京", "U.S.", "it"])
+        (['東', '京', 'U', '.', 'S', '.', 'it'], [0, 0, 1, 1, 1, 1, 2])
+        """
+        if self.unspaced_scripts == "words":
+            return list(words), list(range(len(words)))
+        pieces: list[str] = []
+        owners: list[int] = []
+        for number, word in enumerate(words):
+            plain = len(word) == 1 or (word.isascii() and word.isalpha())  # most words, and nothing to be split
+            found = [word] if plain else [piece for piece, _, _ in self.split(word)]
+            pieces += found or [word]
+            owners += [number] * max(len(found), 1)
+        return pieces, owners
+
+    def encode(
+        self, sentences: Sequence[Sequence[str]], encode: EncodePieces, prefix: str, substitute: int | None
+    ) -> list[list[list[int]]]:
+        """Return the token ids of each word of each sentence, at least one a word; all go to `encode` at once.
+
+        `prefix` stands before each piece, and `substitute` for a piece of which the tokenizer makes nothing.
+        """
+        read = [self.pieces(words) for words in sentences]
+        filled = [[_readable(piece, prefix) for piece in pieces] for pieces, _ in read if pieces]
+        encoded = iter(encode(filled) if filled else ())
+        found: list[list[list[int]]] = []
+        for words, (pieces, owners) in zip(sentences, read, strict=True):
+            ids, numbers = next(encoded) if pieces else ((), ())
+            tokens: list[list[int]] = [[] for _ in pieces]
+            for token, number in zip(ids, numbers, strict=True):
+                if number is not None:
+                    tokens[number].append(token)
+            by_word: list[list[int]] = [[] for _ in words]
+            for piece, owner, made in zip(pieces, owners, tokens, strict=True):
+                if not made and substitute is None:
+                    raise ValueError(
+                        f"Expected a tokenizer with an unknown token, since the word {shown(piece)} has no token, got "
+                        "one without. Set tokenizer.unk_token."
+                    )
+                by_word[owner] += made or [substitute]  # type: ignore[list-item]
+            found.append(by_word)
+        return found
+
+    def group_words(self, words: Sequence[str]) -> list[range]:
+        r"""Say which given words are read as one, since running text wouldn't part them: their numbers, in order.
+
+        In scripts that put no spaces between words, files give sentences character by character, or as a segmenter
+        parts them. Such a sentence is read as it would be written, without spaces. Words that `split_words` made are a
+        group each. White space among words of other scripts is in no group.
+
+        Examples
+        --------
+        >>> WordReader().group_words(["N", "B", "A", "\u306f", "5", " "])
+        [range(0, 3), range(3, 4), range(4, 5)]
+        """
+        if self.unspaced_scripts == "words" or not _is_unspaced(words):
+            return [range(number, number + 1) for number in range(len(words))]
+        if not _is_written_without_spaces(words):
+            return [range(number, number + 1) for number, word in enumerate(words) if not _is_blank(word)]
+        text = ""
+        owners: list[int] = []  # the word of each character
+        for number, word in enumerate(words):
+            written = word if word.strip("\ufffd").strip() else " "
+            if number and _needs_space(words[number - 1], written):
+                written = f" {written}"
+            text += written
+            owners += [number] * len(written)
+        groups: list[range] = []
+        for _, start, end in self.split(text):
+            first, stop = owners[start], owners[end - 1] + 1
+            if groups and groups[-1].stop > first:  # a word of several pieces
+                first = groups.pop().start
+            groups.append(range(first, stop))
+        return groups
+
+    def join_words(
+        self, sentences: Sequence[Sequence[str]], tags: list[list[str | None]] | None
+    ) -> tuple[list[list[str]], list[list[str | None]] | None, list[list[int]]]:
+        """Join the words that are read as one; return them, their tags, and the number of the first word of each."""
+        groups = [self.group_words(words) for words in sentences]
+        if tags is not None:
+            grouped = [group_tags(*pair) for pair in zip(tags, groups, strict=True)]
+            groups, tags = [group for group, _ in grouped], [tag for _, tag in grouped]
+        pairs = zip(sentences, groups, strict=True)
+        joined = [["".join(words[group.start : group.stop]) for group in row] for words, row in pairs]
+        return joined, tags, [[group.start for group in row] for row in groups]
+
+
+def group_tags(tags: Sequence[str | None], groups: Sequence[range]) -> tuple[list[range], list[str | None]]:
+    """Bring the tags of words to groups of them, parted where an entity begins or ends inside one."""
+    parted: list[range] = []
+    grouped: list[str | None] = []
+    end = 0
+    for group in groups:
+        start = group.start
+        for number in (*group[1:], group.stop):
+            inner = "I" + (tags[start] or "")[1:] if tags[start] not in (None, "O") else tags[start]
+            if number < group.stop and tags[number] == inner:
+                continue
+            tag = tags[start]
+            if tag is not None and f"B{tag[1:]}" in tags[end:start] and tag[:1] == "I":
+                tag = f"B{tag[1:]}"  # the entity began with white space, which isn't read
+            parted.append(range(start, number))
+            grouped.append(tag)
+            start = end = number
+    return parted, grouped
+
+
+def ungroup_tags(tags: Sequence[str], groups: Sequence[range], count: int) -> list[str]:
+    """Bring the tags of groups back to the `count` words that they are of; an entity holds all words inside."""
+    words = ["O"] * count
+    for label, first, end in spans_from_tags(tags):
+        start, stop = groups[first].start, groups[end - 1].stop
+        words[start:stop] = [f"B-{label}", *[f"I-{label}"] * (stop - start - 1)]
+    return words
+
+
+def _is_unspaced(words: Sequence[str]) -> bool:
+    """Tell sentences of scripts without spaces; what is written between them are a few names of other scripts."""
+    letters = sum(map(count_unspaced_letters, words))
+    if not letters:
+        return False
+    return letters > 2 * sum(len(word) > 1 and word.isalpha() and not count_unspaced_letters(word) for word in words)
+
+
+def _is_written_without_spaces(words: Sequence[str]) -> bool:
+    """Tell sentences by characters, and those of a segmenter, from words as `split_words` makes them."""
+    longer = [word for word in words if not is_character(word)]
+    return not longer or any(map(count_unspaced_letters, longer))
+
+
+def _needs_space(before: str, word: str) -> bool:
+    """Say whether a space stands between words: between two names, or two numbers, but not between characters."""
+    last, first = before[-1:], word[:1]
+    if len(before) == len(word) == 1 or count_unspaced_letters(last + first):
+        return False
+    return (last.isalpha() and first.isalpha()) or (last.isdigit() and first.isdigit())
+
+
+def _is_blank(word: str) -> bool:
+    # U+FFFD is what the reader of CoNLL files puts for white space
+    return not word.strip("\u200b\ufffd").strip()
+
+
+@lru_cache(maxsize=8)
+def _any_of(whole: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(whole, key=len, reverse=True))))
+
+
+def _shifted(words: Words, offset: int) -> Words:
+    return [(word, start + offset, end + offset) for word, start, end in words] if offset else words
+
+
+def _readable(word: str, prefix: str) -> str:
+    """Prepare a word for the tokenizer; lone surrogates are not valid Unicode and would raise there."""
+    if prefix and word and not word.startswith(" "):
+        word = prefix + word
+    try:
+        word.encode("utf-8")
+    except UnicodeEncodeError:
+        word = word.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return word
+
+
+__all__ = ["WordReader", "group_tags", "ungroup_tags"]

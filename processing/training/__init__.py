@@ -1,0 +1,1 @@
+"""Checkpoints of a training, and the summary that the model card shows."""
