@@ -1,6 +1,6 @@
 """The encoders that the model takes: one entry a family. Adding a family begins here.
 
-Small functions of modeling_bga/encoders/ do what an entry can't say: attention that isn't transformers' own interface in
+What an entry can't say is done in modeling_bga/encoders/: attention that isn't transformers' own interface in
 `relative_attention.py`, what layers need beside their states in `embedding.py`. `docs/reference/encoders.md` is made of
 these entries.
 """

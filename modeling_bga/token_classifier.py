@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
+from ..configuration.errors import shown
 from .alignment.entity_replacement import replace_entities
 from .alignment.losses import total_loss
 from .crf.crf import ConditionalRandomField, bio_constraints
@@ -206,7 +207,7 @@ def _check_shape(name: str, given: torch.Tensor | None, shape: torch.Size) -> No
     """Refuse what hasn't a value for each token that was read, (batch, length)."""
     if given is not None and given.shape != shape:
         raise ValueError(
-            f"Expected {name} of the shape (batch, length) = {tuple(shape)} of the tokens that were read, got "
+            f"Expected {name} of the shape (batch, length) = {shown(tuple(shape))} of the tokens that were read, got "
             f"{tuple(given.shape)}. Virtual tokens, as peft's prompt tuning puts before a text, have no tags: use "
             "adapters instead, see bga_mner.lora_config."
         )
