@@ -101,7 +101,6 @@ def test_folders_and_files_that_a_page_names_are_there(page):
 def test_the_table_of_folders_names_every_folder_of_the_package():
     page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
     rows = set(re.findall(r"^\| `([\w/]+)/` \|", page, flags=re.MULTILINE))
-    modules = [
-        path for folder in ("configuration", "modeling_bga", "processing") for path in (ROOT / folder).rglob("*.py")
-    ]
+    package = ("configuration", "modeling_bga", "processing")
+    modules = [path for folder in package for path in (ROOT / folder).rglob("*.py")]
     assert {path.parent.relative_to(ROOT).as_posix() for path in modules} <= rows
