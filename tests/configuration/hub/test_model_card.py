@@ -163,7 +163,7 @@ def test_the_text_says_what_the_summary_says(make_model, tmp_path):
     assert sets[0] == ["validation", "0.333", "0.300", "0.000", "", ""]
     low, high = SCORES["f1_low"], SCORES["f1_high"]
     assert f"**F1 {SCORES['f1']:.3f}** (95% interval: {low:.3f} to {high:.3f}) on\ntest, strict" in card
-    assert "95% bootstrap intervals, from 50 draws" in card
+    assert "95% bootstrap intervals, from 50 resamples" in card
     assert "one seed (13)" in card
     assert "optimistic" in card
     assert "train: 3 words without a tag" in card
