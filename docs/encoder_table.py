@@ -134,7 +134,7 @@ def table(families: Iterable[tuple[str, EncoderFamily | BackboneFamily]]) -> str
 
 def page() -> str:
     """Return the text of docs/reference/encoders.md."""
-    tested = "Tests are in `tests/modeling_bga/`, with tiny random models.\n"
+    tested = "Tests are in `tests/modeling_bga/encoders/`, with tiny random models.\n"
     sections = [HEAD, "## Text\n", table(TEXT_FAMILIES.items()), "## Vision transformers\n"]
     sections += [table(VISION_FAMILIES.items()), "## Convolutional vision encoders\n"]
     return "\n".join([*sections, table(BACKBONE_FAMILIES.items()), tested, TAIL])

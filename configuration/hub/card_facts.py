@@ -117,8 +117,8 @@ def score_facts(
     if intervals:
         first = intervals[0]
         note = (
-            f"Intervals are {first['confidence']:.0%} bootstrap intervals, from {first['samples']:,} draws of as many "
-            "sentences with replacement."
+            f"Intervals are {first['confidence']:.0%} bootstrap intervals, from {first['samples']:,} resamples of the "
+            "sentences."
         )
     notes = []
     chosen_by = summary.get("progress", {}).get("chosen_by")

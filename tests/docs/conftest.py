@@ -58,9 +58,9 @@ def workplace(tmp_path_factory) -> Path:
         for row in opinions.train:
             path = folder / "images" / f"{row['id']}.png"
             path.write_bytes(row["image"]["bytes"])
-            first, behind = row["target"]
+            first, end = row["target"]
             start = len(" ".join([*row["tokens"][:first], ""]))
-            target = [start, start + len(" ".join(row["tokens"][first:behind]))]
+            target = [start, start + len(" ".join(row["tokens"][first:end]))]
             values = {"text": " ".join(row["tokens"]), "target": target, "label": row["label"]}
             file.write(json.dumps(values | {"image": f"images/{path.name}"}) + "\n")
     return folder

@@ -27,7 +27,7 @@ def test_the_tests_it_names_exist():
     page = (DOCS / "reference" / "encoders.md").read_text(encoding="utf-8")
     for name in ("test_timm.py", "test_encoder_families.py"):
         assert f"`{name}`" in page
-        assert (DOCS.parent / "tests" / "modeling_bga" / name).is_file()
+        assert (DOCS.parent / "tests" / "modeling_bga" / "encoders" / name).is_file()
 
 
 def test_what_it_says_of_flash_attention_is_so():

@@ -11,25 +11,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "explanation" / "paper_to_code.md").read_text(encoding="utf-8")
-# Files without a folder are in tests/modeling_bga, as the page says.
 NAMED = re.findall(r"`([\w/]+\.py)(?:::([\w.]+))?`", PAGE)
 # Files of modeling_bga/ that compute nothing of the model: training, saving, loading, and what they are made of.
 NOT_OF_THE_MODEL = {
-    "__init__.py",
-    "checkpoint_files.py",
-    "encoder_loading.py",
+    "encoders/from_pretrained.py",
+    "encoders/open_clip.py",
     "input_checks.py",
-    "lora.py",
-    "model_card_mixin.py",
-    "objective_check.py",
-    "offloaded_weights.py",
-    "open_clip_encoders.py",
     "outputs.py",
-    "parameter_groups.py",
-    "pretrained_encoders.py",
     "pretrained_model.py",
-    "tokenizer_limit.py",
-    "training_callbacks.py",
+    "saving/checkpoint_files.py",
+    "saving/model_card_mixin.py",
+    "saving/offloaded_weights.py",
+    "saving/tokenizer_limit.py",
+    "training/callbacks.py",
+    "training/lora.py",
+    "training/objective_check.py",
+    "training/parameter_groups.py",
 }
 
 
@@ -46,7 +43,10 @@ def names_in(path: Path) -> set[str]:
 
 @pytest.mark.parametrize(("file", "symbol"), sorted(set(NAMED)))
 def test_what_it_names_is_there(file, symbol):
-    path = ROOT / ("" if "/" in file else "tests/modeling_bga") / file
+    # a name without a folder is of a test, as the page says
+    paths = [ROOT / file] if "/" in file else list((ROOT / "tests" / "modeling_bga").rglob(file))
+    assert len(paths) == 1, f"{file} names {len(paths)} files"
+    (path,) = paths
     assert path.is_file(), f"{file} is not there"
     assert not symbol or symbol in names_in(path), f"{file} has no {symbol}"
 
@@ -68,7 +68,8 @@ def test_each_line_has_all_its_cells():
 
 
 def test_every_file_that_computes_something_of_the_model_is_named():
-    files = {path.name for path in (ROOT / "modeling_bga").glob("*.py")}
+    folder = ROOT / "modeling_bga"
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py") if path.stem != "__init__"}
     assert files >= NOT_OF_THE_MODEL
-    named = {Path(file).name for file, _ in NAMED if file.startswith("modeling_bga/")}
+    named = {file.removeprefix("modeling_bga/") for file, _ in NAMED if file.startswith("modeling_bga/")}
     assert named == files - NOT_OF_THE_MODEL

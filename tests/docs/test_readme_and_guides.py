@@ -152,8 +152,8 @@ def test_the_benchmark_commands_run(run_in, workplace, tmp_path, images):
     words[:2] = [sys.executable, str(ROOT / words[1])]
     words[words.index("--seeds") + 1] = "10"
     if images:
-        drawn, concepts = concept_images(16, image_size=32)
-        for number, (image, concept) in enumerate(zip(drawn, concepts, strict=True)):
+        drawings, concepts = concept_images(16, image_size=32)
+        for number, (image, concept) in enumerate(zip(drawings, concepts, strict=True)):
             folder = tmp_path / str(concept)
             folder.mkdir(exist_ok=True)
             image.save(folder / f"{number}.jpg")

@@ -163,7 +163,7 @@ def test_the_text_says_what_the_summary_says(make_model, tmp_path):
     assert sets[0] == ["validation", "0.333", "0.300", "0.000", "", ""]
     low, high = SCORES["f1_low"], SCORES["f1_high"]
     assert f"**F1 {SCORES['f1']:.3f}** (95% interval: {low:.3f} to {high:.3f}) on\ntest, strict" in card
-    assert "95% bootstrap intervals, from 50 draws" in card
+    assert "95% bootstrap intervals, from 50 resamples" in card
     assert "one seed (13)" in card
     assert "optimistic" in card
     assert "train: 3 words without a tag" in card
@@ -183,7 +183,7 @@ def test_a_model_without_a_record_says_so(make_model, tmp_path):
     card = save(make_model(), tmp_path)
     metadata = check_metadata(tmp_path)
     assert "Nothing is recorded about the training" in card
-    assert "How well it does has not been recorded" in card
+    assert "Its quality has not been recorded. Measure it on your own texts" in card
     for name in ("model-index", "base_model", "license", "language", "datasets", "metrics"):
         assert name not in metadata
     assert not {"## Data", "## Training", "## Evaluation"} & set(card.splitlines())
@@ -193,12 +193,12 @@ def test_a_model_without_a_record_says_so(make_model, tmp_path):
 @pytest.mark.parametrize(
     ("options", "images", "expected"),
     [
-        ({}, True, "trained on texts with images. To use it no image is needed: it generates"),
-        ({}, False, "no image was used in training. To use it no image is needed"),
-        ({}, None, "Whether images were used in training isn't recorded"),
-        ({"visual_source": "real"}, True, "It reads the image beside a text"),
-        ({"visual_source": "none"}, True, "it reads the text alone"),
-        ({"hybrid_attention": "none"}, True, "it reads the text alone"),
+        ({}, True, "trained on texts with images. It needs no image: it generates"),
+        ({}, False, "It was trained on text alone. It needs no image"),
+        ({}, None, "Whether images were used in training is not recorded. It needs no image"),
+        ({"visual_source": "real"}, True, "It reads the image of a text. If a text has no image, it generates"),
+        ({"visual_source": "none"}, True, "It needs no image: it reads text alone"),
+        ({"hybrid_attention": "none"}, True, "It needs no image: it reads text alone"),
     ],
 )
 def test_what_it_says_of_images_is_true_of_the_model(make_config, options, images, expected):
@@ -217,9 +217,9 @@ def test_options_that_are_not_the_defaults_are_named(make_config):
 
 def test_what_defaults_become_is_no_option_that_was_changed(make_config):
     card = build_model_card(make_config(num_bga_layers=None))
-    assert "Options of `config.json`" not in card
+    assert "Options that differ" not in card
     card = build_model_card(make_config(num_bga_layers=2, image_size=32))
-    assert "that aren't the defaults: `num_bga_layers=2`, `image_size=32`." in card
+    assert "differ from the defaults, in `config.json`: `num_bga_layers=2`, `image_size=32`." in card
 
 
 def test_a_base_model_has_no_tagger_s_card(make_model, tmp_path):
@@ -239,7 +239,7 @@ def test_a_classifier_s_card_tells_labels_and_accuracy(make_config):
     assert "This model classifies text (negative, positive)." in card
     assert "AutoModelForSequenceClassification.from_pretrained" in card
     assert "named-entity-recognition" not in card
-    assert "How well it does has not been recorded" in card
+    assert "Its quality has not been recorded" in card
     config.training_summary = {"scores": {"test": {"accuracy": 0.875}}, "trained_with_images": True}
     card = build_model_card(config)
     assert "**Accuracy 0.875** on test." in card
@@ -364,7 +364,7 @@ def test_scores_of_another_reading_are_left_out(make_config):
     card = build_model_card(make_config(training_summary=summary))
     assert "## Evaluation" not in card
     assert "model-index" not in ModelCard(card).data.to_dict()
-    assert 'while it read something else\n("real")' in card
+    assert 'measured while it read other features ("real"),' in card
 
 
 def test_no_english_example_is_shown_for_another_language(make_config):

@@ -102,7 +102,7 @@ def test_a_few_lines_give_a_card(train, make_model, tmp_path):
     assert found["test", "recall"] == scores["test"]["recall"]
     card = (tmp_path / "saved" / "README.md").read_text(encoding="utf-8")
     assert hashlib.sha256(file.read_bytes()).hexdigest() in card
-    assert "no image was used in training" in card
+    assert "It was trained on text alone." in card
 
 
 def test_a_loop_of_one_s_own_says_what_is_read_off_a_trainer(trainer):
