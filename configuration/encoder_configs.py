@@ -12,7 +12,19 @@ from .checks import check_encoder
 from .configuration_conv_stages import CONV_STAGES, ConvStagesConfig
 from .encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
 from .errors import mismatch, shown
-from .hub.hub_names import came_from_hub, marked_folder
+
+
+try:
+    from .hub.hub_names import came_from_hub, marked_folder
+except ImportError:  # a saved model's code names no encoder's origin, which may be a folder, when it saves again
+
+    def came_from_hub(name: str) -> bool:
+        """Take no name for one on the Hub."""
+        return False
+
+    def marked_folder(name: str, loaded_here: bool = True) -> str:
+        """Return the name as it is."""
+        return name
 
 
 _TOWERS = {family.tower_of: name for name, family in VISION_FAMILIES.items() if family.tower_of}
@@ -112,6 +124,7 @@ __all__ = [
     "check_families",
     "default_image_size",
     "make_encoder_config",
+    "marked_folder",
     "own_image_size",
     "square_side",
     "without_folders",

@@ -1,8 +1,7 @@
-"""The encoders that the model takes: one entry a family. Adding a family begins here.
+"""The encoders that the model takes: one entry per family. Adding a family begins here.
 
-Small functions of modeling_bga/encoders/ do what an entry can't say: attention that isn't transformers' own interface in
-`relative_attention.py`, what layers need beside their states in `embedding.py`. `docs/reference/encoders.md` is made of
-these entries.
+modeling_bga/encoders/ does what an entry can't say: other attention (`relative_attention.py`), and what layers need
+beside their states (`embedding.py`). `docs/reference/encoders.md` is made of these entries.
 """
 
 from dataclasses import dataclass
@@ -16,9 +15,7 @@ class EncoderFamily:
     layers: str  # the list of layers
     final_norm: str | None = None  # the norm of the last hidden states
     has_pooler: bool = False  # whether the encoder builds a pooler unless told not to
-    # Whether its attention isn't built on transformers' attention interface: hybrid attention then is a class of this
-    # package that has the same weights.
-    own_attention: bool = False
+    own_attention: bool = False  # whether its attention isn't built on transformers' interface, but a class of its own
     note: str = ""  # what else has to be known, for the documentation
 
 
@@ -30,8 +27,7 @@ class TextFamily(EncoderFamily):
     takes_token_types: bool = False
     takes_positions: bool = True
     takes_mask: bool = False
-    # Position id of the first token; None for `pad_token_id + 1`, as RoBERTa has it. Where it isn't 0, padding has the
-    # one before.
+    # position id of the first token; None for `pad_token_id + 1`. Where it isn't 0, padding has the one before.
     first_position: int | None = 0
     input_projection: str | None = None  # a module between embeddings and layers
 
@@ -42,8 +38,8 @@ class VisionFamily(EncoderFamily):
 
     tower_of: str | None = None  # `model_type` of the text-image model whose vision tower this is
     input_norm: str | None = None  # a norm between embeddings and layers
-    asks_to_interpolate: bool = False  # whether embeddings have to be asked to fit their positions to other image sizes
-    has_class_token: bool = True  # whether position 0 is a class token; register tokens follow it, if there are any
+    asks_to_interpolate: bool = False  # whether embeddings must be asked to fit positions to other image sizes
+    has_class_token: bool = True  # at position 0, before register tokens
 
 
 @dataclass(frozen=True)

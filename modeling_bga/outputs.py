@@ -60,8 +60,7 @@ class _SequenceScores(ModelOutput):
 class BgaMnerModelOutput(_Alignment, _Losses, _States):
     """Output of [`BgaMnerModel`].
 
-    `stages` is `config.num_bga_layers`; `vision length` is `config.num_vision_tokens`. What needs an image is None
-    where the batch has none.
+    `vision length` is `config.num_vision_tokens`. What needs an image is None where the batch has none.
 
     Attributes
     ----------
@@ -77,13 +76,11 @@ class BgaMnerModelOutput(_Alignment, _Losses, _States):
         Squared excess over `config.keep_budget`, unweighted; in training, where there is a budget.
     pair_match : torch.FloatTensor of shape (batch,), optional
         Cosine of what the last stage generates from the text and the image's features, averaged over positions: low
-        for pairs that don't belong together. 1 where it says nothing: for sentences without an image, and for those
-        whose entities are replaced.
+        for pairs that don't belong together. 1 for sentences without an image, or with replaced entities.
     generated_vision : tuple of torch.FloatTensor of shape (batch, vision length, vision hidden size), optional
         Visual features that each stage generated from the text.
     generated_text : tuple of torch.FloatTensor of shape (batch, length, text hidden size), optional
-        Text features that each stage generated from the image; with `loss_stages="sampled"`, in training, a single
-        tensor, whose rows belong to the stages that were sampled.
+        Text features that each stage generated from the image; a single tensor where stages were sampled.
     text_keep_masks : tuple of torch.FloatTensor of shape (batch, length)
         Keep mask of each stage over tokens.
     vision_keep_masks : tuple of torch.FloatTensor of shape (batch, vision length), optional
@@ -102,9 +99,8 @@ class BgaMnerTokenClassifierOutput(_Alignment, _Losses, _TokenScores):
     loss : torch.FloatTensor of shape (), optional
         L_crf + alpha L_rec + beta L_cyc; of these, what the batch has labels and images for.
     logits : torch.FloatTensor of shape (batch, length, tags)
-        In evaluation log posterior marginals of the tags, in float32: softmax gives calibrated probabilities. In
-        training the emissions, for losses beside the model's own: the backward pass of one that leaves the CRF out
-        raises ValueError.
+        In evaluation log posterior marginals of the tags, in float32: softmax gives probabilities. In training the
+        emissions, for losses beside the model's own.
     predictions : torch.LongTensor of shape (batch, length), optional
         In evaluation the most probable tag path (Viterbi), -100 at padding and outside `word_start_mask`.
     emissions : torch.FloatTensor of shape (batch, length, tags)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
@@ -23,20 +23,13 @@ _CARD = "README.md"
 
 
 class ModelCardMixin:
-    """What a `PreTrainedModel` needs so that each folder and repository that it is saved to has a true README.md.
-
-    Stands before `PreTrainedModel` among the base classes.
-    """
+    """Keep README.md true wherever a model is saved to; stands before `PreTrainedModel`."""
 
     _own_card: str | None = None
-    _described: tuple[dict[str, Any], dict[str, Any], dict[str, torch.Tensor]] | None = None
+    _described: tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]] | None = None
 
     def train(self, mode: bool = True) -> Any:
-        """Switch to training or evaluation, as every module does.
-
-        Weights that have changed are no longer those that `config.training_summary` tells of. Here, and when the model
-        is saved, it is marked as outdated then, until a new one is set.
-        """
+        """Switch to training or evaluation, and mark `config.training_summary` as outdated if weights have changed."""
         self._compare_with_summary()
         return super().train(mode)  # type: ignore[misc]
 
@@ -67,11 +60,7 @@ class ModelCardMixin:
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Save as every model does, and write the model card, README.md.
-
-        A README.md that a person wrote or edited is kept, with a warning. The card is filled from
-        `config.training_summary`; without one it says that nothing is recorded.
-        """
+        """Save as every model does, and write the model card, README.md, unless a person wrote or edited it."""
         self._compare_with_summary()
         # transformers replaces it when it pushes
         self._own_card = _card_to_keep(save_directory) if push_to_hub else None
@@ -111,7 +100,7 @@ def _write_card(
         if (config.training_summary or {}).get("outdated") and Path(folder, _CARD).exists():
             logger.warning(
                 "The model card in %s may tell of the weights as they were before they were trained further. Edit it, "
-                "or install bga-mner and save again to have it written anew.",
+                "or install bga-mner and save again.",
                 brief(str(folder)),
             )
         return
@@ -119,7 +108,7 @@ def _write_card(
 
 
 @torch.no_grad()
-def _samples(model: nn.Module) -> dict[str, torch.Tensor]:
+def _samples(model: nn.Module) -> dict[str, Tensor]:
     """Copy some numbers of each weight: an optimizer's step changes them all, whatever way it writes them."""
     samples = {}
     for name, parameter in model.named_parameters():
@@ -132,7 +121,7 @@ def _samples(model: nn.Module) -> dict[str, torch.Tensor]:
     return samples
 
 
-def _is_same(before: torch.Tensor, now: torch.Tensor) -> bool:
+def _is_same(before: Tensor, now: Tensor) -> bool:
     """Tell whether two samples are of the same weight, in the lower precision of the two."""
     if before.shape != now.shape:
         return False
