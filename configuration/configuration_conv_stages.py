@@ -98,7 +98,7 @@ def _feature_map_shape(config: PreTrainedConfig, side: int) -> tuple[int, int]:
         with suppress(RuntimeError):  # torch's kernels don't fit into small images
             shape = tuple(last_feature_map(backbone, image).shape)
     if len(shape) != 4 or shape[2] != shape[3] or shape[2] == 0:
-        expected = f"a feature map (batch, channels, cells, cells) of {config.model_type} at {side} pixels"
+        expected = f"a feature map (batch, channels, cells, cells) of {config.model_type} and an image of {side} pixels"
         raise mismatch(expected, shape, "Pass a convolutional encoder, or larger images.")
     return int(shape[1]), int(shape[2])
 

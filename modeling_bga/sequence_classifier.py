@@ -103,7 +103,7 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         texts = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         images = (pixel_values, image_mask, vision_states)
         asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        outputs = self.bga_mner(*texts, *images, replaced, visual_source, **asked)
+        outputs = self.bga_mner(*texts, *images, replaced=replaced, visual_source=visual_source, **asked)
         first = _first_states(outputs.last_hidden_state, attention_mask)
         logits = self.classifier(self.dropout(first))  # (batch, labels)
         classification_loss = None if labels is None else sequence_loss(self.config, logits, labels)

@@ -86,7 +86,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         texts = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         images = (pixel_values, image_mask, vision_states)
         asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        outputs = self.bga_mner(*texts, *images, replaced, visual_source, **asked)
+        outputs = self.bga_mner(*texts, *images, replaced=replaced, visual_source=visual_source, **asked)
         emissions = self.classifier(self.dropout(outputs.last_hidden_state))  # (batch, length, tags)
         shape = emissions.shape[:2]
         _check_shape("labels", labels, shape)

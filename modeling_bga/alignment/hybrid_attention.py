@@ -126,7 +126,7 @@ def _project(module: nn.Module, states: Tensor) -> tuple[Tensor, Tensor]:
     """Make keys and values of states with the projections of an attention module, which adapters may wrap."""
     names = projection_names(module)
     if names is None:
-        expected = f"an attention module with projections named like one of {_PROJECTION_NAMES}"
+        expected = f"an attention module with key and value projections named like one of {_PROJECTION_NAMES}"
         raise mismatch(expected, type(module).__name__, "Use an encoder that BgaMnerConfig accepts.")
     # called, and never read: an adapter is in what a projection computes, and not in its weights
     parts = [getattr(module, name)(states) for name in names[-2:]]

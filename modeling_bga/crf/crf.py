@@ -104,7 +104,7 @@ class ConditionalRandomField(nn.Module):
         super().__init__()
         self.num_tags = num_tags
         if num_tags < 1:
-            raise mismatch("num_tags of at least 1", num_tags, "Give the number of labels.")
+            raise mismatch("num_tags to be at least 1", num_tags, "Give the number of labels.")
         # models are also built under a half-precision default dtype
         self.transitions = nn.Parameter(torch.empty(num_tags, num_tags, dtype=torch.float32))
         self.start_transitions = nn.Parameter(torch.empty(num_tags, dtype=torch.float32))
