@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
+from ..configuration.errors import shown
 from .alignment.entity_replacement import replace_entities
 from .alignment.losses import total_loss
 from .crf.crf import ConditionalRandomField, bio_constraints, is_recorded
@@ -153,7 +154,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
 def _check_shape(name: str, given: Tensor | None, shape: torch.Size) -> None:
     if given is not None and given.shape != shape:
         raise ValueError(
-            f"Expected {name} of the shape (batch, length) = {tuple(shape)} of the tokens that were read, got "
+            f"Expected {name} of the shape (batch, length) = {shown(tuple(shape))} of the tokens that were read, got "
             f"{tuple(given.shape)}. In place of virtual tokens, as in prompt tuning, use bga_mner.lora_config."
         )
 

@@ -127,4 +127,4 @@ def _tag(label: Any, known: Mapping[str, int], names: Mapping[int, str], index: 
     return names[number]
 
 
-__all__ = ["align_tags", "read_word_labels"]
+__all__ = ["UNKNOWN", "align_tags", "read_word_labels"]

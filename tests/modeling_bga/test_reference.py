@@ -72,17 +72,7 @@ def draw(seed: int) -> Case:
     sampled["num_bga_layers"] = rng.randint(1, min(sampled["text_layers"], sampled["vision_layers"]))
     sampled["vision_side"] = rng.choice([2, 3])
     _make_consistent(sampled)
-    own = {
-        "training",
-        "text_layers",
-        "vision_layers",
-        "vision_family",
-        "tags",
-        "padding",
-        "labels",
-        "images",
-        "gives",
-    }
+    own = {"training", "text_layers", "vision_layers", "vision_family", "tags", "padding", "labels", "images", "gives"}
     own |= {"words", "token_type_ids", "position_ids", "word_start_mask", "vision_side"}
     text_heads, vision_heads = rng.choice([1, 2]), rng.choice([1, 3])
     config = {
