@@ -58,33 +58,24 @@ class _SequenceScores(ModelOutput):
 
 @dataclass
 class BgaMnerModelOutput(_Alignment, _Losses, _States):
-    """Output of [`BgaMnerModel`].
-
-    `vision length` is `config.num_vision_tokens`. What needs an image is None where the batch has none.
+    """Output of [`BgaMnerModel`]; what needs an image is None where the batch has none.
 
     Attributes
     ----------
-    last_hidden_state : torch.FloatTensor of shape (batch, length, text hidden size)
-        Text states after the last layer.
-    vision_last_hidden_state : torch.FloatTensor of shape (batch, vision length, vision hidden size), optional
-        Vision states after the last layer and its norm.
-    reconstruction_loss : torch.FloatTensor of shape (), optional
-        L_rec, unweighted: averaged over stages and the batch, summed over directions.
-    cycle_loss : torch.FloatTensor of shape (), optional
-        L_cyc, unweighted.
+    last_hidden_state, vision_last_hidden_state : torch.FloatTensor of shape (batch, length, hidden size)
+        Text and vision states after the last layer and its norm.
+    reconstruction_loss, cycle_loss : torch.FloatTensor of shape (), optional
+        L_rec and L_cyc, unweighted: averaged over stages and the batch, summed over directions.
     keep_loss : torch.FloatTensor of shape (), optional
         Squared excess over `config.keep_budget`, unweighted; in training, where there is a budget.
     pair_match : torch.FloatTensor of shape (batch,), optional
         Cosine of what the last stage generates from the text and the image's features, averaged over positions: low
         for pairs that don't belong together. 1 for sentences without an image, or with replaced entities.
-    generated_vision : tuple of torch.FloatTensor of shape (batch, vision length, vision hidden size), optional
-        Visual features that each stage generated from the text.
-    generated_text : tuple of torch.FloatTensor of shape (batch, length, text hidden size), optional
-        Text features that each stage generated from the image; a single tensor where stages were sampled.
-    text_keep_masks : tuple of torch.FloatTensor of shape (batch, length)
-        Keep mask of each stage over tokens.
-    vision_keep_masks : tuple of torch.FloatTensor of shape (batch, vision length), optional
-        Keep mask of each stage over patches.
+    generated_vision, generated_text : tuple of torch.FloatTensor of shape (batch, length, hidden size), optional
+        Features that each stage generated from the text, of the shape of vision states, and from the image, of that of
+        text states; of the latter a single tensor where stages were sampled.
+    text_keep_masks, vision_keep_masks : tuple of torch.FloatTensor of shape (batch, length)
+        Keep mask of each stage over tokens and over patches.
     hidden_states : tuple of torch.FloatTensor of shape (batch, length, text hidden size), optional
         Text embeddings and the states after each layer, if `output_hidden_states`.
     """

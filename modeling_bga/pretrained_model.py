@@ -51,12 +51,11 @@ class BgaMnerPreTrainedModel(FrozenPartsMixin, CheckedFilesMixin, ModelCardMixin
     input_modalities = ("text", "image")
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    # The loss is a mean over sentences, whatever the number of tokens: without this, Trainer would take it for a sum
-    # divided by the tokens of all accumulated batches, and scale gradients wrongly.
+    # the loss is a mean over sentences: Trainer would take it for a sum over tokens, and scale gradients wrongly
     accepts_loss_kwargs = False
 
     def __init__(self, config: BgaMnerConfig, *inputs: Any, **kwargs: Any) -> None:
-        # first of all: transformers fetches some attention functions from the Hub, and runs them
+        # first of all: transformers runs some attention functions from the Hub
         self._refuse_other_attention(getattr(config, "_attn_implementation", None))
         config.validate_consistency()  # options may have changed since it was made
         super().__init__(config, *inputs, **kwargs)
@@ -138,7 +137,7 @@ class BgaMnerPreTrainedModel(FrozenPartsMixin, CheckedFilesMixin, ModelCardMixin
         return super(BgaMnerPreTrainedModel, model).push_to_hub(repo_id, **kwargs)
 
     def _text_branch_alone(self, weights: dict[str, Tensor] | None = None) -> BgaMnerPreTrainedModel:
-        """Make a model of the text branch alone, good for saving: it shares the weights, and holds nothing else."""
+        """Make a model of the text branch alone, good for saving: it shares the weights."""
         config = deepcopy(self.config)
         config.text_only = True
         if config.visual_source == "real":
@@ -160,7 +159,7 @@ class BgaMnerPreTrainedModel(FrozenPartsMixin, CheckedFilesMixin, ModelCardMixin
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        # Children come first, so these overwrite what was just done to the linear layers inside.
+        # children come first, so these overwrite what was just done to the linear layers inside
         if isinstance(module, CrossModalGenerator | HybridProjection | ContextSampler):
             for child in module.modules():
                 if isinstance(child, nn.Linear):

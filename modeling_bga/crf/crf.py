@@ -70,8 +70,8 @@ def is_recorded() -> bool:
 class ConditionalRandomField(nn.Module):
     """Linear-chain conditional random field over any pattern of kept positions.
 
-    Positions where the mask is False do not exist for it: the kept ones to their left and right are neighbours.
-    Scores are added up in float64 whatever the dtype of the emissions (float32 on devices without float64).
+    Kept positions on both sides of masked ones are neighbours. Scores are added up in float64 (float32 on devices
+    without it).
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ class ConditionalRandomField(nn.Module):
 
     @property
     def allowed_transitions(self) -> Tensor:
-        """Which tags may follow each other, `[previous, next]`: bool (T, T), a view."""
+        """Which tags may follow each other: bool (T, T), a view."""
         return self.allowed[:-2, :-1]
 
     @property
@@ -220,13 +220,13 @@ class ConditionalRandomField(nn.Module):
 
     @torch.no_grad()
     def reset_constraints(self) -> None:
-        """Write the constraints into their buffer again, as after a load by way of the "meta" device."""
+        """Write the constraints into their buffer again, as after a load by way of "meta"."""
         self.allowed.fill_(True)
         self.allowed_transitions.copy_(torch.tensor(self._transition_rows, dtype=torch.bool, device="cpu"))
         self.allowed_starts.copy_(torch.tensor(self._start_row, dtype=torch.bool, device="cpu"))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConditionalRandomField:
-        """Move the scores with the model they belong to, but never below float32: `model.half()` leaves them whole."""
+        """Move the scores with the model, but never below float32."""
 
         def at_least_single(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -273,7 +273,7 @@ class ConditionalRandomField(nn.Module):
         return _Labels(inside, known & self.allowed.flatten()[moves[:, :-1]], moves)
 
     def _refuse_other_tags(self, tags: Tensor, unnamed: Tensor) -> None:
-        """Raise if a tag where unnamed (B, L) is True is not `UNKNOWN_TAG`, on devices where looking costs little."""
+        """Raise if a tag where `unnamed` (B, L) is True is not `UNKNOWN_TAG`, where looking costs little."""
         if not is_cheap_to_read(tags) or not (wrong := unnamed & (tags != UNKNOWN_TAG)).any():
             return
         row, column = wrong.nonzero()[0].tolist()
@@ -282,7 +282,7 @@ class ConditionalRandomField(nn.Module):
         raise _unfit("tags", expected, got, "Use the label2id of this model, or clear the mask there.")
 
     def _check(self, emissions: Tensor | None, mask: Tensor, tags: Tensor | None = None) -> Tensor:
-        """Raise on shapes and dtypes that do not fit; return the mask as bool."""
+        """Return the mask as bool; raise on what doesn't fit."""
         shape = tuple(mask.shape)
         if emissions is not None:
             shape = tuple(emissions.shape[:2])
@@ -309,7 +309,7 @@ class _Labels(NamedTuple):
 
 
 class _LogLikelihood(torch.autograd.Function):
-    """`log Z - log Z'` (`log Z` where labels is None), with the difference of the marginals as its gradient."""
+    """`log Z - log Z'`, or `log Z` without labels, with the difference of the marginals as its gradient."""
 
     @staticmethod
     def forward(ctx: Any, emissions: Tensor, *inputs: Any) -> Tensor:
@@ -353,7 +353,7 @@ class _LogLikelihood(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Weight the (differences of) marginals with the gradient (B,) of the result."""
-        if torch.is_grad_enabled():  # `once_differentiable` would take the gradient for a constant where grad is one
+        if torch.is_grad_enabled():  # `once_differentiable` could take the gradient for a constant
             raise RuntimeError("The loss of the CRF can be differentiated once only: leave out create_graph=True.")
         unary, pairwise, allowed = ctx.saved_tensors
         emission_dtype, dtype = ctx.dtypes
@@ -366,7 +366,6 @@ class _LogLikelihood(torch.autograd.Function):
 
 
 def _plain_constraint(name: str, constraint: Tensor | None, shape: tuple[int, ...]) -> list[Any]:
-    """Nested lists of booleans from a constraint, all True where it is None."""
     if constraint is None:
         return torch.ones(shape, dtype=torch.bool, device="cpu").tolist()
     if tuple(constraint.shape) != shape or constraint.dtype != torch.bool or constraint.is_meta:

@@ -81,7 +81,6 @@ class ModelCardMixin:
 
 
 def _card_to_keep(folder: str | os.PathLike[str]) -> str | None:
-    """Return the text of a folder's README.md if it isn't to be replaced."""
     try:
         from ...configuration.hub.model_card import hand_written_card
     except ImportError:
@@ -93,7 +92,6 @@ def _card_to_keep(folder: str | os.PathLike[str]) -> str | None:
 def _write_card(
     folder: str | os.PathLike[str], config: PreTrainedConfig, repository: str | None, tags: Sequence[str] | None
 ) -> None:
-    """Write a model's card; where the package is missing, leave the one that is there."""
     try:  # a saved model's code doesn't carry this
         from ...configuration.hub.model_card import write_model_card
     except ImportError:
@@ -109,7 +107,7 @@ def _write_card(
 
 @torch.no_grad()
 def _samples(model: nn.Module) -> dict[str, Tensor]:
-    """Copy some numbers of each weight: an optimizer's step changes them all, whatever way it writes them."""
+    """Copy some numbers of each weight: an optimizer's step changes them all."""
     samples = {}
     for name, parameter in model.named_parameters():
         # of weights that are spread over processes, what lies in this one
@@ -122,7 +120,7 @@ def _samples(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _is_same(before: Tensor, now: Tensor) -> bool:
-    """Tell whether two samples are of the same weight, in the lower precision of the two."""
+    """Compare two samples in the lower precision of the two."""
     if before.shape != now.shape:
         return False
     coarse = min(before.dtype, now.dtype, key=lambda dtype: torch.finfo(dtype).bits)

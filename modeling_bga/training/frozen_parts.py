@@ -21,8 +21,8 @@ class FrozenPartsMixin:
         # peft leaves its configuration on the model that it adapts
         if mode and getattr(self, "peft_config", None) and (frozen := self._frozen_new_modules()):
             logger.warning_once(
-                f"peft's adapters are trained, but these parts are frozen: {', '.join(frozen)}. No encoder's checkpoint "
-                "has weights for them. Unless they were trained before, give peft the configuration of "
+                f"peft's adapters are trained, but these parts are frozen: {', '.join(frozen)}. No encoder's "
+                "checkpoint has weights for them. Unless they were trained before, give peft the configuration of "
                 "bga_mner.lora_config(model), or its modules_to_save."
             )
         return self
