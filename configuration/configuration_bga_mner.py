@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -25,7 +25,6 @@ from .checks import (
 from .configuration_conv_stages import CONV_STAGES
 from .encoder_configs import (
     check_families,
-    default_image_size,
     make_encoder_config,
     marked_folder,
     own_image_size,
@@ -55,7 +54,7 @@ TEXT_ENCODERS = tuple(TEXT_FAMILIES)
 VISION_ENCODERS = (*VISION_FAMILIES, *BACKBONE_FAMILIES)
 """`model_type` of the vision encoders: transformers, and convolutional ones, which get new transformer layers."""
 
-_DEFAULT_ALIGNED_LAYERS = 4
+DEFAULT_ALIGNED_LAYERS = 4
 _OTHER_LABELS = {"id2label": "label2id", "label2id": "id2label"}
 _READ = "a configuration of BGA-MNER"
 
@@ -291,7 +290,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         if self.vision_config.model_type == CONV_STAGES:
             self.vision_config.fit_images(self.image_size)
         if self.num_bga_layers is None:
-            self.num_bga_layers = self.option_default("num_bga_layers")
+            self.num_bga_layers = min(DEFAULT_ALIGNED_LAYERS, *self.depths)
         # Here, so that a plain ValueError comes out; `@strict` wraps what its own validators raise.
         self.validate_consistency()
 
@@ -337,9 +336,9 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         check_padding(self.text_config, TEXT_FAMILIES[self.text_config.model_type].first_position is None)
         check_labels(self.id2label, self.label2id)
         check_option("training_summary", self.training_summary)
-        depth = min(self._depths)
+        depth = min(self.depths)
         if not 1 <= self.num_stages <= depth:
-            expected = f"num_bga_layers between 1 and {depth}, the depth of the shallower encoder ({self._depths})"
+            expected = f"num_bga_layers between 1 and {depth}, the depth of the shallower encoder ({self.depths})"
             mend = "Lower it. To train without alignment, switch off use_text_to_image and use_image_to_text."
             raise mismatch(expected, self.num_bga_layers, mend)
         if self.vision_grid_side < 1:
@@ -358,22 +357,14 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         values |= {name: without_folders(values[name]) for name in ENCODERS if name in values}
         return {**values, "auto_map": dict(AUTO_MAP), "custom_pipelines": deepcopy(CUSTOM_PIPELINES)}
 
-    def option_default(self, name: str) -> Any:
-        """Return the default of an option, or what it becomes with these encoders; None if there is none."""
-        if name == "num_bga_layers":
-            return min(_DEFAULT_ALIGNED_LAYERS, *self._depths)
-        if name == "image_size":
-            with suppress(ValueError):
-                return default_image_size(self.vision_config)
-        return getattr(BgaMnerConfig, name)
-
     @property
     def num_stages(self) -> int:
         """Number of stages: `num_bga_layers`, once the configuration is complete."""
         return self.num_bga_layers or 0
 
     @property
-    def _depths(self) -> tuple[int, int]:
+    def depths(self) -> tuple[int, int]:
+        """Number of layers of the text encoder and of the vision encoder."""
         return self.text_config.num_hidden_layers, self.vision_config.num_hidden_layers
 
     @property
@@ -417,4 +408,4 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
             setattr(self, name, labels)
 
 
-__all__ = ["TEXT_ENCODERS", "VISION_ENCODERS", "BgaMnerConfig"]
+__all__ = ["DEFAULT_ALIGNED_LAYERS", "TEXT_ENCODERS", "VISION_ENCODERS", "BgaMnerConfig"]

@@ -1,7 +1,6 @@
 """Make an encoder's configuration of what is given for it, in the form in which the model reads it."""
 
 import math
-from copy import deepcopy
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -75,14 +74,6 @@ def own_image_size(config: PreTrainedConfig) -> int:
     return math.isqrt(config.num_patches) * square_side(config.patch_size, "vision_config.patch_size")
 
 
-def default_image_size(config: PreTrainedConfig) -> int:
-    """Return the image size that a model has if none is chosen."""
-    if config.model_type == CONV_STAGES:
-        # these layers were fitted to the size that was chosen; what is below them still knows its own
-        return own_image_size(ConvStagesConfig(backbone_config=deepcopy(config.backbone_config)))
-    return own_image_size(config)
-
-
 def square_side(size: int | list[int] | tuple[int, ...], name: str) -> int:
     """Return the side of a square given as an int or a pair."""
     if isinstance(size, int):
@@ -122,7 +113,6 @@ def _with_stages(config: dict | PreTrainedConfig | None) -> dict | PreTrainedCon
 
 __all__ = [
     "check_families",
-    "default_image_size",
     "make_encoder_config",
     "marked_folder",
     "own_image_size",

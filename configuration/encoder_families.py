@@ -16,7 +16,6 @@ class EncoderFamily:
     final_norm: str | None = None  # the norm of the last hidden states
     has_pooler: bool = False  # whether the encoder builds a pooler unless told not to
     own_attention: bool = False  # whether its attention isn't built on transformers' interface, but a class of its own
-    note: str = ""  # what else has to be known, for the documentation
 
 
 @dataclass(frozen=True)
@@ -42,44 +41,17 @@ class VisionFamily(EncoderFamily):
     has_class_token: bool = True  # at position 0, before register tokens
 
 
-@dataclass(frozen=True)
-class BackboneFamily:
-    """A family of convolutional encoders, whose last feature map new transformer layers read."""
-
-    name: str  # what people call it
-    has_batch_norm: bool = True  # its statistics are kept as they are
-    note: str = ""  # what else has to be known, for the documentation
-
-
 TEXT_FAMILIES = {
     "bert": TextFamily("BERT", "encoder.layer", takes_token_types=True, has_pooler=True),
     "roberta": TextFamily("RoBERTa", "encoder.layer", takes_token_types=True, first_position=None, has_pooler=True),
     "xlm-roberta": TextFamily("XLM-R", "encoder.layer", takes_token_types=True, first_position=None, has_pooler=True),
     "distilbert": TextFamily("DistilBERT", "transformer.layer"),
     "electra": TextFamily("ELECTRA", "encoder.layer", takes_token_types=True, input_projection="embeddings_project"),
-    "mpnet": TextFamily(
-        "MPNet",
-        "encoder.layer",
-        first_position=2,
-        has_pooler=True,
-        own_attention=True,
-        note="generated keys get no relative position",
-    ),
+    "mpnet": TextFamily("MPNet", "encoder.layer", first_position=2, has_pooler=True, own_attention=True),
     "deberta-v2": TextFamily(
-        "DeBERTa-v2, DeBERTa-v3",
-        "encoder.layer",
-        takes_token_types=True,
-        takes_mask=True,
-        own_attention=True,
-        note="generated keys get no relative position",
+        "DeBERTa-v2, DeBERTa-v3", "encoder.layer", takes_token_types=True, takes_mask=True, own_attention=True
     ),
-    "modernbert": TextFamily(
-        "ModernBERT",
-        "layers",
-        takes_positions=False,
-        final_norm="final_norm",
-        note="generated keys get no rotary position, and are read by local layers too; padding isn't removed",
-    ),
+    "modernbert": TextFamily("ModernBERT", "layers", takes_positions=False, final_norm="final_norm"),
 }
 
 VISION_FAMILIES = {
@@ -90,9 +62,7 @@ VISION_FAMILIES = {
     "vit": VisionFamily("ViT", "layers", final_norm="layernorm", has_pooler=True, asks_to_interpolate=True),
     "dinov2": VisionFamily("DINOv2", "encoder.layer", final_norm="layernorm"),
     "dinov2_with_registers": VisionFamily("DINOv2 with registers", "encoder.layer", final_norm="layernorm"),
-    "dinov3_vit": VisionFamily(
-        "DINOv3 ViT", "model.layer", final_norm="norm", note="generated keys get no rotary position"
-    ),
+    "dinov3_vit": VisionFamily("DINOv3 ViT", "model.layer", final_norm="norm"),
     "siglip_vision_model": VisionFamily(
         "SigLIP, SigLIP2 of a fixed size",
         "encoder.layers",
@@ -102,31 +72,26 @@ VISION_FAMILIES = {
         has_class_token=False,
     ),
     "siglip2_vision_model": VisionFamily(
-        "SigLIP2 NaFlex",
-        "encoder.layers",
-        final_norm="post_layernorm",
-        tower_of="siglip2",
-        has_class_token=False,
-        note="images are brought to a square, and not to patches that keep their shape",
+        "SigLIP2 NaFlex", "encoder.layers", final_norm="post_layernorm", tower_of="siglip2", has_class_token=False
     ),
 }
 
 BACKBONE_FAMILIES = {
-    "resnet": BackboneFamily("ResNet"),
-    "regnet": BackboneFamily("RegNet"),
-    "convnext": BackboneFamily("ConvNeXt", has_batch_norm=False),
-    "convnextv2": BackboneFamily("ConvNeXt V2", has_batch_norm=False),
-    "efficientnet": BackboneFamily("EfficientNet"),
-    "timm_backbone": BackboneFamily("timm, as a backbone", note="needs the extra `timm`"),
-    "timm_wrapper": BackboneFamily("timm, from the Hub", note="needs the extra `timm`; convolutional ones only"),
+    "resnet": "ResNet",
+    "regnet": "RegNet",
+    "convnext": "ConvNeXt",
+    "convnextv2": "ConvNeXt V2",
+    "efficientnet": "EfficientNet",
+    "timm_backbone": "timm, as a backbone",
+    "timm_wrapper": "timm, from the Hub",
 }
+"""Convolutional encoders, whose last feature map new transformer layers read, and what people call them."""
 
 
 __all__ = [
     "BACKBONE_FAMILIES",
     "TEXT_FAMILIES",
     "VISION_FAMILIES",
-    "BackboneFamily",
     "EncoderFamily",
     "TextFamily",
     "VisionFamily",
