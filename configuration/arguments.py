@@ -35,13 +35,7 @@ _NOT_OPTIONS = (
 
 
 def given_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick the arguments of a `from_pretrained` that a caller chose.
-
-    Examples
-    --------
-    >>> given_arguments({"_from_auto": True, "cache_dir": None, "dtype": "auto", "image_size": 32})
-    {'image_size': 32}
-    """
+    """Pick the arguments of a `from_pretrained` that a caller chose."""
     return {
         name: value
         for name, value in arguments.items()

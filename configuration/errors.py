@@ -9,13 +9,7 @@ MOST_SHOWN = 200
 
 
 def mismatch(expected: str, found: Any, mend: str = "Correct it.") -> ValueError:
-    """Make the error for a value that isn't what was expected.
-
-    Examples
-    --------
-    >>> print(mismatch("cycle_weight of at least 0", -1, "0 switches the loss off."))
-    Expected cycle_weight of at least 0, got -1. 0 switches the loss off.
-    """
+    """Make the error for a value that isn't what was expected."""
     return ValueError(f"Expected {expected}, got {shown(found)}. {mend}")
 
 

@@ -27,11 +27,6 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
     A stage stands before each of the last `config.num_bga_layers` layers of both encoders. There a context sampler
     chooses which positions are read, a cross-modal generator makes the other modality's features from them, and the
     layer attends to its own tokens and to these features. Without images only the text branch runs.
-
-    Parameters
-    ----------
-    config : BgaMnerConfig
-        Configuration.
     """
 
     def __init__(self, config: BgaMnerConfig) -> None:

@@ -31,12 +31,9 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
     The scores are read off the text's first token. To ask for the sentiment towards one of several things in a text,
     mark it: see `mark_target`.
 
-    Parameters
-    ----------
-    config : BgaMnerConfig
-        Configuration; `id2label` names the labels, `problem_type` says what they are, as in transformers. Where it is
-        None, the labels of each batch tell, and `save_pretrained` writes down what they were. The stock pipeline of a
-        model in memory can't know of several labels per text: set `problem_type` when the model is made.
+    `config.problem_type` says what the labels are, as in transformers. Where it is None, the labels of each batch tell,
+    and `save_pretrained` writes down what they were. The stock pipeline of a model in memory can't know of several
+    labels per text: set `problem_type` when the model is made.
     """
 
     def __init__(self, config: BgaMnerConfig) -> None:

@@ -29,13 +29,7 @@ _NOT_THE_CRF_LOSS = (
 
 
 class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
-    """BGA-MNER with tag scores and a CRF: named entities of texts, learned with or without images.
-
-    Parameters
-    ----------
-    config : BgaMnerConfig
-        Configuration; `id2label` names the tags.
-    """
+    """BGA-MNER with tag scores and a CRF: named entities of texts, learned with or without images."""
 
     # The CRF's scores add up over a sentence: half precision would lose its rare transitions.
     _keep_in_fp32_modules_strict = ["crf"]  # noqa: RUF012 - transformers' convention

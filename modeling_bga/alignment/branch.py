@@ -147,13 +147,7 @@ class Stage(NamedTuple):
 
 
 def at_sampled_stage(stages: list[Tensor], sampled: Tensor | None) -> list[Tensor]:
-    """Reduce tensors (batch, ...) of all stages to one, of each row's sampled stage (batch,); None leaves all.
-
-    Examples
-    --------
-    >>> at_sampled_stage([torch.tensor([1, 2, 3]), torch.tensor([10, 20, 30])], torch.tensor([0, 1, 0]))
-    [tensor([ 1, 20,  3])]
-    """
+    """Reduce tensors (batch, ...) of all stages to one, of each row's sampled stage (batch,); None leaves all."""
     if sampled is None:
         return stages
     if all(stage is stages[0] for stage in stages):

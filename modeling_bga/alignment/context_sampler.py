@@ -32,17 +32,6 @@ class ContextSampler(nn.Module):
     it is added to the logits of keeping (not in the paper).
 
     In training decisions are sampled by a hard straight-through Gumbel softmax; in evaluation the larger logit decides.
-
-    Parameters
-    ----------
-    width : int
-        Hidden size of the modality.
-    temperature : float
-        Temperature of the Gumbel softmax.
-    initial_keep : float
-        Probability that the untrained sampler keeps a position at this stage.
-    reads_match : bool
-        Whether it is told how well the modalities match.
     """
 
     def __init__(self, width: int, temperature: float, initial_keep: float, reads_match: bool = False) -> None:
@@ -122,11 +111,6 @@ def keep_mask_bias(keep_mask: Tensor, padding_mask: Tensor | None, training: boo
     """Turn a keep mask (batch, length) into what is added to attention scores: 0 where kept, else very negative.
 
     In training that is log(keep + eps), so that gradients reach the samplers.
-
-    Examples
-    --------
-    >>> keep_mask_bias(torch.tensor([[1.0, 0.0]]), None, training=True).round(decimals=2)
-    tensor([[  0.0000, -13.8200]])
     """
     lowest = torch.finfo(keep_mask.dtype).min
     if training:

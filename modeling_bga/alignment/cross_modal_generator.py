@@ -89,21 +89,6 @@ class CrossModalGenerator(nn.Module):
     A transformer decoder whose inputs are learned modality queries, one per target position, which attend to each other
     and to the source states under the source's keep mask. Where the target is ordered and of any length, as texts are,
     queries attend to those before them only: then neither length nor padding of the target makes a difference.
-
-    Parameters
-    ----------
-    source_width, target_width : int
-        Hidden sizes of the modality that is read, and of the one that is generated.
-    max_target_length : int
-        Number of modality queries, the longest target.
-    num_heads, num_layers : int
-        Heads of the attention blocks, which must divide `target_width`, and decoder layers.
-    ffn_ratio : float
-        Width of the feed-forward block over `target_width`.
-    dropout : float
-        Dropout probability.
-    causal : bool
-        Whether a query attends only to those before it.
     """
 
     def __init__(

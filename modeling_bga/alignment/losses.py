@@ -66,14 +66,7 @@ def visual_targets(config: BgaMnerConfig, vision: BranchTrace) -> list[Tensor]:
 
 
 def pair_match(generated: Tensor, target: Tensor) -> Tensor:
-    """Cosine (batch,) of generated and real features (batch, positions, width), each averaged over positions; detached.
-
-    Examples
-    --------
-    >>> images = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
-    >>> pair_match(images, images.flip(0))
-    tensor([0., 0.])
-    """
+    """Cosine (batch,) of generated and real features (batch, positions, width) averaged over positions; detached."""
     generated, target = generated.detach().float(), target.detach().float()
     # (batch, positions, width) -> (batch, width)
     return F.cosine_similarity(generated.mean(dim=1), target.mean(dim=1), dim=-1)
@@ -93,11 +86,6 @@ def keep_budget_loss(keep_mask: Tensor, budget: float) -> Tensor:
     r"""Price what the vision sampler keeps beyond its budget, one number per image: (batch, length) -> (batch,).
 
     .. math:: \max(0,\; \tfrac1n\textstyle\sum_i keep_i - budget)^2
-
-    Examples
-    --------
-    >>> keep_budget_loss(torch.tensor([[1.0, 1, 0, 0], [1, 0, 0, 0]]), 0.25)
-    tensor([0.0625, 0.0000])
     """
     return (keep_mask.float().mean(dim=1) - budget).clamp(min=0).square()
 

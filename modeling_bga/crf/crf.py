@@ -29,6 +29,18 @@ from .recursions import best_path, is_cheap_to_read, keeps_all, posterior
 from .span_probabilities import CrfScores
 
 
+try:
+    from .tensor_checks import checked_mask, refuse_other_tags
+except ImportError:  # a saved model's code leaves wrong shapes to torch; a tag that is none of the model's is unknown
+
+    def checked_mask(num_tags: int, emissions: Tensor | None, mask: Tensor, tags: Tensor | None = None) -> Tensor:
+        """Return the mask as bool."""
+        return mask.to(torch.bool)
+
+    def refuse_other_tags(tags: Tensor, wrong: Tensor, num_tags: int) -> None:
+        """Take any tag."""
+
+
 UNKNOWN_TAG = -100  # of a position whose label is not known, and in the paths of masked positions
 FORBIDDEN_SCORE = -1.0e4  # of a forbidden transition or start; finite, so that no loss or gradient is ever infinite
 LOG_PROBABILITY_FLOOR = -200.0  # nats; the least that `log_marginals` reports
@@ -138,13 +150,13 @@ class ConditionalRandomField(nn.Module):
             known left neighbour counts as unknown (see `contradictory`), and so does one that is none of the model's on
             other devices than the CPU, where such a tag is a ValueError.
         """
-        mask = self._check(emissions, mask, tags)
+        mask = checked_mask(self.num_tags, emissions, mask, tags)
         return self._log_likelihood(emissions, mask, self._labels(tags, mask))
 
     @torch.compiler.disable  # which way it goes depends on the scores
     def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """`log Z` (B,), in nats; 0 where nothing is kept. Arguments, dtype and errors as in `forward`."""
-        return self._log_likelihood(emissions, self._check(emissions, mask), None)
+        return self._log_likelihood(emissions, checked_mask(self.num_tags, emissions, mask), None)
 
     @torch.no_grad()
     @torch.compiler.disable  # which way it goes depends on the scores
@@ -155,7 +167,7 @@ class ConditionalRandomField(nn.Module):
         """
         if is_recorded():
             return self.recorded(emissions, mask)[1]
-        mask = self._check(emissions, mask)
+        mask = checked_mask(self.num_tags, emissions, mask)
         return best_path(emissions, mask, self._scores()).masked_fill(~mask, UNKNOWN_TAG)
 
     @torch.no_grad()
@@ -167,7 +179,7 @@ class ConditionalRandomField(nn.Module):
         """
         if is_recorded():
             return self.recorded(emissions, mask)[0]
-        mask = self._check(emissions, mask)
+        mask = checked_mask(self.num_tags, emissions, mask)
         return self._reported(posterior(emissions, mask, self._scores(), False)[1].log_(), emissions, mask)
 
     @torch.no_grad()
@@ -180,7 +192,7 @@ class ConditionalRandomField(nn.Module):
                 "Expected the package bga-mner, by which a model can be recorded, got a saved model's code alone. Run: "
                 "pip install bga-mner."
             ) from error
-        mask, scores = self._check(emissions, mask), self._scores().detach()
+        mask, scores = checked_mask(self.num_tags, emissions, mask), self._scores().detach()
         emissions = emissions.detach()  # the program runs without this method's no_grad
         log_unary = self._reported(recorded_log_marginals(emissions, mask, scores), emissions, mask)
         return log_unary, recorded_best_path(emissions, mask, scores).masked_fill(~mask, UNKNOWN_TAG)
@@ -188,7 +200,7 @@ class ConditionalRandomField(nn.Module):
     @torch.no_grad()
     def contradictory(self, tags: Tensor, mask: Tensor) -> Tensor:
         """Known tags (B, L) that the constraints forbid after their known left neighbour: unknown to the loss."""
-        mask = self._check(None, mask, tags)
+        mask = checked_mask(self.num_tags, None, mask, tags)
         labels = self._labels(tags, mask)
         return mask & (labels.tags == tags) & ~labels.known
 
@@ -260,7 +272,8 @@ class ConditionalRandomField(nn.Module):
         named = inside == tags
         known = mask & named
         if not (is_cheap_to_read(tags) and torch.equal(known, mask)):
-            self._refuse_other_tags(tags, mask & ~named)
+            if is_cheap_to_read(tags):
+                refuse_other_tags(tags, mask & ~named & (tags != UNKNOWN_TAG), self.num_tags)
             tags = torch.where(named, tags, self.num_tags + 1)
         boundary = tags.new_full((len(tags), 1), self.num_tags)
         # the tag before each position and before the end: (B, L) and (B, 1) -> (B, L + 1)
@@ -271,32 +284,6 @@ class ConditionalRandomField(nn.Module):
             before = before.gather(1, nearest)
         moves = before.mul_(self.num_tags + 1).add_(torch.cat([inside, boundary], 1))
         return _Labels(inside, known & self.allowed.flatten()[moves[:, :-1]], moves)
-
-    def _refuse_other_tags(self, tags: Tensor, unnamed: Tensor) -> None:
-        """Raise if a tag where `unnamed` (B, L) is True is not `UNKNOWN_TAG`, where looking costs little."""
-        if not is_cheap_to_read(tags) or not (wrong := unnamed & (tags != UNKNOWN_TAG)).any():
-            return
-        row, column = wrong.nonzero()[0].tolist()
-        expected = f"0 to {self.num_tags - 1}, or {UNKNOWN_TAG} for unknown, at the kept positions"
-        got = f"{int(tags[row, column])} at [{row}, {column}]"
-        raise _unfit("tags", expected, got, "Use the label2id of this model, or clear the mask there.")
-
-    def _check(self, emissions: Tensor | None, mask: Tensor, tags: Tensor | None = None) -> Tensor:
-        """Return the mask as bool; raise on what doesn't fit."""
-        shape = tuple(mask.shape)
-        if emissions is not None:
-            shape = tuple(emissions.shape[:2])
-            if emissions.ndim != 3 or emissions.shape[2] != self.num_tags or not emissions.is_floating_point():
-                expected = f"floating-point scores of shape (batch, length, {self.num_tags})"
-                raise _unfit("emissions", expected, emissions, "Give one score per tag, or build with other num_tags.")
-        if mask.ndim != 2 or tuple(mask.shape) != shape or not mask.shape[1] or mask.is_floating_point():
-            expected = f"booleans or integers of shape {shape if len(shape) == 2 else '(batch, length)'}, length > 0"
-            raise _unfit("mask", expected, mask, "Give the two-dimensional attention mask of the same sentences.")
-        mask = mask.to(torch.bool)
-        if tags is not None and (tuple(tags.shape) != shape or tags.dtype != torch.int64):
-            mend = f"Give one tag per position, {UNKNOWN_TAG} where unknown, converted with .long()."
-            raise _unfit("tags", f"torch.int64 of shape {shape}", tags, mend)
-        return mask
 
 
 class _Labels(NamedTuple):
@@ -369,7 +356,8 @@ def _plain_constraint(name: str, constraint: Tensor | None, shape: tuple[int, ..
     if constraint is None:
         return torch.ones(shape, dtype=torch.bool, device="cpu").tolist()
     if tuple(constraint.shape) != shape or constraint.dtype != torch.bool or constraint.is_meta:
-        raise _unfit(name, f"torch.bool of shape {shape} with values", constraint, "Create it on the CPU.")
+        found = f"{constraint.dtype} of shape {tuple(constraint.shape)} on {constraint.device}"
+        raise ValueError(f"Expected {name} to be torch.bool of shape {shape} with values, got {found}. Use the CPU.")
     return constraint.tolist()
 
 
@@ -402,12 +390,6 @@ def _subtract_path(
     unary.scatter_add_(2, columns, ones[:, :-1].unsqueeze(2))
     # (N, T + 1, T + 1) -> (N, (T + 1) * (T + 1)), a view
     pairwise.flatten(1).scatter_add_(1, moves, ones)
-
-
-def _unfit(name: str, expected: str, got: Tensor | str, mend: str) -> ValueError:
-    if isinstance(got, Tensor):
-        got = f"{got.dtype} of shape {tuple(got.shape)} on {got.device}"
-    return ValueError(f"Expected {name} to be {expected}, got {got}. {mend}")
 
 
 __all__ = [
