@@ -26,7 +26,7 @@ class ReadFeatures(NamedTuple):
 
 @dataclass
 class BranchTrace:
-    """What a branch leaves behind, in lists with one entry per stage."""
+    """What a branch computes, in lists with one entry per stage."""
 
     padding_mask: Tensor | None  # (batch, length), False at padding; None where there is none
     class_token_mask: Tensor | None  # (batch, length), True at the class token; None where there is none

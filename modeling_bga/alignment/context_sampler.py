@@ -69,7 +69,7 @@ class ContextSampler(nn.Module):
             How well the other modality fits this one, from -1 to 1.
         """
         if self.training and torch.is_grad_enabled():
-            # computed again in the backward pass, as what it would leave behind is as wide as states
+            # computed again in the backward pass, as it would keep what is as wide as states
             logits = checkpoint(self.logits, states, previous_keep, use_reentrant=False)
         else:
             logits = self.logits(states, previous_keep)
