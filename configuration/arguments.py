@@ -1,15 +1,26 @@
 """What a caller gives beside a saved configuration, or assigns to one: named in messages, never the file's fault."""
 
-import re
-import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from difflib import get_close_matches
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from huggingface_hub.errors import StrictDataclassError, StrictDataclassFieldValidationError
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 
-from .errors import UNEXPECTED, mismatch, reworded, shown
+from .errors import mismatch
+
+
+try:
+    from .argument_errors import check_names, explained
+except ImportError:  # a saved model's code lets misspelt names pass, as transformers does, and errors as they come
+
+    def check_names(owner: type, names: Iterable[str], fields: Iterable[str]) -> None:
+        """Let all names pass."""
+
+    def explained(  # type: ignore[misc]
+        what: str, arguments: Iterable[str] = (), fix: str = "", more: tuple[type[Exception], ...] = ()
+    ) -> AbstractContextManager[None]:
+        """Let errors pass as they are."""
+        return nullcontext()
 
 
 T = TypeVar("T")
@@ -21,18 +32,10 @@ _NOT_OPTIONS = (
     *("name_or_path", "return_unused_kwargs", "config", "trust_remote_code", "revision", "use_safetensors"),
     *("local_files_only", "force_download", "adapter_kwargs"),
 )
-_UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
-_MOST_NAMES = 5  # of arguments in a message
 
 
 def given_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick the arguments of a `from_pretrained` that a caller chose, among those that transformers passes on by itself.
-
-    Examples
-    --------
-    >>> given_arguments({"_from_auto": True, "cache_dir": None, "dtype": "auto", "image_size": 32})
-    {'image_size': 32}
-    """
+    """Pick the arguments of a `from_pretrained` that a caller chose."""
     return {
         name: value
         for name, value in arguments.items()
@@ -42,19 +45,6 @@ def given_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
         # what is not a string may compare element by element
         and not (isinstance(value, str) and value in ("auto", ""))
     }
-
-
-def check_names(owner: type, names: Iterable[str], fields: Iterable[str]) -> None:
-    """Refuse names that aren't attributes of a class, and are one of the fields but for a letter or two.
-
-    transformers keeps or ignores names that it doesn't know, and with them every misspelt option.
-    """
-    options = [name for name in fields if not name.startswith("_")]
-    for name in names:
-        if hasattr(owner, name) or name in options:
-            continue
-        if guess := get_close_matches(name, options, n=1, cutoff=0.85):
-            raise mismatch(f"an option of {owner.__name__}", name, f"Did you mean {shown(guess[0])}?")
 
 
 def with_arguments(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,34 +70,8 @@ def with_arguments(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
     return merged
 
 
-@contextmanager
-def explained(
-    what: str, arguments: Iterable[str] = (), fix: str = "", more: tuple[type[Exception], ...] = ()
-) -> Iterator[None]:
-    """Make one kind of error of the many that unexpected values give, in a file or in a caller's arguments."""
-    names = list(arguments)
-    if names and not fix:
-        given = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
-        fix = f"Correct what was given as {given}. If the same is raised without, correct the file."
-    known = (*UNEXPECTED, StrictDataclassError, *more)
-
-    def is_known(error: Exception) -> bool:
-        # of broken files of a tokenizer, tokenizers raises Exception itself, or what speaks of its own parts
-        return isinstance(error, known) or type(error) is Exception or _is_of_tokenizer(error)
-
-    with reworded(f"{what} that can be used", fix or "Correct the file, or fetch it again.", is_known):
-        try:
-            yield
-        except TypeError as error:
-            unknown = _UNKNOWN_ARGUMENT.search(str(error))
-            if unknown is None or unknown[1] not in names:
-                raise
-            mend = "Correct its name, or leave it out. Beside config=... change options there."
-            raise mismatch("arguments of from_pretrained or options of the model", unknown[1], mend) from error
-
-
 def checked_assignment(cls: type[T]) -> type[T]:
-    """Make a `@strict` class say as a ValueError what a field must be, whoever sets it: constructor or assignment."""
+    """Make a `@strict` class say as a ValueError what a field must be."""
     assign = cls.__setattr__
 
     def assign_checked(self: Any, name: str, value: Any) -> None:
@@ -122,20 +86,8 @@ def checked_assignment(cls: type[T]) -> type[T]:
     return cls
 
 
-def _is_of_tokenizer(error: Exception) -> bool:
-    """Whether an error was raised where transformers makes a tokenizer of its parts."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return ".tokenization_" in frames[-1].f_globals.get("__name__", "")
-
-
 def _written(kind: Any) -> str:
-    """Write a type for people.
-
-    Examples
-    --------
-    >>> _written(Literal["text", "none"]), _written(Literal["mse"] | None), _written(int | None), _written(bool)
-    ("one of 'text', 'none'", "one of 'mse', None", 'int | None', 'bool')
-    """
+    """Write a type for people, such as "one of 'mse', None"."""
     values = [value for part in get_args(kind) for value in (get_args(part) if get_origin(part) is Literal else [part])]
     if get_origin(kind) is Literal or any(isinstance(value, str) for value in values):
         return f"one of {', '.join('None' if value is type(None) else repr(value) for value in values)}"

@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -25,8 +25,8 @@ from .checks import (
 from .configuration_conv_stages import CONV_STAGES
 from .encoder_configs import (
     check_families,
-    default_image_size,
     make_encoder_config,
+    marked_folder,
     own_image_size,
     square_side,
     without_folders,
@@ -34,9 +34,16 @@ from .encoder_configs import (
 from .encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
 from .errors import mismatch, shown
 from .hub.entry_points import AUTO_MAP, CUSTOM_PIPELINES
-from .hub.hub_names import marked_folder
 from .hub.saved_code import RemoteCodeMixin
-from .saved_words import in_todays_words
+
+
+try:
+    from .saved_words import in_todays_words
+except ImportError:  # a saved model's code was saved with its configuration
+
+    def in_todays_words(saved: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what was saved as it is."""
+        return dict(saved)
 
 
 logger = logging.get_logger(__name__)
@@ -47,7 +54,7 @@ TEXT_ENCODERS = tuple(TEXT_FAMILIES)
 VISION_ENCODERS = (*VISION_FAMILIES, *BACKBONE_FAMILIES)
 """`model_type` of the vision encoders: transformers, and convolutional ones, which get new transformer layers."""
 
-_DEFAULT_ALIGNED_LAYERS = 4
+DEFAULT_ALIGNED_LAYERS = 4
 _OTHER_LABELS = {"id2label": "label2id", "label2id": "id2label"}
 _READ = "a configuration of BGA-MNER"
 
@@ -60,106 +67,79 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
 
     Options may be changed later, by assignment or `update`. Each is checked at once, and `id2label` and `label2id`
     follow each other. Whether options fit together is checked by `update`, when a model is made, and when it is saved.
-
-    "Paper" below is arXiv 2308.02570; where a default is not the paper's, the reason is given.
+    Where a default isn't that of the paper (arXiv 2308.02570), the reference of the configuration says why.
 
     Parameters
     ----------
     text_config : dict or PreTrainedConfig, optional
-        Text encoder; `model_type` one of `TEXT_ENCODERS`, "bert" where a dict names none. Default: BERT-base, as in
-        the paper.
+        Text encoder; `model_type` one of `TEXT_ENCODERS`. Default: BERT-base, as in the paper.
     vision_config : dict or PreTrainedConfig, optional
-        Vision encoder; `model_type` one of `VISION_ENCODERS`, "clip_vision_model" where a dict names none. A whole
-        CLIP or SigLIP configuration stands for its vision tower. A convolutional encoder is wrapped in a
-        [`ConvStagesConfig`], which may also be given itself. Default: CLIP ViT-B/32, as in the paper.
+        Vision encoder; `model_type` one of `VISION_ENCODERS`, or a whole CLIP or SigLIP. A convolutional encoder is
+        wrapped in a [`ConvStagesConfig`], which may also be given itself. Default: CLIP ViT-B/32, as in the paper.
     num_bga_layers : int, optional
-        Number of stages: one stands before each of the last `num_bga_layers` layers of both encoders, paired from the
-        top. Default: 4, or the depth of the shallower encoder if that is less. The paper aligns all 12 layers; every
-        stage costs a generator pass at inference.
+        Stages: one before each of the last `num_bga_layers` layers of both encoders, paired from the top. Default: 4,
+        or the depth of the shallower encoder if that is less.
     use_context_sampler : bool, default True
-        SCS: sample the tokens and patches that the generators read. Off: they read all (paper's ablation).
+        SCS: sample the tokens and patches that the generators read. Off: they read all.
     sampler_temperature : float, default 1.0
-        Temperature of the Gumbel softmax in training (1.0 is the neutral choice; the paper states none).
+        Temperature of the Gumbel softmax in training.
     sampler_initial_keep : float, default 0.9
-        Share of positions that an untrained sampler keeps through *all* stages. The keep mask of a stage is the
-        product of all decisions so far, so an even start (0.5 a stage) would leave the last of four stages 6 %.
+        Share of positions that an untrained sampler keeps through *all* stages.
     sampler_reads_match : bool, default True
-        Whether the vision sampler is told how well what the text generates fits the image, so that pairs that don't
-        belong together keep less (not in the paper). No use with `hybrid_attention="both"`, where images are read
-        before their texts.
+        Whether the vision sampler is told how well image and text match. No use with `hybrid_attention="both"`.
     keep_budget : float, default 1.0
-        Share of patches that may be kept through all stages without a price; 1.0 switches the price off. The paper
-        has none, and without one a sampler has little reason to drop anything: attention can look away.
+        Share of patches that may be kept through all stages without a price; 1.0 switches the price off.
     keep_budget_weight : float, default 10.0
         Weight of the squared excess over the budget in the loss.
     use_text_to_image, use_image_to_text : bool, default True
-        MCG: generate visual features from text, and text features from images (paper's ablations). Without
-        `use_text_to_image` the text branch is a plain encoder.
+        MCG: generate visual features from text, and text features from images.
     hybrid_attention : {"text", "both", "none"}, default "text"
-        Whose layers attend to generated features. The paper's is "both". There the vision encoder reads text that was
-        generated from its own states, and its states, which are the targets of reconstruction, drift towards what is
-        easy to generate: on the generated corpus this cost most of the type accuracy on never-labelled names. "none":
-        the features only enter the losses.
+        Whose layers attend to generated features; "none": the features only enter the losses.
     generator_num_layers : int, default 1
         Decoder layers of a cross-modal generator.
     generator_ffn_ratio : int or float, default 1
-        Width of a generator's feed-forward block over the width of the features it generates. 4 is the usual ratio; 1
-        is chosen because the generator runs at inference, and 2 did no better on the generated corpus.
+        Width of a generator's feed-forward block over the width of the features it generates.
     generator_dropout : float, default 0.1
-        Dropout in the generators, as in BERT.
+        Dropout in the generators.
     gate_initial_bias : float, default -4.0
-        Initial value of a layer's gate, a bias on the scores of generated keys. With 50 generated and 30 own keys of
-        equal score, -4 gives the generated ones 3 % of the attention: training starts from the pretrained encoder.
-    reconstruction_weight : float, default 1.0
-        alpha in L = L_crf + alpha L_rec + beta L_cyc.
-    cycle_weight : float, default 1.0
-        beta in the same sum.
+        Initial value of a layer's gate, a bias on the attention scores of generated keys.
+    reconstruction_weight, cycle_weight : float, default 1.0
+        alpha and beta in L = L_crf + alpha L_rec + beta L_cyc.
     loss_stages : {"all", "sampled"}, default "all"
-        Stages whose text is generated from images, reconstructed and sent through the cycles in training: all, as in
-        the paper, or one that is sampled for each pair in each step, which has the same mean and costs less. What text
-        generates is needed and reconstructed at all stages. No difference in evaluation, nor with
-        `hybrid_attention="both"`, where images generate text for their own layers.
+        Stages whose image side is generated and compared in training: all, or one that is sampled for each pair.
     reconstruction_distance : {"mse", "smooth_l1", "cosine"}, default "mse"
         Distance of generated and real features, averaged over dimensions ("cosine": one minus the similarity).
     normalize_targets : bool, default True
-        Layer-normalise the real features before they are compared. Raw hidden states are dominated by a few
-        dimensions, and a generator that fits these has learned nothing.
+        Layer-normalise the real features before they are compared.
     visual_target : {"last", "layer"}, default "last"
         What a stage's text -> image generator has to generate: the vision encoder's last states, or those that enter
-        the paired layer. The last ones name objects best.
+        the paired layer.
     entity_replacement_probability : float, default 0.0
-        In training, the share of labelled sentences whose entity tokens are replaced by random ones: context says
-        where the entity is, only what is read beside the words says of what type (not in the paper). Of a sequence
-        classifier, the tokens of the target.
+        In training, the share of labelled sentences whose entity tokens (of a sequence classifier: the target's) are
+        replaced by random ones.
     replaced_entities_read : {"real", "generated"}, default "real"
-        What these read. "real" ("visual teaching"): the image; of labelled pairs the step from visual concept to type
-        is learned, from all others the step from name to visual concept (the alignment losses leave these out, and
-        sentences without an image aren't replaced). "generated": the features that the true words generate,
-        detached, in a second pass; no image is needed for it. With `hybrid_attention="none"`: nothing.
+        What these read: the image, or the features that the true words generate.
     visual_source : {"generated", "real", "none"}, default "generated"
-        What the text attends to at inference: features generated from the text (paper), real ones (ablation, and for
-        callers who have an image; sentences without one fall back to generated features), or nothing. In training it
-        attends to generated features, and to real ones only where nothing generates any.
+        What the text attends to at inference: features generated from the text, those of the image (or generated ones
+        where there is none), or nothing.
     constrain_transitions : bool, default True
         Forbid tag transitions that BIO forbids in the CRF.
     classifier_dropout : float, default 0.1
-        Dropout before the tag or label scores, as in BERT.
+        Dropout before the tag or label scores.
     text_only : bool, default False
-        Build the text branch alone: no vision encoder, no generator of text features, and no images. It tags texts
-        exactly as the whole model does; [`BgaMnerPreTrainedModel.save_pretrained`] makes such a model of a trained one.
+        Build the text branch alone, which takes no images and tags texts exactly as the whole model does; see
+        [`BgaMnerPreTrainedModel.save_pretrained`].
     image_size : int, optional
-        Side in pixels of the square images that the model is given. Default: the vision encoder's own. Fewer pixels
-        mean fewer visual features to generate at inference.
+        Side in pixels of the square images that the model is given. Default: the vision encoder's own.
     initializer_range : float, default 0.02
-        Standard deviation of the tag classifier's initial weights, as in BERT.
+        Standard deviation of the tag classifier's initial weights.
     id2label, label2id : dict, optional
-        Tags (or labels, of a sequence classifier) and their ids; either is enough, the other is made from it.
+        Tags (or labels, of a sequence classifier) and their ids; either is enough.
     problem_type : {"regression", "single_label_classification", "multi_label_classification"}, optional
         What the labels of a sequence classifier are, as in transformers. If left out, the labels themselves tell.
     training_summary : dict, optional
-        What is known of the training that the weights come from: data, hyperparameters, scores, as
-        [`summarize_training`] collects them. Values are JSON's; the model card is filled with them on each save. None
-        if nothing was recorded. Training the model further marks it as outdated.
+        What is known of the training that the weights come from, as [`summarize_training`] collects it; the model card
+        is filled with it. Training the model further marks it as outdated.
 
     Raises
     ------
@@ -186,20 +166,9 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     # Trainer.predict gathers what is not listed here: logits and predictions.
     # Trainer concatenates this with another list.
     keys_to_ignore_at_inference = [  # noqa: RUF012 - transformers' convention
-        "emissions",
-        "crf_loss",
-        "classification_loss",
-        "reconstruction_loss",
-        "cycle_loss",
-        "keep_loss",
-        "pair_match",
-        "last_hidden_state",
-        "vision_last_hidden_state",
-        "generated_vision",
-        "generated_text",
-        "text_keep_masks",
-        "vision_keep_masks",
-        "hidden_states",
+        *("emissions", "crf_loss", "classification_loss", "reconstruction_loss", "cycle_loss", "keep_loss"),
+        *("pair_match", "last_hidden_state", "vision_last_hidden_state", "generated_vision", "generated_text"),
+        *("text_keep_masks", "vision_keep_masks", "hidden_states"),
     ]
 
     # Given as dict, PreTrainedConfig or None; afterwards a PreTrainedConfig, of a class that depends on the family.
@@ -241,17 +210,13 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
-        """Load as every configuration does, and change the options that are given; what can't be one is a ValueError.
-
-        The options are checked as the constructor does. Of `id2label`, `label2id` and `num_labels` one is enough, and
-        replaces what the file says of labels.
-        """
+        """Load as every configuration does, and change options; one of labels replaces all of the file's labels."""
         with explained(_READ, given_arguments(kwargs)):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def from_json_file(cls, json_file: str | os.PathLike[str]) -> "BgaMnerConfig":
-        """Make one of a JSON file; what can't be one is a ValueError that says so."""
+        """Make one of a JSON file."""
         with explained(_READ):
             return cls.from_dict(cls._dict_from_json_file(json_file))
 
@@ -261,12 +226,11 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         with explained(_READ):
             kind = config_dict.get("model_type", cls.model_type)
             if kind != cls.model_type:
-                raise mismatch(
-                    f"a configuration with model_type {shown(cls.model_type)}",
-                    kind,
+                mend = (
                     "Name the folder of a saved BGA-MNER model, or build one of two encoders: "
-                    "from_text_vision_pretrained, or --text_model and --vision_model on a command line.",
+                    "from_text_vision_pretrained, or --text_model and --vision_model on a command line."
                 )
+                raise mismatch(f"a configuration with model_type {shown(cls.model_type)}", kind, mend)
             for name in ("attn_implementation", "_attn_implementation"):
                 check_attention(config_dict.get(name))
             config_dict = in_todays_words(config_dict)
@@ -287,7 +251,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
                 raise
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Assign as every configuration does; refuse what the constructor refuses of this option alone."""
+        """Assign; refuse what the constructor refuses of this option alone."""
         was_there = name in self.__dict__
         if not was_there and not name.startswith("_"):
             check_names(type(self), [name], self.__dataclass_fields__)
@@ -326,7 +290,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         if self.vision_config.model_type == CONV_STAGES:
             self.vision_config.fit_images(self.image_size)
         if self.num_bga_layers is None:
-            self.num_bga_layers = self.option_default("num_bga_layers")
+            self.num_bga_layers = min(DEFAULT_ALIGNED_LAYERS, *self.depths)
         # Here, so that a plain ValueError comes out; `@strict` wraps what its own validators raise.
         self.validate_consistency()
 
@@ -343,7 +307,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
             super().update_from_string(update_str)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Save as every configuration does; what couldn't be loaded again is a ValueError, and nothing is written."""
+        """Save as every configuration does, unless it couldn't be loaded again."""
         self.check_savable()
         super().save_pretrained(save_directory, *args, **kwargs)
 
@@ -372,54 +336,35 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         check_padding(self.text_config, TEXT_FAMILIES[self.text_config.model_type].first_position is None)
         check_labels(self.id2label, self.label2id)
         check_option("training_summary", self.training_summary)
-        depth = min(self._depths)
+        depth = min(self.depths)
         if not 1 <= self.num_stages <= depth:
-            raise mismatch(
-                f"num_bga_layers between 1 and {depth}, the depth of the shallower encoder (text, vision: "
-                f"{self._depths})",
-                self.num_bga_layers,
-                "Lower it or leave it out. To train without alignment, switch off use_text_to_image and "
-                "use_image_to_text.",
-            )
+            expected = f"num_bga_layers between 1 and {depth}, the depth of the shallower encoder ({self.depths})"
+            mend = "Lower it. To train without alignment, switch off use_text_to_image and use_image_to_text."
+            raise mismatch(expected, self.num_bga_layers, mend)
         if self.vision_grid_side < 1:
             patch = self.vision_config.patch_size
             raise mismatch(f"image_size of at least one patch of {shown(patch)} pixels", self.image_size, "Raise it.")
         check_switches(self)
         if self.keep_budget < 1 and not self.text_only and not (self.use_context_sampler and self.use_image_to_text):
             logger.warning_once(
-                "keep_budget does nothing: it prices what the vision sampler keeps, of which there is none with "
-                f"use_context_sampler={self.use_context_sampler} and use_image_to_text={self.use_image_to_text}."
+                "keep_budget does nothing: it prices what the vision sampler keeps, for which use_context_sampler and "
+                "use_image_to_text have to be on."
             )
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """Return what `config.json` holds: what differs from the defaults, and the classes that read the folder.
-
-        Where an encoder came from is named only if it is a name on the Hub: a folder of the machine that trained the
-        model is nobody else's business.
-        """
+        """Return what `config.json` holds: what differs from the defaults, and the classes that read the folder."""
         values = super().to_diff_dict()
         values |= {name: without_folders(values[name]) for name in ENCODERS if name in values}
         return {**values, "auto_map": dict(AUTO_MAP), "custom_pipelines": deepcopy(CUSTOM_PIPELINES)}
 
-    def option_default(self, name: str) -> Any:
-        """Return the default of an option; where that is None, what it becomes with these encoders.
-
-        There is no default of the image size if the vision encoder was made for oblong images.
-        """
-        if name == "num_bga_layers":
-            return min(_DEFAULT_ALIGNED_LAYERS, *self._depths)
-        if name == "image_size":
-            with suppress(ValueError):
-                return default_image_size(self.vision_config)
-        return getattr(BgaMnerConfig, name)
-
     @property
     def num_stages(self) -> int:
-        """Number of stages: `num_bga_layers`, which is None only until the configuration is complete."""
+        """Number of stages: `num_bga_layers`, once the configuration is complete."""
         return self.num_bga_layers or 0
 
     @property
-    def _depths(self) -> tuple[int, int]:
+    def depths(self) -> tuple[int, int]:
+        """Number of layers of the text encoder and of the vision encoder."""
         return self.text_config.num_hidden_layers, self.vision_config.num_hidden_layers
 
     @property
@@ -451,7 +396,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         return family is not None and family.has_class_token
 
     def _complete_labels(self, count: int | None) -> None:
-        """Make labels of whatever was given of them: names, ids or, as in transformers, their number."""
+        """Make labels of names, ids or their number."""
         given = {name: getattr(self, name) for name in _OTHER_LABELS if getattr(self, name) is not None}
         if len(given) == 2:
             check_labels(**given)
@@ -463,4 +408,4 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
             setattr(self, name, labels)
 
 
-__all__ = ["TEXT_ENCODERS", "VISION_ENCODERS", "BgaMnerConfig"]
+__all__ = ["DEFAULT_ALIGNED_LAYERS", "TEXT_ENCODERS", "VISION_ENCODERS", "BgaMnerConfig"]

@@ -9,7 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, ResNetConfig, ViTConfig
 
 from .encoder_families import BACKBONE_FAMILIES
-from .errors import mismatch, shown
+from .errors import mismatch
 
 
 CONV_STAGES = "conv_stages"
@@ -21,20 +21,18 @@ class ConvStagesConfig(ViTConfig):
     r"""
     Configuration of `ConvStages`: a convolutional encoder, and transformer layers that read its last feature map.
 
-    Stages stand before layers, and a convolutional encoder has none to stand before. So its last feature map becomes
-    tokens, one for each cell, and pre-norm layers of the kind that ViT has are put on top; these start untrained.
+    Its cells become tokens, for new ViT layers on top; these start untrained.
 
     Parameters
     ----------
     backbone_config : dict or PreTrainedConfig, optional
         The convolutional encoder; `model_type` one of `BACKBONE_FAMILIES`. Default: ResNet-50.
     hidden_size, num_hidden_layers, num_attention_heads, intermediate_size : int
-        Of the new layers: ViT-S's width, and as many layers as are aligned by default. They are trained on what MNER
-        sets offer, which is little.
+        Of the new layers: ViT-S's width, and as many layers as are aligned by default.
     image_size : int, optional
-        Side of the images in pixels. Default: the encoder's own where its configuration tells, or 224.
+        Side of the images in pixels. Default: the encoder's own, or 224.
     feature_channels, grid_side : int, optional
-        Channels of the last feature map, and its side in cells; `fit_images` finds them by a dry run of the encoder.
+        Channels of the last feature map, and its side in cells; found by a dry run of the encoder.
     **kwargs
         Whatever else `ViTConfig` takes; `patch_size` has no meaning here.
 
@@ -72,7 +70,7 @@ class ConvStagesConfig(ViTConfig):
         super().__post_init__(**kwargs)
 
     def fit_images(self, image_size: Any) -> None:
-        """Find out what feature map the encoder makes of images of a size; nothing is done if that is known."""
+        """Find out what feature map the encoder makes of images of a size."""
         if self.grid_side is None or self.image_size != image_size:
             side = image_size if isinstance(image_size, int) else image_size[0]
             self.image_size = image_size
@@ -100,11 +98,8 @@ def _feature_map_shape(config: PreTrainedConfig, side: int) -> tuple[int, int]:
         with suppress(RuntimeError):  # torch's kernels don't fit into small images
             shape = tuple(last_feature_map(backbone, image).shape)
     if len(shape) != 4 or shape[2] != shape[3] or shape[2] == 0:
-        raise ValueError(
-            "Expected a convolutional encoder, with a feature map (batch, channels, cells, cells), got "
-            f"{shape or 'none'} of {shown(config.model_type)} and an image of {side} pixels. Pass a "
-            "convolutional encoder, or larger images."
-        )
+        expected = f"a feature map (batch, channels, cells, cells) of {config.model_type} and an image of {side} pixels"
+        raise mismatch(expected, shape, "Pass a convolutional encoder, or larger images.")
     return int(shape[1]), int(shape[2])
 
 

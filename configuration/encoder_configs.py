@@ -1,7 +1,6 @@
 """Make an encoder's configuration of what is given for it, in the form in which the model reads it."""
 
 import math
-from copy import deepcopy
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -12,7 +11,19 @@ from .checks import check_encoder
 from .configuration_conv_stages import CONV_STAGES, ConvStagesConfig
 from .encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
 from .errors import mismatch, shown
-from .hub.hub_names import came_from_hub, marked_folder
+
+
+try:
+    from .hub.hub_names import came_from_hub, marked_folder
+except ImportError:  # a saved model's code names no encoder's origin, which may be a folder, when it saves again
+
+    def came_from_hub(name: str) -> bool:
+        """Take no name for one on the Hub."""
+        return False
+
+    def marked_folder(name: str, loaded_here: bool = True) -> str:
+        """Return the name as it is."""
+        return name
 
 
 _TOWERS = {family.tower_of: name for name, family in VISION_FAMILIES.items() if family.tower_of}
@@ -63,14 +74,6 @@ def own_image_size(config: PreTrainedConfig) -> int:
     return math.isqrt(config.num_patches) * square_side(config.patch_size, "vision_config.patch_size")
 
 
-def default_image_size(config: PreTrainedConfig) -> int:
-    """Return the image size that a model has if none is chosen."""
-    if config.model_type == CONV_STAGES:
-        # these layers were fitted to the size that was chosen; what is below them still knows its own
-        return own_image_size(ConvStagesConfig(backbone_config=deepcopy(config.backbone_config)))
-    return own_image_size(config)
-
-
 def square_side(size: int | list[int] | tuple[int, ...], name: str) -> int:
     """Return the side of a square given as an int or a pair."""
     if isinstance(size, int):
@@ -110,8 +113,8 @@ def _with_stages(config: dict | PreTrainedConfig | None) -> dict | PreTrainedCon
 
 __all__ = [
     "check_families",
-    "default_image_size",
     "make_encoder_config",
+    "marked_folder",
     "own_image_size",
     "square_side",
     "without_folders",

@@ -1,8 +1,7 @@
-"""The encoders that the model takes: one entry a family. Adding a family begins here.
+"""The encoders that the model takes: one entry per family. Adding a family begins here.
 
-What an entry can't say is done in modeling_bga/encoders/: attention that isn't transformers' own interface in
-`relative_attention.py`, what layers need beside their states in `embedding.py`. `docs/reference/encoders.md` is made of
-these entries.
+modeling_bga/encoders/ does what an entry can't say: other attention (`relative_attention.py`), and what layers need
+beside their states (`embedding.py`). `docs/reference/encoders.md` is made of these entries.
 """
 
 from dataclasses import dataclass
@@ -16,10 +15,7 @@ class EncoderFamily:
     layers: str  # the list of layers
     final_norm: str | None = None  # the norm of the last hidden states
     has_pooler: bool = False  # whether the encoder builds a pooler unless told not to
-    # Whether its attention isn't built on transformers' attention interface: hybrid attention then is a class of this
-    # package that has the same weights.
-    own_attention: bool = False
-    note: str = ""  # what else has to be known, for the documentation
+    own_attention: bool = False  # whether its attention isn't built on transformers' interface, but a class of its own
 
 
 @dataclass(frozen=True)
@@ -30,8 +26,7 @@ class TextFamily(EncoderFamily):
     takes_token_types: bool = False
     takes_positions: bool = True
     takes_mask: bool = False
-    # Position id of the first token; None for `pad_token_id + 1`, as RoBERTa has it. Where it isn't 0, padding has the
-    # one before.
+    # position id of the first token; None for `pad_token_id + 1`. Where it isn't 0, padding has the one before.
     first_position: int | None = 0
     input_projection: str | None = None  # a module between embeddings and layers
 
@@ -42,17 +37,8 @@ class VisionFamily(EncoderFamily):
 
     tower_of: str | None = None  # `model_type` of the text-image model whose vision tower this is
     input_norm: str | None = None  # a norm between embeddings and layers
-    asks_to_interpolate: bool = False  # whether embeddings have to be asked to fit their positions to other image sizes
-    has_class_token: bool = True  # whether position 0 is a class token; register tokens follow it, if there are any
-
-
-@dataclass(frozen=True)
-class BackboneFamily:
-    """A family of convolutional encoders, whose last feature map new transformer layers read."""
-
-    name: str  # what people call it
-    has_batch_norm: bool = True  # its statistics are kept as they are
-    note: str = ""  # what else has to be known, for the documentation
+    asks_to_interpolate: bool = False  # whether embeddings must be asked to fit positions to other image sizes
+    has_class_token: bool = True  # at position 0, before register tokens
 
 
 TEXT_FAMILIES = {
@@ -61,29 +47,11 @@ TEXT_FAMILIES = {
     "xlm-roberta": TextFamily("XLM-R", "encoder.layer", takes_token_types=True, first_position=None, has_pooler=True),
     "distilbert": TextFamily("DistilBERT", "transformer.layer"),
     "electra": TextFamily("ELECTRA", "encoder.layer", takes_token_types=True, input_projection="embeddings_project"),
-    "mpnet": TextFamily(
-        "MPNet",
-        "encoder.layer",
-        first_position=2,
-        has_pooler=True,
-        own_attention=True,
-        note="generated keys get no relative position",
-    ),
+    "mpnet": TextFamily("MPNet", "encoder.layer", first_position=2, has_pooler=True, own_attention=True),
     "deberta-v2": TextFamily(
-        "DeBERTa-v2, DeBERTa-v3",
-        "encoder.layer",
-        takes_token_types=True,
-        takes_mask=True,
-        own_attention=True,
-        note="generated keys get no relative position",
+        "DeBERTa-v2, DeBERTa-v3", "encoder.layer", takes_token_types=True, takes_mask=True, own_attention=True
     ),
-    "modernbert": TextFamily(
-        "ModernBERT",
-        "layers",
-        takes_positions=False,
-        final_norm="final_norm",
-        note="generated keys get no rotary position, and are read by local layers too; padding isn't removed",
-    ),
+    "modernbert": TextFamily("ModernBERT", "layers", takes_positions=False, final_norm="final_norm"),
 }
 
 VISION_FAMILIES = {
@@ -94,9 +62,7 @@ VISION_FAMILIES = {
     "vit": VisionFamily("ViT", "layers", final_norm="layernorm", has_pooler=True, asks_to_interpolate=True),
     "dinov2": VisionFamily("DINOv2", "encoder.layer", final_norm="layernorm"),
     "dinov2_with_registers": VisionFamily("DINOv2 with registers", "encoder.layer", final_norm="layernorm"),
-    "dinov3_vit": VisionFamily(
-        "DINOv3 ViT", "model.layer", final_norm="norm", note="generated keys get no rotary position"
-    ),
+    "dinov3_vit": VisionFamily("DINOv3 ViT", "model.layer", final_norm="norm"),
     "siglip_vision_model": VisionFamily(
         "SigLIP, SigLIP2 of a fixed size",
         "encoder.layers",
@@ -106,31 +72,26 @@ VISION_FAMILIES = {
         has_class_token=False,
     ),
     "siglip2_vision_model": VisionFamily(
-        "SigLIP2 NaFlex",
-        "encoder.layers",
-        final_norm="post_layernorm",
-        tower_of="siglip2",
-        has_class_token=False,
-        note="images are brought to a square, and not to patches that keep their shape",
+        "SigLIP2 NaFlex", "encoder.layers", final_norm="post_layernorm", tower_of="siglip2", has_class_token=False
     ),
 }
 
 BACKBONE_FAMILIES = {
-    "resnet": BackboneFamily("ResNet"),
-    "regnet": BackboneFamily("RegNet"),
-    "convnext": BackboneFamily("ConvNeXt", has_batch_norm=False),
-    "convnextv2": BackboneFamily("ConvNeXt V2", has_batch_norm=False),
-    "efficientnet": BackboneFamily("EfficientNet"),
-    "timm_backbone": BackboneFamily("timm, as a backbone", note="needs the extra `timm`"),
-    "timm_wrapper": BackboneFamily("timm, from the Hub", note="needs the extra `timm`; convolutional ones only"),
+    "resnet": "ResNet",
+    "regnet": "RegNet",
+    "convnext": "ConvNeXt",
+    "convnextv2": "ConvNeXt V2",
+    "efficientnet": "EfficientNet",
+    "timm_backbone": "timm, as a backbone",
+    "timm_wrapper": "timm, from the Hub",
 }
+"""Convolutional encoders, whose last feature map new transformer layers read, and what people call them."""
 
 
 __all__ = [
     "BACKBONE_FAMILIES",
     "TEXT_FAMILIES",
     "VISION_FAMILIES",
-    "BackboneFamily",
     "EncoderFamily",
     "TextFamily",
     "VisionFamily",

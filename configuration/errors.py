@@ -1,45 +1,16 @@
 """Errors that say what was expected, what came, and how to mend it; and what they show of values, however large."""
 
-import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 
 MOST_SHOWN = 200
 """Characters of a value in a message, so that a message of several values stays below 1,000."""
 
-UNEXPECTED: tuple[type[Exception], ...] = (
-    *(TypeError, AttributeError, LookupError, ArithmeticError),
-    *(AssertionError, RecursionError, json.JSONDecodeError),
-)
-"""What libraries raise at values that they don't expect."""
-
 
 def mismatch(expected: str, found: Any, mend: str = "Correct it.") -> ValueError:
-    """Make the error for a value that isn't what was expected.
-
-    Examples
-    --------
-    >>> print(mismatch("cycle_weight of at least 0", -1, "0 switches the loss off."))
-    Expected cycle_weight of at least 0, got -1. 0 switches the loss off.
-    """
+    """Make the error for a value that isn't what was expected."""
     return ValueError(f"Expected {expected}, got {shown(found)}. {mend}")
-
-
-@contextmanager
-def reworded(
-    expected: str, mend: str, is_known: Callable[[Exception], bool] = lambda error: isinstance(error, UNEXPECTED)
-) -> Iterator[None]:
-    """Raise a ValueError of the same grammar in place of the many errors of libraries; others pass."""
-    try:
-        yield
-    except Exception as error:
-        if not is_known(error):
-            raise
-        raise ValueError(
-            f"Expected {expected}, got {type(error).__name__}: {brief(error, MOST_SHOWN)}. {mend}"
-        ) from error
 
 
 def shown(value: Any, limit: int = MOST_SHOWN) -> str:
@@ -96,4 +67,4 @@ def brief(text: BaseException | str, limit: int = 2 * MOST_SHOWN) -> str:
     return (line if len(line) <= limit else f"{line[:limit]}...") or type(text).__name__
 
 
-__all__ = ["MOST_SHOWN", "UNEXPECTED", "brief", "listed", "mismatch", "reworded", "shown"]
+__all__ = ["MOST_SHOWN", "brief", "listed", "mismatch", "shown"]

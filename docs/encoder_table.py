@@ -11,7 +11,6 @@ from bga_mner.configuration.encoder_families import (
     BACKBONE_FAMILIES,
     TEXT_FAMILIES,
     VISION_FAMILIES,
-    BackboneFamily,
     EncoderFamily,
 )
 
@@ -116,19 +115,33 @@ help as well: ResNet reached 1.000 after the default 450, on 2,400 pairs
 """
 
 
-def table(families: Iterable[tuple[str, EncoderFamily | BackboneFamily]]) -> str:
+UNPLACED = "generated keys get no relative position"
+UNTURNED = "generated keys get no rotary position"
+STATISTICS = "batch normalisation stays as it is"
+NOTES = {
+    "mpnet": UNPLACED,
+    "deberta-v2": UNPLACED,
+    "modernbert": f"{UNTURNED}, and are read by local layers too; padding isn't removed",
+    "dinov3_vit": UNTURNED,
+    "siglip2_vision_model": "images are brought to a square, and not to patches that keep their shape",
+    **dict.fromkeys(("resnet", "regnet", "efficientnet"), STATISTICS),
+    "timm_backbone": f"needs the extra `timm`; {STATISTICS}",
+    "timm_wrapper": f"needs the extra `timm`; convolutional ones only; {STATISTICS}",
+}
+"""What else has to be known of a family."""
+
+
+def table(families: Iterable[tuple[str, EncoderFamily | str]]) -> str:
     """Return the Markdown table of some families."""
     rows = ["| `model_type` | encoders | generated features | notes | tested in |", "|---|---|---|---|---|"]
     for model_type, family in families:
-        if isinstance(family, BackboneFamily):
-            how = "new layers"
-            statistics = "batch normalisation stays as it is" if family.has_batch_norm else ""
-            notes = "; ".join(part for part in (family.note, statistics) if part)
+        if isinstance(family, str):
+            name, how = family, "new layers"
         else:
+            name = family.name
             how = "layer-wise, own attention class" if family.own_attention else "layer-wise"
-            notes = family.note
         tested = "test_timm.py" if model_type.startswith("timm") else "test_encoder_families.py"
-        rows.append(f"| `{model_type}` | {family.name} | {how} | {notes} | `{tested}` |")
+        rows.append(f"| `{model_type}` | {name} | {how} | {NOTES.get(model_type, '')} | `{tested}` |")
     return "\n".join(rows) + "\n"
 
 

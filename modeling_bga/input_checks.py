@@ -5,42 +5,32 @@ from __future__ import annotations
 from typing import NamedTuple, NoReturn
 
 import torch
+from torch import Tensor
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
-from ..configuration.errors import shown
+from ..configuration.errors import mismatch
 from .encoders.embedding import TextInputs
 from .encoders.encoder import longest_text
 
 
 class ImageInputs(NamedTuple):
-    """Images of a batch.
+    """Images of a batch: as pixels, feature maps, or states; 0 in place of missing ones."""
 
-    Attributes
-    ----------
-    values : torch.FloatTensor
-        Images (batch, channels, side, side), feature maps of a convolutional encoder (batch, cells, feature channels),
-        or states of all stages and the last ones (batch, stages + 1, vision tokens, vision width). 0 where there is
-        none: what stands in the place of a missing image may be anything, and must not reach a gradient.
-    present : torch.BoolTensor of shape (batch,)
-        False for sentences without an image.
-    encoded : bool
-        Whether the values are states, so that the vision encoder isn't run.
-    """
-
-    values: torch.Tensor
-    present: torch.Tensor
-    encoded: bool
+    # (batch, channels, side, side), (batch, cells, feature channels), or (batch, stages + 1, vision tokens, width)
+    values: Tensor
+    present: Tensor  # (batch,), False for sentences without an image
+    encoded: bool  # whether the values are states, so that the vision encoder isn't run
 
 
 def check_text(
     config: BgaMnerConfig,
-    input_ids: torch.Tensor | None,
-    inputs_embeds: torch.Tensor | None,
-    attention_mask: torch.Tensor | None,
-    token_type_ids: torch.Tensor | None,
-    position_ids: torch.Tensor | None,
+    input_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+    attention_mask: Tensor | None,
+    token_type_ids: Tensor | None,
+    position_ids: Tensor | None,
 ) -> TextInputs:
-    """Gather a batch of texts; ValueError if there are none, or if they are longer than the text encoder's longest."""
+    """Gather a batch of texts."""
     given = inputs_embeds if input_ids is None else input_ids
     if given is None or (input_ids is not None and inputs_embeds is not None):
         raise ValueError(
@@ -49,13 +39,13 @@ def check_text(
     batch, length = given.shape[:2]
     longest = longest_text(config.text_config)
     if length > longest:
-        raise ValueError(
-            f"Expected texts of at most {longest} tokens, which the text encoder takes, got {length}. Lower the "
-            f"tokenizer's limit, where texts are cut: tokenizer.model_max_length = {longest} (that of "
-            "processor.tokenizer, too, before training and saving). The stock text-classification pipeline cuts "
-            "with truncation=True only. bga_mner.predict reads long texts in windows."
+        mend = (
+            f"Lower the tokenizer's limit, where texts are cut: tokenizer.model_max_length = {longest} (that of "
+            "processor.tokenizer, too, before training and saving). The stock text-classification pipeline cuts with "
+            "truncation=True only. bga_mner.predict reads long texts in windows."
         )
-    # Without a mask nothing is padding, and attention is faster for knowing it.
+        raise mismatch(f"texts of at most {longest} tokens, which the text encoder takes", length, mend)
+    # without a mask nothing is padding, and attention is faster for knowing it
     padding_mask = attended = None if attention_mask is None else attention_mask.to(torch.bool)
     if attended is None:
         attended = torch.ones(batch, length, dtype=torch.bool, device=given.device)
@@ -64,16 +54,13 @@ def check_text(
 
 def check_images(
     config: BgaMnerConfig,
-    pixel_values: torch.Tensor | None,
-    vision_states: torch.Tensor | None,
-    present: torch.Tensor | None,
-    attended: torch.Tensor,
+    pixel_values: Tensor | None,
+    vision_states: Tensor | None,
+    present: Tensor | None,
+    attended: Tensor,
     reads: bool,
 ) -> ImageInputs | None:
-    """Gather the images of texts (batch, length); None if there are none, ValueError if shapes don't fit.
-
-    `reads` says whether the vision encoder's layers read generated text, so that its states can't be given.
-    """
+    """Gather the images of texts (batch, length); `reads`: whether vision layers read text, so that no states fit."""
     batch = attended.shape[0]
     if config.text_only and not (pixel_values is None and vision_states is None):
         _refuse_images("pixel_values" if vision_states is None else "vision_states")
@@ -89,10 +76,8 @@ def check_images(
     if present is None:
         present = torch.ones(batch, dtype=torch.bool, device=values.device)
     elif present.shape != (batch,):
-        raise ValueError(
-            f"Expected image_mask of shape (batch,) = ({batch},), got {tuple(present.shape)}. Give one value per "
-            "sentence."
-        )
+        expected = f"image_mask of shape (batch,) = ({batch},)"
+        raise mismatch(expected, tuple(present.shape), "Give one value per sentence.")
     present = present.to(torch.bool)
     values = values.masked_fill(~present[:, None, None, None], 0)
     if vision_states is not None and values.shape[1] == 1:  # new layers run on what the backbone made
@@ -100,18 +85,16 @@ def check_images(
     return ImageInputs(values, present, encoded=vision_states is not None)
 
 
-def check_pixels(config: BgaMnerConfig, pixel_values: torch.Tensor, batch: int) -> None:
+def check_pixels(config: BgaMnerConfig, pixel_values: Tensor, batch: int) -> None:
     """Raise ValueError if images are not of shape (batch, channels, image_size, image_size)."""
     side = config.image_size
     if pixel_values.ndim != 4 or pixel_values.shape[0] != batch or pixel_values.shape[-2:] != (side, side):
-        raise ValueError(
-            f"Expected pixel_values of shape (batch, channels, image_size, image_size) = ({batch}, 3, {side}, {side}), "
-            f"got {tuple(pixel_values.shape)}. Let the processor make them, with images of config.image_size pixels; a "
-            "sentence without an image takes zeros and image_mask=False."
-        )
+        expected = f"pixel_values of shape (batch, channels, image_size, image_size) = ({batch}, 3, {side}, {side})"
+        mend = "Let the processor make them; a sentence without an image takes zeros and image_mask=False."
+        raise mismatch(expected, tuple(pixel_values.shape), mend)
 
 
-def _check_states(config: BgaMnerConfig, vision_states: torch.Tensor, batch: int, reads: bool) -> None:
+def _check_states(config: BgaMnerConfig, vision_states: Tensor, batch: int, reads: bool) -> None:
     tokens, vision = config.num_vision_tokens, config.vision_config
     if vision_states.shape == (batch, 1, tokens, getattr(vision, "feature_channels", None)):
         return  # the layers are run, whatever they read
@@ -122,44 +105,34 @@ def _check_states(config: BgaMnerConfig, vision_states: torch.Tensor, batch: int
         )
     expected = (batch, config.num_stages + 1, tokens, vision.hidden_size)
     if vision_states.shape != expected:
-        raise ValueError(
-            f"Expected vision_states of shape (batch, stages + 1, vision tokens, vision width) = {expected}, got "
-            f"{tuple(vision_states.shape)}. Let this model's encode_images make them."
-        )
+        what = f"vision_states of shape (batch, stages + 1, vision tokens, vision width) = {expected}"
+        raise mismatch(what, tuple(vision_states.shape), "Let this model's encode_images make them.")
 
 
 def _refuse_images(given: str) -> NoReturn:
-    raise ValueError(
-        "Expected texts alone, since this model has text_only=True and nothing that reads images, got "
-        f"{given}. Leave that out, or load the whole model."
-    )
+    expected = "texts alone, since this model has text_only=True and nothing that reads images"
+    raise ValueError(f"Expected {expected}, got {given}. Leave that out, or load the whole model.")
 
 
 def check_source(config: BgaMnerConfig, source: str | None, reads: bool) -> str:
-    """Return what texts read, "generated", "real" or "none"; `reads` says whether layers read features at all."""
+    """Return what texts read; `reads` says whether layers read features at all."""
     source = source or config.visual_source
     if source not in ("generated", "real", "none"):
-        raise ValueError(
-            f"Expected visual_source 'generated', 'real' or 'none', got {shown(source)}. Pass one of these."
-        )
+        raise mismatch("visual_source 'generated', 'real' or 'none'", source, "Pass one of these.")
     if config.text_only and source == "real":
         _refuse_images("visual_source='real'")
     if source == "real" and not reads:
-        raise ValueError(
-            'Expected layers that read features for visual_source="real", but this model was built without. Leave '
-            "visual_source out."
-        )
+        expected = 'layers that read features for visual_source="real"'
+        raise mismatch(expected, "a model that was built without", "Leave visual_source out.")
     return source
 
 
 def refuse_attentions(config: BgaMnerConfig, output_attentions: bool | None) -> None:
-    """Raise ValueError if attention weights are asked for, which are never formed."""
+    """Refuse to return attention weights, which are never formed."""
     if config.output_attentions if output_attentions is None else output_attentions:
-        raise ValueError(
-            "Expected output_attentions to be left out, got True: hybrid attention runs on "
-            "scaled_dot_product_attention, which forms no attention weights. What the stages read is in "
-            "text_keep_masks, vision_keep_masks and generated_vision of what is returned."
-        )
+        expected = "output_attentions to be left out, as scaled_dot_product_attention forms no weights"
+        mend = "What the stages read is in text_keep_masks, vision_keep_masks and generated_vision of what is returned."
+        raise mismatch(expected, True, mend)
 
 
 __all__ = ["ImageInputs", "check_images", "check_pixels", "check_source", "check_text", "refuse_attentions"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
+from ..configuration.errors import mismatch
 from .alignment.branch import AlignedBranch, BranchTrace, ReadFeatures
 from .alignment.context_sampler import padding_bias
 from .alignment.entity_replacement import ReplacedEntities
@@ -26,11 +27,6 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
     A stage stands before each of the last `config.num_bga_layers` layers of both encoders. There a context sampler
     chooses which positions are read, a cross-modal generator makes the other modality's features from them, and the
     layer attends to its own tokens and to these features. Without images only the text branch runs.
-
-    Parameters
-    ----------
-    config : BgaMnerConfig
-        Configuration.
     """
 
     def __init__(self, config: BgaMnerConfig) -> None:
@@ -46,7 +42,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             generates=config.use_text_to_image,
             reads=config.text_reads_features,
         )
-        self.vision_branch: Any = None  # with text_only, where no vision states reach what would use it
+        self.vision_branch: AlignedBranch | None = None
         if not config.text_only:
             reads = config.hybrid_attention == "both" and config.use_image_to_text
             self.vision_branch = AlignedBranch(
@@ -62,7 +58,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         self.post_init()
 
     def train(self, mode: bool = True) -> BgaMnerModel:
-        """Set training mode, but for a vision encoder that isn't trained: it has to give the same targets each time."""
+        """Set training mode, but for a vision encoder that isn't trained."""
         super().train(mode)
         if self.vision_encoder is not None and is_frozen(self.vision_encoder):
             self.vision_encoder.eval()
@@ -79,7 +75,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: Tensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
@@ -91,7 +87,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         output_attentions: bool | None = None,
-    ) -> BgaMnerModelOutput | tuple[torch.Tensor, ...]:
+    ) -> BgaMnerModelOutput | tuple[Tensor, ...]:
         """Encode texts, with or without images.
 
         Parameters
@@ -105,16 +101,13 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         inputs_embeds : torch.FloatTensor of shape (batch, length, embedding size), optional
             Token embeddings instead of ids.
         pixel_values : torch.FloatTensor of shape (batch, 3, image_size, image_size), optional
-            Images. With them the vision branch runs and the alignment losses are computed.
+            Images, with which the alignment losses are computed.
         image_mask : torch.BoolTensor of shape (batch,), optional
             False for sentences without an image, whose `pixel_values` are ignored; all True by default.
         vision_states : torch.FloatTensor of shape (batch, stages + 1, vision tokens, vision width), optional
-            What [`BgaMnerModel.encode_images`] makes of the images, in place of `pixel_values`; the vision encoder
-            isn't run. Or (batch, 1, vision tokens, feature channels): a convolutional encoder isn't run, and the new
-            layers on it are.
+            What [`BgaMnerModel.encode_images`] makes of the images, in place of `pixel_values`.
         replaced : ReplacedEntities, optional
-            Sentences whose entity tokens are to be replaced, for training; what they read then is
-            `config.replaced_entities_read`.
+            Sentences whose entity tokens are to be replaced, for training; see `config.replaced_entities_read`.
         visual_source : {"generated", "real", "none"}, optional
             What the text reads in evaluation; `config.visual_source` by default. In training: generated features.
         output_hidden_states : bool, optional
@@ -123,18 +116,6 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             Whether to return an output object (default) or a tuple.
         output_attentions : bool, optional
             Must not be True: attention weights are never formed.
-
-        Returns
-        -------
-        BgaMnerModelOutput
-            Text states, and what the stages sampled and generated.
-
-        Raises
-        ------
-        ValueError
-            If texts are too long, images have the wrong size, or shapes don't fit together; if `pixel_values` and
-            `vision_states` are both given; if a model with `config.text_only` is given images; and if attention
-            weights are asked for.
         """
         config = self.config
         refuse_attentions(config, output_attentions)
@@ -176,8 +157,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         )
         return output if return_dict is not False else output.to_tuple()
 
-    def encode_images(self, pixel_values: torch.FloatTensor) -> torch.Tensor:
-        """Run the vision encoder alone: what the stages and the losses see of images, for any number of epochs.
+    def encode_images(self, pixel_values: torch.FloatTensor) -> Tensor:
+        """Run the vision encoder alone, for `vision_states` that any number of epochs can be trained with.
 
         Parameters
         ----------
@@ -187,27 +168,18 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         Returns
         -------
         torch.FloatTensor of shape (batch, stages + 1, vision tokens, vision width)
-            States that enter each aligned layer, and the last ones; to be passed to `forward` as `vision_states`. Of a
-            convolutional encoder that is frozen below new layers that are trained, (batch, 1, vision tokens, feature
-            channels): what is the same in each epoch.
-
-        Raises
-        ------
-        ValueError
-            If images have the wrong size, if there is no vision encoder, or if its layers read generated text: their
-            states are then not those of the image alone.
+            States that enter each aligned layer, and the last ones. Of a convolutional encoder that is frozen below new
+            layers that are trained, its feature map: (batch, 1, vision tokens, feature channels).
         """
         if self.vision_branch is None:
-            raise ValueError(
-                "Expected a whole model, got one with text_only=True, which has no vision encoder. Load it whole."
-            )
+            got = "text_only=True, which has no vision encoder"
+            raise ValueError(f"Expected a whole model, got one with {got}. Load it whole.")
         encoder: Any = self.vision_encoder
         only_new = only_new_layers_trained(encoder)
         if self._vision_reads and not only_new:
-            raise ValueError(
-                f"Expected a vision encoder that reads images alone, but with hybrid_attention="
-                f"{self.config.hybrid_attention!r} it reads generated text too. Pass pixel_values to forward, or set "
-                'hybrid_attention="text".'
+            mend = 'Pass pixel_values to forward, or set hybrid_attention="text".'
+            raise mismatch(
+                "a vision encoder that reads images alone, and no generated text", "hybrid_attention='both'", mend
             )
         check_pixels(self.config, pixel_values, len(pixel_values))
         if only_new:
@@ -222,7 +194,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         return self.vision_branch is not None and self.vision_branch.projections is not None
 
     def _look(self, images: ImageInputs, texts: TextInputs) -> BranchTrace:
-        """Look at images; unless the vision encoder's layers read generated text, stages are left to be sampled."""
+        """Look at images; stages are left to be sampled unless vision layers read text."""
         if not images.encoded:
             return self._run_vision(images.values, texts.padding_mask, texts.attended.shape[1])
         *states, last = images.values.to(self.dtype).unbind(dim=1)
@@ -232,11 +204,12 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         trace.last = last
         return trace
 
-    def _run_vision(self, pixel_values: torch.Tensor, text_padding: torch.Tensor | None, length: int) -> BranchTrace:
+    def _run_vision(self, pixel_values: Tensor, text_padding: Tensor | None, length: int) -> BranchTrace:
         """Run the vision encoder on images beside texts of a length, whose padding (batch, length) is False."""
         states, layers = embed_images(self.vision_encoder, pixel_values)
         trace = BranchTrace(None, self._vision_class_token_mask(states), length, text_padding)
         text_bias = padding_bias(text_padding, states.dtype)
+        assert self.vision_branch is not None
         for layer, stage in self.vision_branch.with_layers(layers):
             mask: LayerMask = layer.own_mask
             if stage is not None:
@@ -249,7 +222,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         trace.last = final_norm(self.vision_encoder, states)
         return trace
 
-    def _vision_class_token_mask(self, states: torch.Tensor) -> torch.Tensor | None:
+    def _vision_class_token_mask(self, states: Tensor) -> Tensor | None:
         if not self.config.has_vision_class_token:
             return None
         mask = torch.zeros(states.shape[:2], dtype=torch.bool, device=states.device)
@@ -261,7 +234,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         texts: TextInputs,
         vision: BranchTrace | None,
         source: str,
-        reads_real: torch.Tensor | None,
+        reads_real: Tensor | None,
         keeps_hidden_states: bool,
     ) -> BranchTrace:
         """Read texts: before each aligned layer sample, generate, and let the layer read visual features.
@@ -292,7 +265,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         return trace
 
     def _visual_features(
-        self, stage: int, text: BranchTrace, vision: BranchTrace | None, reads_real: torch.Tensor | None
+        self, stage: int, text: BranchTrace, vision: BranchTrace | None, reads_real: Tensor | None
     ) -> ReadFeatures | None:
         """Choose, sentence by sentence, between generated and real visual features of a stage.
 
@@ -307,9 +280,10 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             return ReadFeatures(real, padding_bias(reads_real[:, None].expand(real.shape[:2]), real.dtype))
         return ReadFeatures(torch.where(reads_real[:, None, None], real, generated), None)
 
-    def _align(self, text: BranchTrace, vision: BranchTrace, aligned: torch.Tensor, present: torch.Tensor) -> Alignment:
+    def _align(self, text: BranchTrace, vision: BranchTrace, aligned: Tensor, present: Tensor) -> Alignment:
         """Finish the vision branch's stages, and compute the losses of pairs that are aligned, both masks (batch,)."""
         config, branch = self.config, self.vision_branch
+        assert branch is not None
         targets = visual_targets(config, vision)
         # in doubt a pair belongs together
         matches = [
@@ -331,11 +305,10 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             keep_loss = mean_over_batch([keep_budget_loss(vision.keep_masks[-1], config.keep_budget)], present)
         return Alignment(reconstruction_loss, cycle_loss, keep_loss, matches[-1] if matches else None)
 
-    def _read_again(self, texts: TextInputs, replaced: ReplacedEntities, text: BranchTrace) -> torch.Tensor:
+    def _read_again(self, texts: TextInputs, replaced: ReplacedEntities, text: BranchTrace) -> Tensor:
         """Read the chosen sentences with replaced entities, beside features generated from the true words.
 
-        The features are detached: they are to say what reconstruction taught them, and not to spell out the tags of the
-        names that are labelled.
+        The features are detached: they are not to learn to spell out the tags.
         """
         rows = replaced.chosen.nonzero().squeeze(1)  # (chosen,)
         if len(rows) == 0:

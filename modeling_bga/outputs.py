@@ -58,36 +58,24 @@ class _SequenceScores(ModelOutput):
 
 @dataclass
 class BgaMnerModelOutput(_Alignment, _Losses, _States):
-    """Output of [`BgaMnerModel`].
-
-    `stages` is `config.num_bga_layers`; `vision length` is `config.num_vision_tokens`. What needs an image is None
-    where the batch has none.
+    """Output of [`BgaMnerModel`]; what needs an image is None where the batch has none.
 
     Attributes
     ----------
-    last_hidden_state : torch.FloatTensor of shape (batch, length, text hidden size)
-        Text states after the last layer.
-    vision_last_hidden_state : torch.FloatTensor of shape (batch, vision length, vision hidden size), optional
-        Vision states after the last layer and its norm.
-    reconstruction_loss : torch.FloatTensor of shape (), optional
-        L_rec, unweighted: averaged over stages and the batch, summed over directions.
-    cycle_loss : torch.FloatTensor of shape (), optional
-        L_cyc, unweighted.
+    last_hidden_state, vision_last_hidden_state : torch.FloatTensor of shape (batch, length, hidden size)
+        Text and vision states after the last layer and its norm.
+    reconstruction_loss, cycle_loss : torch.FloatTensor of shape (), optional
+        L_rec and L_cyc, unweighted: averaged over stages and the batch, summed over directions.
     keep_loss : torch.FloatTensor of shape (), optional
         Squared excess over `config.keep_budget`, unweighted; in training, where there is a budget.
     pair_match : torch.FloatTensor of shape (batch,), optional
         Cosine of what the last stage generates from the text and the image's features, averaged over positions: low
-        for pairs that don't belong together. 1 where it says nothing: for sentences without an image, and for those
-        whose entities are replaced.
-    generated_vision : tuple of torch.FloatTensor of shape (batch, vision length, vision hidden size), optional
-        Visual features that each stage generated from the text.
-    generated_text : tuple of torch.FloatTensor of shape (batch, length, text hidden size), optional
-        Text features that each stage generated from the image; with `loss_stages="sampled"`, in training, a single
-        tensor, whose rows belong to the stages that were sampled.
-    text_keep_masks : tuple of torch.FloatTensor of shape (batch, length)
-        Keep mask of each stage over tokens.
-    vision_keep_masks : tuple of torch.FloatTensor of shape (batch, vision length), optional
-        Keep mask of each stage over patches.
+        for pairs that don't belong together. 1 for sentences without an image, or with replaced entities.
+    generated_vision, generated_text : tuple of torch.FloatTensor of shape (batch, length, hidden size), optional
+        Features that each stage generated from the text, of the shape of vision states, and from the image, of that of
+        text states; of the latter a single tensor where stages were sampled.
+    text_keep_masks, vision_keep_masks : tuple of torch.FloatTensor of shape (batch, length)
+        Keep mask of each stage over tokens and over patches.
     hidden_states : tuple of torch.FloatTensor of shape (batch, length, text hidden size), optional
         Text embeddings and the states after each layer, if `output_hidden_states`.
     """
@@ -102,9 +90,8 @@ class BgaMnerTokenClassifierOutput(_Alignment, _Losses, _TokenScores):
     loss : torch.FloatTensor of shape (), optional
         L_crf + alpha L_rec + beta L_cyc; of these, what the batch has labels and images for.
     logits : torch.FloatTensor of shape (batch, length, tags)
-        In evaluation log posterior marginals of the tags, in float32: softmax gives calibrated probabilities. In
-        training the emissions, for losses beside the model's own: the backward pass of one that leaves the CRF out
-        raises ValueError.
+        In evaluation log posterior marginals of the tags, in float32: softmax gives probabilities. In training the
+        emissions, for losses beside the model's own.
     predictions : torch.LongTensor of shape (batch, length), optional
         In evaluation the most probable tag path (Viterbi), -100 at padding and outside `word_start_mask`.
     emissions : torch.FloatTensor of shape (batch, length, tags)

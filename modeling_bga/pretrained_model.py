@@ -9,13 +9,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import logging
 
-from ..configuration.arguments import given_arguments
 from ..configuration.configuration_bga_mner import BgaMnerConfig
 from ..configuration.errors import mismatch
 from ..configuration.hub.saved_code import RemoteCodeMixin
@@ -24,15 +22,26 @@ from .alignment.cross_modal_generator import CrossModalGenerator
 from .alignment.hybrid_attention import HybridProjection
 from .crf.crf import ConditionalRandomField
 from .encoders.encoder import longest_text, pretrained_part
-from .saving.checkpoint_files import check_config_fits, check_shard_index, check_weights_to_make, explained_weights
 from .saving.model_card_mixin import ModelCardMixin
 from .saving.tokenizer_limit import lower_saved_limit
 
 
-logger = logging.get_logger(__name__)
+try:
+    from .saving.checkpoint_files import CheckedFilesMixin
+    from .training.frozen_parts import FrozenPartsMixin
+except ImportError:  # a saved model's code leaves broken files to the libraries, and warns of nothing
+
+    class CheckedFilesMixin:  # type: ignore[no-redef]
+        """Take files as they are."""
+
+        def check_savable(self) -> None:
+            """Take the configuration as it is."""
+
+    class FrozenPartsMixin:  # type: ignore[no-redef]
+        """Train what is to be trained."""
 
 
-class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
+class BgaMnerPreTrainedModel(FrozenPartsMixin, CheckedFilesMixin, ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
     """Base class: weight initialisation, loading and saving, and building a model from two pretrained encoders."""
 
     config_class = BgaMnerConfig
@@ -42,12 +51,11 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
     input_modalities = ("text", "image")
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    # The loss is a mean over sentences, whatever the number of tokens: without this, Trainer would take it for a sum
-    # divided by the tokens of all accumulated batches, and scale gradients wrongly.
+    # the loss is a mean over sentences: Trainer would take it for a sum over tokens, and scale gradients wrongly
     accepts_loss_kwargs = False
 
     def __init__(self, config: BgaMnerConfig, *inputs: Any, **kwargs: Any) -> None:
-        # first of all: transformers fetches some attention functions from the Hub, and runs them
+        # first of all: transformers runs some attention functions from the Hub
         self._refuse_other_attention(getattr(config, "_attn_implementation", None))
         config.validate_consistency()  # options may have changed since it was made
         super().__init__(config, *inputs, **kwargs)
@@ -59,40 +67,15 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
     ) -> Any:
         """Load as every model does, but safetensors alone, unless `use_safetensors=False` asks for pickled weights.
 
-        Parameters
-        ----------
-        pretrained_model_name_or_path : str or path
-            Folder or Hub name.
-        *args, **kwargs
-            As `PreTrainedModel.from_pretrained` takes them, options of [`BgaMnerConfig`] included. New labels
-            (`id2label`, `label2id` or `num_labels`) of another number need `ignore_mismatched_sizes=True`.
-
-        Returns
-        -------
-        BgaMnerPreTrainedModel
-            In evaluation mode.
-
-        Raises
-        ------
-        ValueError
-            If files don't fit together, are broken, or ask for what isn't allowed, or an argument is wrong.
-        OSError
-            If a file is missing, or `config.json` is no JSON.
+        Options of [`BgaMnerConfig`] may be given; new labels (`id2label`, `label2id` or `num_labels`) of another number
+        need `ignore_mismatched_sizes=True`. Files that don't fit together, are broken, or ask for what isn't allowed
+        are a ValueError, missing ones an OSError.
         """
         if kwargs.get("use_safetensors") is None:
             kwargs["use_safetensors"] = True
         if not isinstance(config := kwargs.get("config"), str | os.PathLike | PreTrainedConfig | None):
             raise mismatch("a configuration, or the folder of one, as config", config, "Pass one of these.")
-        with explained_weights(given_arguments(kwargs)):
-            check_shard_index(pretrained_model_name_or_path, kwargs.get("subfolder") or "", kwargs.get("variant"))
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-
-    @staticmethod
-    def _finalize_model_loading(model: Any, load_config: Any, loading_info: Any) -> Any:
-        # transformers' step behind reading a checkpoint: what wasn't in it is made
-        missing, others = loading_info.missing_and_mismatched(), loading_info.mismatched_keys
-        check_weights_to_make(model, missing, others, load_config.ignore_mismatched_sizes)
-        return PreTrainedModel._finalize_model_loading(model, load_config, loading_info)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
         """Accept "sdpa" only: hybrid attention is built on it, and any other would drop the generated features."""
@@ -104,11 +87,10 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         # all names of this option lead here: Trainer's, the model's, peft's
         if enable:
             if getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant"):
-                raise ValueError(
-                    "Expected activation checkpointing with use_reentrant=False, got True: it loses the gradients of "
-                    "generated features, which layers read beside their own states. Leave "
-                    'activation_checkpointing_kwargs (gradient_checkpointing_kwargs) out, or set {"use_reentrant": '
-                    "False} in it."
+                raise mismatch(
+                    "activation checkpointing that keeps gradients of generated features, with use_reentrant=False",
+                    True,
+                    "Leave activation_checkpointing_kwargs (gradient_checkpointing_kwargs) out, or set it there.",
                 )
             gradient_checkpointing_func = partial(gradient_checkpointing_func, use_reentrant=False)
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **options)
@@ -117,7 +99,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         self,
         save_directory: str | os.PathLike[str],
         is_main_process: bool = True,
-        state_dict: dict[str, torch.Tensor] | None = None,
+        state_dict: dict[str, Tensor] | None = None,
         push_to_hub: bool = False,
         *,
         text_only: bool = False,
@@ -125,34 +107,20 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
     ) -> None:
         """Save as every model does, with the code that loads the folder where this package is missing.
 
-        The weights keep the names that they have in memory. By default transformers writes some encoders' weights
-        (ViT's) under the names of older releases, and Trainer, which restores a checkpoint without renaming, would
-        silently skip them. A tokenizer in the folder that allows longer texts than the text encoder takes is given its
-        limit.
+        A tokenizer in the folder that allows longer texts than the text encoder takes is given its limit. If the
+        configuration was changed so that the folder couldn't be loaded, a ValueError is raised and nothing written.
 
         Parameters
         ----------
-        save_directory : str or path
-            Folder; made if it isn't there.
-        is_main_process : bool
-            Whether this process writes.
-        state_dict : dict of str to torch.Tensor, optional
-            Weights to save in place of the model's own.
-        push_to_hub : bool
-            Push what was saved, to the repository `repo_id`, by default of the folder's name.
+        save_directory, is_main_process, state_dict, push_to_hub, **kwargs
+            As `PreTrainedModel.save_pretrained` takes them.
         text_only : bool
             Save the text branch alone: without the vision encoder, the vision branch and its generator. What is loaded
             tags texts exactly as this model does, and takes no images; see `BgaMnerConfig.text_only`.
-        **kwargs
-            As `PreTrainedModel.save_pretrained` takes them.
-
-        Raises
-        ------
-        ValueError
-            If the configuration was changed so that the folder couldn't be loaded. Nothing is written then.
         """
         self.config.check_savable()
-        check_config_fits(self, self._built_from)
+        self.check_savable()
+        # Trainer restores a checkpoint without renaming, and would skip weights (ViT's) under the names of old releases
         kwargs.setdefault("save_original_format", False)
         if text_only and not self.config.text_only:
             model, state_dict = self._text_branch_alone(state_dict), None
@@ -168,8 +136,8 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         model = self._text_branch_alone() if text_only and not self.config.text_only else self
         return super(BgaMnerPreTrainedModel, model).push_to_hub(repo_id, **kwargs)
 
-    def _text_branch_alone(self, weights: dict[str, torch.Tensor] | None = None) -> BgaMnerPreTrainedModel:
-        """Make a model of the text branch alone, good for saving: it shares the weights, and holds nothing else."""
+    def _text_branch_alone(self, weights: dict[str, Tensor] | None = None) -> BgaMnerPreTrainedModel:
+        """Make a model of the text branch alone, good for saving: it shares the weights."""
         config = deepcopy(self.config)
         config.text_only = True
         if config.visual_source == "real":
@@ -191,7 +159,7 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        # Children come first, so these overwrite what was just done to the linear layers inside.
+        # children come first, so these overwrite what was just done to the linear layers inside
         if isinstance(module, CrossModalGenerator | HybridProjection | ContextSampler):
             for child in module.modules():
                 if isinstance(child, nn.Linear):
@@ -210,49 +178,14 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
                 init.uniform_(parameter, -0.1, 0.1)
             module.reset_constraints()
 
-    def train(self, mode: bool = True) -> BgaMnerPreTrainedModel:
-        """Set training mode, and warn if adapters of peft are on and what no checkpoint of an encoder has is frozen."""
-        super().train(mode)
-        # peft leaves its configuration on the model that it adapts
-        if mode and getattr(self, "peft_config", None) and (frozen := self._frozen_new_modules()):
-            logger.warning_once(
-                f"peft's adapters are trained, but these parts are frozen: {', '.join(frozen)}. No encoder's "
-                "checkpoint has weights for them. Unless they were trained before, give peft the configuration of "
-                "bga_mner.lora_config(model), or its modules_to_save."
-            )
-        return self
-
-    def _frozen_new_modules(self) -> list[str]:
-        """Name what isn't pretrained and has a weight that nothing trains, neither itself nor peft's copy of it."""
-        base: Any = getattr(self, self.base_model_prefix, self)
-        encoders = [encoder for encoder in (base.text_encoder, base.vision_encoder) if encoder is not None]
-        pretrained = {id(weight) for encoder in encoders for weight in pretrained_part(encoder).parameters()}
-        return sorted(
-            {
-                ".".join(name.removeprefix("bga_mner.").split(".")[:-1][:2])
-                for name, weight in self.named_parameters()
-                # the original of a copy that is trained, and the layer below an adapter
-                if not weight.requires_grad and not {"original_module", "base_layer"} & set(name.split("."))
-                if id(weight) not in pretrained
-            }
-        )
-
     def freeze_vision_encoder(self, new_layers: bool = False) -> None:
-        """Stop training the vision encoder.
-
-        A frozen encoder stays in evaluation mode, and no graph is built through it. `requires_grad_(False)` of the
-        whole vision encoder has the same effect as `new_layers=True`.
+        """Stop training the vision encoder, which then stays in evaluation mode.
 
         Parameters
         ----------
         new_layers : bool, default False
-            Whether to freeze the untrained layers on a convolutional encoder too. They then hand on what the feature
-            map shows, mixed at random, and as a target of generation they stay where they are.
-
-        Raises
-        ------
-        ValueError
-            If the model was built with `text_only=True`.
+            Whether to freeze the untrained layers on a convolutional encoder too; they then hand on what the feature
+            map shows, mixed at random.
         """
         base: Any = getattr(self, self.base_model_prefix, self)
         if base.vision_encoder is None:
@@ -285,19 +218,12 @@ class BgaMnerPreTrainedModel(ModelCardMixin, RemoteCodeMixin, PreTrainedModel):
         BgaMnerPreTrainedModel
             In evaluation mode. The encoders' weights are the pretrained ones, all others are new; a warning names
             them.
-
-        Raises
-        ------
-        ValueError
-            If an encoder isn't of a supported family, a model in memory holds none, or open_clip has no such model, and
-            as by [`BgaMnerConfig`].
         """
         try:  # a saved model's code doesn't carry this
             from .encoders.from_pretrained import build_from_encoders
         except ImportError as error:
             raise ImportError(
-                "Expected the package bga-mner, which builds models from two encoders, got a saved model's code alone. "
-                "Run: pip install bga-mner."
+                "Expected the package bga-mner, got a saved model's code alone. Run: pip install bga-mner."
             ) from error
         return build_from_encoders(cls, text, vision, labels, options)
 

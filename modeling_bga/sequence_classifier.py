@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
 from .alignment.entity_replacement import replace_entities
@@ -20,9 +20,8 @@ from .training.objective_check import watch_objective
 
 _NOT_THE_IMAGE_LOSS = (
     "Expected a training on the model's loss (outputs.loss), got one on outputs.logits alone: it leaves out what "
-    "images teach. Trainer does so with label_smoothing_factor and with compute_loss_func: set "
-    "label_smoothing_factor=0 and leave compute_loss_func out. In a compute_loss of your own add outputs.loss to what "
-    "you compute from the logits: called without labels, the model gives the loss of the images alone."
+    "images teach. Set label_smoothing_factor=0 and leave compute_loss_func out. In a compute_loss of your own add "
+    "outputs.loss to what you compute from the logits: called without labels, the model gives the loss of the images."
 )
 
 
@@ -32,13 +31,9 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
     The scores are read off the text's first token. To ask for the sentiment towards one of several things in a text,
     mark it: see `mark_target`.
 
-    Parameters
-    ----------
-    config : BgaMnerConfig
-        Configuration; `id2label` names the labels, `problem_type` says what they are, as in transformers:
-        "single_label_classification", "multi_label_classification" or "regression". Where it is None, the labels of
-        each batch tell, and `save_pretrained` writes down what they were, for the stock pipeline. The stock pipeline of
-        a model in memory can't know of several labels a text: set `problem_type` when the model is made.
+    `config.problem_type` says what the labels are, as in transformers. Where it is None, the labels of each batch tell,
+    and `save_pretrained` writes down what they were. The stock pipeline of a model in memory can't know of several
+    labels per text: set `problem_type` when the model is made.
     """
 
     def __init__(self, config: BgaMnerConfig) -> None:
@@ -48,8 +43,8 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(config.text_config.hidden_size, config.num_labels)
         self.post_init()
-        # What labels were, as far as the stock pipeline has to be told. A set, which replicas of the model share; the
-        # configuration stays as it is, so that all processes have the same.
+        # What labels were, for the stock pipeline. A set, which replicas of the model share; the configuration stays as
+        # it is, so that all processes have the same.
         self._problem_types: set[Any] = {"regression"} if config.num_labels == 1 else set()
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
@@ -65,46 +60,32 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: Tensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
         image_mask: torch.BoolTensor | None = None,
         vision_states: torch.FloatTensor | None = None,
-        labels: torch.Tensor | None = None,
+        labels: Tensor | None = None,
         target_mask: torch.BoolTensor | None = None,
         visual_source: str | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         output_attentions: bool | None = None,
-    ) -> BgaMnerSequenceClassifierOutput | tuple[torch.Tensor, ...]:
+    ) -> BgaMnerSequenceClassifierOutput | tuple[Tensor, ...]:
         """Classify texts, and compute the loss of what there are labels and images for.
+
+        Inputs that aren't listed are those of [`BgaMnerModel.forward`].
 
         Parameters
         ----------
-        input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
-            As in [`BgaMnerModel.forward`].
-        pixel_values, image_mask, vision_states, visual_source, output_hidden_states, return_dict, output_attentions
-            As in [`BgaMnerModel.forward`].
-        labels : torch.Tensor of shape (batch,) or (batch, labels), optional
+        labels : Tensor of shape (batch,) or (batch, labels), optional
             As `config.problem_type` has them: numbers of labels, a float for each label, or a value. -100 (floats: NaN)
-            is unknown; a sentence without a label adds nothing to the classification loss. Where no label is known,
-            -100 of shape (batch,) fits any problem type.
+            is unknown, and adds nothing to the loss; where none is known, -100 of shape (batch,) fits any problem type.
         target_mask : torch.BoolTensor of shape (batch, length), optional
-            True at the tokens of the target that the label is about. With `config.entity_replacement_probability` the
-            targets of some labelled sentences are replaced in training, so that only what stands beside the words can
-            tell the label.
-
-        Returns
-        -------
-        BgaMnerSequenceClassifierOutput
-            Loss and its parts, and label scores.
-
-        Raises
-        ------
-        ValueError
-            As in [`BgaMnerModel.forward`], and if labels don't fit the problem type.
+            True at the tokens of the target that the label is about, which may be replaced in training; see
+            `config.entity_replacement_probability`.
         """
         if labels is not None and problem_type(self.config, labels) == "multi_label_classification":
             self._problem_types.add("multi_label_classification")
@@ -116,20 +97,10 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
             has_images = pixel_values is not None or vision_states is not None
             target = target_mask.to(torch.bool) & known
             replaced = replace_entities(self.config, input_ids, target, has_images, image_mask)
-        outputs = self.bga_mner(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            pixel_values=pixel_values,
-            image_mask=image_mask,
-            vision_states=vision_states,
-            replaced=replaced,
-            visual_source=visual_source,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-        )
+        texts = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        images = (pixel_values, image_mask, vision_states)
+        asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        outputs = self.bga_mner(*texts, *images, replaced=replaced, visual_source=visual_source, **asked)
         first = _first_states(outputs.last_hidden_state, attention_mask)
         logits = self.classifier(self.dropout(first))  # (batch, labels)
         classification_loss = None if labels is None else sequence_loss(self.config, logits, labels)
@@ -139,17 +110,12 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
         if self.training and any(part is not None for part in of_images):
             logits = watch_objective(logits, [loss, *of_images], _NOT_THE_IMAGE_LOSS, loss if labels is None else None)
 
-        output = head_output(
-            BgaMnerSequenceClassifierOutput,
-            outputs,
-            loss=loss,
-            logits=logits,
-            classification_loss=classification_loss,
-        )
+        own = {"loss": loss, "logits": logits, "classification_loss": classification_loss}
+        output = head_output(BgaMnerSequenceClassifierOutput, outputs, **own)
         return output if return_dict is not False else output.to_tuple()
 
 
-def _first_states(states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+def _first_states(states: Tensor, attention_mask: Tensor | None) -> Tensor:
     """States of each text's first attended position, wherever padding puts it: (batch, width)."""
     if attention_mask is None:
         return states[:, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
@@ -12,11 +13,8 @@ from ..configuration.errors import shown
 UNKNOWN_LABEL = -100
 
 
-def problem_type(config: BgaMnerConfig, labels: torch.Tensor) -> str:
-    """Return what labels are: what the configuration says, or else, as in transformers, what their dtype says.
-
-    Only the dtype is looked at, which all batches of all processes have in common.
-    """
+def problem_type(config: BgaMnerConfig, labels: Tensor) -> str:
+    """Return what labels are: what the configuration says, or else, as in transformers, what their dtype says."""
     if config.problem_type is not None:
         return config.problem_type
     if config.num_labels == 1:
@@ -24,17 +22,16 @@ def problem_type(config: BgaMnerConfig, labels: torch.Tensor) -> str:
     return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
 
 
-def known_labels(labels: torch.Tensor) -> torch.Tensor:
-    """Return which labels, of any shape, are known: not NaN, and not -100 among integers (a float like any other)."""
+def known_labels(labels: Tensor) -> Tensor:
+    """Return which labels, of any shape, are known: not NaN, and not -100 among integers."""
     return ~labels.isnan() if labels.is_floating_point() else labels != UNKNOWN_LABEL
 
 
-def sequence_loss(config: BgaMnerConfig, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def sequence_loss(config: BgaMnerConfig, logits: Tensor, labels: Tensor) -> Tensor:
     """Mean loss over the sentences of a batch, in float32; one without a label counts as 0.
 
-    Labels of "single_label_classification" are integers (batch,), -100 where unknown; of "multi_label_classification" 0
-    and 1, and of "regression" values, of shape (batch, labels), or (batch,) for one label. NaN is unknown there, and so
-    is -100 among integers. Where no label is known, -100 of shape (batch,) fits any problem type.
+    Labels of "single_label_classification" are integers (batch,); of "multi_label_classification" 0 and 1, and of
+    "regression" values, (batch, labels), or (batch,) for one label. See `known_labels` for what is unknown.
     """
     logits = logits.float()
     batch, count = logits.shape
@@ -65,7 +62,7 @@ def sequence_loss(config: BgaMnerConfig, logits: torch.Tensor, labels: torch.Ten
     return losses.masked_fill(~known, 0.0).mean()
 
 
-def _misfit(problem: str, expected: str, labels: torch.Tensor) -> ValueError:
+def _misfit(problem: str, expected: str, labels: Tensor) -> ValueError:
     return ValueError(
         f"Expected labels as {expected} with problem_type={shown(problem)}, got {labels.dtype} of shape "
         f"{tuple(labels.shape)}. Set config.problem_type to what they are, or give one label per sentence."

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
 from ..configuration.errors import shown
 from .alignment.entity_replacement import replace_entities
 from .alignment.losses import total_loss
-from .crf.crf import ConditionalRandomField, bio_constraints
-from .crf.scan import is_recorded
+from .crf.crf import ConditionalRandomField, bio_constraints, is_recorded
 from .crf.span_probabilities import Span, span_log_probabilities
 from .modeling_bga_mner import BgaMnerModel
 from .outputs import BgaMnerTokenClassifierOutput, head_output
@@ -23,21 +22,14 @@ from .training.objective_check import watch_objective
 
 _NOT_THE_CRF_LOSS = (
     "Expected a training on the model's loss (outputs.loss, with labels passed to the model), got one on "
-    "outputs.logits alone: it leaves out the CRF, which tags, and the images. Trainer does so with "
-    "label_smoothing_factor and with compute_loss_func: set label_smoothing_factor=0 and leave compute_loss_func out. "
-    "In a compute_loss of your own pass the labels to the model, and add to outputs.loss what you like. To train tag "
-    "scores without a CRF all the same, compute the loss from outputs.emissions."
+    "outputs.logits alone: it leaves out the CRF, which tags, and the images. Set label_smoothing_factor=0 and leave "
+    "compute_loss_func out. In a compute_loss of your own pass the labels to the model, and add to outputs.loss what "
+    "you like. To train tag scores without a CRF all the same, compute the loss from outputs.emissions."
 )
 
 
 class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
-    """BGA-MNER with tag scores and a CRF: named entities of texts, learned with or without images.
-
-    Parameters
-    ----------
-    config : BgaMnerConfig
-        Configuration; `id2label` names the tags.
-    """
+    """BGA-MNER with tag scores and a CRF: named entities of texts, learned with or without images."""
 
     # The CRF's scores add up over a sentence: half precision would lose its rare transitions.
     _keep_in_fp32_modules_strict = ["crf"]  # noqa: RUF012 - transformers' convention
@@ -55,7 +47,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: Tensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
@@ -68,58 +60,35 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         output_attentions: bool | None = None,
-    ) -> BgaMnerTokenClassifierOutput | tuple[torch.Tensor, ...]:
+    ) -> BgaMnerTokenClassifierOutput | tuple[Tensor, ...]:
         """Tag texts, and compute the loss of what there are labels and images for.
+
+        Inputs that aren't listed are those of [`BgaMnerModel.forward`].
 
         Parameters
         ----------
-        input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
-            As in [`BgaMnerModel.forward`].
-        pixel_values, image_mask, vision_states, visual_source, output_hidden_states, return_dict, output_attentions
-            As in [`BgaMnerModel.forward`].
         labels : torch.LongTensor of shape (batch, length), optional
             Tag ids; -100 where the tag is unknown, and at padding. A sentence without any known tag adds nothing to
             the CRF loss; a partly known one is trained on what is known.
         word_start_mask : torch.BoolTensor of shape (batch, length), optional
             True at the first subword of each word; elsewhere `predictions` are -100, for scores by word.
-
-        Returns
-        -------
-        BgaMnerTokenClassifierOutput
-            Loss and its parts, tag scores, and in evaluation the most probable tag path.
-
-        Raises
-        ------
-        ValueError
-            As in [`BgaMnerModel.forward`], and if labels don't fit the texts or lie outside the tags.
         """
         replaced = None
         if self.training and labels is not None and self.config.entity_replacement_probability > 0:
             entity = (labels != -100) & (labels != self.config.label2id.get("O", -100))
             has_images = pixel_values is not None or vision_states is not None
             replaced = replace_entities(self.config, input_ids, entity, has_images, image_mask)
-        outputs = self.bga_mner(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            pixel_values=pixel_values,
-            image_mask=image_mask,
-            vision_states=vision_states,
-            replaced=replaced,
-            visual_source=visual_source,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-        )
+        texts = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        images = (pixel_values, image_mask, vision_states)
+        asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        outputs = self.bga_mner(*texts, *images, replaced=replaced, visual_source=visual_source, **asked)
         emissions = self.classifier(self.dropout(outputs.last_hidden_state))  # (batch, length, tags)
         shape = emissions.shape[:2]
         _check_shape("labels", labels, shape)
         _check_shape("word_start_mask", word_start_mask, shape)
         if attention_mask is None:
-            mask = torch.ones(shape, dtype=torch.bool, device=emissions.device)
-        else:
-            mask = attention_mask.to(torch.bool)
+            attention_mask = torch.ones(shape, device=emissions.device)
+        mask = attention_mask.to(torch.bool)
         crf_loss = None if labels is None else self.crf(emissions, labels, mask).mean()
         loss = total_loss(self.config, crf_loss, outputs)
         if self.training:
@@ -128,20 +97,11 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
             logits, predictions = watch_objective(emissions, needed, _NOT_THE_CRF_LOSS, unlabelled), None
         else:
             logits, predictions = self._tag(emissions, mask, word_start_mask)
-        output = head_output(
-            BgaMnerTokenClassifierOutput,
-            outputs,
-            loss=loss,
-            logits=logits,
-            predictions=predictions,
-            emissions=emissions,
-            crf_loss=crf_loss,
-        )
+        own = {"loss": loss, "logits": logits, "predictions": predictions, "emissions": emissions, "crf_loss": crf_loss}
+        output = head_output(BgaMnerTokenClassifierOutput, outputs, **own)
         return output if return_dict is not False else output.to_tuple()
 
-    def _tag(
-        self, emissions: torch.Tensor, mask: torch.Tensor, word_start_mask: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _tag(self, emissions: Tensor, mask: Tensor, word_start_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return log marginals (batch, length, tags) and the most probable tags (batch, length), -100 where masked."""
         if is_recorded():
             log_marginals, predictions = self.crf.recorded(emissions, mask)
@@ -154,16 +114,15 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
     @torch.no_grad()
     def span_probabilities(
         self,
-        emissions: torch.Tensor,
-        attention_mask: torch.Tensor,
+        emissions: Tensor,
+        attention_mask: Tensor,
         spans: Sequence[Span | tuple[int, str, int, int]],
-        word_start_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Compute how probable entities are: that exactly these tokens are an entity of this type, under the CRF.
+        word_start_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Compute how probable it is, under the CRF, that exactly these tokens are an entity of this type: (spans,).
 
-        Paths of tags are read as `spans_from_tags` reads them. A span's probability is that of all paths in which the
-        entity begins at its first word, holds all of its words, and ends with them. It is computed exactly (in float64,
-        from the CRF's forward and backward recursions), on the CPU, where no gradient is.
+        Paths of tags are read as `spans_from_tags` reads them. Probabilities of spans that exclude each other (the same
+        one under two types, or two that overlap) add up to at most 1. They are exact, in float64, without gradient.
 
         Parameters
         ----------
@@ -171,45 +130,26 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
             `emissions` of the model's output.
         attention_mask : torch.BoolTensor or LongTensor of shape (batch, length)
             0 at padding.
-        spans : sequence of (sentence, type, first, behind)
-            Row of the batch, type such as "PER", first token, and the one behind the last token.
+        spans : sequence of (sentence, type, first, end)
+            Row of the batch, type such as "PER", first token, and the one after the last token.
         word_start_mask : torch.BoolTensor of shape (batch, length), optional
-            True at the first token of each word. Only the tags there are read, and all others summed over. Without it
-            all tokens are read, special ones included.
-
-        Returns
-        -------
-        torch.DoubleTensor of shape (spans,)
-            Probabilities. Those of spans that exclude each other (such as the same one under two types, or two that
-            overlap) add up to at most 1.
-
-        Raises
-        ------
-        ValueError
-            If a type has no tag, a span doesn't begin with a word, or shapes don't fit.
+            True at the first token of each word: only the tags there are read. Without it all tokens are read.
         """
         _check_shape("attention_mask", attention_mask, emissions.shape[:2])
         mask = attention_mask.bool().cpu().numpy()
         read = np.ones_like(mask) if word_start_mask is None else word_start_mask.bool().cpu().numpy()
         labels = [str(self.config.id2label[number]) for number in range(self.num_labels)]
-        found = span_log_probabilities(
-            emissions.detach().double().cpu().numpy(),
-            mask,
-            read,
-            [Span(*span) for span in spans],
-            labels,
-            self.crf.numpy_scores(),
-        )
+        scores = emissions.detach().double().cpu().numpy()
+        entities = [Span(*span) for span in spans]
+        found = span_log_probabilities(scores, mask, read, entities, labels, self.crf.numpy_scores())
         return torch.from_numpy(np.exp(found))
 
 
-def _check_shape(name: str, given: torch.Tensor | None, shape: torch.Size) -> None:
-    """Refuse what hasn't a value for each token that was read, (batch, length)."""
+def _check_shape(name: str, given: Tensor | None, shape: torch.Size) -> None:
     if given is not None and given.shape != shape:
         raise ValueError(
             f"Expected {name} of the shape (batch, length) = {shown(tuple(shape))} of the tokens that were read, got "
-            f"{tuple(given.shape)}. Virtual tokens, as peft's prompt tuning puts before a text, have no tags: use "
-            "adapters instead, see bga_mner.lora_config."
+            f"{tuple(given.shape)}. In place of virtual tokens, as in prompt tuning, use bga_mner.lora_config."
         )
 
 

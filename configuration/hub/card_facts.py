@@ -4,10 +4,14 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from ..configuration_bga_mner import BgaMnerConfig
+from ..configuration_bga_mner import DEFAULT_ALIGNED_LAYERS, BgaMnerConfig
+from ..configuration_conv_stages import CONV_STAGES, ConvStagesConfig
+from ..encoder_configs import own_image_size
 
 
 METRICS = {"f1": "F1", "precision": "Precision", "recall": "Recall", "accuracy": "Accuracy"}
@@ -29,7 +33,24 @@ def changed_options(config: BgaMnerConfig) -> list[str]:
     left_out = ("text_config", "vision_config", "id2label", "label2id", "training_summary")
     fields = BgaMnerConfig.__annotations__
     changed = {name: getattr(config, name) for name in fields if name not in left_out}
-    return [f"`{name}={json.dumps(value)}`" for name, value in changed.items() if value != config.option_default(name)]
+    return [f"`{name}={json.dumps(value)}`" for name, value in changed.items() if value != option_default(config, name)]
+
+
+def option_default(config: BgaMnerConfig, name: str) -> Any:
+    """Return the default of an option; where that is None, what it becomes with these encoders.
+
+    There is no default of the image size if the vision encoder was made for oblong images.
+    """
+    if name == "num_bga_layers":
+        return min(DEFAULT_ALIGNED_LAYERS, *config.depths)
+    if name == "image_size":
+        vision = config.vision_config
+        if vision.model_type == CONV_STAGES:
+            # these layers were fitted to the size that was chosen; what is below them still knows its own
+            vision = ConvStagesConfig(backbone_config=deepcopy(vision.backbone_config))
+        with suppress(ValueError):
+            return own_image_size(vision)
+    return getattr(BgaMnerConfig, name)
 
 
 def training_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -177,4 +198,4 @@ def _cell(value: Any) -> str:
     return re.sub(r"\s+", " ", str(value)).replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
 
 
-__all__ = ["METRICS", "changed_options", "code_facts", "data_facts", "score_facts", "training_rows"]
+__all__ = ["METRICS", "changed_options", "code_facts", "data_facts", "option_default", "score_facts", "training_rows"]

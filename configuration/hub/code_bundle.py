@@ -4,8 +4,9 @@ Repositories on the Hub hold their code as a few files side by side. Each of our
 their imports, with their text as it stands. A module goes to the first file that needs it. Imports within a file
 vanish, those across files and of other packages stand once at the top.
 
-A module that is imported inside `try: ... except ImportError:` isn't carried. In a saved model's code that line imports
-from the installed package, and the handler says what to do without it. What each module adds to the size is printed by
+A module that is imported inside `try: ... except ImportError:` isn't carried. At the top of a module the handler stands
+in its place in a saved model's code, and defines the same names. In a function that code imports from the installed
+package, and the handler says what to do without it. What each module adds to the size is printed by
 `python -m bga_mner.configuration.hub.code_bundle`.
 """
 
@@ -15,6 +16,7 @@ import ast
 import builtins
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -123,6 +125,8 @@ def _read(path: Path, root: Path) -> Module:
         source, first, after = lines[after:end], after, end
         if isinstance(statement, ast.Import | ast.ImportFrom):
             _add_import(module, statement, root)
+        elif isinstance(statement, ast.Try) and any(isinstance(inner, ast.ImportFrom) for inner in statement.body):
+            module.statements.append((*_stand_in(module, statement, root, lines), False))
         elif not (number == 0 and module.docstring) and not _is_left_out(module, statement):
             _point_to_package(module, statement, root, source, first)
             may_be_there = isinstance(statement, ast.Assign) and ast.unparse(statement.value).startswith(_SHAREABLE)
@@ -162,6 +166,19 @@ def _imported(module: Module, statement: ast.ImportFrom, root: Path) -> Path:
     if not statement.module or not path.is_file() or not path.is_relative_to(root):
         raise _refused(module, statement, "an import from a module of the package", "Name the module's own file.")
     return path
+
+
+def _stand_in(module: Module, statement: ast.Try, root: Path, lines: list[str]) -> tuple[set[str], str]:
+    """Return what stands for modules that aren't carried, by an optional import at the top: names, and text."""
+    imports = [inner for inner in statement.body if isinstance(inner, ast.ImportFrom) and inner.level]
+    handler, *others = statement.handlers
+    for found in imports:
+        _imported(module, found, root)
+    names = {alias.name for found in imports for alias in found.names}
+    bound = {name for inner in handler.body for name in _bound(inner)}
+    if others or len(imports) < len(statement.body) or not names <= bound:
+        raise _refused(module, statement, "a handler that defines what is imported", "Define each name there.")
+    return bound, textwrap.dedent("".join(lines[handler.lineno : handler.end_lineno]))
 
 
 def _point_to_package(module: Module, statement: ast.stmt, root: Path, source: list[str], first: int) -> None:

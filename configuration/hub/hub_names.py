@@ -41,7 +41,7 @@ def marked_folder(name: str, loaded_here: bool = True) -> str:
 
     A marked name is never taken for one on the Hub. The mark outlives a change of the working directory, and names no
     folder above it. `loaded_here` says whether the working directory is that in which the name was loaded. If not, a
-    folder may have been left behind: a name on the Hub is one that the Hub's cache on this machine knows.
+    folder may not be there any more: a name on the Hub is one that the Hub's cache on this machine knows.
     """
     if not is_hub_name(name):
         return name

@@ -146,7 +146,7 @@ def build_model_card(
     metadata = _metadata(summary, saved_class, texts, [*own_tags, *summary.get("tags", []), *(tags or ())])
     mark = _MARK.format(_UNKNOWN_CHECKSUM)
     card = ModelCard.from_template(metadata, template_str=card_template(), mark=mark, **facts)
-    # the template's switches leave empty lines behind
+    # the template's switches leave empty lines
     content = re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
     return content.replace(_UNKNOWN_CHECKSUM, _checksum(content), 1)
 

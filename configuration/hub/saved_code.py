@@ -32,10 +32,7 @@ class RemoteCodeMixin:
 
 
 def write_code(folder: str | os.PathLike[str]) -> None:
-    """Write the code, and a `.gitignore` if there is none, into a folder, made if it isn't there.
-
-    Files of the same names are replaced, and no others: what else is there may be the user's.
-    """
+    """Write the code, and a `.gitignore` if there is none, into a folder; what else is there is the user's."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, text in code_files().items():
         Path(folder, name).write_text(text, encoding="utf-8", newline="\n")

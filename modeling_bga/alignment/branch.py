@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from ...configuration.configuration_bga_mner import BgaMnerConfig
@@ -20,37 +20,34 @@ from .hybrid_attention import HybridProjection, LayerMask
 class ReadFeatures(NamedTuple):
     """What a layer reads of the other modality: features (batch, positions, width), bias (batch, positions) or None."""
 
-    features: torch.Tensor
-    bias: torch.Tensor | None
+    features: Tensor
+    bias: Tensor | None
 
 
 @dataclass
 class BranchTrace:
-    """What a branch leaves behind, in lists with one entry per stage."""
+    """What a branch computes, in lists with one entry per stage."""
 
-    padding_mask: torch.Tensor | None  # (batch, length), False at padding; None where there is none
-    class_token_mask: torch.Tensor | None  # (batch, length), True at the class token; None where there is none
-    # Of the other modality, which is to be generated: how many positions, and (batch, target_length), False at padding.
-    target_length: int = 0
-    target_mask: torch.Tensor | None = None
-    states: list[torch.Tensor] = field(default_factory=list)  # (batch, length, width), those that enter the layer
-    keep_masks: list[torch.Tensor] = field(default_factory=list)  # (batch, length)
-    keep_biases: list[torch.Tensor] = field(default_factory=list)  # the same, as attention scores
+    padding_mask: Tensor | None  # (batch, length), False at padding; None where there is none
+    class_token_mask: Tensor | None  # (batch, length), True at the class token; None where there is none
+    target_length: int = 0  # positions of the other modality, which is to be generated
+    target_mask: Tensor | None = None  # (batch, target_length), False at their padding
+    states: list[Tensor] = field(default_factory=list)  # (batch, length, width), those that enter the layer
+    keep_masks: list[Tensor] = field(default_factory=list)  # (batch, length)
+    keep_biases: list[Tensor] = field(default_factory=list)  # the same, as attention scores
     # (batch, target_length, target width); empty without a generator, a single entry if stages were sampled
-    generated: list[torch.Tensor] = field(default_factory=list)
-    last: torch.Tensor = field(init=False)  # (batch, length, width), after the last layer and the encoder's norm
-    # If asked for, the input of every layer of the encoder, stage or not, and the output of the last.
-    hidden_states: list[torch.Tensor] = field(default_factory=list)
-    queries: PreparedQueries | None = None  # the same for all stages; None before the first generation
-    sampled: torch.Tensor | None = None  # (batch,), the one stage that each row of `generated` belongs to, if sampled
+    generated: list[Tensor] = field(default_factory=list)
+    last: Tensor = field(init=False)  # (batch, length, width), after the last layer and the encoder's norm
+    hidden_states: list[Tensor] = field(default_factory=list)  # if asked for, of all layers
+    queries: PreparedQueries | None = None  # of all stages; None before the first generation
+    sampled: Tensor | None = None  # (batch,), the stage of each row of `generated`, if sampled
 
 
 class AlignedBranch(nn.Module):
     """What one modality's encoder needs beside its own layers: samplers, the generator, and projections.
 
-    `own` and `other` are the configurations of this modality's encoder and of the other's. A branch that generates
-    nothing has nothing to sample for; `reads` says whether layers read features of the other modality, `reads_match`
-    whether samplers are told how well image and text match.
+    `own` and `other` are the configurations of both encoders. `reads` says whether layers read features of the other
+    modality, `reads_match` whether samplers are told how well image and text match.
     """
 
     def __init__(
@@ -100,7 +97,7 @@ class AlignedBranch(nn.Module):
         lower: list[None] = [None] * (len(layers) - self.num_stages)
         return zip(layers, [*lower, *self.stages()], strict=True)
 
-    def generate(self, trace: BranchTrace, states: torch.Tensor, bias: torch.Tensor) -> None:
+    def generate(self, trace: BranchTrace, states: Tensor, bias: Tensor) -> None:
         """Add what is generated from states (batch, length, width) under a bias (batch, length) to a trace."""
         if self.generator is None:
             return
@@ -108,7 +105,7 @@ class AlignedBranch(nn.Module):
             trace.queries = self.generator.prepare(trace.target_length, trace.target_mask)
         trace.generated.append(self.generator(states, bias, trace.queries))
 
-    def generate_all(self, trace: BranchTrace, sampled: torch.Tensor | None = None) -> None:
+    def generate_all(self, trace: BranchTrace, sampled: Tensor | None = None) -> None:
         """Add what is generated from all stages of a trace, or from the one stage sampled (batch,) for each row."""
         if self.generator is None:
             return
@@ -124,7 +121,7 @@ class Stage(NamedTuple):
     branch: AlignedBranch
     number: int
 
-    def sample(self, trace: BranchTrace, match: torch.Tensor | None = None) -> None:
+    def sample(self, trace: BranchTrace, match: Tensor | None = None) -> None:
         """Add the keep mask of this stage to a trace that has its states; `match` (batch,) as in [`ContextSampler`]."""
         states = trace.states[self.number]
         if self.number > 0:
@@ -142,21 +139,15 @@ class Stage(NamedTuple):
         """Add what is generated from what this stage keeps to a trace; nothing without a generator."""
         self.branch.generate(trace, trace.states[self.number], trace.keep_biases[self.number])
 
-    def read(self, features: ReadFeatures | None, own_mask: torch.Tensor | None) -> LayerMask:
+    def read(self, features: ReadFeatures | None, own_mask: Tensor | None) -> LayerMask:
         """Return what the layer takes as its mask: with the features, if there are any and it has a projection."""
         if features is None or self.branch.projections is None:
             return own_mask
         return self.branch.projections[self.number](features.features, own_mask, features.bias)
 
 
-def at_sampled_stage(stages: list[torch.Tensor], sampled: torch.Tensor | None) -> list[torch.Tensor]:
-    """Reduce tensors (batch, ...) of all stages to one, of each row's sampled stage (batch,); None leaves all.
-
-    Examples
-    --------
-    >>> at_sampled_stage([torch.tensor([1, 2, 3]), torch.tensor([10, 20, 30])], torch.tensor([0, 1, 0]))
-    [tensor([ 1, 20,  3])]
-    """
+def at_sampled_stage(stages: list[Tensor], sampled: Tensor | None) -> list[Tensor]:
+    """Reduce tensors (batch, ...) of all stages to one, of each row's sampled stage (batch,); None leaves all."""
     if sampled is None:
         return stages
     if all(stage is stages[0] for stage in stages):

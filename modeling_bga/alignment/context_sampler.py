@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.checkpoint import checkpoint
@@ -13,9 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 # What the match is worth at first, in logits: enough to tell a pair that fits from one that doesn't.
 INITIAL_MATCH_WEIGHT = 2.0
-# log(_DROPPED_WEIGHT) is what training adds to the score of a dropped position: small enough to hide it, large enough
-# for the straight-through gradient d log(keep + eps) / d keep = 1 / eps, times the position's attention weight of
-# order eps, to stay of order one.
+# log(_DROPPED_WEIGHT) is what training adds to the score of a dropped position: small enough to hide it. The gradient
+# of log(keep + eps), 1 / eps, times the position's attention weight of order eps, stays of order one.
 _DROPPED_WEIGHT = 1e-6
 
 
@@ -29,24 +28,10 @@ class ContextSampler(nn.Module):
     .. math:: keep^l = keep^{l-1} \cdot decision^l
 
     so the kept set only shrinks. The class token is always kept, padding never; a sentence (or image) that would lose
-    everything keeps what the previous stage kept.
+    everything keeps what the previous stage kept. Where `match` says how well image and text fit, a learned multiple of
+    it is added to the logits of keeping (not in the paper).
 
-    An image may not fit its text at all. Where `match` says how well it does, a learned multiple of it is added to the
-    logits of keeping (not in the paper, whose sampler only sees its own modality).
-
-    In training decisions are sampled by a hard straight-through Gumbel softmax; in evaluation the larger logit decides,
-    without noise.
-
-    Parameters
-    ----------
-    width : int
-        Hidden size of the modality.
-    temperature : float
-        Temperature of the Gumbel softmax.
-    initial_keep : float
-        Probability, between 0 and 1, that the untrained sampler keeps a position at this stage.
-    reads_match : bool
-        Whether it is told how well the modalities match.
+    In training decisions are sampled by a hard straight-through Gumbel softmax; in evaluation the larger logit decides.
     """
 
     def __init__(self, width: int, temperature: float, initial_keep: float, reads_match: bool = False) -> None:
@@ -65,12 +50,12 @@ class ContextSampler(nn.Module):
 
     def forward(
         self,
-        states: torch.Tensor,
-        previous_keep: torch.Tensor,
-        class_token_mask: torch.Tensor | None,
-        match: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Return the keep mask of this stage.
+        states: Tensor,
+        previous_keep: Tensor,
+        class_token_mask: Tensor | None,
+        match: Tensor | None = None,
+    ) -> Tensor:
+        """Return the keep mask (batch, length) of this stage, with a straight-through gradient in training.
 
         Parameters
         ----------
@@ -81,15 +66,10 @@ class ContextSampler(nn.Module):
         class_token_mask : torch.BoolTensor of shape (batch, length) or None
             True at the class token.
         match : torch.FloatTensor of shape (batch,), optional
-            How well the other modality fits this one, from -1 to 1; None where nothing is known.
-
-        Returns
-        -------
-        torch.FloatTensor of shape (batch, length)
-            1 for kept, 0 for dropped, with a straight-through gradient in training.
+            How well the other modality fits this one, from -1 to 1.
         """
         if self.training and torch.is_grad_enabled():
-            # Computed again in the backward pass: it costs little, and what it would leave behind is as wide as states.
+            # computed again in the backward pass, as it would keep what is as wide as states
             logits = checkpoint(self.logits, states, previous_keep, use_reentrant=False)
         else:
             logits = self.logits(states, previous_keep)
@@ -106,7 +86,7 @@ class ContextSampler(nn.Module):
         emptied = keep.detach().sum(dim=1, keepdim=True) == 0  # (batch, 1)
         return torch.where(emptied, previous_keep, keep)
 
-    def logits(self, states: torch.Tensor, previous_keep: torch.Tensor) -> torch.Tensor:
+    def logits(self, states: Tensor, previous_keep: Tensor) -> Tensor:
         """Score keeping and dropping each position: (batch, length, width), (batch, length) -> (batch, length, 2)."""
         local, context = F.gelu(self.local_global(self.norm(states))).chunk(2, dim=-1)
         weight = previous_keep.unsqueeze(-1)  # (batch, length, 1)
@@ -121,26 +101,16 @@ class ContextSampler(nn.Module):
 
 
 def _computes_from_weight(layer: nn.Module) -> bool:
-    """Whether a layer computes with its weight and bias alone.
-
-    It doesn't where a tool has put something in its place or on top of it: adapters, quantised or parametrised weights,
-    pruning, weights that are fetched for each call.
-    """
+    """Whether a layer computes with its weight and bias alone: no adapters, quantisation, pruning or offloading."""
     if type(layer) is not nn.Linear or is_traceable_wrapper_subclass(layer.weight):
         return False
     return not (layer._forward_pre_hooks or layer._forward_hooks or "forward" in layer.__dict__)
 
 
-def keep_mask_bias(keep_mask: torch.Tensor, padding_mask: torch.Tensor | None, training: bool) -> torch.Tensor:
+def keep_mask_bias(keep_mask: Tensor, padding_mask: Tensor | None, training: bool) -> Tensor:
     """Turn a keep mask (batch, length) into what is added to attention scores: 0 where kept, else very negative.
 
-    In training that is log(keep + eps), so that gradients reach the samplers; otherwise dropped positions are hidden
-    completely, as padding always is (False in `padding_mask`).
-
-    Examples
-    --------
-    >>> keep_mask_bias(torch.tensor([[1.0, 0.0]]), None, training=True).round(decimals=2)
-    tensor([[  0.0000, -13.8200]])
+    In training that is log(keep + eps), so that gradients reach the samplers.
     """
     lowest = torch.finfo(keep_mask.dtype).min
     if training:
@@ -151,7 +121,7 @@ def keep_mask_bias(keep_mask: torch.Tensor, padding_mask: torch.Tensor | None, t
     return bias if padding_mask is None else bias.masked_fill(~padding_mask, lowest)
 
 
-def padding_bias(padding_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+def padding_bias(padding_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """Turn a padding mask (batch, length) into what is added to attention scores; None stays None."""
     if padding_mask is None:
         return None

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from ...configuration.errors import mismatch
 from ..saving.offloaded_weights import fetched
 
 
 class PreparedQueries(NamedTuple):
     """Modality queries that have read each other: the same for every source, so for all stages and for the cycle."""
 
-    states: torch.Tensor  # (batch or 1, queries, width), after the first layer's self-attention
-    asked: torch.Tensor  # the same, projected for the first layer's cross-attention
+    states: Tensor  # (batch or 1, queries, width), after the first layer's self-attention
+    asked: Tensor  # the same, projected for the first layer's cross-attention
     # (batch or 1, 1, 1 or queries, queries): which queries each may read in further layers; None for all
-    visible: torch.Tensor | None
+    visible: Tensor | None
 
 
 class GeneratorAttention(nn.Module):
@@ -29,15 +30,15 @@ class GeneratorAttention(nn.Module):
         self.num_heads = num_heads
         self.dropout = dropout
         self.query = nn.Linear(width, width)
-        # A bias of the keys adds the same to all scores of a query: it would have no effect, and no gradient.
+        # a bias of the keys would add the same to all scores of a query
         self.key = nn.Linear(source_width, width, bias=False)
         self.value = nn.Linear(source_width, width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, asked: torch.Tensor, source: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, asked: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
         """Read a source (batch, length, source_width) with projected queries (batch or 1, queries, width).
 
-        The mask (batch or 1, 1, 1 or queries, length) says which positions are read, or what is added to their scores.
+        The mask (batch or 1, 1, 1 or queries, length) is of booleans, or added to the scores.
         """
         attended = F.scaled_dot_product_attention(
             self._split(asked).expand(source.shape[0], -1, -1, -1),
@@ -49,7 +50,7 @@ class GeneratorAttention(nn.Module):
         # (batch, heads, queries, head width) -> (batch, queries, width)
         return self.output(attended.transpose(1, 2).flatten(2))
 
-    def _split(self, states: torch.Tensor) -> torch.Tensor:
+    def _split(self, states: Tensor) -> Tensor:
         # (batch, length, width) -> (batch, heads, length, head width)
         return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
@@ -67,18 +68,16 @@ class GeneratorLayer(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(width, ffn_width), nn.GELU(), nn.Linear(ffn_width, width))
         self.dropout = nn.Dropout(dropout)
 
-    def read_each_other(self, queries: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
+    def read_each_other(self, queries: Tensor, visible: Tensor | None) -> Tensor:
         """Return the queries after their self-attention; shapes as in [`PreparedQueries`]."""
         normed = self.self_norm(queries)
         return queries + self.dropout(self.self_attention(self.self_attention.query(normed), normed, visible))
 
-    def ask(self, queries: torch.Tensor) -> torch.Tensor:
+    def ask(self, queries: Tensor) -> Tensor:
         """Project the queries for their cross-attention; the shape stays."""
         return self.cross_attention.query(self.cross_norm(queries))
 
-    def read(
-        self, queries: torch.Tensor, asked: torch.Tensor, source: torch.Tensor, source_mask: torch.Tensor | None
-    ) -> torch.Tensor:
+    def read(self, queries: Tensor, asked: Tensor, source: Tensor, source_mask: Tensor | None) -> Tensor:
         """Return the queries after they have read the source, and after the feed-forward block."""
         queries = queries + self.dropout(self.cross_attention(asked, source, source_mask))
         return queries + self.dropout(self.ffn(self.ffn_norm(queries)))
@@ -89,25 +88,7 @@ class CrossModalGenerator(nn.Module):
 
     A transformer decoder whose inputs are learned modality queries, one per target position, which attend to each other
     and to the source states under the source's keep mask. Where the target is ordered and of any length, as texts are,
-    queries attend to those before them only: then neither the length nor padding of the target makes a difference, and
-    what the first block does to the queries is the same for all texts, and computed once.
-
-    Parameters
-    ----------
-    source_width : int
-        Hidden size of the modality that is read.
-    target_width : int
-        Hidden size of the modality that is generated.
-    max_target_length : int
-        Number of modality queries, the longest target.
-    num_heads, num_layers : int
-        Heads of the attention blocks, which must divide `target_width`, and decoder layers.
-    ffn_ratio : float
-        Width of the feed-forward block over `target_width`.
-    dropout : float
-        Dropout probability.
-    causal : bool
-        Whether a query attends only to those before it.
+    queries attend to those before them only: then neither length nor padding of the target makes a difference.
     """
 
     def __init__(
@@ -130,20 +111,17 @@ class CrossModalGenerator(nn.Module):
             GeneratorLayer(target_width, source_width, num_heads, ffn_width, dropout) for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(target_width)
-        # A LayerNorm fixes the length of what comes out; unsure of its target, a generator has to give less.
+        # a LayerNorm fixes the length of what comes out; unsure of its target, a generator has to give less
         self.output = nn.Linear(target_width, target_width)
 
-    def prepare(self, target_length: int, target_mask: torch.Tensor | None = None) -> PreparedQueries:
-        """Let the modality queries of a batch's targets (target_length,) read each other.
+    def prepare(self, target_length: int, target_mask: Tensor | None = None) -> PreparedQueries:
+        """Let the modality queries of a batch's targets read each other.
 
-        `target_mask` (batch, target_length) is False at the targets' padding: other positions count from there, so that
-        on whichever side a text is padded, its first token is asked for by the first query.
+        `target_mask` (batch, target_length) is False at padding, on either side; other positions count from there.
         """
-        if target_length > len(self.modality_queries):
-            raise ValueError(
-                f"Expected at most {len(self.modality_queries)} positions to generate, one per modality query, got "
-                f"{target_length}. Shorten the text to the text encoder's maximum, or use images of config.image_size."
-            )
+        if target_length > (most := len(self.modality_queries)):
+            expected = f"at most {most} positions to generate, one per modality query"
+            raise mismatch(expected, target_length, "Shorten the text, or use images of config.image_size.")
         first = self.layers[0]
         with fetched(self):
             # (max target length, width) -> (1, target length, width)
@@ -168,27 +146,17 @@ class CrossModalGenerator(nn.Module):
             visible = visible | torch.eye(target_length, dtype=torch.bool, device=visible.device)
         return PreparedQueries(queries, asked, visible)
 
-    def forward(
-        self, source: torch.Tensor, source_bias: torch.Tensor | None, prepared: PreparedQueries
-    ) -> torch.Tensor:
-        """Generate features (batch, target_length, target_width) from states of the other modality at one stage.
+    def forward(self, source: Tensor, source_bias: Tensor | None, prepared: PreparedQueries) -> Tensor:
+        """Generate features (batch, target_length, target_width) from states (batch, length, source_width) at a stage.
 
-        Parameters
-        ----------
-        source : torch.FloatTensor of shape (batch, length, source_width)
-            States of the modality that is read.
-        source_bias : torch.FloatTensor of shape (batch, length) or None
-            Log of the source's keep mask, added to the attention scores.
-        prepared : PreparedQueries
-            What [`prepare`] made for the batch.
+        `source_bias` (batch, length), the log of their keep mask, is added to the attention scores.
         """
         if self.training and torch.is_grad_enabled():
-            # Computed again in the backward pass, stage by stage: what the passes of all stages would leave for it
-            # outweighs what both encoders leave.
+            # computed again in the backward pass: what all stages would leave for it outweighs what both encoders leave
             return checkpoint(self._read, source, source_bias, prepared, use_reentrant=False)
         return self._read(source, source_bias, prepared)
 
-    def _read(self, source: torch.Tensor, source_bias: torch.Tensor | None, prepared: PreparedQueries) -> torch.Tensor:
+    def _read(self, source: Tensor, source_bias: Tensor | None, prepared: PreparedQueries) -> Tensor:
         queries, asked, visible = prepared
         source = self.source_norm(source)
         # (batch, length) -> (batch, 1, 1, length)

@@ -5,37 +5,28 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ...configuration.configuration_bga_mner import BgaMnerConfig
 
 
 class ReplacedEntities(NamedTuple):
-    """Sentences with replaced entity tokens.
+    """Token ids, with random ones in the place of the chosen sentences' entities."""
 
-    Attributes
-    ----------
-    input_ids : torch.LongTensor of shape (batch, length)
-        Token ids, with random ones in the place of the chosen sentences' entities.
-    chosen : torch.BoolTensor of shape (batch,)
-        True for the sentences whose entities were replaced.
-    """
-
-    input_ids: torch.Tensor
-    chosen: torch.Tensor
+    input_ids: Tensor  # (batch, length)
+    chosen: Tensor  # (batch,), bool
 
 
 def replace_entities(
     config: BgaMnerConfig,
-    input_ids: torch.Tensor | None,
-    entity: torch.Tensor,
+    input_ids: Tensor | None,
+    entity: Tensor,
     has_images: bool,
-    image_mask: torch.Tensor | None,
+    image_mask: Tensor | None,
 ) -> ReplacedEntities | None:
-    """Draw sentences and replace their entities, where `entity` (batch, length) is True, by random tokens.
+    """Sample sentences and replace their entities, where `entity` (batch, length) is True, by random tokens.
 
-    Random tokens, not a mask token: a mask token would give away where the entity is, and the tagger would learn to
-    find mask tokens.
-    If `config.replaced_entities_read` is "real", only sentences with an image are sampled; None if there are none.
+    A mask token would give away where the entity is. If the image is read instead, only sentences with one are sampled.
     """
     if input_ids is None:
         raise ValueError(

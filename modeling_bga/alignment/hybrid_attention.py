@@ -11,15 +11,16 @@ from __future__ import annotations
 from typing import NamedTuple, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from ...configuration.errors import mismatch
+
 
 HYBRID_ATTENTION = f"bga_hybrid_{__name__}"
-"""Name under which the attention function is registered. Each copy of this code, as every saved model brings one along,
-has its own: one process may load several, and a copy knows its own [`HybridStates`] only."""
+"""Name of the attention function: each copy of this code in a process, as saved models bring along, has its own."""
 
 # Of queries, keys and values. ModernBERT's are one module.
 _PROJECTION_NAMES = (
@@ -33,41 +34,23 @@ _PROJECTION_NAMES = (
 
 
 class HybridStates(NamedTuple):
-    """What a layer attends to beside its own tokens.
+    """What a layer attends to beside its own tokens: features of the other modality, projected to its width."""
 
-    Attributes
-    ----------
-    attention_mask : torch.BoolTensor of shape (batch, 1, 1 or length, length), torch.FloatTensor or None
-        Own positions that may be attended to; None for all. Floats (batch or 1, heads, length, length) are added to the
-        scores of own positions.
-    states : torch.FloatTensor of shape (batch, features, width)
-        Generated (or real) features of the other modality, projected to the layer's width.
-    score_bias : torch.FloatTensor of shape (batch or 1, 1, 1, features)
-        Added to the attention scores of `states`: the layer's gate, and the log of the features' keep mask.
-    """
-
-    attention_mask: torch.Tensor | None
-    states: torch.Tensor
-    score_bias: torch.Tensor
+    # of own positions: booleans (batch, 1, 1 or length, length), or added to scores (batch or 1, heads, length, length)
+    attention_mask: Tensor | None
+    states: Tensor  # (batch, features, width)
+    score_bias: Tensor  # (batch or 1, 1, 1, features): the layer's gate, and the log of the features' keep mask
 
 
-LayerMask: TypeAlias = torch.Tensor | HybridStates | None
+LayerMask: TypeAlias = Tensor | HybridStates | None
 """What a layer takes as its attention mask."""
 
 
 class HybridProjection(nn.Module):
     """Bring features of the other modality into a layer: LayerNorm, projection to the layer's width, and the gate.
 
-    The LayerNorm stands first because the vision encoders are pre-norm: their hidden states have no fixed scale.
-
-    Parameters
-    ----------
-    feature_width : int
-        Width of the features.
-    layer_width : int
-        Hidden size of the layer that reads them.
-    gate_initial_bias : float
-        Initial value of the gate. Very negative values close it: the layer then computes what it did without.
+    The LayerNorm stands first because the vision encoders are pre-norm: their hidden states have no fixed scale. A very
+    negative gate closes it: the layer then computes what it did without.
     """
 
     def __init__(self, feature_width: int, layer_width: int, gate_initial_bias: float) -> None:
@@ -80,14 +63,13 @@ class HybridProjection(nn.Module):
 
     def forward(
         self,
-        features: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        feature_bias: torch.Tensor | None = None,
+        features: Tensor,
+        attention_mask: Tensor | None,
+        feature_bias: Tensor | None = None,
     ) -> HybridStates:
-        """Project features (batch, features, feature_width) for one layer, to be its mask.
+        """Project features (batch, features, feature_width) for one layer, to be its mask with its own one.
 
-        `attention_mask` is the layer's own, (batch, 1, 1 or length, length), and `feature_bias` (batch, features) is
-        added to the scores of features: the log of their keep mask.
+        `feature_bias` (batch, features) is added to their scores.
         """
         bias = self.gate.view(1, 1, 1, 1).expand(1, 1, 1, features.shape[1])  # (1, 1, 1, features)
         if feature_bias is not None:
@@ -97,19 +79,18 @@ class HybridProjection(nn.Module):
 
 def hybrid_attention_forward(
     module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     attention_mask: LayerMask,
     dropout: float = 0.0,
     scaling: float | None = None,
     **kwargs: object,
-) -> tuple[torch.Tensor, None]:
+) -> tuple[Tensor, None]:
     """Attend to own tokens and, where `attention_mask` is a [`HybridStates`], to its states as well.
 
-    The states go through the calling module's own key and value projections, like any other hidden state, and are
-    split into heads the same way. Arguments are those of transformers' attention functions: from (batch, heads, length,
-    head width) to (batch, length, heads, head width).
+    The states go through the calling module's own key and value projections. Arguments are those of transformers'
+    attention functions: from (batch, heads, length, head width) to (batch, length, heads, head width).
     """
     if isinstance(attention_mask, HybridStates):
         own_mask, states, score_bias = attention_mask
@@ -126,7 +107,7 @@ def hybrid_attention_forward(
     return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
 
 
-def _as_bias(own_mask: torch.Tensor | None, query: torch.Tensor, length: int) -> torch.Tensor:
+def _as_bias(own_mask: Tensor | None, query: Tensor, length: int) -> Tensor:
     """Turn a mask of own positions into what is added to their scores."""
     if own_mask is None:
         return query.new_zeros(query.shape[0], 1, 1, length)
@@ -141,14 +122,12 @@ def projection_names(module: nn.Module) -> tuple[str, ...] | None:
     return next((names for names in _PROJECTION_NAMES if all(hasattr(module, name) for name in names[-2:])), None)
 
 
-def _project(module: nn.Module, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _project(module: nn.Module, states: Tensor) -> tuple[Tensor, Tensor]:
     """Make keys and values of states with the projections of an attention module, which adapters may wrap."""
     names = projection_names(module)
     if names is None:
-        raise ValueError(
-            f"Expected an attention module with key and value projections named like one of {_PROJECTION_NAMES}, got "
-            f"{type(module).__name__}, which has none of them. Use an encoder that BgaMnerConfig accepts."
-        )
+        expected = f"an attention module with key and value projections named like one of {_PROJECTION_NAMES}"
+        raise mismatch(expected, type(module).__name__, "Use an encoder that BgaMnerConfig accepts.")
     # called, and never read: an adapter is in what a projection computes, and not in its weights
     parts = [getattr(module, name)(states) for name in names[-2:]]
     if len(parts) == 1:  # fused
@@ -159,10 +138,7 @@ def _project(module: nn.Module, states: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def register_hybrid_attention() -> None:
-    """Register the attention and mask functions with transformers; models do so when they are built.
-
-    The mask function is needed too: without it an encoder that is run by its own forward would ignore padding.
-    """
+    """Register the attention function, and a mask function for encoders that are run by their own forward."""
     AttentionInterface.register(HYBRID_ATTENTION, hybrid_attention_forward)
     AttentionMaskInterface.register(HYBRID_ATTENTION, sdpa_mask)
 

@@ -9,11 +9,9 @@ where `b`, `A` and `f` are the start, transition and end scores, and :math:`p(y)
 loss is then `log Z - log Z'`, `Z'` being the sum over the labellings that agree with what is known
 (Tsuboi et al., 2008, "Training conditional random fields using incomplete annotations").
 
-How it is computed (`crf_recursions.py`): the forward recursion, and the same recursion on the reversed sentence, run
-stacked in one loop of small matrix products on probabilities that are rescaled every few steps (Rabiner, 1989, "A
-tutorial on hidden Markov models", section V.A), in float64. Both directions give the posterior marginals, which are the
-gradient of `log Z`, so autograd keeps no graph through the loop. Where rescaled probabilities underflow, the sentence
-is done again in log space.
+How it is computed (`recursions.py`): forward and backward recursion run stacked in one loop, in float64, on
+probabilities that are rescaled every few steps (Rabiner, 1989, "A tutorial on hidden Markov models", section V.A).
+Together they give the posterior marginals, which are the gradient of `log Z`: autograd keeps no graph of the loop.
 """
 
 from __future__ import annotations
@@ -25,11 +23,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...configuration.errors import shown
+from ...configuration.errors import mismatch
 from ..saving.offloaded_weights import fetched
 from .recursions import best_path, is_cheap_to_read, keeps_all, posterior
-from .scan import is_recorded, recorded_best_path, recorded_log_marginals
 from .span_probabilities import CrfScores
+
+
+try:
+    from .tensor_checks import checked_mask, refuse_other_tags
+except ImportError:  # a saved model's code leaves wrong shapes to torch; a tag that is none of the model's is unknown
+
+    def checked_mask(num_tags: int, emissions: Tensor | None, mask: Tensor, tags: Tensor | None = None) -> Tensor:
+        """Return the mask as bool."""
+        return mask.to(torch.bool)
+
+    def refuse_other_tags(tags: Tensor, wrong: Tensor, num_tags: int) -> None:
+        """Take any tag."""
 
 
 UNKNOWN_TAG = -100  # of a position whose label is not known, and in the paths of masked positions
@@ -38,25 +47,10 @@ LOG_PROBABILITY_FLOOR = -200.0  # nats; the least that `log_marginals` reports
 
 
 def bio_constraints(id2label: dict[int, str]) -> tuple[Tensor, Tensor]:
-    """Which tags may follow each other, and which may come first, in the BIO scheme.
+    """Which tags may follow each other, (T, T) `[previous, next]`, and which may come first, (T,), in the BIO scheme.
 
-    `I-X` may come only after `B-X` or `I-X` of the same type. Labels of another form are free, and so is
-    `I-X` where the label set has no `B-X` (the IO scheme), as it could never be reached.
-
-    Parameters
-    ----------
-    id2label : dict of int to str
-        Names of the tags `0 ... T - 1`.
-
-    Returns
-    -------
-    allowed_transitions, allowed_starts : Tensor of bool, shapes (T, T) and (T,)
-        `[previous, next]` and first tags, on the CPU whatever the default device.
-
-    Raises
-    ------
-    ValueError
-        If the keys are not `0 ... T - 1`.
+    `I-X` may come only after `B-X` or `I-X` of the same type. Other labels are free, and so is `I-X` where the label
+    set has no `B-X` (the IO scheme), as it could never be reached.
 
     Examples
     --------
@@ -67,41 +61,42 @@ def bio_constraints(id2label: dict[int, str]) -> tuple[Tensor, Tensor]:
     [True, True, False]
     """
     if set(id2label) != set(range(len(id2label))):
-        expected = f"a dict with the integer keys 0 to {len(id2label) - 1}"
-        raise _unfit("id2label", expected, list(id2label), "Number the labels so.")
+        expected = f"id2label to be a dict with the integer keys 0 to {len(id2label) - 1}"
+        raise mismatch(expected, list(id2label), "Number the labels so.")
     names = [id2label[tag] for tag in range(len(id2label))]
-    # The tags of which one must have gone before; None where anything may.
+    # the tags of which one must have gone before; None where anything may
     needed = [{f"B-{x[2:]}", x} if x.startswith("I-") and f"B-{x[2:]}" in names else None for x in names]
     transitions = [[before is None or previous in before for before in needed] for previous in names]
-    # An explicit device, as models are often built under a default device of "meta", whose tensors hold no values.
+    # models are often built under a default device of "meta", whose tensors hold no values
     return torch.tensor(transitions, device="cpu"), torch.tensor([x is None for x in needed], device="cpu")
+
+
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", bool)  # torch 2.6 doesn't say
+
+
+def is_recorded() -> bool:
+    """Say whether what runs is being recorded, by `torch.export` or `torch.jit.trace`, to be run on other values."""
+    return _is_exporting() or torch.jit.is_tracing()
 
 
 class ConditionalRandomField(nn.Module):
     """Linear-chain conditional random field over any pattern of kept positions.
 
-    Positions where the mask is False do not exist for it: the kept ones to their left and right are neighbours.
-    Scores are added up in float64 whatever the dtype of the emissions (float32 on devices without float64).
+    Kept positions on both sides of masked ones are neighbours. Scores are added up in float64 (float32 on devices
+    without it).
 
     Parameters
     ----------
     num_tags : int
         Number of tags `T`.
-    allowed_transitions : Tensor of bool, shape (T, T), optional
-        `[previous, next]`; a transition that is not allowed scores `FORBIDDEN_SCORE` whatever its parameter holds.
-        None allows all. See `bio_constraints`. Kept in a buffer that is not in the state dict.
-    allowed_starts : Tensor of bool, shape (T,), optional
-        The same for the tag of the first kept position.
+    allowed_transitions, allowed_starts : Tensor of bool, shapes (T, T) and (T,), optional
+        `[previous, next]` and first tags, as by `bio_constraints`; what isn't allowed scores `FORBIDDEN_SCORE` whatever
+        its parameter holds. None allows all. Not in the state dict.
 
     Attributes
     ----------
     transitions, start_transitions, end_transitions : nn.Parameter of float32, shapes (T, T), (T,), (T,)
-        Scores of `[previous, next]`, of the first and of the last tag, in nats (natural logarithms).
-
-    Raises
-    ------
-    ValueError
-        If `num_tags` is below 1, or a constraint has the wrong shape or holds no values (device "meta").
+        Scores of `[previous, next]`, of the first and of the last tag, in nats.
 
     Examples
     --------
@@ -121,15 +116,15 @@ class ConditionalRandomField(nn.Module):
         super().__init__()
         self.num_tags = num_tags
         if num_tags < 1:
-            raise _unfit("num_tags", "at least 1", num_tags, "Give the number of labels.")
-        # The dtype is explicit because models are also built under a half-precision default dtype.
+            raise mismatch("num_tags to be at least 1", num_tags, "Give the number of labels.")
+        # models are also built under a half-precision default dtype
         self.transitions = nn.Parameter(torch.empty(num_tags, num_tags, dtype=torch.float32))
         self.start_transitions = nn.Parameter(torch.empty(num_tags, dtype=torch.float32))
         self.end_transitions = nn.Parameter(torch.empty(num_tags, dtype=torch.float32))
-        # Plain lists outlive a "meta" device, on which the buffers lose their values.
+        # plain lists outlive a "meta" device, on which the buffers lose their values
         self._transition_rows = _plain_constraint("allowed_transitions", allowed_transitions, (num_tags, num_tags))
         self._start_row = _plain_constraint("allowed_starts", allowed_starts, (num_tags,))
-        # What may follow each tag, the boundary T, and a tag T + 1 that is not known: (T + 2, T + 1).
+        # what may follow each tag, the boundary T, and a tag T + 1 that is not known: (T + 2, T + 1)
         self.register_buffer("allowed", torch.empty(num_tags + 2, num_tags + 1, dtype=torch.bool), persistent=False)
         self.reset_parameters()
         self.reset_constraints()
@@ -150,76 +145,68 @@ class ConditionalRandomField(nn.Module):
         Returns
         -------
         Tensor of shape (B,)
-            `log Z - log Z'` in nats, float64 for float64 emissions, else float32. Exactly 0, with a gradient of
-            exactly 0, for a sentence with no known tag. Can be differentiated once. A known tag that the constraints
-            forbid after its known left neighbour counts as unknown; `contradictory` says which these are.
-
-        Raises
-        ------
-        ValueError
-            If shapes or dtypes do not fit, there are no positions, or a tag at a kept position is neither
-            `UNKNOWN_TAG` nor in `0 ... T - 1`. On other devices than the CPU, where looking at the tags would make
-            the host wait, such a tag counts as unknown instead.
+            `log Z - log Z'` in nats, float64 for float64 emissions, else float32; exactly 0, with a gradient of 0, for
+            a sentence with no known tag. Can be differentiated once. A known tag that the constraints forbid after its
+            known left neighbour counts as unknown (see `contradictory`), and so does one that is none of the model's on
+            other devices than the CPU, where such a tag is a ValueError.
         """
-        mask = self._check(emissions, mask, tags)
+        mask = checked_mask(self.num_tags, emissions, mask, tags)
         return self._log_likelihood(emissions, mask, self._labels(tags, mask))
 
     @torch.compiler.disable  # which way it goes depends on the scores
     def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """`log Z`, the log of the summed exponential scores of all labellings; arguments and errors as in `forward`.
-
-        Shape (B,), in nats, of the dtype that `forward` returns; 0 where nothing is kept. Can be differentiated once.
-        """
-        return self._log_likelihood(emissions, self._check(emissions, mask), None)
+        """`log Z` (B,), in nats; 0 where nothing is kept. Arguments, dtype and errors as in `forward`."""
+        return self._log_likelihood(emissions, checked_mask(self.num_tags, emissions, mask), None)
 
     @torch.no_grad()
     @torch.compiler.disable  # which way it goes depends on the scores
     def decode(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """Labelling of the highest score (Viterbi, 1967); arguments and errors as in `forward`.
+        """Labelling (B, L) of the highest score (Viterbi, 1967), `UNKNOWN_TAG` where masked; arguments as in `forward`.
 
-        Tensor of int64, shape (B, L): tags, `UNKNOWN_TAG` where the mask is False. In sentences whose scores are not
-        finite the tags are arbitrary.
+        In sentences whose scores are not finite the tags are arbitrary.
         """
         if is_recorded():
             return self.recorded(emissions, mask)[1]
-        mask = self._check(emissions, mask)
+        mask = checked_mask(self.num_tags, emissions, mask)
         return best_path(emissions, mask, self._scores()).masked_fill(~mask, UNKNOWN_TAG)
 
     @torch.no_grad()
     @torch.compiler.disable  # which way it goes depends on the scores
     def log_marginals(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """Log posterior probabilities `log p(y_t)`; arguments and errors as in `forward`.
+        """Log posterior probabilities `log p(y_t)` (B, L, T), without gradient; arguments and dtype as in `forward`.
 
-        Shape (B, L, T), of the dtype that `forward` returns, computed under `no_grad`. Always finite: no value is
-        below `LOG_PROBABILITY_FLOOR`, and a masked position holds the uniform `-log T`.
+        No value is below `LOG_PROBABILITY_FLOOR`, and a masked position holds the uniform `-log T`.
         """
         if is_recorded():
             return self.recorded(emissions, mask)[0]
-        mask = self._check(emissions, mask)
+        mask = checked_mask(self.num_tags, emissions, mask)
         return self._reported(posterior(emissions, mask, self._scores(), False)[1].log_(), emissions, mask)
 
     @torch.no_grad()
     def recorded(self, emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """`log_marginals` and `decode` for a program that is recorded: which way it goes depends on no value."""
-        mask, scores = self._check(emissions, mask), self._scores().detach()
+        try:  # a saved model's code doesn't carry this
+            from .scan import recorded_best_path, recorded_log_marginals
+        except ImportError as error:
+            raise ImportError(
+                "Expected the package bga-mner, by which a model can be recorded, got a saved model's code alone. Run: "
+                "pip install bga-mner."
+            ) from error
+        mask, scores = checked_mask(self.num_tags, emissions, mask), self._scores().detach()
         emissions = emissions.detach()  # the program runs without this method's no_grad
         log_unary = self._reported(recorded_log_marginals(emissions, mask, scores), emissions, mask)
         return log_unary, recorded_best_path(emissions, mask, scores).masked_fill(~mask, UNKNOWN_TAG)
 
     @torch.no_grad()
     def contradictory(self, tags: Tensor, mask: Tensor) -> Tensor:
-        """Known tags that the constraints forbid after their known left neighbour, or at the start: bool (B, L).
-
-        The neighbour is the previous kept position. These tags count as unknown in the loss; count them to report
-        errors in the data. Arguments and errors are as in `forward`.
-        """
-        mask = self._check(None, mask, tags)
+        """Known tags (B, L) that the constraints forbid after their known left neighbour: unknown to the loss."""
+        mask = checked_mask(self.num_tags, None, mask, tags)
         labels = self._labels(tags, mask)
         return mask & (labels.tags == tags) & ~labels.known
 
     @torch.no_grad()
     def numpy_scores(self) -> CrfScores:
-        """Copy the scores, those of what is forbidden included, for what computes without torch."""
+        """Copy the scores for what computes without torch."""
         bordered = self._scores().double().cpu().numpy()  # (T + 1, T + 1)
         return CrfScores(bordered[:-1, :-1].copy(), bordered[-1, :-1].copy(), bordered[:-1, -1].copy())
 
@@ -230,7 +217,7 @@ class ConditionalRandomField(nn.Module):
 
     @property
     def allowed_transitions(self) -> Tensor:
-        """Which tags may follow each other, `[previous, next]`: bool (T, T), a view."""
+        """Which tags may follow each other: bool (T, T), a view."""
         return self.allowed[:-2, :-1]
 
     @property
@@ -245,13 +232,13 @@ class ConditionalRandomField(nn.Module):
 
     @torch.no_grad()
     def reset_constraints(self) -> None:
-        """Write the constraints into their buffer again, as after a load by way of the "meta" device."""
+        """Write the constraints into their buffer again, as after a load by way of "meta"."""
         self.allowed.fill_(True)
         self.allowed_transitions.copy_(torch.tensor(self._transition_rows, dtype=torch.bool, device="cpu"))
         self.allowed_starts.copy_(torch.tensor(self._start_row, dtype=torch.bool, device="cpu"))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConditionalRandomField:
-        """Move the scores with the model they belong to, but never below float32: `model.half()` leaves them whole."""
+        """Move the scores with the model, but never below float32."""
 
         def at_least_single(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -280,15 +267,16 @@ class ConditionalRandomField(nn.Module):
         return log_unary.to(torch.promote_types(emissions.dtype, torch.float32)).contiguous()
 
     def _labels(self, tags: Tensor, mask: Tensor) -> _Labels:
-        """Find out which tags are known, and which transitions they make; raise where there is no such tag."""
+        """Find out which tags are known, and which transitions they make."""
         inside = tags.clamp(0, self.num_tags - 1)
         named = inside == tags
         known = mask & named
         if not (is_cheap_to_read(tags) and torch.equal(known, mask)):
-            self._refuse_other_tags(tags, mask & ~named)
+            if is_cheap_to_read(tags):
+                refuse_other_tags(tags, mask & ~named & (tags != UNKNOWN_TAG), self.num_tags)
             tags = torch.where(named, tags, self.num_tags + 1)
         boundary = tags.new_full((len(tags), 1), self.num_tags)
-        # The tag before each position and before the end: (B, L) and (B, 1) -> (B, L + 1).
+        # the tag before each position and before the end: (B, L) and (B, 1) -> (B, L + 1)
         before = torch.cat([boundary, tags], 1)
         if not keeps_all(mask):
             numbers = torch.arange(1, tags.shape[1] + 1, device=tags.device)
@@ -296,32 +284,6 @@ class ConditionalRandomField(nn.Module):
             before = before.gather(1, nearest)
         moves = before.mul_(self.num_tags + 1).add_(torch.cat([inside, boundary], 1))
         return _Labels(inside, known & self.allowed.flatten()[moves[:, :-1]], moves)
-
-    def _refuse_other_tags(self, tags: Tensor, unnamed: Tensor) -> None:
-        """Raise if a tag where unnamed (B, L) is True is not `UNKNOWN_TAG`, on devices where looking costs little."""
-        if not is_cheap_to_read(tags) or not (wrong := unnamed & (tags != UNKNOWN_TAG)).any():
-            return
-        row, column = wrong.nonzero()[0].tolist()
-        expected = f"0 to {self.num_tags - 1}, or {UNKNOWN_TAG} for unknown, at the kept positions"
-        got = f"{int(tags[row, column])} at [{row}, {column}]"
-        raise _unfit("tags", expected, got, "Use the label2id of this model, or clear the mask there.")
-
-    def _check(self, emissions: Tensor | None, mask: Tensor, tags: Tensor | None = None) -> Tensor:
-        """Raise on shapes and dtypes that do not fit; return the mask as bool."""
-        shape = tuple(mask.shape)
-        if emissions is not None:
-            shape = tuple(emissions.shape[:2])
-            if emissions.ndim != 3 or emissions.shape[2] != self.num_tags or not emissions.is_floating_point():
-                expected = f"floating-point scores of shape (batch, length, {self.num_tags})"
-                raise _unfit("emissions", expected, emissions, "Give one score per tag, or build with other num_tags.")
-        if mask.ndim != 2 or tuple(mask.shape) != shape or not mask.shape[1] or mask.is_floating_point():
-            expected = f"booleans or integers of shape {shape if len(shape) == 2 else '(batch, length)'}, length > 0"
-            raise _unfit("mask", expected, mask, "Give the two-dimensional attention mask of the same sentences.")
-        mask = mask.to(torch.bool)
-        if tags is not None and (tuple(tags.shape) != shape or tags.dtype != torch.int64):
-            mend = f"Give one tag per position, {UNKNOWN_TAG} where unknown, converted with .long()."
-            raise _unfit("tags", f"torch.int64 of shape {shape}", tags, mend)
-        return mask
 
 
 class _Labels(NamedTuple):
@@ -334,7 +296,7 @@ class _Labels(NamedTuple):
 
 
 class _LogLikelihood(torch.autograd.Function):
-    """`log Z - log Z'` (`log Z` where labels is None), with the difference of the marginals as its gradient."""
+    """`log Z - log Z'`, or `log Z` without labels, with the difference of the marginals as its gradient."""
 
     @staticmethod
     def forward(ctx: Any, emissions: Tensor, *inputs: Any) -> Tensor:
@@ -350,11 +312,11 @@ class _LogLikelihood(torch.autograd.Function):
             if is_cheap_to_read(mask):
                 some = (complete | uninformed).logical_not_().nonzero().squeeze(1)
             else:
-                # To choose sentences by their values would make the host wait, and a larger batch costs little.
+                # choosing by values would make the host wait
                 some, complete = torch.arange(batch, device=mask.device), torch.zeros_like(complete)
         stacked, masks = emissions, mask
         if len(some):
-            # Rule out what disagrees with a known tag, and get both partition functions from one loop.
+            # without what disagrees with a known tag: both partition functions come from one loop
             disagree = known[some].unsqueeze(2).repeat(1, 1, emissions.shape[2])
             disagree.scatter_(2, tags[some].unsqueeze(2), False)
             # (B, L, T) and (S, L, T) -> (B + S, L, T)
@@ -378,7 +340,7 @@ class _LogLikelihood(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Weight the (differences of) marginals with the gradient (B,) of the result."""
-        if torch.is_grad_enabled():  # `once_differentiable` would take the gradient for a constant where grad is one
+        if torch.is_grad_enabled():  # `once_differentiable` could take the gradient for a constant
             raise RuntimeError("The loss of the CRF can be differentiated once only: leave out create_graph=True.")
         unary, pairwise, allowed = ctx.saved_tensors
         emission_dtype, dtype = ctx.dtypes
@@ -391,20 +353,17 @@ class _LogLikelihood(torch.autograd.Function):
 
 
 def _plain_constraint(name: str, constraint: Tensor | None, shape: tuple[int, ...]) -> list[Any]:
-    """Nested lists of booleans from a constraint, all True where it is None."""
     if constraint is None:
         return torch.ones(shape, dtype=torch.bool, device="cpu").tolist()
     if tuple(constraint.shape) != shape or constraint.dtype != torch.bool or constraint.is_meta:
-        raise _unfit(name, f"torch.bool of shape {shape} with values", constraint, "Create it on the CPU.")
+        found = f"{constraint.dtype} of shape {tuple(constraint.shape)} on {constraint.device}"
+        raise ValueError(f"Expected {name} to be torch.bool of shape {shape} with values, got {found}. Use the CPU.")
     return constraint.tolist()
 
 
 def _joined_scores(transitions: Tensor, starts: Tensor, ends: Tensor, allowed: Tensor) -> Tensor:
-    """Scores of [previous, next] with the constraints (T + 1, T + 1) applied, in the dtype to work in.
-
-    The boundary is the tag T, from which the starts go and to which the ends; between them, from T to T, is nothing.
-    """
-    # Apple's "mps" has no float64; more sentences then take the way through log space.
+    """Scores (T + 1, T + 1) of [previous, next], those of the boundary T included, with the constraints applied."""
+    # Apple's "mps" has no float64
     dtype = torch.float32 if transitions.device.type == "mps" else torch.float64
     scores = transitions.new_zeros(allowed.shape, dtype=dtype)
     scores[:-1, :-1], scores[-1, :-1], scores[:-1, -1] = transitions, starts, ends
@@ -414,29 +373,30 @@ def _joined_scores(transitions: Tensor, starts: Tensor, ends: Tensor, allowed: T
 def _subtract_path(
     results: tuple[Tensor, ...], emissions: Tensor, labels: _Labels, complete: Tensor | None, scores: Tensor
 ) -> None:
-    """Take scores and counts of the complete paths (B,), of all where it is None, off results of `posterior`."""
+    """Take scores and counts of complete paths (B,), None for all, off results of `posterior`."""
     (value, unary, pairwise), (tags, known, moves) = results, labels
-    # With a move to the end: (B, L) -> (B, L + 1).
+    # with a move to the end: (B, L) -> (B, L + 1)
     counted = nn.functional.pad(known, (0, 1), value=True)
     if complete is not None:
         counted &= complete.unsqueeze(1)
     moves = moves.clamp_max(scores.numel() - 1)  # where the tag before is not known
     # (B, L) -> (B, L, 1); then (B, L + 1)
-    places = tags.unsqueeze(2)
+    columns = tags.unsqueeze(2)
     gained = scores.flatten()[moves]
-    gained[:, :-1].add_(emissions.gather(2, places).squeeze(2))
-    # Not a product, as a position that is not kept may hold NaN.
+    gained[:, :-1].add_(emissions.gather(2, columns).squeeze(2))
+    # not a product: a position that is not kept may hold NaN
     value -= gained.masked_fill_(~counted, 0).sum(1)
     ones = counted.to(unary.dtype).neg_()
-    unary.scatter_add_(2, places, ones[:, :-1].unsqueeze(2))
+    unary.scatter_add_(2, columns, ones[:, :-1].unsqueeze(2))
     # (N, T + 1, T + 1) -> (N, (T + 1) * (T + 1)), a view
     pairwise.flatten(1).scatter_add_(1, moves, ones)
 
 
-def _unfit(name: str, expected: str, got: object, mend: str) -> ValueError:
-    if isinstance(got, Tensor):
-        got = f"{got.dtype} of shape {tuple(got.shape)} on {got.device}"
-    return ValueError(f"Expected {name} to be {expected}, got {got if isinstance(got, str) else shown(got)}. {mend}")
-
-
-__all__ = ["FORBIDDEN_SCORE", "LOG_PROBABILITY_FLOOR", "UNKNOWN_TAG", "ConditionalRandomField", "bio_constraints"]
+__all__ = [
+    "FORBIDDEN_SCORE",
+    "LOG_PROBABILITY_FLOOR",
+    "UNKNOWN_TAG",
+    "ConditionalRandomField",
+    "bio_constraints",
+    "is_recorded",
+]

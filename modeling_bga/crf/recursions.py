@@ -1,9 +1,9 @@
 """The recursions of the CRF: partition function and marginals, in probabilities or in logarithms, and Viterbi paths.
 
-`N` sentences of `L` positions have scores for `T` tags. There is one tag more, the *boundary* `T`, which stands
-before the first and after the last position and nowhere else, so that one matrix (T + 1, T + 1) holds the scores of
-transitions, starts and ends. Masked positions pass on what stood before them. Each loop works from both ends of a
-sentence at once: the second direction is the same recursion on the reversed sentence.
+`N` sentences of `L` positions have scores for `T` tags. One tag more, the *boundary* `T`, stands before the first and
+after the last position, so that one matrix (T + 1, T + 1) holds the scores of transitions, starts and ends. Masked
+positions pass on what stood before them. Each loop works from both ends of a sentence at once: the second direction is
+the same recursion on the reversed sentence.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ def keeps_all(mask: Tensor) -> bool:
 
 
 def _gaps(mask: Tensor) -> list[Tensor | None]:
-    """Which sentences each step from both ends keeps, (2, N, 1), for steps to carry states over what lies between.
+    """Which sentences each step from both ends keeps, (2, N, 1), where states are carried over holes in a mask.
 
-    None where there is nothing to carry: where all are kept, and everywhere if no mask has a hole. Masked positions
-    before the first and after the last kept one hold the boundary, and that may follow itself.
+    None where there is nothing to carry: masked positions at either end hold the boundary, which may follow itself.
     """
-    # A mask changes twice around each stretch of kept positions.
+    # a mask changes twice around each stretch of kept positions
     if is_cheap_to_read(mask) and not (nn.functional.pad(mask, (1, 1)).diff(dim=1).sum(1) > 2).any():
         return [None] * mask.shape[1]
     # (L, N) and (L, N) -> (L, 2, N, 1)
@@ -52,8 +51,8 @@ def posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> t
         p(y_t) = (a_{t-1} M)(y_t) r_t(y_t) / c_t,    c_t = the sum of the numerator over y_t
         p(y_{t-1}, y_t) = a_{t-1}(y_{t-1}) M(y_{t-1}, y_t) r_t(y_t) / c_t
 
-    As all factors are at most 1, what an underflow loses is at most about `tiny / (c_t * scale)` of all probability,
-    so the result is sound while that product stays far above `tiny`; `log_space_posterior` does the other sentences.
+    An underflow loses at most about `tiny / (c_t * scale)` of all probability: where that product isn't far above
+    `tiny`, `log_space_posterior` does the sentence.
     """
     batch, length, tags = emissions.shape
     masked = ~mask
@@ -64,7 +63,7 @@ def posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> t
     gaps = [None] * length if whole else _gaps(mask)
     if not whole:
         factors.masked_fill_(masked.unsqueeze(2), 0)  # whatever masked positions hold, NaN included
-    # The boundary, and all positions from their emission alone into what follows them: (L + 1, 2, N, T + 1).
+    # the boundary, and all positions from their emission alone into what follows them: (L + 1, 2, N, T + 1)
     state = factors.new_zeros(length + 1, 2, batch, tags + 1)
     state[0, :, :, tags] = 1
     # (N, L, T) -> (L, N, T)
@@ -120,13 +119,13 @@ def posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> t
 
 def log_space_posterior(emissions: Tensor, mask: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`posterior` by logarithms and autograd: many times slower, and safe at any finite scores."""
-    # Also under inference_mode, whose tensors autograd takes only as copies.
+    # autograd takes tensors of inference_mode only as copies
     with torch.inference_mode(False), torch.enable_grad():
         kept = mask.clone()
         steps = emissions.detach().to(scores.dtype, copy=True).masked_fill_(~kept.unsqueeze(2), 0).requires_grad_()
-        # A copy for each sentence, whose gradients are apart: (T + 1, T + 1) -> (N, T + 1, T + 1).
+        # a copy for each sentence, whose gradients are apart: (T + 1, T + 1) -> (N, T + 1, T + 1)
         moves = scores.detach().repeat(len(mask), 1, 1).requires_grad_()
-        # The boundary alone, and never again: (N, T + 1).
+        # the boundary alone, and never again: (N, T + 1)
         state = nn.functional.pad(torch.full_like(steps[:, 0], -torch.inf), (0, 1))
         for t, step in enumerate(nn.functional.pad(steps, (0, 1), value=-torch.inf).unbind(1)):
             # (N, T + 1) -> (N, T + 1, 1), + (N, T + 1, T + 1) [previous, next] -> (N, T + 1)
@@ -140,9 +139,8 @@ def log_space_posterior(emissions: Tensor, mask: Tensor, scores: Tensor) -> tupl
 def best_path(emissions: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
     """Best tags (N, L), int64, of emissions (N, L, T); any tag where masked.
 
-    The first half of the positions is searched from the start and the second one from the end, both stacked, as in
-    `posterior`; they meet in the best pair of tags. The loop keeps the best scores only; which tag gave them is looked
-    up along the one path that is wanted.
+    Both halves of the positions are searched from their ends, stacked as in `posterior`, and meet in the best pair of
+    tags. The loop keeps the best scores only; which tag gave them is looked up along the one path that is wanted.
     """
     batch, length, tags = emissions.shape
     half, rest = (length + 1) // 2, length // 2

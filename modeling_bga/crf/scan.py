@@ -14,14 +14,6 @@ import torch
 from torch import Tensor, nn
 
 
-_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", bool)  # torch 2.6 doesn't say
-
-
-def is_recorded() -> bool:
-    """Say whether what runs is being recorded, to be run on other values later."""
-    return _is_exporting() or torch.jit.is_tracing()
-
-
 def recorded_log_marginals(emissions: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
     """Log posterior probabilities (B, L, T) of tags, in the dtype of the scores; anything where the mask is False.
 
@@ -43,9 +35,9 @@ def recorded_log_marginals(emissions: Tensor, mask: Tensor, scores: Tensor) -> T
 
     ends = scores[:, -1].expand_as(start).clone()
     until = _scan(forward, start, steps)
-    behind = _scan(backward, ends, tuple(step.flip(0) for step in steps)).flip(0)
+    after = _scan(backward, ends, tuple(step.flip(0) for step in steps)).flip(0)
     # (L, B, T + 1) -> (B, L, T)
-    return torch.log_softmax((until + behind)[:, :, :-1], 2).transpose(0, 1)
+    return torch.log_softmax((until + after)[:, :, :-1], 2).transpose(0, 1)
 
 
 def recorded_best_path(emissions: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
@@ -91,4 +83,4 @@ def _scan(step: Callable[..., Any], state: Tensor, inputs: tuple[Tensor, ...], w
     return (state, stacked) if with_last else stacked
 
 
-__all__ = ["is_recorded", "recorded_best_path", "recorded_log_marginals"]
+__all__ = ["recorded_best_path", "recorded_log_marginals"]

@@ -21,10 +21,7 @@ from ...configuration.errors import shown
 
 
 class CrfScores(NamedTuple):
-    """Scores of a CRF over `T` tags, in nats, those of forbidden transitions included: (T, T), (T,) and (T,).
-
-    Transitions are `[previous, next]`.
-    """
+    """Scores of a CRF over `T` tags, in nats: (T, T) `[previous, next]`, (T,) and (T,)."""
 
     transitions: np.ndarray
     starts: np.ndarray
@@ -42,7 +39,7 @@ class Span(NamedTuple):
     sentence: int
     label: str
     first: int
-    behind: int
+    end: int
 
 
 def span_log_probabilities(
@@ -69,26 +66,26 @@ def span_log_probabilities(
     mask = np.asarray(mask, dtype=bool)
     read = np.asarray(read, dtype=bool) & mask
     _check(spans, read, labels)
-    # (batch, length, tags) -> (batch, length, tags + 1): the boundary stands before the first and behind the last one
+    # (batch, length, tags) -> (batch, length, tags + 1): the boundary stands before the first and after the last one
     steps = np.where(mask[:, :, None], emissions, 0.0).astype(np.float64)
     steps = np.pad(steps, ((0, 0), (0, 0), (0, 1)), constant_values=-np.inf)
     matrix = _bordered(scores)
     states = _recursions(steps, mask, matrix)
     log_partition = _log_sum_exp(states[-1, 0] + matrix[:, -1], 1)  # (batch,)
     rows = np.array([span.sentence for span in spans])
-    firsts, behinds = np.array([(span.first, span.behind) for span in spans]).T
+    firsts, ends = np.array([(span.first, span.end) for span in spans]).T
     start, last = np.array([_deciding_positions(span, read[span.sentence]) for span in spans]).T
     tables = {label: _tag_tables(label, labels) for label in {span.label for span in spans}}
     of_spans = np.stack([tables[span.label] for span in spans])  # (spans, roles, 2, tags + 1)
     # Two ways to begin, with "B-" and with "I-", which exclude each other: (2, spans, tags + 1).
     state = np.stack([states[start, 0, rows]] * 2)
     for offset in range(int((last - start).max()) + 1):
-        places = np.minimum(start + offset, mask.shape[1] - 1)
-        conditions = [~read[rows, places], places < firsts, places == firsts, places < behinds]
-        roles = np.select(conditions, [_FREE, _BEFORE, _FIRST, _INSIDE], _BEHIND)
+        positions = np.minimum(start + offset, mask.shape[1] - 1)
+        conditions = [~read[rows, positions], positions < firsts, positions == firsts, positions < ends]
+        roles = np.select(conditions, [_FREE, _BEFORE, _FIRST, _INSIDE], _AFTER)
         lets_through = of_spans[np.arange(len(spans)), roles].transpose(1, 0, 2)  # (2, spans, tags + 1)
-        moved = _log_sum_exp(state[..., :, None] + matrix, 2) + steps[rows, places]
-        runs = mask[rows, places] & (start + offset <= last)
+        moved = _log_sum_exp(state[..., :, None] + matrix, 2) + steps[rows, positions]
+        runs = mask[rows, positions] & (start + offset <= last)
         state = np.where(runs[:, None], np.where(lets_through, moved, -np.inf), state)
     # (spans, tags + 1, 1) + (tags + 1, tags + 1) [next, previous] -> (spans, tags + 1)
     rest = _log_sum_exp(states[mask.shape[1] - 1 - last, 1, rows][:, :, None] + matrix.T, 1)
@@ -98,7 +95,7 @@ def span_log_probabilities(
 
 
 # What a position is to a span: not read, the last one read before it, its first, a later one of it, the next one read.
-_FREE, _BEFORE, _FIRST, _INSIDE, _BEHIND = range(5)
+_FREE, _BEFORE, _FIRST, _INSIDE, _AFTER = range(5)
 
 
 def _check(spans: Sequence[Span], read: np.ndarray, labels: Sequence[str]) -> None:
@@ -108,11 +105,11 @@ def _check(spans: Sequence[Span], read: np.ndarray, labels: Sequence[str]) -> No
                 f"Expected a type that has a tag, got {shown(span.label)} with the tags {shown(list(labels))}. Give "
                 "the type alone, such as 'PER'."
             )
-        inside = 0 <= span.sentence < len(read) and 0 <= span.first < span.behind <= read.shape[1]
+        inside = 0 <= span.sentence < len(read) and 0 <= span.first < span.end <= read.shape[1]
         if not inside or not read[span.sentence, span.first]:
             raise ValueError(
                 f"Expected spans that begin at a position that is read, in a batch of shape {read.shape}, got {span}. "
-                "Give positions of tokens: the first token of the first word, and the one behind the last word's."
+                "Give positions of tokens: the first token of the first word, and the one after the last word's."
             )
 
 
@@ -127,8 +124,7 @@ def _bordered(scores: CrfScores) -> np.ndarray:
 def _recursions(steps: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Log of the summed scores of all beginnings by their last tag, and of all endings by their first, in one loop.
 
-    From steps (batch, length, T + 1) to states (length + 1, 2, batch, T + 1): behind so many positions from the start,
-    and before so many from the end.
+    Steps (batch, length, T + 1) to states (length + 1, 2, batch, T + 1), after so many positions from either end.
     """
     # (batch, length, T + 1) -> (length, 2, batch, T + 1)
     both_steps = np.stack([steps, steps[:, ::-1]]).transpose(2, 0, 1, 3)
@@ -143,11 +139,11 @@ def _recursions(steps: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> np.n
 
 
 def _deciding_positions(span: Span, read: np.ndarray) -> tuple[int, int]:
-    """First and last position that decide on a span: the ones that are read before and behind it, or its own."""
-    places = read.nonzero()[0]
-    before, behind = places[places < span.first], places[places >= span.behind]
-    inside = places[(places >= span.first) & (places < span.behind)]
-    return int(before[-1] if len(before) else span.first), int(behind[0] if len(behind) else inside[-1])
+    """First and last position that decide on a span: the ones that are read before and after it, or its own."""
+    positions = read.nonzero()[0]
+    before, after = positions[positions < span.first], positions[positions >= span.end]
+    inside = positions[(positions >= span.first) & (positions < span.end)]
+    return int(before[-1] if len(before) else span.first), int(after[0] if len(after) else inside[-1])
 
 
 def _tag_tables(label: str, labels: Sequence[str]) -> np.ndarray:
@@ -157,11 +153,11 @@ def _tag_tables(label: str, labels: Sequence[str]) -> np.ndarray:
     any_tag = np.ones(len(labels) + 1, dtype=bool)
     by_role = {
         _FREE: (any_tag, any_tag),
-        # behind its own type "I-" would only go on with an entity
+        # after its own type "I-" would only go on with an entity
         _BEFORE: (any_tag, ~(begins | inside)),
         _FIRST: (begins, inside),
         _INSIDE: (inside, inside),
-        _BEHIND: (~inside, ~inside),
+        _AFTER: (~inside, ~inside),
     }
     return np.array([by_role[role] for role in range(len(by_role))])
 

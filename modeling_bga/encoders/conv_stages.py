@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoModel
 from transformers import initialization as init
@@ -18,14 +18,8 @@ from ...configuration.configuration_conv_stages import ConvStagesConfig, last_fe
 class ConvStages(ViTPreTrainedModel):
     """Vision encoder of a convolutional backbone and new transformer layers.
 
-    Batch normalisation always runs on the statistics that it was loaded with, and never changes them: images of
-    tweets come in small batches, and half of a batch may be blanks for missing ones. Its scale and shift are trained
-    unless they are frozen.
-
-    Parameters
-    ----------
-    config : ConvStagesConfig
-        Configuration.
+    Batch normalisation runs on the statistics that it was loaded with, and never changes them: batches are small, and
+    half of one may be blanks for missing images. Its scale and shift are trained unless they are frozen.
     """
 
     config_class = ConvStagesConfig
@@ -59,19 +53,18 @@ class ConvStages(ViTPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if module is self.projection:
-            # keeps the scale of what passes through at any width; with 0.02 the positions, which are the same for all
-            # images, would drown what narrow feature maps show, and be all that there is to reconstruct
+            # keeps the scale at any width; with 0.02 the positions would drown what narrow feature maps show
             init.xavier_uniform_(module.weight)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the module that makes tokens of the feature map."""
         return self.projection
 
-    def read_cells(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def read_cells(self, pixel_values: Tensor) -> Tensor:
         """Run the backbone alone: (batch, channels, side, side) to (batch, cells, feature channels), row by row."""
         return last_feature_map(self.backbone, pixel_values).flatten(2).transpose(1, 2)
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """Make tokens (batch, cells, hidden size), one for each cell of the last feature map, row by row.
 
         From images (batch, channels, side, side), or from what `read_cells` makes of them.
@@ -80,7 +73,7 @@ class ConvStages(ViTPreTrainedModel):
         tokens = self.projection(self.projection_norm(cells))
         return tokens + _positions(math.isqrt(cells.shape[1]), self.config.hidden_size, tokens)
 
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def forward(self, pixel_values: Tensor, **kwargs: Any) -> Tensor:
         """Encode images: (batch, channels, side, side) to (batch, cells, hidden size)."""
         states = self.embed(pixel_values)
         for layer in self.layers:
@@ -88,7 +81,7 @@ class ConvStages(ViTPreTrainedModel):
         return self.layernorm(states)
 
 
-def _positions(side: int, width: int, like: torch.Tensor) -> torch.Tensor:
+def _positions(side: int, width: int, like: Tensor) -> Tensor:
     """Make sines and cosines of rows and columns: (1, side * side, width). They fit any size, and need no training."""
     rates = torch.arange(width // 4, device=like.device) / max(width // 4, 1)
     angles = torch.arange(side, device=like.device)[:, None] * torch.exp(-math.log(10_000) * rates)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_sliding_window_mask
 
@@ -18,51 +18,30 @@ from .encoder import encoder_layers, first_position, refuse_other_attention
 
 
 class LayerCall(NamedTuple):
-    """A layer of an encoder, ready to be run on a batch.
+    """A layer of an encoder, ready to be run on states (batch, length, width) and a mask that holds its own one."""
 
-    `run` takes states (batch, length, width) and a mask, `own_mask` or a [`HybridStates`] that holds it, to the next
-    states. `own_mask` (batch, 1, 1 or length, length) is True at own positions that may be attended to; None for all.
-    """
-
-    run: Callable[[torch.Tensor, LayerMask], torch.Tensor]
-    own_mask: torch.Tensor | None
+    run: Callable[[Tensor, LayerMask], Tensor]
+    own_mask: Tensor | None  # (batch, 1, 1 or length, length), True where it may attend; None for all
 
 
 class TextInputs(NamedTuple):
-    """A batch of texts.
+    """A batch of texts, of token ids or of embeddings."""
 
-    Attributes
-    ----------
-    input_ids, token_type_ids : torch.LongTensor of shape (batch, length) or None
-        Token ids, or None where `inputs_embeds` are given; segment ids, ignored by encoders that have none.
-    position_ids : torch.LongTensor of shape (batch or 1, length) or None
-        Positions; counted if there are none.
-    inputs_embeds : torch.FloatTensor of shape (batch, length, embedding size) or None
-        Token embeddings instead of ids.
-    attended : torch.BoolTensor of shape (batch, length)
-        False at padding.
-    padding_mask : torch.BoolTensor of shape (batch, length) or None
-        The same, but None where nothing is padding: attention is faster for knowing it.
-    """
+    input_ids: Tensor | None  # (batch, length)
+    token_type_ids: Tensor | None  # (batch, length), ignored by encoders that have none
+    position_ids: Tensor | None  # (batch or 1, length); counted if there are none
+    inputs_embeds: Tensor | None  # (batch, length, embedding size)
+    attended: Tensor  # (batch, length), bool, False at padding
+    padding_mask: Tensor | None  # the same; None where nothing is padding
 
-    input_ids: torch.Tensor | None
-    token_type_ids: torch.Tensor | None
-    position_ids: torch.Tensor | None
-    inputs_embeds: torch.Tensor | None
-    attended: torch.Tensor
-    padding_mask: torch.Tensor | None
-
-    def rows(self, rows: torch.Tensor) -> TextInputs:
+    def rows(self, rows: Tensor) -> TextInputs:
         """Return the texts of some rows (chosen,)."""
         batch = len(self.attended)
         return TextInputs(*(field if field is None or len(field) != batch else field[rows] for field in self))
 
 
-def embed_text(encoder: PreTrainedModel, inputs: TextInputs) -> tuple[torch.Tensor, list[LayerCall]]:
-    """Return the states (batch, length, width) that enter a text encoder's first layer, and its layers.
-
-    Positions are counted over attended tokens, so that padding on the left changes nothing.
-    """
+def embed_text(encoder: PreTrainedModel, inputs: TextInputs) -> tuple[Tensor, list[LayerCall]]:
+    """Return the states (batch, length, width) that enter a text encoder's first layer, and its layers."""
     refuse_other_attention(encoder)
     family = TEXT_FAMILIES[encoder.config.model_type]
     positions = inputs.position_ids
@@ -96,41 +75,37 @@ def embed_text(encoder: PreTrainedModel, inputs: TextInputs) -> tuple[torch.Tens
     return states, [LayerCall(layer, own_mask) for layer in encoder_layers(encoder)]
 
 
-def _deberta_layers(
-    encoder: PreTrainedModel, states: torch.Tensor, inputs: TextInputs
-) -> list[Callable[..., torch.Tensor]]:
+def _deberta_layers(encoder: PreTrainedModel, states: Tensor, inputs: TextInputs) -> list[Callable[..., Tensor]]:
     body = encoder.encoder
     relative = {"relative_pos": body.get_rel_pos(states), "rel_embeddings": body.get_rel_embedding()}
-    runs: list[Callable[..., torch.Tensor]] = [
-        partial(_run_first, layer, **relative) for layer in encoder_layers(encoder)
-    ]
+    runs: list[Callable[..., Tensor]] = [partial(_run_first, layer, **relative) for layer in encoder_layers(encoder)]
     if body.conv is not None:
         # the largest DeBERTa-v2 adds a convolution of the embeddings to what its first layer gives
         runs[0] = partial(_run_beside_convolution, runs[0], body.conv, inputs.attended.long())
     return runs
 
 
-def _run_first(layer: nn.Module, states: torch.Tensor, mask: LayerMask, **arguments: Any) -> torch.Tensor:
+def _run_first(layer: nn.Module, states: Tensor, mask: LayerMask, **arguments: Any) -> Tensor:
     """Return the first of several outputs of a layer."""
     return layer(states, mask, **arguments)[0]
 
 
 def _run_beside_convolution(
-    run: Callable[..., torch.Tensor],
+    run: Callable[..., Tensor],
     convolution: nn.Module,
-    attended: torch.Tensor,
-    states: torch.Tensor,
+    attended: Tensor,
+    states: Tensor,
     mask: LayerMask,
-) -> torch.Tensor:
+) -> Tensor:
     return convolution(states, run(states, mask), attended)
 
 
 def _modernbert_layers(
     encoder: PreTrainedModel,
-    states: torch.Tensor,
-    positions: torch.Tensor,
+    states: Tensor,
+    positions: Tensor,
     inputs: TextInputs,
-    own_mask: torch.Tensor | None,
+    own_mask: Tensor | None,
 ) -> list[LayerCall]:
     masks = {
         "full_attention": own_mask,
@@ -145,11 +120,10 @@ def _modernbert_layers(
     ]
 
 
-def embed_images(encoder: PreTrainedModel, pixel_values: torch.Tensor) -> tuple[torch.Tensor, list[LayerCall]]:
+def embed_images(encoder: PreTrainedModel, pixel_values: Tensor) -> tuple[Tensor, list[LayerCall]]:
     """Return the states (batch, vision tokens, width) that enter a vision encoder's first layer, and its layers.
 
-    Images (batch, channels, side, side) of another size than the encoder's own get interpolated positions. `ConvStages`
-    also takes what its backbone made of them: (batch, cells, feature channels).
+    `ConvStages` takes images, or what its backbone made of them: (batch, cells, feature channels).
     """
     refuse_other_attention(encoder)
     pixel_values = pixel_values.to(encoder.dtype)
@@ -172,7 +146,7 @@ def embed_images(encoder: PreTrainedModel, pixel_values: torch.Tensor) -> tuple[
     return states, calls
 
 
-def _embed_patches(encoder: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
+def _embed_patches(encoder: PreTrainedModel, pixel_values: Tensor) -> Tensor:
     """Cut square images into patches, as SigLIP2 NaFlex wants them: row by row, the channels of a pixel together."""
     patch = encoder.config.patch_size
     rows = pixel_values.shape[-1] // patch

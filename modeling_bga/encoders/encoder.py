@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import attrgetter
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from ...configuration.configuration_conv_stages import CONV_STAGES
@@ -23,7 +23,7 @@ _FAMILIES = {**TEXT_FAMILIES, **VISION_FAMILIES, CONV_STAGES: VISION_FAMILIES["v
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     """Build an encoder of a supported family with random weights, hybrid attention and no pooler."""
     register_hybrid_attention()
-    # The model's dtype, and not the one that a checkpoint's configuration remembers: the two encoders' may differ.
+    # not the one that a checkpoint's configuration remembers: the two encoders' may differ
     dtype = torch.get_default_dtype()
     if config.model_type == CONV_STAGES:
         return ConvStages._from_config(config, attn_implementation=HYBRID_ATTENTION, dtype=dtype)
@@ -60,11 +60,7 @@ def encoder_layers(encoder: PreTrainedModel) -> nn.ModuleList:
 
 
 def refuse_other_attention(encoder: PreTrainedModel) -> None:
-    """Raise ValueError if an encoder was given another attention function since it was built.
-
-    Most fail by themselves at generated features, but with what to make of it left to guess; transformers' eager
-    function even takes the masks of layers without such features, and gets them wrong.
-    """
+    """Raise ValueError if an encoder was given another attention function, which drops features or gets masks wrong."""
     found = encoder.config._attn_implementation
     if found != HYBRID_ATTENTION:
         raise ValueError(
@@ -79,7 +75,7 @@ def final_norm_module(encoder: PreTrainedModel) -> nn.Module | None:
     return None if path is None else getattr(encoder, path)
 
 
-def final_norm(encoder: PreTrainedModel, hidden_states: torch.Tensor) -> torch.Tensor:
+def final_norm(encoder: PreTrainedModel, hidden_states: Tensor) -> Tensor:
     """Apply the encoder's norm of the last hidden states, where it has one; the shape stays."""
     norm = final_norm_module(encoder)
     return hidden_states if norm is None else norm(hidden_states)

@@ -164,7 +164,7 @@ def _find(name: str) -> _Source:
     if not tag and not os.path.isfile(weights):
         tags = open_clip.list_pretrained_tags_by_model(model_name)
         raise ValueError(
-            f"Expected a tag of open_clip's {model_name} behind the '/' of {shown(name)}, or a file of weights, got "
+            f"Expected a tag of open_clip's {model_name} after the '/' of {shown(name)}, or a file of weights, got "
             f"{shown(weights or 'nothing')}. {_near(weights, tags)}"
         )
     return _Source(name, weights, model, tag)

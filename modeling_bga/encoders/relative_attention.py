@@ -8,7 +8,7 @@ therefore get no such scores.
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
@@ -22,12 +22,12 @@ class HybridMPNetAttention(MPNetSelfAttention):
 
     def forward(
         self,
-        hidden_states: torch.Tensor,
+        hidden_states: Tensor,
         attention_mask: LayerMask = None,
-        position_bias: torch.Tensor | None = None,
+        position_bias: Tensor | None = None,
         output_attentions: bool = False,
         **kwargs: object,
-    ) -> tuple[torch.Tensor]:
+    ) -> tuple[Tensor]:
         """Attend; arguments as the library's, and no weights are returned."""
         split = (*hidden_states.shape[:-1], self.num_attention_heads, self.attention_head_size)
         # (batch, length, width) -> (batch, heads, length, head width)
@@ -47,13 +47,13 @@ class HybridDebertaAttention(DisentangledSelfAttention):
 
     def forward(
         self,
-        hidden_states: torch.Tensor,
+        hidden_states: Tensor,
         attention_mask: LayerMask,
         output_attentions: bool = False,
-        query_states: torch.Tensor | None = None,
-        relative_pos: torch.Tensor | None = None,
-        rel_embeddings: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, None]:
+        query_states: Tensor | None = None,
+        relative_pos: Tensor | None = None,
+        rel_embeddings: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
         """Attend; arguments as the library's, and no weights are returned."""
         heads = self.num_attention_heads
         projections = (
@@ -69,7 +69,7 @@ class HybridDebertaAttention(DisentangledSelfAttention):
             relative = self.disentangled_attention_bias(
                 query, key, relative_pos, self.pos_dropout(rel_embeddings), scale_factor
             )
-            if isinstance(relative, torch.Tensor):  # 0 where no kind of relative attention is on
+            if isinstance(relative, Tensor):  # 0 where no kind of relative attention is on
                 scores = relative.unflatten(0, (-1, heads))
         # (batch, heads, length, head width)
         query, key, value = (part.unflatten(0, (-1, heads)) for part in (query, key, value))
@@ -80,10 +80,10 @@ class HybridDebertaAttention(DisentangledSelfAttention):
         return attended.flatten(2), None
 
 
-def _add_scores(attention_mask: LayerMask, scores: torch.Tensor | None) -> LayerMask:
+def _add_scores(attention_mask: LayerMask, scores: Tensor | None) -> LayerMask:
     """Add scores of a layer's own tokens (batch or 1, heads, length, length) to what its attention mask says."""
     hybrid = attention_mask if isinstance(attention_mask, HybridStates) else None
-    own_mask: torch.Tensor | None = attention_mask if hybrid is None else hybrid.attention_mask
+    own_mask: Tensor | None = attention_mask if hybrid is None else hybrid.attention_mask
     if own_mask is not None and not own_mask.is_floating_point():
         own_mask = own_mask.bool()
     if scores is not None:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ...configuration.arguments import explained
+from ...configuration.arguments import explained, given_arguments
 from ...configuration.errors import brief, shown
 
 
@@ -24,6 +24,30 @@ from ...configuration.errors import brief, shown
 MAX_MISSING_NUMBERS = 2**30
 # Of a configuration: no weight depends on these.
 _CHANGING = ("_name_or_path", "architectures", "dtype", "problem_type", "training_summary", "label2id")
+
+
+class CheckedFilesMixin:
+    """What a model asks of the files that it is loaded from and saved to; stands before `PreTrainedModel`."""
+
+    _built_from: PreTrainedConfig
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as every model does; files that can't be used, or may not be, are a ValueError."""
+        with explained_weights(given_arguments(kwargs)):
+            check_shard_index(pretrained_model_name_or_path, kwargs.get("subfolder") or "", kwargs.get("variant"))
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
+
+    @staticmethod
+    def _finalize_model_loading(model: Any, load_config: Any, loading_info: Any) -> Any:
+        # transformers' step after reading a checkpoint: what wasn't in it is made
+        missing, others = loading_info.missing_and_mismatched(), loading_info.mismatched_keys
+        check_weights_to_make(model, missing, others, load_config.ignore_mismatched_sizes)
+        return PreTrainedModel._finalize_model_loading(model, load_config, loading_info)
+
+    def check_savable(self) -> None:
+        """Refuse a configuration that was changed so that what is saved couldn't be loaded."""
+        check_config_fits(self, self._built_from)
 
 
 def check_shard_index(folder: str | os.PathLike[str] | None, subfolder: str = "", variant: str | None = None) -> None:
@@ -126,4 +150,10 @@ def explained_weights(arguments: Iterable[str] = ()) -> AbstractContextManager[N
     return explained(what, arguments, more=(SafetensorError, pickle.UnpicklingError))
 
 
-__all__ = ["check_config_fits", "check_shard_index", "check_weights_to_make", "explained_weights"]
+__all__ = [
+    "CheckedFilesMixin",
+    "check_config_fits",
+    "check_shard_index",
+    "check_weights_to_make",
+    "explained_weights",
+]

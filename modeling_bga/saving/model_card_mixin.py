@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
@@ -23,20 +23,13 @@ _CARD = "README.md"
 
 
 class ModelCardMixin:
-    """What a `PreTrainedModel` needs so that each folder and repository that it is saved to has a true README.md.
-
-    Stands before `PreTrainedModel` among the base classes.
-    """
+    """Keep README.md true wherever a model is saved to; stands before `PreTrainedModel`."""
 
     _own_card: str | None = None
-    _described: tuple[dict[str, Any], dict[str, Any], dict[str, torch.Tensor]] | None = None
+    _described: tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]] | None = None
 
     def train(self, mode: bool = True) -> Any:
-        """Switch to training or evaluation, as every module does.
-
-        Weights that have changed are no longer those that `config.training_summary` tells of. Here, and when the model
-        is saved, it is marked as outdated then, until a new one is set.
-        """
+        """Switch to training or evaluation, and mark `config.training_summary` as outdated if weights have changed."""
         self._compare_with_summary()
         return super().train(mode)  # type: ignore[misc]
 
@@ -67,11 +60,7 @@ class ModelCardMixin:
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Save as every model does, and write the model card, README.md.
-
-        A README.md that a person wrote or edited is kept, with a warning. The card is filled from
-        `config.training_summary`; without one it says that nothing is recorded.
-        """
+        """Save as every model does, and write the model card, README.md, unless a person wrote or edited it."""
         self._compare_with_summary()
         # transformers replaces it when it pushes
         self._own_card = _card_to_keep(save_directory) if push_to_hub else None
@@ -92,7 +81,6 @@ class ModelCardMixin:
 
 
 def _card_to_keep(folder: str | os.PathLike[str]) -> str | None:
-    """Return the text of a folder's README.md if it isn't to be replaced."""
     try:
         from ...configuration.hub.model_card import hand_written_card
     except ImportError:
@@ -104,14 +92,13 @@ def _card_to_keep(folder: str | os.PathLike[str]) -> str | None:
 def _write_card(
     folder: str | os.PathLike[str], config: PreTrainedConfig, repository: str | None, tags: Sequence[str] | None
 ) -> None:
-    """Write a model's card; where the package is missing, leave the one that is there."""
     try:  # a saved model's code doesn't carry this
         from ...configuration.hub.model_card import write_model_card
     except ImportError:
         if (config.training_summary or {}).get("outdated") and Path(folder, _CARD).exists():
             logger.warning(
                 "The model card in %s may tell of the weights as they were before they were trained further. Edit it, "
-                "or install bga-mner and save again to have it written anew.",
+                "or install bga-mner and save again.",
                 brief(str(folder)),
             )
         return
@@ -119,8 +106,8 @@ def _write_card(
 
 
 @torch.no_grad()
-def _samples(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Copy some numbers of each weight: an optimizer's step changes them all, whatever way it writes them."""
+def _samples(model: nn.Module) -> dict[str, Tensor]:
+    """Copy some numbers of each weight: an optimizer's step changes them all."""
     samples = {}
     for name, parameter in model.named_parameters():
         # of weights that are spread over processes, what lies in this one
@@ -132,8 +119,8 @@ def _samples(model: nn.Module) -> dict[str, torch.Tensor]:
     return samples
 
 
-def _is_same(before: torch.Tensor, now: torch.Tensor) -> bool:
-    """Tell whether two samples are of the same weight, in the lower precision of the two."""
+def _is_same(before: Tensor, now: Tensor) -> bool:
+    """Compare two samples in the lower precision of the two."""
     if before.shape != now.shape:
         return False
     coarse = min(before.dtype, now.dtype, key=lambda dtype: torch.finfo(dtype).bits)

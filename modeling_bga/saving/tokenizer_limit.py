@@ -12,10 +12,7 @@ from ..encoders.encoder import longest_text
 
 
 def limit_beside(folder: str | os.PathLike[str]) -> int | None:
-    """Return how many tokens, special ones included, the text encoder of a model that was saved in a folder takes.
-
-    None if no model of this package, or none that can be read, is there.
-    """
+    """Return how many tokens the text encoder of a model in a folder takes; None if none of this package is there."""
     try:
         saved = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
         if saved["model_type"] != BgaMnerConfig.model_type:
@@ -26,7 +23,7 @@ def limit_beside(folder: str | os.PathLike[str]) -> int | None:
 
 
 def lower_saved_limit(folder: str | os.PathLike[str], longest: int) -> None:
-    """Lower the limit in `tokenizer_config.json`, if a tokenizer was saved in a folder before the model."""
+    """Lower the limit in `tokenizer_config.json`, if a tokenizer is there."""
     path = Path(folder, "tokenizer_config.json")
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))

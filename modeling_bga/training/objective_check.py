@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from transformers.utils import logging
 
 
@@ -13,34 +14,30 @@ logger = logging.get_logger(__name__)
 
 @torch.compiler.disable  # hooks stand between graphs
 def watch_objective(
-    logits: torch.Tensor,
-    needed: Sequence[torch.Tensor | None],
+    logits: Tensor,
+    needed: Sequence[Tensor | None],
     refusal: str,
-    unlabelled_loss: torch.Tensor | None = None,
-) -> torch.Tensor:
+    unlabelled_loss: Tensor | None = None,
+) -> Tensor:
     """Return logits that can be trained on beside the model's own loss, but not in its place.
 
-    Whoever computes the loss outside of the model (`Trainer` with label smoothing or `compute_loss_func`, or a subclass
-    with its own `compute_loss`) has the logits, and not the parts of the loss that come from elsewhere. Only the
-    backward pass tells what was trained on: at its end a gradient must have reached one of `needed`, if one reached
-    the logits. A loss that leaves both alone is nobody's business here.
+    At the end of a backward pass a gradient must have reached one of `needed`, if one reached the logits.
     """
     if unlabelled_loss is not None:
         logger.warning_once(
-            "A batch came without labels, and is trained on for its images alone. That is right for pairs that nobody "
-            "labelled. If yours have labels, something took them out of the batch: Trainer does so with "
-            "label_smoothing_factor and compute_loss_func, or a compute_loss that pops them. (Said once.)"
+            "A batch came without labels, and is trained on for its images alone. If yours have labels, something took "
+            "them out: Trainer with label_smoothing_factor or compute_loss_func, or a compute_loss that pops them."
         )
     if not logits.requires_grad:
         return logits
     logits = logits.view_as(logits)  # what is computed from the scores within the model doesn't count
     reached = False
 
-    def at_needed(gradient: torch.Tensor | None) -> None:
+    def at_needed(gradient: Tensor | None) -> None:
         nonlocal reached
         reached = reached or gradient is not None
 
-    def at_logits(gradient: torch.Tensor | None) -> None:
+    def at_logits(gradient: Tensor | None) -> None:
         if gradient is not None and not reached:
             # in which order gradients come is the engine's affair: asked when all have
             torch.autograd.Variable._execution_engine.queue_callback(at_end)

@@ -7,6 +7,7 @@ import pytest
 from transformers import BertConfig, CLIPConfig, Siglip2Config, SiglipConfig, SiglipVisionConfig
 
 from bga_mner.configuration.configuration_bga_mner import BgaMnerConfig
+from bga_mner.configuration.hub.card_facts import option_default
 from bga_mner.modeling_bga.modeling_bga_mner import BgaMnerModel
 
 
@@ -166,12 +167,12 @@ def test_what_is_filled_in_is_the_default(make_config, vision):
     size = {"vit": 16, "siglip2_vision_model": 16, "resnet": 224}[vision]
     for chosen in (None, 32):
         config = make_config("bert", vision, num_bga_layers=None, image_size=chosen)
-        assert config.option_default("image_size") == size
-        assert config.option_default("num_bga_layers") == config.num_bga_layers == 3
-    assert config.option_default("cycle_weight") == 1.0
-    assert make_config().option_default("num_bga_layers") == 3
+        assert option_default(config, "image_size") == size
+        assert option_default(config, "num_bga_layers") == config.num_bga_layers == 3
+    assert option_default(config, "cycle_weight") == 1.0
+    assert option_default(make_config(), "num_bga_layers") == 3
 
 
 def test_an_encoder_of_oblong_images_has_no_default_size(make_config):
     config = make_config(vision_options={"image_size": [16, 32]}, image_size=16)
-    assert config.option_default("image_size") is None
+    assert option_default(config, "image_size") is None

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bga_mner.configuration.errors import brief, listed, mismatch, reworded, shown
+from bga_mner.configuration.argument_errors import reworded
+from bga_mner.configuration.errors import brief, listed, mismatch, shown
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ CONFIGURATIONS = {
 @pytest.fixture
 def warnings_of_models(caplog):
     """Return the lines that models warn of; each line is told once a process."""
-    logger = transformers_logging.get_logger("bga_mner.modeling_bga.pretrained_model")
+    logger = transformers_logging.get_logger("bga_mner.modeling_bga.training.frozen_parts")
     type(logger).warning_once.cache_clear()
     return lambda: [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
