@@ -15,10 +15,9 @@ from ..configuration.errors import shown
 from ..configuration.hub.entry_points import AUTO_MAP
 from ..configuration.hub.saved_code import RemoteCodeMixin
 from ..modeling_bga.saving.tokenizer_limit import limit_beside
-from .data.example_columns import read_example_columns, warn_of_ids
-from .images.image_encoding import encode_images, image_of_each_text
-from .images.image_loading import stack_images
-from .images.square_images import check_side, squaring_processor
+from .data.example_columns import read_example_columns
+from .images.image_encoding import check_side, encode_images, image_of_each_text
+from .images.image_loading import Images, stack_images
 from .images.vision_states import VISION_STATES, read_vision_states
 from .padding import chosen_length, pad_columns
 from .sequences import as_list
@@ -50,19 +49,17 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     Parameters
     ----------
     image_processor : transformers.BaseImageProcessor or None
-        Brings images to `pixel_values`, all of one size; None for text alone. SigLIP2's for NaFlex is replaced by
-        one that makes squares of as many patches, and timm's by a stock one that does the same and can be saved.
+        Brings images to `pixel_values`, all of one size; None for text alone. Those of SigLIP2 NaFlex and timm are
+        replaced by stock ones that make squares.
     tokenizer : transformers.PreTrainedTokenizerBase
         A fast tokenizer.
     label2id : dict of str to int or None
-        Ids of the BIO labels, as in the model's config. Needed to encode labels; saved with the processor.
+        Ids of the BIO labels, as in the model's config. Needed to encode labels.
     chat_template : None
         Present for ProcessorMixin only.
     unspaced_scripts : {"characters", "words"}, default "characters"
-        "characters" reads scripts that put no spaces between words (Chinese, Japanese, Thai) character by character,
-        and splits given words as `split_words` splits running text, so that a model finds in running text what it
-        learned of words; tokens that were added to the tokenizer, such as "[USER]", stay whole. "words" leaves given
-        words whole, for texts that one segmenter splits before training and inference. Saved with the processor.
+        "characters" reads scripts without spaces between words character by character, and splits given words as
+        running text. "words" keeps given words whole.
 
     Attributes
     ----------
@@ -95,7 +92,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     ):
         check_tokenizer(tokenizer)
         check_unspaced_scripts(unspaced_scripts)
-        self.image_processor = image_processor = squaring_processor(image_processor)
+        self.image_processor = image_processor = _squared(image_processor)
         check_side(image_processor)
         parts = {} if image_processor is None else {"image_processor": image_processor}
         super().__init__(**parts, tokenizer=tokenizer, chat_template=chat_template)
@@ -105,10 +102,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        """Load as every processor does; what none can be made of, in files or arguments, is a ValueError.
-
-        Beside a model's files, the tokenizer's limit is at most what the model's text encoder takes.
-        """
+        """Load as every processor does; beside a model, the tokenizer's limit is at most the text encoder's."""
         given = given_arguments(kwargs)
         with explained("a processor of BGA-MNER", given):
             loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -140,10 +134,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         if processor_dict.get("image_processor", "absent") is not None:
             return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, processor_dict, **kwargs)
         subfolder = kwargs.pop("subfolder", "")
-        return [
-            None,
-            cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, subfolder, **kwargs),
-        ]
+        tokenizer = cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, subfolder, **kwargs)
+        return [None, tokenizer]
 
     @classmethod
     def from_args_and_dict(cls, args: list[Any], processor_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -165,19 +157,18 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     @property
     def word_reader(self) -> WordReader:
         """How running text and given words are split into what is encoded."""
-        if self.unspaced_scripts == "words":
-            return WordReader("words")
-        return WordReader(self.unspaced_scripts, placeholders(self.tokenizer))
+        whole = () if self.unspaced_scripts == "words" else placeholders(self.tokenizer)
+        return WordReader(self.unspaced_scripts, whole)
 
     def split_words(self, text: str) -> Words:
-        """Split running text into words with their offsets, as the model reads them; see `split_words`."""
+        """Split running text into words with their offsets, as the model reads them."""
         return self.word_reader.split(text)
 
     def __call__(
         self,
         text: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
-        images: Any = None,
-        word_labels: Sequence[Any] | None = None,
+        images: Images = None,
+        word_labels: Sequence[Sequence[str | int | None] | None] | None = None,
         *,
         targets: Sequence[Sequence[int] | None] | None = None,
         is_split_into_words: bool | None = None,
@@ -197,14 +188,11 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         Parameters
         ----------
         text : str, sequence of str, sequence of sequences of str, or None
-            A text, texts, or texts as lists of words; running text is split into words (see `split_words`). None
-            encodes images alone. Here and below a sequence may also be a column of a dataset, pandas or pyarrow, an
-            array or a generator; what is missing in it (NaN) is None.
+            A text, texts, or texts as lists of words. Any sequence may also be a column of a dataset or data frame.
         images : image, sequence of (image or None or sequence), or None
-            One for each text; whatever `images.load_image` takes. Of a list in the place of one the first that can
-            be read, with a warning: the model reads one image of a text.
+            One for each text, whatever `load_image` takes; of a list in its place the first that can be read.
         word_labels : sequence or None
-            For each text None, or a list with a label for each word: a tag, an id, or None or -100 for unknown.
+            For each text None, or a label for each word: a tag, an id, or None or -100 for unknown.
         targets : sequence of ((int, int) or None) or None
             For each text what it is asked about, as `mark_target` takes it. For sequence classification.
         is_split_into_words : bool or None
@@ -224,8 +212,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         return_tensors : {"pt", "np"} or None
             None gives lists, and an array of images.
         return_word_ids, return_word_start_mask : bool
-            Add "word_ids", the number of each token's word (None for special tokens and padding), and
-            "word_start_mask", which tokens begin a word.
+            Add "word_ids", the number of each token's word or None, and "word_start_mask": which tokens begin a word.
         images_kwargs : dict or None
             For the image processor, such as `{"do_center_crop": False}`.
 
@@ -257,9 +244,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
         if targets is not None:
             if word_labels is not None:
-                raise ValueError(
-                    "Expected either `word_labels` or `targets`, got both. Labels of a target are one a text."
-                )
+                raise ValueError("Expected either `word_labels` or `targets`, got both. A target has one label.")
             targets = as_list(targets) or targets  # an iterator can be read once
             text = mark_targets(text, targets, is_split_into_words)
         sentences, single, are_words = as_sentences(text, is_split_into_words, split=self.word_reader.split)
@@ -283,13 +268,11 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             on_long_text=on_long_text,
             truncation=truncation,
         )
-        if not return_word_ids:
-            data.pop("word_ids")
-        if not return_word_start_mask:
-            data.pop("word_start_mask")
-        dense = return_tensors is not None
+        for name, is_wanted in (("word_ids", return_word_ids), ("word_start_mask", return_word_start_mask)):
+            if not is_wanted:
+                data.pop(name)
         limit = default_max_length(self.tokenizer) if max_length is None else max_length
-        length = chosen_length(data["input_ids"], padding, limit, pad_to_multiple_of, dense)
+        length = chosen_length(data["input_ids"], padding, limit, pad_to_multiple_of, return_tensors is not None)
         if length is not None:
             data = pad_columns(data, self.tokenizer, length)
         if images is not None:
@@ -311,18 +294,14 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     ) -> dict[str, list[Any]]:
         """Encode rows of a dataset at the moment they are read, for `dataset.with_transform`.
 
-        Images are decoded row by row, so the dataset may be larger than memory. Use it with
-        `TrainingArguments(remove_unused_columns=False)` and `DataCollatorForMner`.
+        Use it with `TrainingArguments(remove_unused_columns=False)` and `DataCollatorForMner`.
 
         Parameters
         ----------
         batch : mapping of str to sequence
-            Columns `tokens` (lists of words) or `text` (strings); optionally `ner_tags` (lists of tags, None
-            for unknown; ids are the model's own, with a warning: see `name_tags`) and `image` (of a list of images,
-            the first that can be read), or `vision_states` of `cache_vision_states` in its place. For sequence
-            classification, without `ner_tags`: `label` (a number or a list of numbers, None where unknown) and
-            `target` (as `targets` of a call). `length` is handed on, for a Trainer that groups rows by it. Other
-            columns are ignored, and so is `image` if the processor has no image processor.
+            Columns `tokens` (lists of words) or `text`; optionally `ner_tags` (lists of tags or ids, None where
+            unknown), and `image`, or `vision_states` of `cache_vision_states`. For sequence classification `label` (a
+            number or list of numbers, or None) and `target`. `length` is handed on, others are ignored.
         max_length, on_bad_image, on_long_text
             As for a call of the processor.
 
@@ -330,24 +309,22 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         -------
         dict of str to list
             Unpadded input_ids, attention_mask, word_start_mask, and token_type_ids where the tokenizer gives them;
-            labels if there are tags; label and target_mask, and no word_start_mask, if there are labels or targets of
-            whole texts; pixel_values, float32 (3, H, W) or None each, or vision_states, float32 (stages + 1, vision
-            tokens, vision width) or None each.
+            labels, or label and target_mask without word_start_mask; pixel_values or vision_states, float32 or None
+            each.
 
         Raises
         ------
         ValueError
             As for a call of the processor, if there is neither `tokens` nor `text`, and if annotations stand in a
-            column of another name (`entities`, `labels`), where they would be lost.
+            column of another name.
         """
-        batch = read_example_columns(batch, self.image_processor is not None)
+        batch = read_example_columns(batch, self.image_processor is not None, self.label2id)
         name = "tokens" if "tokens" in batch else "text"
         texts, tags, targets = batch[name], batch.get("ner_tags"), None
         if tags is None and batch.get("target") is not None:
             texts, targets = mark_targets(texts, batch["target"], None), batch["target"]
         reader = self.word_reader
         sentences, _, are_words = as_sentences(texts, name == "tokens" or None, batched=True, split=reader.split)
-        warn_of_ids(tags or (), self.label2id)
         encoded = encode_sentences(
             self.tokenizer,
             reader,
@@ -377,28 +354,23 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         return encode_words(self.tokenizer, sentences, self.word_reader)
 
     def encode_images(
-        self, images: Any, *, on_bad_image: str = "missing", images_kwargs: dict[str, Any] | None = None
+        self, images: Images, *, on_bad_image: str = "missing", images_kwargs: dict[str, Any] | None = None
     ) -> list[np.ndarray | None]:
         """Decode images and bring them to the model's format: float32 (3, H, W) each, None where none can be used.
 
-        Parameters
-        ----------
-        images : image, or sequence of (image or None or sequence of images)
-            Whatever `images.load_image` takes; of a list in the place of one, the first that can be read.
-        on_bad_image : {"missing", "raise"}
-            What to do about broken ones.
-        images_kwargs : dict or None
-            For the image processor.
-
-        Raises
-        ------
-        ValueError
-            For the first broken image (`BadImageError`), if `on_bad_image` is "raise"; and if images are given
-            and the processor has no image processor.
+        Parameters are those of a call of the processor. If `on_bad_image` is "raise", the first broken image raises.
         """
         encoded, broken = encode_images(self.image_processor, images, on_bad_image, images_kwargs)
         self.bad_images.update(broken)
         return encoded
+
+
+def _squared(image_processor: BaseImageProcessor | None) -> BaseImageProcessor | None:
+    try:
+        from .images.square_images import squaring_processor
+    except ImportError:  # a saved one makes squares already
+        return image_processor
+    return squaring_processor(image_processor)
 
 
 def _lower_limit(tokenizer: PreTrainedTokenizerBase, folder: str | os.PathLike[str]) -> None:

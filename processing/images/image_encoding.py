@@ -11,12 +11,32 @@ from ...configuration.errors import brief, shown
 from .image_loading import BadImageError, as_image_list, limit_aspect_ratio, load_first_image
 
 
+# Pixels of a side, more than any vision encoder reads. A file may ask for a million, and each image fill the memory.
+MAX_SIDE = 2_048
+
+
+def check_side(image_processor: BaseImageProcessor | None) -> None:
+    """Refuse an image processor that makes images of more than `MAX_SIDE` pixels a side."""
+    for name in ("size", "crop_size", "pad_size"):
+        size = getattr(image_processor, name, None)
+        # a dict, or transformers' own class that can be made one
+        sides = {"": size} if size is None or isinstance(size, int | float) else dict(size)
+        if "shortest_edge" in sides:
+            sides.pop("longest_edge", None)  # an upper bound alone
+        for side in sides.values():
+            if isinstance(side, int | float) and not 0 < side <= MAX_SIDE:
+                raise ValueError(
+                    f"Expected an image processor that makes images of 1 to {MAX_SIDE:,} pixels a side, got {name}="
+                    f"{sides}. Correct its size."
+                )
+
+
 def image_of_each_text(images: Any, count: int) -> list[Any]:
     """Make a list of the images of `count` texts, and check that there are as many."""
     found = as_image_list(images)
     if len(found) != count:
         raise ValueError(
-            f"Expected one item of `images` a text, got {len(found)} for {count} texts. Give None for a text without "
+            f"Expected one item of `images` per text, got {len(found)} for {count} texts. Give None for a text without "
             "an image. A text has one image: choose one, or repeat the text with each."
         )
     return found
@@ -53,8 +73,8 @@ def encode_images(
     if any(len(given) > 1 for given in sources):
         # the same words each time: Python shows them once
         warnings.warn(
-            "Some texts have several images, and the model reads one image a text: of each list the first that can "
-            "be read was taken. To choose another, put it first, or repeat the text with each.",
+            "Some texts have several images, and the model reads one image per text: the first of each list that can "
+            "be read. To choose another, put it first, or repeat the text with each.",
             stacklevel=4,
         )
     if broken:
@@ -67,4 +87,4 @@ def encode_images(
     return encoded, broken
 
 
-__all__ = ["encode_images", "image_of_each_text"]
+__all__ = ["check_side", "encode_images", "image_of_each_text"]

@@ -31,8 +31,9 @@ FORMATS = (
 
 _URL = re.compile(r"^(?:[A-Za-z][A-Za-z0-9+.-]+://|data:)")
 _SMALLER = "Scale it down first"
-# What may stand for an image.
+# What may stand for an image; and for those of texts: one for each, or a list of which the first is taken.
 ImageSource = Image.Image | str | os.PathLike[str] | bytes | bytearray | memoryview | dict[str, Any]
+Images = ImageSource | Iterable[ImageSource | Iterable[ImageSource | None] | None] | np.ndarray | None
 # `warnings.catch_warnings` changes state of the whole process, so only one thread may be inside it.
 _OPEN_LOCK = threading.Lock()
 
@@ -294,6 +295,7 @@ __all__ = [
     "FORMATS",
     "BadImageError",
     "ImageSource",
+    "Images",
     "as_image_list",
     "fetch_image",
     "is_url",

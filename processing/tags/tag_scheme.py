@@ -1,16 +1,9 @@
 """Tags in the BIO scheme (IOB2): reading, mending, and the labels of a model. Pure Python."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ...configuration.errors import shown
-
-
-_FIX_IDS = (
-    "Ids need their names: those of a datasets.ClassLabel are dataset.features['ner_tags'].feature.names, and "
-    "bga_mner.name_tags(dataset) puts them in the place of the ids."
-)
 
 
 def split_tag(tag: str) -> tuple[str, str]:
@@ -20,40 +13,15 @@ def split_tag(tag: str) -> tuple[str, str]:
             return "O", ""
         if len(tag) > 2 and tag[1] == "-" and tag[0] in "BI":
             return tag[0], tag[2:]
-    raise ValueError(_why_not_bio(tag))
+    raise _not_bio(tag)
 
 
-def _why_not_bio(tag: Any) -> str:
-    """Say what a tag is, if it is not BIO, and what makes BIO of it."""
-    if isinstance(tag, str):
-        prefix, dash, kind = tag.partition("-")
-        if dash and kind and prefix in tuple("ESLUMW"):
-            return (
-                f"Expected BIO tags, got {shown(tag)}, which belongs to the BIOES scheme or one like it. Convert all "
-                "sentences first: tags = bga_mner.to_bio(tags)."
-            )
-        fix = "Check how the tags were made."
-        if tag == "o" or (dash and kind and prefix in tuple("bieslumw")):
-            fix = "Convert all sentences first, which writes prefixes in capitals: tags = bga_mner.to_bio(tags)."
-        elif tag.lstrip("-").isdecimal():
-            fix = _FIX_IDS
-        elif re.match("LABEL_[0-9]+$", tag):
-            fix = "That is what transformers calls a label without a name: give the model its labels with id2label."
-        elif re.match("[BIESLUMW]$", tag):
-            fix = f"Behind the prefix stands the type: where all entities are of one, call it as you like, '{tag}-ENT'."
-        elif re.match("[BIESLUMW][^A-Za-z-].|.+-[BIESLUMW]$", tag):
-            fix = "A prefix stands in front, with a '-' behind it: write the tags so."
-        elif tag and not dash:
-            fix = (
-                "If these are entity types without a prefix, name the scheme: to_bio(tags, scheme='IO'), "
-                "read_conll(path, scheme='IO'), or --tag_scheme IO."
-            )
-        return f"Expected a BIO tag such as 'O', 'B-PER' or 'I-PER', got {shown(tag)}. {fix}"
-    what = f"the {type(tag).__name__} {shown(tag)}"
-    if isinstance(tag, list | tuple | Mapping):
-        return f"Expected one BIO tag such as 'B-PER' per word, got {what}. Check how deeply the lists are nested."
-    fix = _FIX_IDS if hasattr(tag, "__index__") else "A word without a known tag has None."
-    return f"Expected a BIO tag such as 'O', 'B-PER' or 'I-PER', got {what}. {fix}"
+def _not_bio(tag: Any) -> ValueError:
+    try:
+        from .tag_advice import why_not_bio
+    except ImportError:
+        return ValueError(f"Expected a BIO tag such as 'O', 'B-PER' or 'I-PER', got {shown(tag)}. Correct it.")
+    return ValueError(why_not_bio(tag))
 
 
 def repair_bio(tags: Sequence[str | None]) -> tuple[list[str | None], int]:
@@ -112,7 +80,7 @@ def spans_from_tags(tags: Iterable[str | None]) -> list[tuple[str, int, int]]:
     Returns
     -------
     list of tuple of (str, int, int)
-        Type, first word and the word behind the last one, in order.
+        Type, first word, and the word after the last one, in order.
 
     Raises
     ------

@@ -11,7 +11,8 @@ from transformers import Trainer, TrainingArguments, ViTImageProcessorPil
 
 from bga_mner import BgaMnerProcessor, DataCollatorForMner, cache_vision_states
 from bga_mner.configuration.encoder_families import BACKBONE_FAMILIES
-from bga_mner.processing.images.vision_states import read_vision_states, write_vision_states
+from bga_mner.processing.images.vision_cache import write_vision_states
+from bga_mner.processing.images.vision_states import read_vision_states
 
 
 SIDE = 16
