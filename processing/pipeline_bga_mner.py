@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import replace
 from itertools import islice
@@ -11,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Pipeline, PreTrainedModel
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-from ..configuration.errors import brief, shown
-from .images.image_loading import BadImageError, as_image_list, fetch_image, is_url
+from ..configuration.errors import mismatch, shown
+from .images.image_loading import as_image_list, is_url
 from .inference.text_tagging import find_entities, reads_images
 from .processing_bga_mner import BgaMnerProcessor
 from .sequences import as_list
@@ -25,9 +26,7 @@ _DEFAULT_BATCH_SIZE = 16
 
 
 class BgaMnerPipeline(Pipeline):
-    """Find the entities of texts: `pipeline("multimodal-ner", model="folder")`.
-
-    It finds what `predict` finds. Answers come in the order of the inputs, and don't depend on what else is in a batch.
+    """Find the entities of texts, as `predict` does: `pipeline("multimodal-ner", model="folder")`.
 
     Parameters
     ----------
@@ -36,10 +35,9 @@ class BgaMnerPipeline(Pipeline):
     processor : BgaMnerProcessor
         The model's own.
     allow_urls : bool, default False
-        Fetch images from `http://` and `https://` addresses. Whoever names the address makes this machine send a
-        request, so leave it off where inputs come from strangers. It can't be given in a call.
+        Fetch images from `http://` and `https://` addresses: whoever names one makes this machine send a request.
     **options
-        Whatever `Pipeline` takes, such as `device` and `batch_size`, and the options of a call.
+        Whatever `Pipeline` takes, and the options of a call.
 
     Raises
     ------
@@ -48,7 +46,6 @@ class BgaMnerPipeline(Pipeline):
 
     Examples
     --------
-    >>> from transformers import pipeline  # doctest: +SKIP
     >>> pipe = pipeline("multimodal-ner", model="folder")  # doctest: +SKIP
     >>> pipe("Kawhi wins in Toronto")  # doctest: +SKIP
     [{'entity_group': 'PER', 'score': 0.98, 'word': 'Kawhi', 'start': 0, 'end': 5}, ...]
@@ -68,8 +65,7 @@ class BgaMnerPipeline(Pipeline):
     ):
         if processor is None:
             raise ValueError(
-                "Expected a processor, got none. Give processor=BgaMnerProcessor(...), or as model a folder that holds "
-                "both."
+                "Expected a processor, got none. Give processor=BgaMnerProcessor(...), or a folder that holds both."
             )
         self.allow_urls = allow_urls
         super().__init__(model=model, processor=processor, **options)
@@ -77,8 +73,7 @@ class BgaMnerPipeline(Pipeline):
         if processor.label2id not in (None, model.config.label2id):
             warnings.warn(
                 f"The processor's labels, {shown(processor.label2id)}, are not the model's, "
-                f"{shown(model.config.label2id)}. The model's are given out, but whoever trains with this processor "
-                "teaches others. Set processor.label2id = model.config.label2id.",
+                f"{shown(model.config.label2id)}, which are given out. Set processor.label2id = model.config.label2id.",
                 stacklevel=2,
             )
 
@@ -94,17 +89,14 @@ class BgaMnerPipeline(Pipeline):
         if unknown:
             raise ValueError(
                 "Expected is_split_into_words, visual_source, max_length, stride, on_bad_image or batch_size as an "
-                f"option of the pipeline, got {shown(next(iter(unknown)))}. Leave it out: entities are always whole."
+                f"option of the pipeline, got {shown(next(iter(unknown)))}. Leave it out."
             )
 
-        def given(**values: Any) -> dict[str, Any]:
-            return {name: value for name, value in values.items() if value is not None}
-
-        return (
-            given(is_split_into_words=is_split_into_words, visual_source=visual_source),
-            given(max_length=max_length, stride=stride, on_bad_image=on_bad_image, visual_source=visual_source),
-            {},
-        )
+        shared = {"visual_source": visual_source}
+        steps = ({"is_split_into_words": is_split_into_words}, {"max_length": max_length, "stride": stride})
+        steps[1]["on_bad_image"] = on_bad_image
+        given = [{name: value for name, value in (step | shared).items() if value is not None} for step in steps]
+        return given[0], given[1], {}
 
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **options: Any) -> Any:
         """Find the entities of a text or many.
@@ -112,33 +104,22 @@ class BgaMnerPipeline(Pipeline):
         Parameters
         ----------
         inputs : str, list of str, dict, a list of these, or an iterable of these
-            A text; or a list of its words, inside a list of texts, as an item of a generator, or with
-            `is_split_into_words`; or a dict with `text` or `words`, and optionally `image`: a PIL image, path,
-            bytes, dict of `datasets.Image`, URL (see `allow_urls`) or None, or a list, of which the first that can be
-            read is taken. A flat list of strings holds texts, as for `predict`. A list may also be a column of a
-            dataset, pandas or pyarrow, or an array. Of iterables such as generators and torch datasets, 16 batches are
-            read ahead to sort them by length; with `batch_size=1` none is read before the last one is answered.
+            A text; or, inside a list or with `is_split_into_words`, a list of its words; or a dict with `text` or
+            `words`, and optionally `image`, as for `predict`, or a URL. Iterables are read 16 batches ahead, or text by
+            text with `batch_size=1`.
         batch_size : int, optional
-            Texts (or windows of long ones) at a time. By default the pipeline's, or else 16, and 1 for iterables
-            without a length, which may be waiting for an answer.
+            Texts, or windows of long ones, at a time: by default the pipeline's, or 16, or 1 for what has no length.
         num_workers : int, optional
-            Processes that read the inputs of a torch dataset and split them into words; none by default.
+            Processes that read a torch dataset.
         is_split_into_words, visual_source, max_length, stride, on_bad_image : optional
-            As for `predict`. Images that can't be used are counted in `processor.bad_images`.
+            As for `predict`.
 
         Returns
         -------
         list of dict, list of list of dict, or iterator of list of dict
-            The entities of a text in order, each a dict:
-
-            - `entity_group`: its type.
-            - `score`: probability, under the CRF, that exactly these words are an entity of this type. (The stock
-              `token-classification` pipeline's is the mean of its words' tag probabilities, as a rule a higher one.)
-            - `word`, `start`, `end`: `text[start:end] == word`. If words were given, the text is
-              `" ".join(words)`.
-            - `start_word`, `end_word`, if words were given: `words[start_word:end_word]` are its words.
-
-            A list of these for one text, a list of such lists for a list, an iterator of such lists otherwise.
+            The entities of a text, or of each: `entity_group` (type), `score` (probability that exactly these words are
+            an entity of it), `word`, `start` and `end`, where `text[start:end] == word`; if words were given,
+            `start_word` and `end_word`, and offsets in `" ".join(words)`.
 
         Raises
         ------
@@ -148,9 +129,8 @@ class BgaMnerPipeline(Pipeline):
         sized = isinstance(inputs, Sized)
         column = as_list(inputs) if sized and not isinstance(inputs, Dataset) else None
         if hasattr(inputs, "columns"):  # of these an iterator gives names of columns
-            raise ValueError(
-                f"Expected texts, got {type(inputs).__name__}. Give one of its columns, such as table['text']."
-            )
+            kind = type(inputs).__name__
+            raise ValueError(f"Expected texts, got {kind}. Give one of its columns, such as table['text'].")
         if column is not None:
             inputs = column
             split = options.get("is_split_into_words", self._preprocess_params.get("is_split_into_words"))
@@ -163,7 +143,7 @@ class BgaMnerPipeline(Pipeline):
         if batch_size is None:
             batch_size = self._batch_size or (_DEFAULT_BATCH_SIZE if sized else 1)
         if batch_size < 1:
-            raise ValueError(f"Expected batch_size of at least 1, got {batch_size}. Raise it.")
+            raise mismatch("batch_size of at least 1", batch_size, "Raise it.")
         return super().__call__(inputs, batch_size=batch_size, **options)
 
     def preprocess(
@@ -178,8 +158,8 @@ class BgaMnerPipeline(Pipeline):
             image = None
         elif not self.allow_urls and (urls := [url for url in as_image_list(image) if is_url(url)]):
             raise ValueError(
-                f"Expected an image as PIL image, path or bytes, got the URL {shown(urls[0])}. Download it and give "
-                "its path, or make the pipeline with allow_urls=True."
+                f"Expected an image as PIL image, path or bytes, got the URL {shown(urls[0])}. Give its path, or make "
+                "the pipeline with allow_urls=True."
             )
         reader = self.processor.word_reader
         if isinstance(content, str) and not is_split_into_words:
@@ -199,7 +179,9 @@ class BgaMnerPipeline(Pipeline):
         on_bad_image: str = "missing",
         **options: Any,
     ) -> list[list[dict[str, Any]]]:
-        texts = [self._fetch_images(text, on_bad_image) for text in input_tensors]
+        texts = input_tensors
+        if self.allow_urls:
+            texts = [_fetched(text, on_bad_image, self.processor.bad_images) for text in texts]
         options |= {"batch_size": batch_size, "on_bad_image": on_bad_image}
         found = find_entities(texts, self.model, self.processor, **options)
         # described here: on the way to `postprocess` transformers makes plain tuples of named ones
@@ -248,23 +230,6 @@ class BgaMnerPipeline(Pipeline):
         self.model.save_pretrained(save_directory, **options)
         self.processor.save_pretrained(save_directory, **options)
 
-    def _fetch_images(self, text: SplitText, on_bad_image: str) -> SplitText:
-        """Put what addresses lead to in their place."""
-        images = as_image_list(text.image)
-        if not any(map(is_url, images)):
-            return text
-        return replace(text, image=[self._fetch(url, on_bad_image) if is_url(url) else url for url in images])
-
-    def _fetch(self, url: str, on_bad_image: str) -> bytes | None:
-        try:
-            return fetch_image(url)
-        except BadImageError as error:
-            if on_bad_image == "raise":
-                raise
-            self.processor.bad_images[error.kind] += 1
-            warnings.warn(f"An image cannot be used and is treated as missing: {brief(error)}", stacklevel=2)
-            return None
-
 
 class _InParts:
     """What is found in texts, part by part as it is asked for; as long as the texts, if they have a length."""
@@ -279,6 +244,18 @@ class _InParts:
         texts = iter(self.texts)
         while part := list(islice(texts, self.part_size)):
             yield from self.find(part)
+
+
+def _fetched(text: SplitText, on_bad_image: str, bad_images: Counter[str]) -> SplitText:
+    """Put what addresses lead to in the place of a text's images."""
+    images = as_image_list(text.image)
+    if not any(map(is_url, images)):
+        return text
+    try:
+        from .images.image_download import fetch_images
+    except ImportError as error:
+        raise ImportError("Expected the package, to fetch images. Run: pip install bga-mner") from error
+    return replace(text, image=fetch_images(images, on_bad_image, bad_images))
 
 
 def _read_mapping(input_: Mapping[str, Any]) -> tuple[Any, bool]:

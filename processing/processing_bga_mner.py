@@ -3,29 +3,26 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from inspect import signature
 from typing import Any
 
 import numpy as np
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..configuration.arguments import check_names, explained, given_arguments
-from ..configuration.errors import shown
+from ..configuration.arguments import explained, given_arguments
+from ..configuration.errors import mismatch
 from ..configuration.hub.entry_points import AUTO_MAP
 from ..configuration.hub.saved_code import RemoteCodeMixin
 from ..modeling_bga.saving.tokenizer_limit import limit_beside
-from .data.example_columns import read_example_columns
-from .images.image_encoding import check_side, encode_images, image_of_each_text
+from .images.image_encoding import encode_images, image_of_each_text
 from .images.image_loading import Images, stack_images
-from .images.vision_states import VISION_STATES, read_vision_states
 from .padding import chosen_length, pad_columns
 from .sequences import as_list
 from .tags.tag_scheme import check_label2id
 from .text.target_marking import mark_targets
 from .text.text_encoding import encode_sentences
 from .text.text_input import as_sentences
-from .text.word_encoding import check_tokenizer, default_max_length, encode_words, placeholders
+from .text.word_encoding import default_max_length, encode_words, placeholders
 from .text.word_reader import WordReader
 from .text.word_splitting import Words, check_unspaced_scripts
 
@@ -56,10 +53,10 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     label2id : dict of str to int or None
         Ids of the BIO labels, as in the model's config. Needed to encode labels.
     chat_template : None
-        Present for ProcessorMixin only.
+        For ProcessorMixin only.
     unspaced_scripts : {"characters", "words"}, default "characters"
-        "characters" reads scripts without spaces between words character by character, and splits given words as
-        running text. "words" keeps given words whole.
+        "characters" reads scripts without spaces between words by characters, also in given words; "words" keeps given
+        words whole.
 
     Attributes
     ----------
@@ -90,10 +87,14 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         chat_template: str | None = None,
         unspaced_scripts: str = "characters",
     ):
-        check_tokenizer(tokenizer)
         check_unspaced_scripts(unspaced_scripts)
-        self.image_processor = image_processor = _squared(image_processor)
-        check_side(image_processor)
+        try:
+            from .processor_parts import checked_parts
+        except ImportError:  # what is saved was checked before
+            pass
+        else:
+            image_processor = checked_parts(image_processor, tokenizer)
+        self.image_processor = image_processor
         parts = {} if image_processor is None else {"image_processor": image_processor}
         super().__init__(**parts, tokenizer=tokenizer, chat_template=chat_template)
         self.label2id = None if label2id is None else check_label2id(label2id)
@@ -107,12 +108,12 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         with explained("a processor of BGA-MNER", given):
             loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         processor = loaded[0] if isinstance(loaded, tuple) else loaded
-        # tokenizers and image processors keep or ignore what they don't know
-        known = {*signature(cls.__init__).parameters, *processor.tokenizer.SPECIAL_TOKENS_ATTRIBUTES}
-        known |= processor.tokenizer.init_kwargs.keys() - given.keys()
-        if processor.image_processor is not None:
-            known |= processor.image_processor.valid_kwargs.__annotations__.keys()
-        check_names(cls, given.keys() - known, known)
+        try:
+            from .processor_parts import check_options
+        except ImportError:
+            pass
+        else:
+            check_options(processor, given.keys())
         _lower_limit(processor.tokenizer, pretrained_model_name_or_path)
         return loaded
 
@@ -130,9 +131,8 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         cls, pretrained_model_name_or_path: str | os.PathLike, processor_dict: dict | None = None, **kwargs: Any
     ) -> list[Any]:
         """Load the sub-processors; a saved `"image_processor": null` stands for a processor for text alone."""
-        processor_dict = processor_dict or {}
-        if processor_dict.get("image_processor", "absent") is not None:
-            return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, processor_dict, **kwargs)
+        if (processor_dict or {}).get("image_processor", "absent") is not None:
+            return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, processor_dict or {}, **kwargs)
         subfolder = kwargs.pop("subfolder", "")
         tokenizer = cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, subfolder, **kwargs)
         return [None, tokenizer]
@@ -188,23 +188,23 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         Parameters
         ----------
         text : str, sequence of str, sequence of sequences of str, or None
-            A text, texts, or texts as lists of words. Any sequence may also be a column of a dataset or data frame.
+            A text, texts, or texts as lists of words.
         images : image, sequence of (image or None or sequence), or None
-            One for each text, whatever `load_image` takes; of a list in its place the first that can be read.
+            One per text, whatever `load_image` takes; of a list in its place the first that can be read.
         word_labels : sequence or None
-            For each text None, or a label for each word: a tag, an id, or None or -100 for unknown.
+            Per text None, or for each word a tag, an id, or None or -100 for unknown.
         targets : sequence of ((int, int) or None) or None
-            For each text what it is asked about, as `mark_target` takes it. For sequence classification.
+            What each text is asked about, as `mark_target` takes it.
         is_split_into_words : bool or None
-            True says that a list of strings holds the words of one text. None looks at the type.
+            Whether a list of strings holds the words of one text; None looks at the type.
         on_bad_image : {"missing", "raise"}
-            Treat broken images as missing, with a warning and counted in `bad_images`, or raise.
+            "missing" warns, and counts in `bad_images`.
         on_long_text : {"truncate", "raise"}
-            Cut texts longer than `max_length`, with a warning that says what is lost, or raise.
+            "truncate" warns of what is lost.
         truncation : bool
             False neither cuts nor warns.
         max_length : int or None
-            Most tokens of a text, special tokens included; the tokenizer's limit by default, 512 if it has none.
+            Most tokens of a text; by default the tokenizer's limit, or else 512.
         padding : bool, {"longest", "max_length", "do_not_pad"} or None
             None pads to the longest text if tensors are asked for.
         pad_to_multiple_of : int or None
@@ -212,17 +212,17 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         return_tensors : {"pt", "np"} or None
             None gives lists, and an array of images.
         return_word_ids, return_word_start_mask : bool
-            Add "word_ids", the number of each token's word or None, and "word_start_mask": which tokens begin a word.
+            Add the number of each token's word, or None, and which tokens begin a word.
         images_kwargs : dict or None
-            For the image processor, such as `{"do_center_crop": False}`.
+            For the image processor.
 
         Returns
         -------
         transformers.BatchFeature
-            input_ids, attention_mask and, with some tokenizers, token_type_ids : int64, (B, L).
-            labels : int64, (B, L), if `word_labels` is given; -100 where unknown and on padding.
-            word_start_mask, target_mask : bool, (B, L), if asked for, and if `targets` is given.
-            image_mask : bool, (B,), if `images` is given: which texts have an image.
+            input_ids, attention_mask, perhaps token_type_ids : int64, (B, L).
+            labels : int64, (B, L), with `word_labels`; -100 where unknown.
+            word_start_mask, target_mask : bool, (B, L), if asked for, and with `targets`.
+            image_mask : bool, (B,), with `images`.
             pixel_values : float32, (B, 3, H, W), if any text has an image; zeros where there is none.
 
         Raises
@@ -235,7 +235,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         if text is None and images is None:
             raise ValueError("Expected `text`, `images` or both, got neither. Give one.")
         if return_tensors not in (None, "pt", "np"):
-            raise ValueError(f"Expected return_tensors 'pt', 'np' or None, got {shown(return_tensors)}. Choose one.")
+            raise mismatch("return_tensors 'pt', 'np' or None", return_tensors, "Choose one.")
         if text is None:
             if word_labels is not None:
                 raise ValueError(f"Expected `text` beside `word_labels`, got none. {_FIX_WORDS}")
@@ -251,8 +251,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         if word_labels is not None:
             if not are_words:
                 raise ValueError(f"Expected texts as lists of words, since `word_labels` is given. {_FIX_WORDS}")
-            labels = as_list(word_labels)
-            if labels is not None:
+            if (labels := as_list(word_labels)) is not None:
                 word_labels = [labels] if single and all(as_list(item) is None for item in labels) else labels
         if images is not None:
             images = image_of_each_text(images, len(sentences))
@@ -299,58 +298,29 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         Parameters
         ----------
         batch : mapping of str to sequence
-            Columns `tokens` (lists of words) or `text`; optionally `ner_tags` (lists of tags or ids, None where
-            unknown), and `image`, or `vision_states` of `cache_vision_states`. For sequence classification `label` (a
-            number or list of numbers, or None) and `target`. `length` is handed on, others are ignored.
+            Columns `tokens` (lists of words) or `text`; optionally `ner_tags`, and `image` or `vision_states`; for
+            sequence classification `label` and `target`; and `length`. Others are ignored.
         max_length, on_bad_image, on_long_text
             As for a call of the processor.
 
         Returns
         -------
         dict of str to list
-            Unpadded input_ids, attention_mask, word_start_mask, and token_type_ids where the tokenizer gives them;
-            labels, or label and target_mask without word_start_mask; pixel_values or vision_states, float32 or None
-            each.
+            Unpadded columns, which `DataCollatorForMner` reads.
 
         Raises
         ------
         ValueError
-            As for a call of the processor, if there is neither `tokens` nor `text`, and if annotations stand in a
-            column of another name.
+            As for a call, and if columns are missing or seem to be misnamed.
         """
-        batch = read_example_columns(batch, self.image_processor is not None, self.label2id)
-        name = "tokens" if "tokens" in batch else "text"
-        texts, tags, targets = batch[name], batch.get("ner_tags"), None
-        if tags is None and batch.get("target") is not None:
-            texts, targets = mark_targets(texts, batch["target"], None), batch["target"]
-        reader = self.word_reader
-        sentences, _, are_words = as_sentences(texts, name == "tokens" or None, batched=True, split=reader.split)
-        encoded = encode_sentences(
-            self.tokenizer,
-            reader,
-            sentences,
-            are_words=are_words,
-            word_labels=tags,
-            label2id=self.label2id,
-            targets=targets,
-            max_length=max_length,
-            on_long_text=on_long_text,
-        )
-        encoded.pop("word_ids")
-        if "length" in batch:
-            encoded["length"] = list(batch["length"])
-        if tags is None and batch.get("label") is not None:
-            encoded["label"] = list(batch["label"])
-        if {"label", "target_mask"} & encoded.keys():
-            encoded.pop("word_start_mask")  # which only a tagger reads
-        if batch.get(VISION_STATES) is not None:
-            encoded[VISION_STATES] = [None if row is None else read_vision_states(row) for row in batch[VISION_STATES]]
-        elif batch.get("image") is not None and self.image_processor is not None:
-            encoded["pixel_values"] = self.encode_images(batch["image"], on_bad_image=on_bad_image)
-        return encoded
+        try:
+            from .data.example_columns import encode_rows
+        except ImportError as error:
+            raise ImportError("Expected the package, to encode columns. Run: pip install bga-mner") from error
+        return encode_rows(self, batch, on_bad_image, max_length=max_length, on_long_text=on_long_text)
 
     def encode_words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-        """Encode words one by one, without special tokens: token ids of each word of each sentence."""
+        """Return the token ids of each word of each sentence, without special tokens."""
         return encode_words(self.tokenizer, sentences, self.word_reader)
 
     def encode_images(
@@ -363,14 +333,6 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         encoded, broken = encode_images(self.image_processor, images, on_bad_image, images_kwargs)
         self.bad_images.update(broken)
         return encoded
-
-
-def _squared(image_processor: BaseImageProcessor | None) -> BaseImageProcessor | None:
-    try:
-        from .images.square_images import squaring_processor
-    except ImportError:  # a saved one makes squares already
-        return image_processor
-    return squaring_processor(image_processor)
 
 
 def _lower_limit(tokenizer: PreTrainedTokenizerBase, folder: str | os.PathLike[str]) -> None:

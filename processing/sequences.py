@@ -9,12 +9,8 @@ _LIST_METHODS = ("to_pylist", "tolist", "to_list")
 
 
 def as_list(values: Any) -> list[Any] | None:
-    """Make a list of a sequence of any library, with None for what is missing (NaN, pandas.NA).
+    """Make a list of a sequence of any library, with None for what is missing; None for anything else, such as a table.
 
-    None if `values` is no sequence: a string, bytes, a mapping, a set, a table, a file, or a single value.
-
-    Examples
-    --------
     >>> as_list(("Go", float("nan"))), as_list(iter("ab")), as_list("ab")
     (['Go', None], ['a', 'b'], None)
     """

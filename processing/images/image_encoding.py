@@ -7,28 +7,8 @@ from typing import Any
 import numpy as np
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ...configuration.errors import brief, shown
+from ...configuration.errors import brief, mismatch
 from .image_loading import BadImageError, as_image_list, limit_aspect_ratio, load_first_image
-
-
-# Pixels of a side, more than any vision encoder reads. A file may ask for a million, and each image fill the memory.
-MAX_SIDE = 2_048
-
-
-def check_side(image_processor: BaseImageProcessor | None) -> None:
-    """Refuse an image processor that makes images of more than `MAX_SIDE` pixels a side."""
-    for name in ("size", "crop_size", "pad_size"):
-        size = getattr(image_processor, name, None)
-        # a dict, or transformers' own class that can be made one
-        sides = {"": size} if size is None or isinstance(size, int | float) else dict(size)
-        if "shortest_edge" in sides:
-            sides.pop("longest_edge", None)  # an upper bound alone
-        for side in sides.values():
-            if isinstance(side, int | float) and not 0 < side <= MAX_SIDE:
-                raise ValueError(
-                    f"Expected an image processor that makes images of 1 to {MAX_SIDE:,} pixels a side, got {name}="
-                    f"{sides}. Correct its size."
-                )
 
 
 def image_of_each_text(images: Any, count: int) -> list[Any]:
@@ -36,8 +16,8 @@ def image_of_each_text(images: Any, count: int) -> list[Any]:
     found = as_image_list(images)
     if len(found) != count:
         raise ValueError(
-            f"Expected one item of `images` per text, got {len(found)} for {count} texts. Give None for a text without "
-            "an image. A text has one image: choose one, or repeat the text with each."
+            f"Expected one item of `images` per text, got {len(found)} for {count} texts. Give None for none. "
+            "A text has one image: choose one, or repeat the text with each."
         )
     return found
 
@@ -47,7 +27,7 @@ def encode_images(
 ) -> tuple[list[np.ndarray | None], Counter[str]]:
     """Encode the first image of each item that can be read, float32 (3, H, W); count broken ones by kind, and warn."""
     if on_bad_image not in ("missing", "raise"):
-        raise ValueError(f"Expected on_bad_image 'missing' or 'raise', got {shown(on_bad_image)}. Choose one of them.")
+        raise mismatch("on_bad_image 'missing' or 'raise'", on_bad_image, "Choose one.")
     sources = [[source for source in as_image_list(item) if source is not None] for item in as_image_list(images)]
     encoded: list[np.ndarray | None] = [None] * len(sources)
     broken: Counter[str] = Counter()
@@ -57,8 +37,7 @@ def encode_images(
             continue
         if image_processor is None:
             raise ValueError(
-                "Expected no images, since this processor was made for text alone, got some. Make it with "
-                "BgaMnerProcessor(image_processor=..., tokenizer=...)."
+                "Expected no images, got some for a processor made for text alone. Give it an image_processor."
             )
         image, errors = load_first_image(given)
         for error in errors:
@@ -87,4 +66,4 @@ def encode_images(
     return encoded, broken
 
 
-__all__ = ["check_side", "encode_images", "image_of_each_text"]
+__all__ = ["encode_images", "image_of_each_text"]

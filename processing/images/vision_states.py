@@ -23,9 +23,7 @@ def read_vision_states(data: bytes) -> np.ndarray:
 
 
 def _no_states(got: str) -> ValueError:
-    expected = (
-        f"float32 (stages + 1, vision tokens, vision width) of cache_vision_states in {VISION_STATES!r}"
-    )
+    expected = f"float32 (stages + 1, vision tokens, vision width) of cache_vision_states in {VISION_STATES!r}"
     return ValueError(f"Expected {expected}, got {got}. Drop the column, and cache anew.")
 
 

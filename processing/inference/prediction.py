@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from ..images.image_encoding import image_of_each_text
 from ..processing_bga_mner import BgaMnerProcessor
 from ..sequences import as_list
-from ..text.text_input import split_texts
+from ..text.given_words import split_texts
 from .text_tagging import find_entities
 
 

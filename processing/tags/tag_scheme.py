@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ...configuration.errors import shown
+from ...configuration.errors import mismatch, shown
 
 
 def split_tag(tag: str) -> tuple[str, str]:
@@ -25,10 +25,7 @@ def _not_bio(tag: Any) -> ValueError:
 
 
 def repair_bio(tags: Sequence[str | None]) -> tuple[list[str | None], int]:
-    """Make every entity start with a B- tag.
-
-    "I-X" that follows neither "B-X" nor "I-X" becomes "B-X". None stands for an unknown tag and stays; an "I-X"
-    after it is left alone, since the unknown word may be the start of the entity.
+    """Make every entity start with a B- tag; an "I-" after None, which is unknown, is left alone.
 
     Parameters
     ----------
@@ -70,7 +67,7 @@ def repair_bio(tags: Sequence[str | None]) -> tuple[list[str | None], int]:
 def spans_from_tags(tags: Iterable[str | None]) -> list[tuple[str, int, int]]:
     """Read the entity spans off a sequence of tags.
 
-    Tags that break the scheme are read like `repair_bio` would mend them; unknown words (None) are outside.
+    Tags are read as `repair_bio` would mend them; unknown words (None) are outside.
 
     Parameters
     ----------
@@ -108,23 +105,22 @@ def spans_from_tags(tags: Iterable[str | None]) -> list[tuple[str, int, int]]:
 
 def check_label2id(label2id: Mapping[str, int] | None) -> dict[str, int]:
     """Return a label mapping with plain ints: 0, 1, 2, ... of "O" and of "B-" and "I-" for each type."""
-    fix = "labels_from_tags(all_tags) lists the labels: label2id = {label: i for i, label in enumerate(labels)}."
+    fix = "Set label2id = {label: i for i, label in enumerate(labels_from_tags(all_tags))}."
     if not label2id:
-        raise ValueError(
-            "Expected `label2id` to be set, since labels are given, got none. Set `processor.label2id = "
-            f"model.config.label2id`. {fix}"
+        raise mismatch(
+            "`label2id`, since labels are given", label2id, "Set processor.label2id = model.config.label2id."
         )
     if not (isinstance(label2id, Mapping) and all(hasattr(number, "__index__") for number in label2id.values())):
-        raise ValueError(f"Expected `label2id` as a dict of labels and whole numbers, got {shown(label2id)}. {fix}")
+        raise mismatch("`label2id` as a dict of labels and whole numbers", label2id, fix)
     ids = {str(label): int(number) for label, number in label2id.items()}
     if sorted(ids.values()) != list(range(len(ids))):
-        raise ValueError(f"Expected the ids of `label2id` to be 0, 1, 2, ..., got {shown(sorted(ids.values()))}. {fix}")
+        raise mismatch("the ids of `label2id` to be 0, 1, 2, ...", sorted(ids.values()), fix)
     for label in [*ids, "O"]:
         prefix, kind = split_tag(label)
         partner = {"B": f"I-{kind}", "I": f"B-{kind}", "O": "O"}[prefix]
         if partner not in ids:
             beside = f" beside {shown(label)}" if kind else ""
-            raise ValueError(f"Expected `label2id` to hold {shown(partner)}{beside}, got {shown(list(ids))}. {fix}")
+            raise mismatch(f"`label2id` to hold {shown(partner)}{beside}", list(ids), fix)
     return ids
 
 
