@@ -92,11 +92,11 @@ class BgaMnerPipeline(Pipeline):
                 f"option of the pipeline, got {shown(next(iter(unknown)))}. Leave it out."
             )
 
-        shared = {"visual_source": visual_source}
-        steps = ({"is_split_into_words": is_split_into_words}, {"max_length": max_length, "stride": stride})
-        steps[1]["on_bad_image"] = on_bad_image
-        given = [{name: value for name, value in (step | shared).items() if value is not None} for step in steps]
-        return given[0], given[1], {}
+        split: dict[str, Any] = {"is_split_into_words": is_split_into_words, "visual_source": visual_source}
+        find: dict[str, Any] = {"max_length": max_length, "stride": stride, "on_bad_image": on_bad_image}
+        find["visual_source"] = visual_source
+        split, find = ({name: value for name, value in step.items() if value is not None} for step in (split, find))
+        return split, find, {}
 
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **options: Any) -> Any:
         """Find the entities of a text or many.
