@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -98,7 +98,9 @@ class BgaMnerPipeline(Pipeline):
         split, find = ({name: value for name, value in step.items() if value is not None} for step in (split, find))
         return split, find, {}
 
-    def __call__(self, inputs: Any, *, batch_size: int | None = None, **options: Any) -> Any:
+    def __call__(
+        self, inputs: str | Mapping[str, Any] | Iterable[Any], *, batch_size: int | None = None, **options: Any
+    ) -> Any:
         """Find the entities of a text or many.
 
         Parameters
@@ -147,7 +149,10 @@ class BgaMnerPipeline(Pipeline):
         return super().__call__(inputs, batch_size=batch_size, **options)
 
     def preprocess(
-        self, input_: Any, is_split_into_words: bool | None = None, visual_source: str | None = None
+        self,
+        input_: str | Mapping[str, Any] | Sequence[str],
+        is_split_into_words: bool | None = None,
+        visual_source: str | None = None,
     ) -> SplitText:
         """Split an input into words, and check it."""
         content, image = input_, None
@@ -165,9 +170,9 @@ class BgaMnerPipeline(Pipeline):
         if isinstance(content, str) and not is_split_into_words:
             return SplitText.from_text(content, reader, image)
         if not isinstance(content, str) and as_list(content) is None:
+            kind = type(content).__name__
             raise ValueError(
-                f"Expected a text, a list of words, or a dict with 'text' or 'words', got {type(content).__name__}. "
-                "Give one of these."
+                f"Expected a text, a list of words, or a dict with 'text' or 'words', got {kind}. Give one."
             )
         (words,), _, _ = check_texts([content], is_split_into_words, batched=True)
         return SplitText.from_words(words, reader, image)
@@ -184,7 +189,7 @@ class BgaMnerPipeline(Pipeline):
             texts = [_fetched(text, on_bad_image, self.processor.bad_images) for text in texts]
         options |= {"batch_size": batch_size, "on_bad_image": on_bad_image}
         found = find_entities(texts, self.model, self.processor, **options)
-        # described here: on the way to `postprocess` transformers makes plain tuples of named ones
+        # described here, since transformers makes plain tuples of named ones on the way to `postprocess`
         return [describe_entities(text, entities) for text, entities in zip(texts, found, strict=True)]
 
     def postprocess(self, model_outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -262,13 +267,11 @@ def _read_mapping(input_: Mapping[str, Any]) -> tuple[Any, bool]:
     """Return text or words of an input, and whether they are words."""
     keys = set(input_)
     if not keys <= {"text", "words", "image"} or len(keys & {"text", "words"}) != 1:
+        found = shown(sorted(map(str, keys)))
         raise ValueError(
-            "Expected a dict with either 'text' or 'words', and optionally 'image', got the keys "
-            f"{shown(sorted(map(str, keys)))}. Rename yours, and leave others out."
+            f"Expected a dict with either 'text' or 'words', and perhaps 'image', got the keys {found}. Rename yours."
         )
-    if "text" in keys:
-        return input_["text"], False
-    return input_["words"], True
+    return input_["text" if "text" in keys else "words"], "words" in keys
 
 
 __all__ = ["BgaMnerPipeline"]

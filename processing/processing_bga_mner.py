@@ -18,7 +18,6 @@ from .images.image_encoding import encode_images, image_of_each_text
 from .images.image_loading import Images, stack_images
 from .padding import chosen_length, pad_columns
 from .sequences import as_list
-from .tags.tag_scheme import check_label2id
 from .text.target_marking import mark_targets
 from .text.text_encoding import encode_sentences
 from .text.text_input import as_sentences
@@ -93,11 +92,11 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         except ImportError:  # what is saved was checked before
             pass
         else:
-            image_processor = checked_parts(image_processor, tokenizer)
+            image_processor, label2id = checked_parts(image_processor, tokenizer, label2id)
         self.image_processor = image_processor
         parts = {} if image_processor is None else {"image_processor": image_processor}
         super().__init__(**parts, tokenizer=tokenizer, chat_template=chat_template)
-        self.label2id = None if label2id is None else check_label2id(label2id)
+        self.label2id = None if label2id is None else dict(label2id)
         self.unspaced_scripts = unspaced_scripts
         self.bad_images: Counter[str] = Counter()
 

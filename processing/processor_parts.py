@@ -1,7 +1,7 @@
 """What a processor is made of: checked when it is made, and so in files that it was saved in."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from inspect import signature
 
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -10,6 +10,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..configuration.arguments import check_names
 from ..configuration.errors import shown
 from .images.square_images import squaring_processor
+from .tags.tag_lists import check_label2id
 
 
 # Pixels of a side, more than any vision encoder reads. A file may ask for a million, and each image fill the memory.
@@ -17,13 +18,15 @@ MAX_SIDE = 2_048
 
 
 def checked_parts(
-    image_processor: BaseImageProcessor | None, tokenizer: PreTrainedTokenizerBase | None
-) -> BaseImageProcessor | None:
-    """Refuse parts that no processor can be made of; return an image processor that makes squares."""
+    image_processor: BaseImageProcessor | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    label2id: Mapping[str, int] | None,
+) -> tuple[BaseImageProcessor | None, dict[str, int] | None]:
+    """Refuse parts that no processor can be made of; return an image processor that makes squares, and plain labels."""
     _check_tokenizer(tokenizer)
     image_processor = squaring_processor(image_processor)
     _check_side(image_processor)
-    return image_processor
+    return image_processor, None if label2id is None else check_label2id(label2id)
 
 
 def check_options(processor: ProcessorMixin, names: Iterable[str]) -> None:

@@ -29,12 +29,12 @@ def as_list(values: Any) -> list[Any] | None:
 
 
 def is_table(values: Any) -> bool:
-    """Tell whether a value has several columns: a dataset or a data frame, of which one column can be a sequence."""
+    """Tell a dataset or a data frame, of which one column can be a sequence."""
     return hasattr(values, "columns") or hasattr(values, "column_names")
 
 
 def _is_missing(item: Any) -> bool:
-    """Tell what pandas puts where there is nothing; its marks aren't imported, since few have pandas."""
+    """Tell what pandas puts where there is nothing, without importing it."""
     return type(item).__name__ in ("NAType", "NaTType") or (isinstance(item, float) and item != item)
 
 

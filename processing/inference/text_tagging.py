@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import tqdm
 
+from ...configuration.errors import mismatch
 from ...modeling_bga.crf.span_probabilities import CrfScores, Span, span_log_probabilities
 from ...modeling_bga.encoders.encoder import longest_text
 from ..images.image_loading import stack_images
@@ -55,10 +56,8 @@ def tag_texts(
         max_length = longest_input(processor.tokenizer, text_config)
     elif max_length > longest_text(text_config):
         # refused whatever the texts: the model itself would only notice at the first long one
-        raise ValueError(
-            f"Expected max_length of at most {longest_text(text_config)}, which the text encoder takes, got "
-            f"{max_length}. Lower it or leave it out: longer texts are read in windows."
-        )
+        expected = f"max_length of at most {longest_text(text_config)}, which the text encoder takes"
+        raise mismatch(expected, max_length, "Leave it out: longer texts are read in windows.")
     labels = [str(label) for _, label in sorted((int(id_), label) for id_, label in model.config.id2label.items())]
     options = {} if visual_source is None else {"visual_source": visual_source}
     encode_images = _image_encoder(texts, processor, on_bad_image) if reads_images(model, visual_source) else None
@@ -138,8 +137,8 @@ def _span_probabilities(model: PreTrainedModel, labels: list[str]) -> SpanProbab
         return own(torch.from_numpy(emissions), torch.from_numpy(mask), spans, torch.from_numpy(read)).numpy()
 
     def without(emissions: np.ndarray, mask: np.ndarray, read: np.ndarray, spans: list[Span]) -> np.ndarray:
-        scores = CrfScores.independent(len(labels))
-        return np.exp(span_log_probabilities(emissions, mask, read, spans, labels, scores))
+        independent = CrfScores.independent(len(labels))
+        return np.exp(span_log_probabilities(emissions, mask, read, spans, labels, independent))
 
     return without if own is None else with_crf
 

@@ -101,7 +101,7 @@ class OnnxPredictor:
 
     def __call__(
         self,
-        text: Any,
+        text: str | Sequence[str] | Sequence[Sequence[str]],
         *,
         is_split_into_words: bool | None = None,
         batch_size: int = _BATCH_SIZE,

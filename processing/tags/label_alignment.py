@@ -6,7 +6,7 @@ from typing import Any
 
 from ...configuration.errors import brief, shown
 from ..sequences import as_list
-from .tag_scheme import check_label2id, repair_bio, split_tag
+from .tag_scheme import repair_bio, split_tag
 
 
 # The label that losses and metrics skip: unknown, or no word.
@@ -41,7 +41,7 @@ def read_word_labels(
                 "Give None for an unknown label."
             )
         if not known and any(label is not None and label != UNKNOWN for label in labels):
-            known = check_label2id(label2id)
+            known = _known_labels(label2id)
             names = {number: label for label, number in known.items()}
         tags, changed = repair_bio([_tag(label, known, names, index) for label in labels])
         repairs += changed
@@ -82,12 +82,20 @@ def align_tags(
     return labels + [special] * specials[1]
 
 
+def _known_labels(label2id: Mapping[str, int] | None) -> dict[str, int]:
+    try:
+        from .tag_lists import check_label2id
+    except ImportError:  # what is saved was checked before
+        return dict(label2id or {})
+    return check_label2id(label2id)
+
+
 def _labels_of_text(given: Any, index: int) -> list[Any] | None:
     labels = None if given is None else as_list(given)
     if given is not None and labels is None:
         raise ValueError(
             f"Expected the labels of text {index} as a list with one label per word, or None, got "
-            f"{type(given).__name__} {shown(given)}. Wrap the labels of a single text in a list: word_labels=[labels]."
+            f"{type(given).__name__} {shown(given)}. Wrap those of a single text: word_labels=[labels]."
         )
     return labels
 

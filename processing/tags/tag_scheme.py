@@ -1,9 +1,9 @@
-"""Tags in the BIO scheme (IOB2): reading, mending, and the labels of a model. Pure Python."""
+"""Tags in the BIO scheme (IOB2): reading and mending. Pure Python."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ...configuration.errors import mismatch, shown
+from ...configuration.errors import shown
 
 
 def split_tag(tag: str) -> tuple[str, str]:
@@ -103,25 +103,4 @@ def spans_from_tags(tags: Iterable[str | None]) -> list[tuple[str, int, int]]:
     return spans
 
 
-def check_label2id(label2id: Mapping[str, int] | None) -> dict[str, int]:
-    """Return a label mapping with plain ints: 0, 1, 2, ... of "O" and of "B-" and "I-" for each type."""
-    fix = "Set label2id = {label: i for i, label in enumerate(labels_from_tags(all_tags))}."
-    if not label2id:
-        raise mismatch(
-            "`label2id`, since labels are given", label2id, "Set processor.label2id = model.config.label2id."
-        )
-    if not (isinstance(label2id, Mapping) and all(hasattr(number, "__index__") for number in label2id.values())):
-        raise mismatch("`label2id` as a dict of labels and whole numbers", label2id, fix)
-    ids = {str(label): int(number) for label, number in label2id.items()}
-    if sorted(ids.values()) != list(range(len(ids))):
-        raise mismatch("the ids of `label2id` to be 0, 1, 2, ...", sorted(ids.values()), fix)
-    for label in [*ids, "O"]:
-        prefix, kind = split_tag(label)
-        partner = {"B": f"I-{kind}", "I": f"B-{kind}", "O": "O"}[prefix]
-        if partner not in ids:
-            beside = f" beside {shown(label)}" if kind else ""
-            raise mismatch(f"`label2id` to hold {shown(partner)}{beside}", list(ids), fix)
-    return ids
-
-
-__all__ = ["check_label2id", "repair_bio", "spans_from_tags", "split_tag"]
+__all__ = ["repair_bio", "spans_from_tags", "split_tag"]

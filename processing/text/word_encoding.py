@@ -33,7 +33,7 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[
         inside = [position for position, word in enumerate(encoding.word_ids(0)) if word is not None]
         if inside:
             return list(ids[: inside[0]]), list(ids[inside[-1] + 1 :])
-    # nothing but special tokens for every probe: the first one stands in front, as in every common template
+    # nothing but special tokens: the first one stands in front, as in every common template
     return list(ids[:1]), list(ids[1:])
 
 
