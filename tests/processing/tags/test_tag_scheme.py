@@ -86,8 +86,8 @@ def test_flat_list_is_refused():
 @pytest.mark.parametrize(
     ("label2id", "message"),
     [
-        (None, "beside labels"),
-        ({}, "beside labels"),
+        (None, "since labels are given"),
+        ({}, "since labels are given"),
         ({"O": 0, "B-PER": 1}, "'I-PER' beside 'B-PER'"),
         ({"B-PER": 0, "I-PER": 1}, "to hold 'O'"),
         ({"O": 0, "B-PER": 1, "I-PER": 3}, "0, 1, 2"),
