@@ -26,7 +26,7 @@ from .text.word_reader import WordReader
 from .text.word_splitting import Words, check_unspaced_scripts
 
 
-_FIX_WORDS = "Give words: text=[['Kawhi', 'wins'], ...] with word_labels=[['B-PER', 'O'], ...]."
+_FIX_WORDS = "Give text=[['Kawhi', 'wins'], ...] with word_labels=[['B-PER', 'O'], ...]."
 
 
 class _AttributeNames:
@@ -138,7 +138,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
     @classmethod
     def from_args_and_dict(cls, args: list[Any], processor_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Make one of saved parts; what was saved before there was a choice keeps the words of a file whole."""
+        """Make one of saved parts; what was saved before there was a choice keeps given words whole."""
         if "auto_map" in processor_dict:
             processor_dict = {"unspaced_scripts": "words", **processor_dict}
         return super().from_args_and_dict(args, processor_dict, **kwargs)
@@ -149,7 +149,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """Names of what the model reads, labels aside."""
+        """What the model reads, labels aside."""
         names = list(self.tokenizer.model_input_names)
         return names if self.image_processor is None else [*names, "pixel_values", "image_mask"]
 
@@ -189,7 +189,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         text : str, sequence of str, sequence of sequences of str, or None
             A text, texts, or texts as lists of words.
         images : image, sequence of (image or None or sequence), or None
-            One per text, whatever `load_image` takes; of a list in its place the first that can be read.
+            One per text, as `load_image` takes it; of a list in its place the first that can be read.
         word_labels : sequence or None
             Per text None, or for each word a tag, an id, or None or -100 for unknown.
         targets : sequence of ((int, int) or None) or None
@@ -231,11 +231,11 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         TypeError
             If an image is of a type that cannot be one.
         """
-        if text is None and images is None:
-            raise ValueError("Expected `text`, `images` or both, got neither. Give one.")
         if return_tensors not in (None, "pt", "np"):
             raise mismatch("return_tensors 'pt', 'np' or None", return_tensors, "Choose one.")
         if text is None:
+            if images is None:
+                raise ValueError("Expected `text`, `images` or both, got neither. Give one.")
             if word_labels is not None:
                 raise ValueError(f"Expected `text` beside `word_labels`, got none. {_FIX_WORDS}")
             pixels = self.encode_images(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)

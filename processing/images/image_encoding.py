@@ -25,7 +25,7 @@ def image_of_each_text(images: Any, count: int) -> list[Any]:
 def encode_images(
     image_processor: BaseImageProcessor | None, images: Any, on_bad_image: str, options: dict[str, Any] | None
 ) -> tuple[list[np.ndarray | None], Counter[str]]:
-    """Encode the first image of each item that can be read, float32 (3, H, W); count broken ones by kind, and warn."""
+    """Encode the first image of each item that can be read, float32 (3, H, W); count broken ones, and warn."""
     if on_bad_image not in ("missing", "raise"):
         raise mismatch("on_bad_image 'missing' or 'raise'", on_bad_image, "Choose one.")
     sources = [[source for source in as_image_list(item) if source is not None] for item in as_image_list(images)]
@@ -52,8 +52,8 @@ def encode_images(
     if any(len(given) > 1 for given in sources):
         # the same words each time: Python shows them once
         warnings.warn(
-            "Some texts have several images, and the model reads one image per text: the first of each list that can "
-            "be read. To choose another, put it first, or repeat the text with each.",
+            "Some texts have several images, and the model reads one image per text: the first that can be read. Put "
+            "another first, or repeat the text with each.",
             stacklevel=4,
         )
     if broken:

@@ -22,8 +22,10 @@ MAX_PIXELS = 89_478_485
 # A longer file can't be an image of `MAX_PIXELS`, even with 16 bits in four channels.
 MAX_FILE_BYTES = 8 * MAX_PIXELS
 # Pillow reads more, but its reader of EPS runs the file, which is a program, in Ghostscript.
-_BITMAPS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI", "SUN")
-FORMATS = (*_BITMAPS, "TGA", "TIFF", "WEBP", "XBM")
+FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI", "SUN", "TGA"),
+    *("TIFF", "WEBP", "XBM"),
+)
 
 _URL = re.compile(r"^(?:[A-Za-z][A-Za-z0-9+.-]+://|data:)")
 # What may stand for an image; and for the images of texts, of which each may have several.

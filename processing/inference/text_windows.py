@@ -40,13 +40,13 @@ class Window(NamedTuple):
 class WindowScores(NamedTuple):
     """What a model makes of a batch of windows."""
 
-    emissions: np.ndarray  # float32 (windows, length, tags): what the CRF adds its scores to, or log probabilities
+    emissions: np.ndarray  # float32 (windows, length, tags), or log probabilities
     best: np.ndarray  # int64 (windows, length): the most probable tag path
     mask: np.ndarray  # bool (windows, length): False at padding, on either side
 
 
 class TaggedWords(NamedTuple):
-    """A tag for each word of a text, and a probability for each entity in them."""
+    """A tag for each word of a text, and a probability for each entity."""
 
     tags: list[str]
     scores: list[float]
@@ -61,7 +61,7 @@ class TaggedWindow(NamedTuple):
     emissions: np.ndarray | None
 
 
-# From emissions (B, L, T), which positions are attended and which begin words (B, L), and spans to probabilities (S,).
+# From emissions (B, L, T), attended positions and those that begin words (B, L), and spans to probabilities (S,).
 SpanProbabilities = Callable[[np.ndarray, np.ndarray, np.ndarray, list[Span]], np.ndarray]
 
 
@@ -96,14 +96,13 @@ def cut_windows(
     before, after = special_ids
     room = max_length - len(before) - len(after)
     if room < 1:
-        raise mismatch(f"max_length above the {len(before) + len(after)} special tokens", max_length, "Raise it.")
+        raise mismatch(f"max_length above the {max_length - room} special tokens", max_length, "Raise it.")
     stride = room // 4 if stride is None else stride
     if not 0 <= stride < room:
         raise mismatch(f"a stride of 0 to {room - 1} tokens, below the room for words", stride, "Change it.")
     windows = []
     for number, words in enumerate(tokens):
-        # the first token of a word holds its tag, so a word longer than a window loses nothing that is read
-        words = [word[:room] for word in words]
+        words = [word[:room] for word in words]  # a word's tag is read at its first token
         for start, end in _ranges([len(word) for word in words], room, stride):
             ids, first_tokens = list(before), []
             for word in words[start:end]:
@@ -136,7 +135,7 @@ def _ranges(lengths: list[int], room: int, stride: int) -> Iterator[tuple[int, i
 
 
 def make_batches(windows: Sequence[Window], batch_size: int) -> list[list[Window]]:
-    """Group windows of similar length, the longest first, so that memory runs out at once or never."""
+    """Group windows by length, the longest first, so that memory runs out at once or never."""
     if batch_size < 1:
         raise mismatch("batch_size of at least 1", batch_size, "Raise it.")
     ordered = sorted(windows, key=lambda window: -len(window.ids))

@@ -42,7 +42,7 @@ def encode_sentences(
     max_length = default_max_length(tokenizer) if max_length is None else max_length
     room = max_length - len(before) - len(after)
     if truncation and room < 1:
-        raise mismatch(f"max_length above the {len(before) + len(after)} special tokens", max_length, "Raise it.")
+        raise mismatch(f"max_length above the {max_length - room} special tokens", max_length, "Raise it.")
     tokens = encode_words(tokenizer, sentences, reader)
     if truncation:
         tokens = _shorten(tokens, tags, room, on_long_text)

@@ -116,7 +116,7 @@ class WordReader(NamedTuple):
 
 
 def group_tags(tags: Sequence[str | None], groups: Sequence[range]) -> tuple[list[range], list[str | None]]:
-    """Bring the tags of words to groups of them, parted where an entity begins or ends inside one."""
+    """Bring the tags of words to groups, parted where an entity begins or ends inside one."""
     parted: list[range] = []
     grouped: list[str | None] = []
     end = 0
@@ -143,13 +143,13 @@ def _is_unspaced(words: Sequence[str]) -> bool:
 
 
 def _is_written_without_spaces(words: Sequence[str]) -> bool:
-    """Tell sentences by characters, and those of a segmenter, from words as `split_words` makes them."""
+    """Tell sentences by characters or of a segmenter from what `split_words` makes."""
     longer = [word for word in words if not is_character(word)]
     return not longer or any(map(count_unspaced_letters, longer))
 
 
 def _needs_space(before: str, word: str) -> bool:
-    """Say whether a space stands between words: between two names, or two numbers, but not between characters."""
+    """Say whether a space stands between words: two names or two numbers, but not characters."""
     last, first = before[-1:], word[:1]
     if len(before) == len(word) == 1 or count_unspaced_letters(last + first):
         return False
@@ -171,7 +171,7 @@ def _shifted(words: Words, offset: int) -> Words:
 
 
 def _readable(word: str, prefix: str) -> str:
-    """Prepare a word for the tokenizer; lone surrogates are not valid Unicode and would raise there."""
+    """Prepare a word for the tokenizer, which raises at lone surrogates."""
     if prefix and word and not word.startswith(" "):
         word = prefix + word
     try:

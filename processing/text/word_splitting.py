@@ -17,7 +17,7 @@ _WHOLE = re.compile(
     r"|[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+"
     r"|[:;=]-?[()DPp](?!\w)",
 )
-# Digits with separators inside ("10,000", "19.99", "1/2" is three words).
+# Digits with separators inside: "10,000", "19.99".
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 # A plain word that is no part of an address: found at once, since looking at each character takes most of the time.
 _PLAIN = re.compile(r"[A-Za-z_]+(?=[ ,;!?'\")\n]|\Z)")
@@ -121,7 +121,7 @@ def count_unspaced_letters(text: str) -> int:
 
 
 def is_character(word: str) -> bool:
-    """Say whether a word is no more than one letter or digit, with its marks; or marks or symbols alone."""
+    """Say whether a word has at most one letter or digit, with its marks."""
     if sum(map(str.isalnum, word)) <= 1:
         return True
     return _UNSPACED_LETTER.match(word) is not None and _end_of_character(word, 0) == len(word)
@@ -158,7 +158,7 @@ def _end_of_word(text: str, start: int) -> int:
 
 
 def _is_letter(character: str) -> bool:
-    """Tell letters, digits, underscores and combining marks from other characters."""
+    """Tell letters, digits, underscores and combining marks."""
     return character.isalnum() or character == "_" or _is_mark(character)
 
 
