@@ -4,7 +4,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -23,6 +23,8 @@ from .text.text_input import SplitText, check_texts, describe_entities
 # Inputs are sorted by length within so many batches; all of them at once would hold up streams and fill the memory.
 _BATCHES_READ_AHEAD = 16
 _DEFAULT_BATCH_SIZE = 16
+_SPLIT_OPTIONS = ("is_split_into_words", "visual_source")
+_FIND_OPTIONS = ("max_length", "stride", "on_bad_image", "visual_source")
 
 
 class BgaMnerPipeline(Pipeline):
@@ -77,25 +79,17 @@ class BgaMnerPipeline(Pipeline):
                 stacklevel=2,
             )
 
-    def _sanitize_parameters(
-        self,
-        is_split_into_words: bool | None = None,
-        visual_source: str | None = None,
-        max_length: int | None = None,
-        stride: int | None = None,
-        on_bad_image: str | None = None,
-        **unknown: Any,
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        unknown = [name for name in options if name not in (*_SPLIT_OPTIONS, *_FIND_OPTIONS)]
         if unknown:
             raise ValueError(
                 "Expected is_split_into_words, visual_source, max_length, stride, on_bad_image or batch_size as an "
-                f"option of the pipeline, got {shown(next(iter(unknown)))}. Leave it out."
+                f"option of the pipeline, got {shown(unknown[0])}. Leave it out."
             )
-
-        split: dict[str, Any] = {"is_split_into_words": is_split_into_words, "visual_source": visual_source}
-        find: dict[str, Any] = {"max_length": max_length, "stride": stride, "on_bad_image": on_bad_image}
-        find["visual_source"] = visual_source
-        split, find = ({name: value for name, value in step.items() if value is not None} for step in (split, find))
+        given = {name: value for name, value in options.items() if value is not None}
+        split, find = (
+            {name: given[name] for name in names if name in given} for names in (_SPLIT_OPTIONS, _FIND_OPTIONS)
+        )
         return split, find, {}
 
     def __call__(
@@ -196,13 +190,7 @@ class BgaMnerPipeline(Pipeline):
         """Return a text's entities."""
         return model_outputs
 
-    def run_single(
-        self,
-        inputs: Any,
-        preprocess_params: dict[str, Any],
-        forward_params: dict[str, Any],
-        postprocess_params: dict[str, Any],
-    ) -> list[dict[str, Any]]:
+    def run_single(self, inputs: Any, preprocess_params: dict, forward_params: dict, postprocess_params: dict) -> Any:
         """Find the entities of one text."""
         (found,) = self.forward([self.preprocess(inputs, **preprocess_params)], **forward_params)
         return self.postprocess(found, **postprocess_params)
@@ -212,9 +200,9 @@ class BgaMnerPipeline(Pipeline):
         inputs: Any,
         num_workers: int,
         batch_size: int,
-        preprocess_params: dict[str, Any],
-        forward_params: dict[str, Any],
-        postprocess_params: dict[str, Any],
+        preprocess_params: dict,
+        forward_params: dict,
+        postprocess_params: dict,
     ) -> PipelineIterator:
         """Find the entities of many texts, as they are asked for."""
         if isinstance(inputs, Sized):
@@ -236,11 +224,13 @@ class BgaMnerPipeline(Pipeline):
         self.processor.save_pretrained(save_directory, **options)
 
 
+@dataclass
 class _InParts:
     """What is found in texts, part by part as it is asked for; as long as the texts, if they have a length."""
 
-    def __init__(self, texts: DataLoader, find: Callable[[list[SplitText]], list[Any]], part_size: int):
-        self.texts, self.find, self.part_size = texts, find, part_size
+    texts: DataLoader
+    find: Callable[[list[SplitText]], list[Any]]
+    part_size: int
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -1,4 +1,4 @@
-"""Run a frozen vision encoder once over a dataset's images, instead of once an epoch."""
+"""Run a frozen vision encoder once over a dataset's images, instead of once per epoch."""
 
 import hashlib
 import json
@@ -72,7 +72,7 @@ def cache_vision_states(
     if not isinstance(dataset, Dataset):
         raise ValueError(
             f"Expected a datasets.Dataset, whose cache is on disk, got {type(dataset).__name__}. Streamed data is seen "
-            "once an epoch: pass it to the Trainer as it is, or load it whole."
+            "once per epoch: pass it to the Trainer as it is, or load it whole."
         )
     if "image" not in dataset.column_names:
         raise ValueError(f"Expected a column 'image', got {shown(dataset.column_names)}. Rename yours.")
