@@ -34,8 +34,8 @@ class DataCollatorForMner:
     image_shape : tuple of three int or None
         Shape of an image, (3, H, W), or of what is cached of it. With it a batch without any image holds zeros and a
         mask of False, and one without labels holds -100, one per text if rows have the key
-        `label`, or else one per token. Losses are the same, and all processes run the same layers, as they have to where
-        a model's weights are spread over them (FSDP, ZeRO-3).
+        `label`, or else one per token. Losses are the same, and all processes run the same layers: they have to where a
+        model's weights are spread over them (FSDP, ZeRO-3).
 
     Examples
     --------

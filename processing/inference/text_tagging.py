@@ -57,7 +57,7 @@ def tag_texts(
     elif max_length > longest_text(text_config):
         # refused whatever the texts: the model itself would only notice at the first long one
         expected = f"max_length of at most {longest_text(text_config)}, which the text encoder takes"
-        raise mismatch(expected, max_length, "Leave it out: longer texts are read in windows.")
+        raise mismatch(expected, max_length, "Lower it, or leave it out: long texts are read in windows.")
     labels = [str(label) for _, label in sorted((int(id_), label) for id_, label in model.config.id2label.items())]
     options = {} if visual_source is None else {"visual_source": visual_source}
     encode_images = _image_encoder(texts, processor, on_bad_image) if reads_images(model, visual_source) else None
