@@ -27,7 +27,8 @@ from bga_mner.benchmarks.base_size import BATCH, make_baseline, make_batch, make
 from bga_mner.benchmarks.timing import median_ratio, milliseconds, time_in_turn
 from bga_mner.examples.reporting import print_json, print_table
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
-from bga_mner.processing.images.vision_states import read_vision_states, write_vision_states
+from bga_mner.processing.images.vision_cache import write_vision_states
+from bga_mner.processing.images.vision_states import read_vision_states
 
 
 TOLERANCE = 1e-5

@@ -33,9 +33,9 @@ class DataCollatorForMner:
         texts are refused.
     image_shape : tuple of three int or None
         Shape of an image, (3, H, W), or of what is cached of it. With it a batch without any image holds zeros and a
-        mask of False, and one without labels holds -100: a text if rows have the key `label`, a token otherwise.
-        Losses are the same, and all processes run the same layers: they have to where a model's weights are spread over
-        them (FSDP, ZeRO-3).
+        mask of False, and one without labels holds -100, one per text if rows have the key
+        `label`, or else one per token. Losses are the same, and all processes run the same layers: they have to where a
+        model's weights are spread over them (FSDP, ZeRO-3).
 
     Examples
     --------
@@ -190,12 +190,12 @@ def _to_tensor(rows: list[list[int]], name: str) -> torch.Tensor:
         made = torch.tensor(rows)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"Expected one whole number a token in {shown(name)}, got something else: {brief(error)}. Encode the "
+            f"Expected one whole number per token in {shown(name)}, got something else: {brief(error)}. Encode the "
             "dataset with processor.encode_examples."
         ) from error
     if made.ndim != 2 or (made.numel() and (made.is_floating_point() or made.is_complex())):
         raise ValueError(
-            f"Expected one whole number a token in {shown(name)}, got {made.dtype} of shape {tuple(made.shape)}. "
+            f"Expected one whole number per token in {shown(name)}, got {made.dtype} of shape {tuple(made.shape)}. "
             "Encode the dataset with processor.encode_examples."
         )
     return made.to(torch.bool if name in _MASKS else torch.int64)

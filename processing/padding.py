@@ -1,11 +1,11 @@
-"""Columns of rows of different lengths, and how they are padded to one; shared by processor, collator and tagging."""
+"""Columns of rows of different lengths, and how they are padded to one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ..configuration.errors import shown
+from ..configuration.errors import mismatch
 
 
 # What fills a row, by column. That of `input_ids` and `token_type_ids` depends on the tokenizer.
@@ -24,10 +24,7 @@ def model_columns(ids: Sequence[list[int]], tokenizer: PreTrainedTokenizerBase) 
 def column_padding(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """List the padding values of all columns for a tokenizer."""
     if tokenizer.pad_token_id is None:
-        raise ValueError(
-            "Expected a tokenizer with a padding token, got one without. Set tokenizer.pad_token, for instance to "
-            "tokenizer.eos_token."
-        )
+        raise ValueError("Expected a tokenizer with a padding token, got one without. Set tokenizer.pad_token.")
     token_type = int(getattr(tokenizer, "pad_token_type_id", 0) or 0)
     return {"input_ids": int(tokenizer.pad_token_id), "token_type_ids": token_type, **PADDING_VALUES}
 
@@ -47,19 +44,14 @@ def chosen_length(
     lengths = [len(row) for row in rows]
     if strategy in ("False", "do_not_pad"):
         if dense and len(set(lengths)) > 1:
-            raise ValueError(
-                "Expected padding, since tensors of texts of different lengths are asked for, got "
-                f"{shown(padding)}. Leave it out."
-            )
+            raise mismatch("padding, to make tensors of texts of different lengths", padding, "Leave it out.")
         return None
     if strategy in ("True", "longest"):
         return padded_length(max(lengths), multiple)
     if strategy == "max_length":
         # a text may be longer where truncation is off
         return padded_length(max(*lengths, limit), multiple)
-    raise ValueError(
-        f"Expected padding True, False, 'longest', 'max_length' or 'do_not_pad', got {shown(padding)}. Choose one."
-    )
+    raise mismatch("padding True, False, 'longest', 'max_length' or 'do_not_pad'", padding, "Choose one.")
 
 
 def pad_columns(
@@ -68,14 +60,14 @@ def pad_columns(
     """Pad all rows of all columns, on the tokenizer's side, to `length` or to the longest of them."""
     side, values = tokenizer.padding_side, column_padding(tokenizer)
     if side not in ("left", "right"):
-        raise ValueError(f"Expected the padding side 'left' or 'right', got {shown(side)}. Set tokenizer.padding_side.")
+        raise mismatch("the padding side 'left' or 'right'", side, "Set tokenizer.padding_side.")
     length = max(map(len, columns["input_ids"])) if length is None else length
-    padded: dict[str, list[list[Any]]] = {}
-    for name, rows in columns.items():
-        fillings = ([values[name]] * (length - len(row)) for row in rows)
-        pairs = zip(rows, fillings, strict=True)
-        padded[name] = [[*filling, *row] if side == "left" else [*row, *filling] for row, filling in pairs]
-    return padded
+
+    def pad(row: Sequence[Any], value: Any) -> list[Any]:
+        filling = [value] * (length - len(row))
+        return [*filling, *row] if side == "left" else [*row, *filling]
+
+    return {name: [pad(row, values[name]) for row in rows] for name, rows in columns.items()}
 
 
 __all__ = ["chosen_length", "column_padding", "model_columns", "pad_columns", "padded_length"]

@@ -3,35 +3,30 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from inspect import signature
 from typing import Any
 
 import numpy as np
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ..configuration.arguments import check_names, explained, given_arguments
-from ..configuration.errors import shown
+from ..configuration.arguments import explained, given_arguments
+from ..configuration.errors import mismatch
 from ..configuration.hub.entry_points import AUTO_MAP
 from ..configuration.hub.saved_code import RemoteCodeMixin
 from ..modeling_bga.saving.tokenizer_limit import limit_beside
-from .data.example_columns import read_example_columns, warn_of_ids
 from .images.image_encoding import encode_images, image_of_each_text
-from .images.image_loading import stack_images
-from .images.square_images import check_side, squaring_processor
-from .images.vision_states import VISION_STATES, read_vision_states
+from .images.image_loading import Images, stack_images
 from .padding import chosen_length, pad_columns
 from .sequences import as_list
-from .tags.tag_scheme import check_label2id
 from .text.target_marking import mark_targets
 from .text.text_encoding import encode_sentences
 from .text.text_input import as_sentences
-from .text.word_encoding import check_tokenizer, default_max_length, encode_words, placeholders
+from .text.word_encoding import default_max_length, encode_words, placeholders
 from .text.word_reader import WordReader
 from .text.word_splitting import Words, check_unspaced_scripts
 
 
-_FIX_WORDS = "Give words: text=[['Kawhi', 'wins'], ...] with word_labels=[['B-PER', 'O'], ...]."
+_FIX_WORDS = "Give text=[['Kawhi', 'wins'], ...] with word_labels=[['B-PER', 'O'], ...]."
 
 
 class _AttributeNames:
@@ -50,19 +45,17 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     Parameters
     ----------
     image_processor : transformers.BaseImageProcessor or None
-        Brings images to `pixel_values`, all of one size; None for text alone. SigLIP2's for NaFlex is replaced by
-        one that makes squares of as many patches, and timm's by a stock one that does the same and can be saved.
+        Brings images to `pixel_values`, all of one size; None for text alone. Those of SigLIP2 NaFlex and timm are
+        replaced by stock ones that make squares.
     tokenizer : transformers.PreTrainedTokenizerBase
         A fast tokenizer.
     label2id : dict of str to int or None
-        Ids of the BIO labels, as in the model's config. Needed to encode labels; saved with the processor.
+        Ids of the BIO labels, as in the model's config. Needed to encode labels.
     chat_template : None
-        Present for ProcessorMixin only.
+        For ProcessorMixin only.
     unspaced_scripts : {"characters", "words"}, default "characters"
-        "characters" reads scripts that put no spaces between words (Chinese, Japanese, Thai) character by character,
-        and splits given words as `split_words` splits running text, so that a model finds in running text what it
-        learned of words; tokens that were added to the tokenizer, such as "[USER]", stay whole. "words" leaves given
-        words whole, for texts that one segmenter splits before training and inference. Saved with the processor.
+        "characters" reads scripts without spaces between words by characters, also in given words; "words" keeps given
+        words whole.
 
     Attributes
     ----------
@@ -93,32 +86,33 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         chat_template: str | None = None,
         unspaced_scripts: str = "characters",
     ):
-        check_tokenizer(tokenizer)
         check_unspaced_scripts(unspaced_scripts)
-        self.image_processor = image_processor = squaring_processor(image_processor)
-        check_side(image_processor)
+        try:
+            from .processor_parts import checked_parts
+        except ImportError:  # what is saved was checked before
+            pass
+        else:
+            image_processor, label2id = checked_parts(image_processor, tokenizer, label2id)
+        self.image_processor = image_processor
         parts = {} if image_processor is None else {"image_processor": image_processor}
         super().__init__(**parts, tokenizer=tokenizer, chat_template=chat_template)
-        self.label2id = None if label2id is None else check_label2id(label2id)
+        self.label2id = None if label2id is None else dict(label2id)
         self.unspaced_scripts = unspaced_scripts
         self.bad_images: Counter[str] = Counter()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        """Load as every processor does; what none can be made of, in files or arguments, is a ValueError.
-
-        Beside a model's files, the tokenizer's limit is at most what the model's text encoder takes.
-        """
+        """Load as every processor does; beside a model, the tokenizer's limit is at most the text encoder's."""
         given = given_arguments(kwargs)
         with explained("a processor of BGA-MNER", given):
             loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         processor = loaded[0] if isinstance(loaded, tuple) else loaded
-        # tokenizers and image processors keep or ignore what they don't know
-        known = {*signature(cls.__init__).parameters, *processor.tokenizer.SPECIAL_TOKENS_ATTRIBUTES}
-        known |= processor.tokenizer.init_kwargs.keys() - given.keys()
-        if processor.image_processor is not None:
-            known |= processor.image_processor.valid_kwargs.__annotations__.keys()
-        check_names(cls, given.keys() - known, known)
+        try:
+            from .processor_parts import check_options
+        except ImportError:
+            pass
+        else:
+            check_options(processor, given.keys())
         _lower_limit(processor.tokenizer, pretrained_model_name_or_path)
         return loaded
 
@@ -136,18 +130,15 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         cls, pretrained_model_name_or_path: str | os.PathLike, processor_dict: dict | None = None, **kwargs: Any
     ) -> list[Any]:
         """Load the sub-processors; a saved `"image_processor": null` stands for a processor for text alone."""
-        processor_dict = processor_dict or {}
-        if processor_dict.get("image_processor", "absent") is not None:
-            return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, processor_dict, **kwargs)
+        if (processor_dict or {}).get("image_processor", "absent") is not None:
+            return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, processor_dict or {}, **kwargs)
         subfolder = kwargs.pop("subfolder", "")
-        return [
-            None,
-            cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, subfolder, **kwargs),
-        ]
+        tokenizer = cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, subfolder, **kwargs)
+        return [None, tokenizer]
 
     @classmethod
     def from_args_and_dict(cls, args: list[Any], processor_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Make one of saved parts; what was saved before there was a choice keeps the words of a file whole."""
+        """Make one of saved parts; what was saved before there was a choice keeps given words whole."""
         if "auto_map" in processor_dict:
             processor_dict = {"unspaced_scripts": "words", **processor_dict}
         return super().from_args_and_dict(args, processor_dict, **kwargs)
@@ -158,26 +149,25 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """Names of what the model reads, labels aside."""
+        """What the model reads, labels aside."""
         names = list(self.tokenizer.model_input_names)
         return names if self.image_processor is None else [*names, "pixel_values", "image_mask"]
 
     @property
     def word_reader(self) -> WordReader:
         """How running text and given words are split into what is encoded."""
-        if self.unspaced_scripts == "words":
-            return WordReader("words")
-        return WordReader(self.unspaced_scripts, placeholders(self.tokenizer))
+        whole = () if self.unspaced_scripts == "words" else placeholders(self.tokenizer)
+        return WordReader(self.unspaced_scripts, whole)
 
     def split_words(self, text: str) -> Words:
-        """Split running text into words with their offsets, as the model reads them; see `split_words`."""
+        """Split running text into words with their offsets, as the model reads them."""
         return self.word_reader.split(text)
 
     def __call__(
         self,
         text: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
-        images: Any = None,
-        word_labels: Sequence[Any] | None = None,
+        images: Images = None,
+        word_labels: Sequence[Sequence[str | int | None] | None] | None = None,
         *,
         targets: Sequence[Sequence[int] | None] | None = None,
         is_split_into_words: bool | None = None,
@@ -197,26 +187,23 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         Parameters
         ----------
         text : str, sequence of str, sequence of sequences of str, or None
-            A text, texts, or texts as lists of words; running text is split into words (see `split_words`). None
-            encodes images alone. Here and below a sequence may also be a column of a dataset, pandas or pyarrow, an
-            array or a generator; what is missing in it (NaN) is None.
+            A text, texts, or texts as lists of words.
         images : image, sequence of (image or None or sequence), or None
-            One for each text; whatever `images.load_image` takes. Of a list in the place of one the first that can
-            be read, with a warning: the model reads one image of a text.
+            One per text, as `load_image` takes it; of a list in its place the first that can be read.
         word_labels : sequence or None
-            For each text None, or a list with a label for each word: a tag, an id, or None or -100 for unknown.
+            Per text None, or for each word a tag, an id, or None or -100 for unknown.
         targets : sequence of ((int, int) or None) or None
-            For each text what it is asked about, as `mark_target` takes it. For sequence classification.
+            What each text is asked about, as `mark_target` takes it.
         is_split_into_words : bool or None
-            True says that a list of strings holds the words of one text. None looks at the type.
+            Whether a list of strings holds the words of one text; None looks at the type.
         on_bad_image : {"missing", "raise"}
-            Treat broken images as missing, with a warning and counted in `bad_images`, or raise.
+            "missing" warns, and counts in `bad_images`.
         on_long_text : {"truncate", "raise"}
-            Cut texts longer than `max_length`, with a warning that says what is lost, or raise.
+            "truncate" warns of what is lost.
         truncation : bool
             False neither cuts nor warns.
         max_length : int or None
-            Most tokens of a text, special tokens included; the tokenizer's limit by default, 512 if it has none.
+            Most tokens of a text; by default the tokenizer's limit, or else 512.
         padding : bool, {"longest", "max_length", "do_not_pad"} or None
             None pads to the longest text if tensors are asked for.
         pad_to_multiple_of : int or None
@@ -224,18 +211,17 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         return_tensors : {"pt", "np"} or None
             None gives lists, and an array of images.
         return_word_ids, return_word_start_mask : bool
-            Add "word_ids", the number of each token's word (None for special tokens and padding), and
-            "word_start_mask", which tokens begin a word.
+            Add the number of each token's word, or None, and which tokens begin a word.
         images_kwargs : dict or None
-            For the image processor, such as `{"do_center_crop": False}`.
+            For the image processor.
 
         Returns
         -------
         transformers.BatchFeature
-            input_ids, attention_mask and, with some tokenizers, token_type_ids : int64, (B, L).
-            labels : int64, (B, L), if `word_labels` is given; -100 where unknown and on padding.
-            word_start_mask, target_mask : bool, (B, L), if asked for, and if `targets` is given.
-            image_mask : bool, (B,), if `images` is given: which texts have an image.
+            input_ids, attention_mask, perhaps token_type_ids : int64, (B, L).
+            labels : int64, (B, L), with `word_labels`; -100 where unknown.
+            word_start_mask, target_mask : bool, (B, L), if asked for, and with `targets`.
+            image_mask : bool, (B,), with `images`.
             pixel_values : float32, (B, 3, H, W), if any text has an image; zeros where there is none.
 
         Raises
@@ -245,11 +231,11 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
         TypeError
             If an image is of a type that cannot be one.
         """
-        if text is None and images is None:
-            raise ValueError("Expected `text`, `images` or both, got neither. Give one.")
         if return_tensors not in (None, "pt", "np"):
-            raise ValueError(f"Expected return_tensors 'pt', 'np' or None, got {shown(return_tensors)}. Choose one.")
+            raise mismatch("return_tensors 'pt', 'np' or None", return_tensors, "Choose one.")
         if text is None:
+            if images is None:
+                raise ValueError("Expected `text`, `images` or both, got neither. Give one.")
             if word_labels is not None:
                 raise ValueError(f"Expected `text` beside `word_labels`, got none. {_FIX_WORDS}")
             pixels = self.encode_images(images, on_bad_image=on_bad_image, images_kwargs=images_kwargs)
@@ -257,17 +243,14 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
         if targets is not None:
             if word_labels is not None:
-                raise ValueError(
-                    "Expected either `word_labels` or `targets`, got both. Labels of a target are one a text."
-                )
+                raise ValueError("Expected either `word_labels` or `targets`, got both. A target has one label.")
             targets = as_list(targets) or targets  # an iterator can be read once
             text = mark_targets(text, targets, is_split_into_words)
         sentences, single, are_words = as_sentences(text, is_split_into_words, split=self.word_reader.split)
         if word_labels is not None:
             if not are_words:
                 raise ValueError(f"Expected texts as lists of words, since `word_labels` is given. {_FIX_WORDS}")
-            labels = as_list(word_labels)
-            if labels is not None:
+            if (labels := as_list(word_labels)) is not None:
                 word_labels = [labels] if single and all(as_list(item) is None for item in labels) else labels
         if images is not None:
             images = image_of_each_text(images, len(sentences))
@@ -283,13 +266,11 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
             on_long_text=on_long_text,
             truncation=truncation,
         )
-        if not return_word_ids:
-            data.pop("word_ids")
-        if not return_word_start_mask:
-            data.pop("word_start_mask")
-        dense = return_tensors is not None
+        for name, is_wanted in (("word_ids", return_word_ids), ("word_start_mask", return_word_start_mask)):
+            if not is_wanted:
+                data.pop(name)
         limit = default_max_length(self.tokenizer) if max_length is None else max_length
-        length = chosen_length(data["input_ids"], padding, limit, pad_to_multiple_of, dense)
+        length = chosen_length(data["input_ids"], padding, limit, pad_to_multiple_of, return_tensors is not None)
         if length is not None:
             data = pad_columns(data, self.tokenizer, length)
         if images is not None:
@@ -311,90 +292,42 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
     ) -> dict[str, list[Any]]:
         """Encode rows of a dataset at the moment they are read, for `dataset.with_transform`.
 
-        Images are decoded row by row, so the dataset may be larger than memory. Use it with
-        `TrainingArguments(remove_unused_columns=False)` and `DataCollatorForMner`.
+        Use it with `TrainingArguments(remove_unused_columns=False)` and `DataCollatorForMner`.
 
         Parameters
         ----------
         batch : mapping of str to sequence
-            Columns `tokens` (lists of words) or `text` (strings); optionally `ner_tags` (lists of tags, None
-            for unknown; ids are the model's own, with a warning: see `name_tags`) and `image` (of a list of images,
-            the first that can be read), or `vision_states` of `cache_vision_states` in its place. For sequence
-            classification, without `ner_tags`: `label` (a number or a list of numbers, None where unknown) and
-            `target` (as `targets` of a call). `length` is handed on, for a Trainer that groups rows by it. Other
-            columns are ignored, and so is `image` if the processor has no image processor.
+            Columns `tokens` (lists of words) or `text`; optionally `ner_tags`, and `image` or `vision_states`; for
+            sequence classification `label` and `target`; and `length`. Others are ignored.
         max_length, on_bad_image, on_long_text
             As for a call of the processor.
 
         Returns
         -------
         dict of str to list
-            Unpadded input_ids, attention_mask, word_start_mask, and token_type_ids where the tokenizer gives them;
-            labels if there are tags; label and target_mask, and no word_start_mask, if there are labels or targets of
-            whole texts; pixel_values, float32 (3, H, W) or None each, or vision_states, float32 (stages + 1, vision
-            tokens, vision width) or None each.
+            Unpadded columns, which `DataCollatorForMner` reads.
 
         Raises
         ------
         ValueError
-            As for a call of the processor, if there is neither `tokens` nor `text`, and if annotations stand in a
-            column of another name (`entities`, `labels`), where they would be lost.
+            As for a call, and if columns are missing or seem to be misnamed.
         """
-        batch = read_example_columns(batch, self.image_processor is not None)
-        name = "tokens" if "tokens" in batch else "text"
-        texts, tags, targets = batch[name], batch.get("ner_tags"), None
-        if tags is None and batch.get("target") is not None:
-            texts, targets = mark_targets(texts, batch["target"], None), batch["target"]
-        reader = self.word_reader
-        sentences, _, are_words = as_sentences(texts, name == "tokens" or None, batched=True, split=reader.split)
-        warn_of_ids(tags or (), self.label2id)
-        encoded = encode_sentences(
-            self.tokenizer,
-            reader,
-            sentences,
-            are_words=are_words,
-            word_labels=tags,
-            label2id=self.label2id,
-            targets=targets,
-            max_length=max_length,
-            on_long_text=on_long_text,
-        )
-        encoded.pop("word_ids")
-        if "length" in batch:
-            encoded["length"] = list(batch["length"])
-        if tags is None and batch.get("label") is not None:
-            encoded["label"] = list(batch["label"])
-        if {"label", "target_mask"} & encoded.keys():
-            encoded.pop("word_start_mask")  # which only a tagger reads
-        if batch.get(VISION_STATES) is not None:
-            encoded[VISION_STATES] = [None if row is None else read_vision_states(row) for row in batch[VISION_STATES]]
-        elif batch.get("image") is not None and self.image_processor is not None:
-            encoded["pixel_values"] = self.encode_images(batch["image"], on_bad_image=on_bad_image)
-        return encoded
+        try:
+            from .data.example_columns import encode_rows
+        except ImportError as error:
+            raise ImportError("Expected the package, to encode columns. Run: pip install bga-mner") from error
+        return encode_rows(self, batch, on_bad_image, max_length=max_length, on_long_text=on_long_text)
 
     def encode_words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-        """Encode words one by one, without special tokens: token ids of each word of each sentence."""
+        """Return the token ids of each word of each sentence, without special tokens."""
         return encode_words(self.tokenizer, sentences, self.word_reader)
 
     def encode_images(
-        self, images: Any, *, on_bad_image: str = "missing", images_kwargs: dict[str, Any] | None = None
+        self, images: Images, *, on_bad_image: str = "missing", images_kwargs: dict[str, Any] | None = None
     ) -> list[np.ndarray | None]:
         """Decode images and bring them to the model's format: float32 (3, H, W) each, None where none can be used.
 
-        Parameters
-        ----------
-        images : image, or sequence of (image or None or sequence of images)
-            Whatever `images.load_image` takes; of a list in the place of one, the first that can be read.
-        on_bad_image : {"missing", "raise"}
-            What to do about broken ones.
-        images_kwargs : dict or None
-            For the image processor.
-
-        Raises
-        ------
-        ValueError
-            For the first broken image (`BadImageError`), if `on_bad_image` is "raise"; and if images are given
-            and the processor has no image processor.
+        Parameters are those of a call of the processor. If `on_bad_image` is "raise", the first broken image raises.
         """
         encoded, broken = encode_images(self.image_processor, images, on_bad_image, images_kwargs)
         self.bad_images.update(broken)

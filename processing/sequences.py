@@ -9,12 +9,8 @@ _LIST_METHODS = ("to_pylist", "tolist", "to_list")
 
 
 def as_list(values: Any) -> list[Any] | None:
-    """Make a list of a sequence of any library, with None for what is missing (NaN, pandas.NA).
+    """Make a list of a sequence of any library, with None for what is missing; None for anything else, such as a table.
 
-    None if `values` is no sequence: a string, bytes, a mapping, a set, a table, a file, or a single value.
-
-    Examples
-    --------
     >>> as_list(("Go", float("nan"))), as_list(iter("ab")), as_list("ab")
     (['Go', None], ['a', 'b'], None)
     """
@@ -33,12 +29,12 @@ def as_list(values: Any) -> list[Any] | None:
 
 
 def is_table(values: Any) -> bool:
-    """Tell whether a value has several columns: a dataset or a data frame, of which one column can be a sequence."""
+    """Tell a dataset or a data frame, of which one column can be a sequence."""
     return hasattr(values, "columns") or hasattr(values, "column_names")
 
 
 def _is_missing(item: Any) -> bool:
-    """Tell what pandas puts where there is nothing; its marks aren't imported, since few have pandas."""
+    """Tell what pandas puts where there is nothing, without importing it."""
     return type(item).__name__ in ("NAType", "NaTType") or (isinstance(item, float) and item != item)
 
 

@@ -1,13 +1,19 @@
-"""Which columns of a dataset an example is made of, and which look as if they were meant for it."""
+"""Encode examples: which columns of a dataset they are made of, and which look as if they were meant for it."""
 
 import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from transformers import ProcessorMixin
+
 from ...configuration.errors import shown
+from ..images.vision_states import VISION_STATES, read_vision_states
 from ..sequences import as_list
 from ..tags.label_alignment import UNKNOWN
+from ..text.target_marking import mark_targets
+from ..text.text_encoding import encode_sentences
+from ..text.text_input import as_sentences
 
 
 # Names that annotations have elsewhere; under these the processor doesn't read them.
@@ -16,11 +22,38 @@ _WORD_LABELS = re.compile(
 )
 _ANY_TAG = re.compile(r"O|[BIESLUMW]-.+")
 _SPAN_COLUMNS = ("entities", "spans", "named_entities", "annotations")
-_IMAGE_COLUMNS = ("images", "img", "image_path", "image_file", "image", "images", "photo")
+_IMAGE_COLUMNS = ("images", "img", "image_path", "image_file", "picture", "pictures", "photo")
 
 
-def read_example_columns(batch: Mapping[str, Any], reads_images: bool) -> dict[str, Any]:
-    """Make lists of the columns that `encode_examples` reads, and check that nothing else seems to be meant for it."""
+def encode_rows(
+    processor: ProcessorMixin, batch: Mapping[str, Sequence[Any]], on_bad_image: str, **options: Any
+) -> dict[str, list[Any]]:
+    """Encode rows of a dataset for `BgaMnerProcessor.encode_examples`; options are those of `encode_sentences`."""
+    batch = _read_columns(batch, processor.image_processor is not None, processor.label2id)
+    name = "tokens" if "tokens" in batch else "text"
+    texts, tags, targets = batch[name], batch.get("ner_tags"), None
+    if tags is None and batch.get("target") is not None:
+        texts, targets = mark_targets(texts, batch["target"], None), batch["target"]
+    reader = processor.word_reader
+    sentences, _, are_words = as_sentences(texts, name == "tokens" or None, batched=True, split=reader.split)
+    labels = {"word_labels": tags, "label2id": processor.label2id, "targets": targets}
+    encoded = encode_sentences(processor.tokenizer, reader, sentences, are_words=are_words, **labels, **options)
+    encoded.pop("word_ids")
+    if "length" in batch:
+        encoded["length"] = list(batch["length"])
+    if tags is None and batch.get("label") is not None:
+        encoded["label"] = list(batch["label"])
+    if {"label", "target_mask"} & encoded.keys():
+        encoded.pop("word_start_mask")  # which only a tagger reads
+    if batch.get(VISION_STATES) is not None:
+        encoded[VISION_STATES] = [None if row is None else read_vision_states(row) for row in batch[VISION_STATES]]
+    elif batch.get("image") is not None and processor.image_processor is not None:
+        encoded["pixel_values"] = processor.encode_images(batch["image"], on_bad_image=on_bad_image)
+    return encoded
+
+
+def _read_columns(batch: Mapping[str, Any], reads_images: bool, label2id: Mapping[str, int] | None) -> dict[str, Any]:
+    """Make lists of the columns that `encode_examples` reads, and check that no other seems to be meant for it."""
     name = "tokens" if "tokens" in batch else "text"
     if name not in batch:
         raise ValueError(
@@ -30,16 +63,16 @@ def read_example_columns(batch: Mapping[str, Any], reads_images: bool) -> dict[s
     # an iterator can be read once
     lists = {column: as_list(batch.get(column)) for column in (name, "ner_tags", "label", "target")}
     columns = {**batch, **{column: rows for column, rows in lists.items() if rows is not None}}
-    _refuse_lost_columns(columns, reads_images)
     if name == "text" and columns.get("ner_tags") is not None:
         raise ValueError(
             "Expected a column 'tokens' with lists of words, since 'ner_tags' is there, got 'text'. Split the texts."
         )
+    _check_columns(columns, reads_images, label2id)
     return columns
 
 
-def _refuse_lost_columns(batch: Mapping[str, Sequence[Any]], reads_images: bool) -> None:
-    """Refuse annotations under names that `encode_examples` doesn't read, which would be lost; of images, say so."""
+def _check_columns(batch: Mapping[str, Sequence[Any]], reads_images: bool, label2id: Mapping[str, int] | None) -> None:
+    """Refuse annotations that `encode_examples` would lose; warn of images that it doesn't read, and of ids of tags."""
 
     def given(name: str) -> bool:
         return batch.get(name) is not None and any(item is not None for item in batch[name])
@@ -59,11 +92,12 @@ def _refuse_lost_columns(batch: Mapping[str, Sequence[Any]], reads_images: bool)
             warnings.warn(
                 f"Images are read of a column 'image', and there is none, but {shown(unread[0])}: the texts have no "
                 f"images. If that column holds them: dataset.rename_column({shown(unread[0])}, 'image').",
-                stacklevel=4,
+                stacklevel=5,
             )
+    _warn_of_ids(batch.get("ner_tags") or (), label2id)
 
 
-def warn_of_ids(word_labels: Sequence[Any], label2id: Mapping[str, int] | None) -> None:
+def _warn_of_ids(word_labels: Sequence[Any], label2id: Mapping[str, int] | None) -> None:
     """Say how ids of a data set are read: as the model's own, whatever the data set calls them."""
     ids = {label for row in map(as_list, word_labels) for label in row or () if isinstance(label, int)} - {UNKNOWN}
     if ids:
@@ -72,7 +106,7 @@ def warn_of_ids(word_labels: Sequence[Any], label2id: Mapping[str, int] | None) 
             f"The column 'ner_tags' holds ids, which are read as the model's own: {shown(meant)}. The data set's may "
             "have another order: dataset.features['ner_tags'].feature.names. bga_mner.name_tags(dataset) puts names in "
             "their place; call it before with_transform.",
-            stacklevel=3,
+            stacklevel=6,
         )
 
 
@@ -108,4 +142,4 @@ def _lost(name: str, column: Sequence[Any], spans: bool) -> str:
     )
 
 
-__all__ = ["read_example_columns", "warn_of_ids"]
+__all__ = ["encode_rows"]

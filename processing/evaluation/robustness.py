@@ -13,6 +13,7 @@ from ...configuration.errors import listed, shown
 from ..inference.text_tagging import tag_texts
 from ..tags.label_map import check_dataset, entity_types, map_labels, name_tags
 from ..tags.tag_scheme import repair_bio
+from ..text.given_words import tags_of_given_words
 from ..text.text_input import SplitText, as_sentences
 from .bootstrap import bootstrap_interval, paired_bootstrap
 from .image_ablation import choose_images, mismatch_images
@@ -91,7 +92,7 @@ def predict_tags(
             ]
             tagged = tag_texts(texts, model, processor, batch_size=batch_size, visual_source=visual_source)
             found = [
-                text.tags_of_given_words(item.tags, len(words))
+                tags_of_given_words(text, item.tags, len(words))
                 for text, item, words in zip(texts, tagged, sentences, strict=True)
             ]
             tags += [[str(tag) for tag in repair_bio(item)[0]] for item in found]

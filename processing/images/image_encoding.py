@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from transformers.image_processing_utils import BaseImageProcessor
 
-from ...configuration.errors import brief, shown
+from ...configuration.errors import brief, mismatch
 from .image_loading import BadImageError, as_image_list, limit_aspect_ratio, load_first_image
 
 
@@ -16,8 +16,8 @@ def image_of_each_text(images: Any, count: int) -> list[Any]:
     found = as_image_list(images)
     if len(found) != count:
         raise ValueError(
-            f"Expected one item of `images` a text, got {len(found)} for {count} texts. Give None for a text without "
-            "an image. A text has one image: choose one, or repeat the text with each."
+            f"Expected one item of `images` per text, got {len(found)} for {count} texts. Give None for none. "
+            "A text has one image: choose one, or repeat the text with each."
         )
     return found
 
@@ -25,9 +25,9 @@ def image_of_each_text(images: Any, count: int) -> list[Any]:
 def encode_images(
     image_processor: BaseImageProcessor | None, images: Any, on_bad_image: str, options: dict[str, Any] | None
 ) -> tuple[list[np.ndarray | None], Counter[str]]:
-    """Encode the first image of each item that can be read, float32 (3, H, W); count broken ones by kind, and warn."""
+    """Encode the first image of each item that can be read, float32 (3, H, W); count broken ones, and warn."""
     if on_bad_image not in ("missing", "raise"):
-        raise ValueError(f"Expected on_bad_image 'missing' or 'raise', got {shown(on_bad_image)}. Choose one of them.")
+        raise mismatch("on_bad_image 'missing' or 'raise'", on_bad_image, "Choose one.")
     sources = [[source for source in as_image_list(item) if source is not None] for item in as_image_list(images)]
     encoded: list[np.ndarray | None] = [None] * len(sources)
     broken: Counter[str] = Counter()
@@ -37,8 +37,7 @@ def encode_images(
             continue
         if image_processor is None:
             raise ValueError(
-                "Expected no images, since this processor was made for text alone, got some. Make it with "
-                "BgaMnerProcessor(image_processor=..., tokenizer=...)."
+                "Expected no images, got some for a processor made for text alone. Give it an image_processor."
             )
         image, errors = load_first_image(given)
         for error in errors:
@@ -53,8 +52,8 @@ def encode_images(
     if any(len(given) > 1 for given in sources):
         # the same words each time: Python shows them once
         warnings.warn(
-            "Some texts have several images, and the model reads one image a text: of each list the first that can "
-            "be read was taken. To choose another, put it first, or repeat the text with each.",
+            "Some texts have several images, and the model reads one image per text: the first that can be read. Put "
+            "another first, or repeat the text with each.",
             stacklevel=4,
         )
     if broken:

@@ -147,8 +147,8 @@ def _ending(path: str) -> str:
 def _rank(file: str) -> tuple[int, str, str]:
     """Return by what the files of an id are sorted."""
     ending = _ending(file)
-    place = _FIRST_ENDINGS.index(ending) if ending in _FIRST_ENDINGS else len(_FIRST_ENDINGS)
-    return place, ending, os.path.splitext(file)[1].swapcase()
+    rank = _FIRST_ENDINGS.index(ending) if ending in _FIRST_ENDINGS else len(_FIRST_ENDINGS)
+    return rank, ending, os.path.splitext(file)[1].swapcase()
 
 
 __all__ = ["REFUSED", "FoundImages", "ImageCounter", "ImageFolder", "is_base64"]

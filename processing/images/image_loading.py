@@ -19,10 +19,8 @@ from ..sequences import as_list
 
 # Above this, a file of a few kilobytes can fill the memory. Pillow warns from the same figure on.
 MAX_PIXELS = 89_478_485
-# A longer file can't be an image of `MAX_PIXELS`, not even with 16 bits in four channels.
+# A longer file can't be an image of `MAX_PIXELS`, even with 16 bits in four channels.
 MAX_FILE_BYTES = 8 * MAX_PIXELS
-# A download is given up beyond this.
-MAX_BYTES = 50_000_000
 # Pillow reads more, but its reader of EPS runs the file, which is a program, in Ghostscript.
 FORMATS = (
     *("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI", "SUN", "TGA"),
@@ -30,15 +28,15 @@ FORMATS = (
 )
 
 _URL = re.compile(r"^(?:[A-Za-z][A-Za-z0-9+.-]+://|data:)")
-_SMALLER = "Scale it down first"
-# What may stand for an image.
+# What may stand for an image; and for the images of texts, of which each may have several.
 ImageSource = Image.Image | str | os.PathLike[str] | bytes | bytearray | memoryview | dict[str, Any]
+Images = ImageSource | Iterable[ImageSource | Iterable[ImageSource | None] | None] | np.ndarray | None
 # `warnings.catch_warnings` changes state of the whole process, so only one thread may be inside it.
 _OPEN_LOCK = threading.Lock()
 
 
 class BadImageError(ValueError):
-    """An image that cannot be used: missing, empty, truncated and so on.
+    """An image that cannot be used.
 
     Parameters
     ----------
@@ -53,21 +51,19 @@ class BadImageError(ValueError):
         self.kind = kind
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Workers of a DataLoader send errors pickled, and `args` hold the message alone.
+        # workers of a DataLoader send errors pickled, and `args` hold the message alone
         return type(self), (self.kind, str(self))
 
 
 def load_image(source: ImageSource) -> Image.Image:
     """Decode an image to RGB, 8 bits a channel, the right way up.
 
-    Transparent images are laid on white, the first frame of animations is taken, 16-bit values are scaled, and
-    EXIF rotation is carried out.
+    Transparent images are laid on white, the first frame of animations is taken, and 16-bit values are scaled.
 
     Parameters
     ----------
     source : PIL.Image.Image, str, os.PathLike, bytes or dict
-        An image, a path, the content of a file, or what `datasets.Image(decode=False)` gives:
-        `{"bytes": ..., "path": ...}`.
+        An image, a path, the content of a file, or what `datasets.Image(decode=False)` gives.
 
     Returns
     -------
@@ -77,11 +73,9 @@ def load_image(source: ImageSource) -> Image.Image:
     Raises
     ------
     BadImageError
-        If the image is missing, empty, broken or too large, as its `kind` says.
-    TypeError
-        If `source` is of another type.
-    ValueError
-        If `source` is a URL, or a dict without the keys "bytes" and "path".
+        If the image is missing, empty, broken or too large.
+    TypeError, ValueError
+        If `source` is of another type; if it is a URL, or a dict without the keys "bytes" and "path".
 
     Examples
     --------
@@ -98,13 +92,12 @@ def load_image(source: ImageSource) -> Image.Image:
         return _from_path(os.fspath(source))
     raise TypeError(
         "Expected an image as PIL image, path, bytes or a dict with 'bytes' and 'path', got "
-        f"{type(source).__name__}. Of a list choose one, or repeat the text with each; of a table give one of its "
-        "columns, such as table['image']; of an open file file.read(); of an array PIL.Image.fromarray(array)."
+        f"{type(source).__name__}. {_advice('type')}"
     )
 
 
 def load_first_image(sources: Iterable[ImageSource | None]) -> tuple[Image.Image | None, list[BadImageError]]:
-    """Decode the first image that can be read; return it, and the errors of those before it. None is passed over."""
+    """Decode the first image that can be read; return it, and the errors of those before it."""
     errors: list[BadImageError] = []
     for source in sources:
         try:
@@ -116,31 +109,12 @@ def load_first_image(sources: Iterable[ImageSource | None]) -> tuple[Image.Image
 
 
 def is_url(source: Any) -> TypeGuard[str]:
-    """Whether what stands for an image is a URL, which `load_image` refuses."""
+    """Whether an image is a URL, which `load_image` refuses."""
     return isinstance(source, str) and _URL.match(source) is not None
 
 
-def fetch_image(url: str) -> bytes:
-    """Download an image of at most `MAX_BYTES` bytes; a BadImageError says why it can't be had."""
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"Expected a URL that begins with http:// or https://, got {shown(url)}. Give a path.")
-    content = bytearray()
-    try:
-        import httpx  # transformers asks everyone who loads this file for what is imported outside of `try`
-
-        with httpx.stream("GET", url, timeout=10.0, follow_redirects=True) as response:
-            response.raise_for_status()
-            for piece in response.iter_bytes():
-                content += piece
-                if len(content) > MAX_BYTES:
-                    raise _bad("too large", f"more than {MAX_BYTES:,} bytes at {shown(url)}", _SMALLER)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise _bad("unreadable", f"from {shown(url)}: {_reason(error)}", "Check the address") from error
-    return bytes(content)
-
-
 def as_image_list(images: Any) -> list[Any]:
-    """Make a list of one image or many; an array of numbers (H, W, 3) is one, and one of four axes is several."""
+    """Make a list of one image or many; an array (H, W, 3) is one, and one of four axes is several."""
     axes = getattr(images, "ndim", 0)
     if axes > 1 and getattr(getattr(images, "dtype", None), "kind", None) not in ("O", "U", "T"):
         return list(images) if axes == 4 else [images]
@@ -149,7 +123,7 @@ def as_image_list(images: Any) -> list[Any]:
 
 
 def limit_aspect_ratio(image: Image.Image, ratio: float = 20.0) -> Image.Image:
-    """Cut the ends off a thin line: resizing the shorter edge of 1 x 10,000 pixels to a fixed size needs gigabytes."""
+    """Cut the ends off a thin line, of which resizing the shorter edge to a fixed size makes gigabytes."""
     longest = max(1, int(ratio * min(image.size)))
     if max(image.size) <= longest:
         return image
@@ -171,7 +145,7 @@ def stack_images(images: Sequence[Any], name: str = "pixel_values") -> dict[str,
     if len(shapes) > 1 or found[0].ndim != 3:
         raise ValueError(
             f"Expected images of one shape (channels, height, width), got {shown(sorted(shapes))}. Use an image "
-            "processor that resizes to a fixed size, or crops, such as size={'height': 224, 'width': 224}."
+            "processor that resizes or crops to a fixed size."
         )
     stacked = np.zeros((len(arrays), *found[0].shape), dtype=np.float32)
     # N images (3, H, W) -> (N, 3, H, W), into their rows of (B, 3, H, W)
@@ -179,60 +153,61 @@ def stack_images(images: Sequence[Any], name: str = "pixel_values") -> dict[str,
     return {name: stacked, "image_mask": present}
 
 
-def _bad(kind: str, got: str, fix: str) -> BadImageError:
-    return BadImageError(kind, f"Expected an image, got {got}. {fix}.")
+def bad_image(kind: str, got: str, advice: str) -> BadImageError:
+    """Make the error for an image; `advice` is a key of `ADVICE`."""
+    return BadImageError(kind, f"Expected an image, got {got}. {_advice(advice)}")
+
+
+def _advice(about: str) -> str:
+    try:
+        from .image_advice import ADVICE
+    except ImportError:
+        return "Give another, or None."
+    return ADVICE[about]
 
 
 def _from_dict(source: dict[str, Any]) -> Any:
     found = source.get("path") if source.get("bytes") is None else source["bytes"]
     if found is None and {"bytes", "path"} & source.keys():
-        raise _bad("missing", "'bytes' and 'path' that are None", "Give None itself for no image")
+        raise bad_image("missing", "'bytes' and 'path' that are None", "none")
     if found is None:
+        keys = shown(sorted(map(str, source)))
         raise ValueError(
-            "Expected an image as dict with the keys 'bytes' and 'path', got the keys "
-            f"{shown(sorted(map(str, source)))}. Read them from datasets.Image(decode=False)."
+            f"Expected an image as dict with the keys 'bytes' and 'path', got the keys {keys}. {_advice('keys')}"
         )
     return found
 
 
 def _from_path(name: str | bytes) -> Image.Image:
     if is_url(name):
-        raise ValueError(
-            f"Expected an image as PIL image, path or bytes, got the URL {shown(name)}. Download the file and give "
-            "its path; decode the base64 of a data URL: base64.b64decode(url.partition(',')[2])."
-        )
+        raise ValueError(f"Expected an image as PIL image, path or bytes, got the URL {shown(name)}. {_advice('url')}")
     try:
         path = Path(os.fsdecode(name))
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # devices and pipes never end, or block whoever opens them
             raise OSError("it is a folder" if stat.S_ISDIR(found.st_mode) else "it is a device or pipe")
         if found.st_size > MAX_FILE_BYTES:
-            raise _bad("too large", f"more than {MAX_FILE_BYTES:,} bytes in {shown(name)}", _SMALLER)
+            raise bad_image("too large", f"more than {MAX_FILE_BYTES:,} bytes in {shown(name)}", "too large")
         content = path.read_bytes()
     except BadImageError:
         raise
     except (OSError, ValueError) as error:  # no read permission, a path with a NUL character or longer than any, ...
         kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
-        fix = "Check the folder and the file ending, and decode base64 to bytes: base64.b64decode(text)"
-        raise _bad(kind, f"the path {shown(name)}: {_reason(error)}", fix) from error
+        raise bad_image(kind, f"the path {shown(name)}: {reason_of(error)}", "path") from error
     return _from_bytes(content, shown(name))
 
 
 def _from_bytes(content: bytes, name: str) -> Image.Image:
     if not content:
-        raise _bad("empty", f"an empty file: {name}", "Fetch the file again")
+        raise bad_image("empty", f"an empty file: {name}", "file")
     try:
         with _OPEN_LOCK, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_decode` refuses these images
             Image.init()
             image = Image.open(io.BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
     except UnidentifiedImageError as error:
-        raise _bad(
-            "not an image",
-            f"{name} of no usual format (it begins with {content[:14]!r})",
-            "Convert PDF, PostScript, SVG, WMF or PSD to PNG, decode base64 to bytes (base64.b64decode(text)), or "
-            "fetch again what may be an error page under an image's name",
-        ) from error
+        got = f"{name} of no usual format (it begins with {content[:14]!r})"
+        raise bad_image("not an image", got, "not an image") from error
     except Exception as error:  # readers raise nearly anything on damaged headers: SyntaxError, struct.error, ...
         raise _unusable(error, name) from error
     with image:
@@ -242,7 +217,7 @@ def _from_bytes(content: bytes, name: str) -> Image.Image:
 def _decode(image: Image.Image, name: str) -> Image.Image:
     width, height = image.size
     if width < 1 or height < 1:
-        raise _bad("empty", f"{width} x {height} pixels in {name}", "Leave it out")
+        raise bad_image("empty", f"{width} x {height} pixels in {name}", "none")
     try:
         if width * height > MAX_PIXELS:
             raise Image.DecompressionBombError
@@ -254,9 +229,9 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
 
 def _unusable(error: Exception, name: str) -> BadImageError:
     if isinstance(error, Image.DecompressionBombError):
-        return _bad("too large", f"more than {MAX_PIXELS:,} pixels in {name}", _SMALLER)
+        return bad_image("too large", f"more than {MAX_PIXELS:,} pixels in {name}", "too large")
     kind = "truncated" if "truncated" in str(error).lower() or isinstance(error, EOFError) else "damaged"
-    return _bad(kind, f"a {kind} one in {name} ({type(error).__name__}: {_reason(error)})", "Fetch the file again")
+    return bad_image(kind, f"a {kind} one in {name} ({type(error).__name__}: {reason_of(error)})", "file")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -266,15 +241,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     if image.mode in ("La", "RGBa"):  # premultiplied; each converts to its plain form only
         image = image.convert("LA" if image.mode == "La" else "RGBA")
-    image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, image).convert("RGB")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale grey values of 16 or 32 bits; Pillow's own conversion clips everything above 255 to white."""
+    """Scale grey values of 16 or 32 bits, of which Pillow's own conversion makes white."""
     values = np.nan_to_num(np.asarray(image).astype(np.float64))
-    # 32-bit formats do not say which range they use, so the largest value decides.
+    # 32-bit formats do not say which range they use
     largest = 65535.0 if image.mode.startswith("I;16") else float(values.max())
     if image.mode == "F" and largest <= 1.0:
         values = values * 255.0
@@ -285,8 +259,8 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
-def _reason(error: Exception) -> str:
-    """Return what a system or a library says, without the path, which may be endless."""
+def reason_of(error: Exception) -> str:
+    """Return what a library says, without the path, which may be endless."""
     return brief(getattr(error, "strerror", None) or error, 200)
 
 
@@ -294,11 +268,13 @@ __all__ = [
     "FORMATS",
     "BadImageError",
     "ImageSource",
+    "Images",
     "as_image_list",
-    "fetch_image",
+    "bad_image",
     "is_url",
     "limit_aspect_ratio",
     "load_first_image",
     "load_image",
+    "reason_of",
     "stack_images",
 ]

@@ -1,4 +1,4 @@
-"""Stock image processors that make squares, in place of those that don't, or can't be saved; and their size."""
+"""Stock image processors that make squares, in place of those that don't, or can't be saved."""
 
 import math
 from typing import Any
@@ -8,26 +8,6 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import PILImageResampling
 
 from ...configuration.errors import shown
-
-
-# Pixels of a side, more than any vision encoder reads. A file may ask for a million, and each image fill the memory.
-MAX_SIDE = 2_048
-
-
-def check_side(image_processor: BaseImageProcessor | None) -> None:
-    """Refuse an image processor that makes images of more than `MAX_SIDE` pixels a side."""
-    for name in ("size", "crop_size", "pad_size"):
-        size = getattr(image_processor, name, None)
-        # a dict, or transformers' own class that can be made one
-        sides = {"": size} if size is None or isinstance(size, int | float) else dict(size)
-        if "shortest_edge" in sides:
-            sides.pop("longest_edge", None)  # an upper bound alone
-        for side in sides.values():
-            if isinstance(side, int | float) and not 0 < side <= MAX_SIDE:
-                raise ValueError(
-                    f"Expected an image processor that makes images of 1 to {MAX_SIDE:,} pixels a side, got {name}="
-                    f"{sides}. Correct its size."
-                )
 
 
 def squaring_processor(image_processor: Any) -> BaseImageProcessor | None:
@@ -68,4 +48,4 @@ def _replacement_of_timm(timm: dict[str, Any]) -> CLIPImageProcessorPil:
     )
 
 
-__all__ = ["check_side", "squaring_processor"]
+__all__ = ["squaring_processor"]

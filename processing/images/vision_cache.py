@@ -1,9 +1,10 @@
-"""Run a frozen vision encoder once over a dataset's images, instead of once an epoch."""
+"""Run a frozen vision encoder once over a dataset's images, instead of once per epoch."""
 
 import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ...configuration.errors import shown
 from ...modeling_bga.encoders.encoder import is_frozen, only_new_layers_trained, pretrained_part
 from ..inference.evaluation_mode import evaluating
 from ..processing_bga_mner import BgaMnerProcessor
-from .vision_states import VISION_STATES, write_vision_states
+from .vision_states import VISION_STATES
 
 
 def cache_vision_states(
@@ -71,7 +72,7 @@ def cache_vision_states(
     if not isinstance(dataset, Dataset):
         raise ValueError(
             f"Expected a datasets.Dataset, whose cache is on disk, got {type(dataset).__name__}. Streamed data is seen "
-            "once an epoch: pass it to the Trainer as it is, or load it whole."
+            "once per epoch: pass it to the Trainer as it is, or load it whole."
         )
     if "image" not in dataset.column_names:
         raise ValueError(f"Expected a column 'image', got {shown(dataset.column_names)}. Rename yours.")
@@ -159,4 +160,16 @@ def _paths(dataset: Dataset) -> list[str]:
     return [path for path in paths.unique().to_pylist() if path is not None]
 
 
-__all__ = ["cache_vision_states"]
+def write_vision_states(states: np.ndarray) -> bytes:
+    """Return the states of one image, float32 (stages + 1, vision tokens, vision width), in numpy's file format.
+
+    Of a convolutional encoder below new layers that are trained: (1, vision tokens, feature channels).
+
+    Arrow's own nested lists would be read back as Python numbers, a hundred thousand an image.
+    """
+    file = BytesIO()
+    np.save(file, states.astype(np.float32), allow_pickle=False)
+    return file.getvalue()
+
+
+__all__ = ["cache_vision_states", "write_vision_states"]

@@ -7,9 +7,10 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ..images.image_encoding import image_of_each_text
+from ..images.image_loading import Images
 from ..processing_bga_mner import BgaMnerProcessor
 from ..sequences import as_list
-from ..text.text_input import split_texts
+from ..text.given_words import split_texts
 from .text_tagging import find_entities
 
 
@@ -17,7 +18,7 @@ def predict(
     model: PreTrainedModel,
     processor: BgaMnerProcessor,
     text: str | Sequence[str] | Sequence[Sequence[str]],
-    images: Any = None,
+    images: Images = None,
     *,
     is_split_into_words: bool | None = None,
     batch_size: int = 16,

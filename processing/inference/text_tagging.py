@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import tqdm
 
+from ...configuration.errors import mismatch
 from ...modeling_bga.crf.span_probabilities import CrfScores, Span, span_log_probabilities
 from ...modeling_bga.encoders.encoder import longest_text
 from ..images.image_loading import stack_images
@@ -25,14 +26,14 @@ def reads_images(model: PreTrainedModel, visual_source: str | None) -> bool:
 
 
 def longest_input(tokenizer: PreTrainedTokenizerBase, text_config: PreTrainedConfig) -> int:
-    """Give the most tokens of a text that tokenizer and text encoder both take, special tokens included."""
+    """Give the most tokens of a text that tokenizer and text encoder both take."""
     return min(default_max_length(tokenizer), longest_text(text_config))
 
 
 def find_entities(
     texts: Sequence[SplitText], model: PreTrainedModel, processor: BgaMnerProcessor, **options: Any
 ) -> list[list[Entity]]:
-    """Find the entities of texts, in order; options as of `tag_texts`."""
+    """Find the entities of texts; options as of `tag_texts`."""
     tagged = tag_texts(texts, model, processor, **options)
     return [text.entities(*found) for text, found in zip(texts, tagged, strict=True)]
 
@@ -55,13 +56,9 @@ def tag_texts(
         max_length = longest_input(processor.tokenizer, text_config)
     elif max_length > longest_text(text_config):
         # refused whatever the texts: the model itself would only notice at the first long one
-        raise ValueError(
-            f"Expected max_length of at most {longest_text(text_config)}, which the text encoder takes, got "
-            f"{max_length}. Lower it or leave it out: longer texts are read in windows."
-        )
-    labels = [
-        str(label) for _, label in sorted((int(number), label) for number, label in model.config.id2label.items())
-    ]
+        expected = f"max_length of at most {longest_text(text_config)}, which the text encoder takes"
+        raise mismatch(expected, max_length, "Lower it, or leave it out: long texts are read in windows.")
+    labels = [str(label) for _, label in sorted((int(id_), label) for id_, label in model.config.id2label.items())]
     options = {} if visual_source is None else {"visual_source": visual_source}
     encode_images = _image_encoder(texts, processor, on_bad_image) if reads_images(model, visual_source) else None
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
@@ -101,18 +98,18 @@ def tag_texts(
 
 
 def _check_vocabulary(ids: torch.Tensor, known: int) -> None:
-    """Refuse tokens that the model has no embedding of; on some devices they would be read from anywhere."""
+    """Refuse tokens that the model has no embedding of."""
     if ids.numel() and int(ids.max()) >= known:
         raise ValueError(
             f"Expected tokens of the model's vocabulary, 0 to {known - 1}, but the tokenizer makes {int(ids.max())}. "
-            "Load both from the same folder, or call model.resize_token_embeddings(len(tokenizer))."
+            "Load both from one folder, or call model.resize_token_embeddings(len(tokenizer))."
         )
 
 
 def _image_encoder(
     texts: Sequence[SplitText], processor: BgaMnerProcessor, on_bad_image: str
 ) -> Callable[[list[Window]], dict[str, torch.Tensor]]:
-    """Return what encodes the images of a batch; that gives nothing if there is none that can be used."""
+    """Return what encodes the images of a batch, to nothing if none can be used."""
     unusable: set[int] = set()  # counted once, however many windows the text has
 
     def encode(batch: list[Window]) -> dict[str, torch.Tensor]:
@@ -133,15 +130,15 @@ def _as_array(scores: torch.Tensor) -> np.ndarray:
 
 
 def _span_probabilities(model: PreTrainedModel, labels: list[str]) -> SpanProbabilities:
-    """Return the model's own probabilities of spans, or, without a CRF, those of tags that are independent."""
+    """Return the model's own probabilities of spans, or those of independent tags."""
     own: Any = getattr(model, "span_probabilities", None)
 
     def with_crf(emissions: np.ndarray, mask: np.ndarray, read: np.ndarray, spans: list[Span]) -> np.ndarray:
         return own(torch.from_numpy(emissions), torch.from_numpy(mask), spans, torch.from_numpy(read)).numpy()
 
     def without(emissions: np.ndarray, mask: np.ndarray, read: np.ndarray, spans: list[Span]) -> np.ndarray:
-        scores = CrfScores.independent(len(labels))
-        return np.exp(span_log_probabilities(emissions, mask, read, spans, labels, scores))
+        independent = CrfScores.independent(len(labels))
+        return np.exp(span_log_probabilities(emissions, mask, read, spans, labels, independent))
 
     return without if own is None else with_crf
 

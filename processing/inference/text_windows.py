@@ -1,7 +1,6 @@
 """Tag texts of any length in overlapping windows, with whatever scores the windows. NumPy alone.
 
-Token ids of words -> windows -> batches -> scores -> a tag for each word and a probability for each entity. Each word
-is tagged, and each entity scored, in the window where it has the most context.
+Each word is tagged, and each entity scored, in the window where it has the most context.
 """
 
 from collections import defaultdict
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...configuration.errors import mismatch
 from ...modeling_bga.crf.span_probabilities import Span
 from ..tags.tag_scheme import spans_from_tags
 
@@ -30,7 +30,7 @@ class Window(NamedTuple):
         return (self.start, self.end) == (0, self.text_words)
 
     def context(self, start: int, end: int) -> float:
-        """Count the words around words `start` to `end` of the text; less than 0 if they aren't all in the window."""
+        """Count the words around words `start` to `end` of the text; less than 0 if the window lacks some."""
         # the ends of the text are no loss of context
         before = float("inf") if self.start == 0 else start - self.start
         after = float("inf") if self.end == self.text_words else self.end - end
@@ -40,13 +40,13 @@ class Window(NamedTuple):
 class WindowScores(NamedTuple):
     """What a model makes of a batch of windows."""
 
-    emissions: np.ndarray  # float32 (windows, length, tags): what the CRF adds its scores to, or log probabilities
+    emissions: np.ndarray  # float32 (windows, length, tags), or log probabilities
     best: np.ndarray  # int64 (windows, length): the most probable tag path
     mask: np.ndarray  # bool (windows, length): False at padding, on either side
 
 
 class TaggedWords(NamedTuple):
-    """A tag for each word of a text, and a probability for each entity in them."""
+    """A tag for each word of a text, and a probability for each entity."""
 
     tags: list[str]
     scores: list[float]
@@ -61,7 +61,7 @@ class TaggedWindow(NamedTuple):
     emissions: np.ndarray | None
 
 
-# From emissions (B, L, T), which positions are attended and which begin words (B, L), and spans to probabilities (S,).
+# From emissions (B, L, T), attended positions and those that begin words (B, L), and spans to probabilities (S,).
 SpanProbabilities = Callable[[np.ndarray, np.ndarray, np.ndarray, list[Span]], np.ndarray]
 
 
@@ -92,28 +92,19 @@ def cut_windows(
     max_length: int,
     stride: int | None = None,
 ) -> list[Window]:
-    """Cut texts into windows of at most `max_length` tokens, special ones included, in the order of the texts.
-
-    Neighbouring windows share `stride` tokens; by default a quarter of the window.
-    """
+    """Cut texts into windows of at most `max_length` tokens that share `stride` tokens, by default a quarter."""
     before, after = special_ids
     room = max_length - len(before) - len(after)
     if room < 1:
-        raise ValueError(
-            f"Expected max_length above the {len(before) + len(after)} special tokens, got {max_length}. Raise it."
-        )
+        raise mismatch(f"max_length above the {max_length - room} special tokens", max_length, "Raise it.")
     stride = room // 4 if stride is None else stride
     if not 0 <= stride < room:
-        raise ValueError(
-            f"Expected a stride of 0 to {room - 1} tokens, below the room for words, got {stride}. Change it."
-        )
+        raise mismatch(f"a stride of 0 to {room - 1} tokens, below the room for words", stride, "Change it.")
     windows = []
     for number, words in enumerate(tokens):
-        # the first token of a word holds its tag, so a word longer than a window loses nothing that is read
-        words = [word[:room] for word in words]
+        words = [word[:room] for word in words]  # a word's tag is read at its first token
         for start, end in _ranges([len(word) for word in words], room, stride):
-            first_tokens = []
-            ids = list(before)
+            ids, first_tokens = list(before), []
             for word in words[start:end]:
                 first_tokens.append(len(ids))
                 ids += word
@@ -122,13 +113,7 @@ def cut_windows(
 
 
 def _ranges(lengths: list[int], room: int, stride: int) -> Iterator[tuple[int, int]]:
-    """Cut a text into overlapping ranges of words that hold at most `room` tokens each.
-
-    Examples
-    --------
-    >>> list(_ranges([1, 1, 1, 1, 1], 3, 1))
-    [(0, 3), (2, 5)]
-    """
+    """Cut a text into overlapping ranges of words that hold at most `room` tokens each."""
     start = 0
     while start < len(lengths):
         end, used = start, 0
@@ -150,9 +135,9 @@ def _ranges(lengths: list[int], room: int, stride: int) -> Iterator[tuple[int, i
 
 
 def make_batches(windows: Sequence[Window], batch_size: int) -> list[list[Window]]:
-    """Group windows of similar length, the longest first, so that memory runs out at once or never."""
+    """Group windows by length, the longest first, so that memory runs out at once or never."""
     if batch_size < 1:
-        raise ValueError(f"Expected batch_size of at least 1, got {batch_size}. Raise it.")
+        raise mismatch("batch_size of at least 1", batch_size, "Raise it.")
     ordered = sorted(windows, key=lambda window: -len(window.ids))
     return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
@@ -177,19 +162,15 @@ def tag_windows(
     probabilities: list[list[float]] = [[] for _ in batch]
     for span, probability in zip(spans, span_probabilities(emissions, mask, begins_word, spans), strict=True):
         probabilities[span.sentence].append(float(probability))
-    return [
-        TaggedWindow(
-            window,
-            tags[row],
-            probabilities[row],
-            None if window.is_whole else emissions[row, padding[row] : padding[row] + len(window.ids)].copy(),
-        )
-        for row, window in enumerate(batch)
-    ]
+    tagged = []
+    for row, window in enumerate(batch):
+        part = None if window.is_whole else emissions[row, padding[row] : padding[row] + len(window.ids)].copy()
+        tagged.append(TaggedWindow(window, tags[row], probabilities[row], part))
+    return tagged
 
 
 def join_windows(parts: Sequence[TaggedWindow], word_count: int, span_probabilities: SpanProbabilities) -> TaggedWords:
-    """Join the windows of one text: of equally good ones for a word or an entity, the first of `parts` counts."""
+    """Join the windows of one text; of equally good ones the first counts."""
     if len(parts) == 1:
         return TaggedWords(parts[0].tags, parts[0].scores)
     tags, most = ["O"] * word_count, [-1.0] * word_count
@@ -208,7 +189,7 @@ def join_windows(parts: Sequence[TaggedWindow], word_count: int, span_probabilit
 def _score_in_part(
     part: TaggedWindow, label: str, start: int, end: int, span_probabilities: SpanProbabilities
 ) -> float:
-    """Score an entity in one window of several; if that doesn't hold it whole, the part that it holds."""
+    """Score an entity, or the part of it that a window holds."""
     window, _, _, emissions = part
     assert emissions is not None
     begins_word = np.zeros((1, len(emissions)), dtype=bool)
@@ -220,15 +201,12 @@ def _score_in_part(
 
 
 def check_finite(scores: np.ndarray) -> None:
-    """Refuse tag scores (positions, tags) of a broken model: a best path would be found all the same.
-
-    Minus infinity is what a tagger without a CRF gives a tag that can't be, so it is refused only where no tag can be.
-    """
+    """Refuse tag scores (positions, tags) of a broken model; a tag that can't be may have minus infinity."""
     # the maximum over tags is NaN where any of them is
     if not np.isfinite(scores.max(axis=-1)).all():
         raise ValueError(
-            "Expected tag scores that are finite numbers, but the model gives NaN or infinity. Its weights are broken, "
-            "or too large for half precision: take another checkpoint, or load it with dtype='float32'."
+            "Expected tag scores that are finite numbers, got NaN or infinity from the model. Take another checkpoint, "
+            "or load it with dtype='float32'."
         )
 
 

@@ -30,7 +30,8 @@ from ...configuration.errors import brief, listed, shown
 from ...modeling_bga.crf.span_probabilities import CrfScores, Span, span_log_probabilities
 from ..inference.text_windows import TaggedWords, Window, WindowScores, tag_in_windows
 from ..sequences import as_list
-from ..text.text_input import describe_entities, split_texts
+from ..text.given_words import split_texts
+from ..text.text_input import describe_entities
 from ..text.word_reader import WordReader
 
 
@@ -100,7 +101,7 @@ class OnnxPredictor:
 
     def __call__(
         self,
-        text: Any,
+        text: str | Sequence[str] | Sequence[Sequence[str]],
         *,
         is_split_into_words: bool | None = None,
         batch_size: int = _BATCH_SIZE,

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...configuration.errors import brief, shown
 from ..sequences import as_list
-from .tag_scheme import check_label2id, repair_bio, split_tag
+from .tag_scheme import repair_bio, split_tag
 
 
 # The label that losses and metrics skip: unknown, or no word.
@@ -16,20 +16,15 @@ UNKNOWN = -100
 def read_word_labels(
     word_labels: Sequence[Any], sentences: Sequence[Sequence[str]], label2id: Mapping[str, int] | None
 ) -> list[list[str | None]]:
-    """Bring the tags or ids of words to strings in clean BIO, None where unknown.
-
-    Entities without a B- tag at their start are mended, with a warning. `label2id` isn't needed where nothing is known.
-    """
+    """Bring the tags or ids of words to strings in clean BIO, None where unknown; warn of what is mended."""
     rows = as_list(word_labels)
     if rows is None:
-        raise ValueError(
-            f"Expected `word_labels` as a list with one item a text, got {type(word_labels).__name__} "
-            f"{shown(word_labels)}. Give a list for each text."
-        )
+        kind = type(word_labels).__name__
+        raise ValueError(f"Expected `word_labels` as a list, got {kind} {shown(word_labels)}. Give a list per text.")
     if len(rows) != len(sentences):
         raise ValueError(
-            f"Expected one item of `word_labels` a text, got {len(rows)} for {len(sentences)} texts. "
-            "Give None for a text without labels."
+            f"Expected one item of `word_labels` per text, got {len(rows)} for {len(sentences)} texts. Give None for a "
+            "text without labels."
         )
     known: dict[str, int] = {}
     names: dict[int, str] = {}
@@ -42,11 +37,11 @@ def read_word_labels(
             continue
         if len(labels) != len(words):
             raise ValueError(
-                f"Expected one label a word, got {len(labels)} labels for the {len(words)} words of text {index}. "
-                "Give None for words whose label is unknown."
+                f"Expected one label per word, got {len(labels)} labels for the {len(words)} words of text {index}. "
+                "Give None for an unknown label."
             )
         if not known and any(label is not None and label != UNKNOWN for label in labels):
-            known = check_label2id(label2id)
+            known = _known_labels(label2id)
             names = {number: label for label, number in known.items()}
         tags, changed = repair_bio([_tag(label, known, names, index) for label in labels])
         repairs += changed
@@ -55,7 +50,7 @@ def read_word_labels(
     if repairs:
         warnings.warn(
             f"{repairs} tags in {repaired_sentences} of {len(sentences)} texts began an entity with 'I-' and were read "
-            "as 'B-'. Mend the data with repair_bio to silence this.",
+            "as 'B-'. Mend the data with repair_bio.",
             stacklevel=4,
         )
     return tags_of_sentences
@@ -69,11 +64,9 @@ def align_tags(
 ) -> list[int]:
     """Spread the tags of words over their tokens; `specials` are the numbers of special tokens before and after.
 
-    The first token of a word gets the word's tag; the others get "I-" of the same type, or "O". Special tokens are
-    "O" if any word's tag is known, so that no entity is ever learned to start there, and unknown otherwise.
+    A word's other tokens are "I-" of its type, or "O". Special tokens are "O" if any tag is known, so that no entity is
+    ever learned to start there.
 
-    Examples
-    --------
     >>> align_tags(["B-PER", "O"], [2, 1], {"O": 0, "B-PER": 1, "I-PER": 2}, (1, 1))
     [0, 1, 2, 0, 0]
     """
@@ -89,12 +82,20 @@ def align_tags(
     return labels + [special] * specials[1]
 
 
+def _known_labels(label2id: Mapping[str, int] | None) -> dict[str, int]:
+    try:
+        from .tag_lists import check_label2id
+    except ImportError:  # what is saved was checked before
+        return dict(label2id or {})
+    return check_label2id(label2id)
+
+
 def _labels_of_text(given: Any, index: int) -> list[Any] | None:
     labels = None if given is None else as_list(given)
     if given is not None and labels is None:
         raise ValueError(
-            f"Expected the labels of text {index} as a list with one label a word, or None, got "
-            f"{type(given).__name__} {shown(given)}. Wrap the labels of a single text in a list: word_labels=[labels]."
+            f"Expected the labels of text {index} as a list with one label per word, or None, got "
+            f"{type(given).__name__} {shown(given)}. Wrap those of a single text: word_labels=[labels]."
         )
     return labels
 
@@ -110,8 +111,8 @@ def _tag(label: Any, known: Mapping[str, int], names: Mapping[int, str], index: 
         except ValueError as error:
             raise ValueError(f"In text {index}: {brief(error)}.") from None
         raise ValueError(
-            f"Expected the labels {shown(list(known))}, got {shown(label)} in text {index}. Add it to `label2id` (of "
-            "model and processor), or correct the tag."
+            f"Expected the labels {shown(list(known))}, got {shown(label)} in text {index}. Correct it, or `label2id` "
+            "of model and processor."
         )
     try:
         number = int(label)
@@ -121,7 +122,7 @@ def _tag(label: Any, known: Mapping[str, int], names: Mapping[int, str], index: 
         return None
     if number not in names or number != label:
         raise ValueError(
-            f"Expected labels as strings, or as ids 0 to {len(names) - 1}, got {shown(label)} in text {index}. Use "
+            f"Expected labels as strings, or as ids 0 to {len(names) - 1}, got {shown(label)} in text {index}. Give "
             "None or -100 for unknown labels."
         )
     return names[number]

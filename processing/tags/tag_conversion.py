@@ -108,11 +108,11 @@ def convert_tags(sentences: Any, scheme: str | None = None) -> Converted:
         name = _detect(parts, first)
     elif wrong := sorted(where for letter, where in first.items() if letter not in (*SCHEMES[name], "O")):
         letters = ", ".join(f"{letter}-" for letter in SCHEMES[name])
-        index, place, tag = wrong[0]
+        index, position, tag = wrong[0]
         raise TagError(
             f"expected tags of the scheme {name} ({letters} and O), got {shown(tag)}. Name another scheme ({_NAMES}), "
             "or none, to have it told from the tags.",
-            *(index, place),
+            *(index, position),
         )
     converted = [None if tags is None else _convert(tags, name) for tags in parts]
     broken = sum(number for item in converted if item is not None for number in item[1:])
@@ -143,13 +143,13 @@ def _split_all(
     first: dict[str, tuple[int, int, str]] = {}
     parts: list[list[tuple[str, str] | None] | None] = []
     for index, tags in enumerate(sentences):
-        for place, tag in enumerate(tags or ()):
+        for position, tag in enumerate(tags or ()):
             if tag is not None and (not isinstance(tag, str) or tag not in known):
                 try:
                     known[tag] = split = _split(tag, scheme, lower)
                 except ValueError as error:
-                    raise TagError(str(error), index, place) from None
-                first.setdefault(split[0], (index, place, tag))
+                    raise TagError(str(error), index, position) from None
+                first.setdefault(split[0], (index, position, tag))
         parts.append(None if tags is None else [known[tag] for tag in tags])
     return parts, first
 
@@ -179,11 +179,11 @@ def _detect(parts: Iterable[Iterable[tuple[str, str] | None] | None], first: dic
     fitting = [name for name, own in SCHEMES.items() if letters <= set(own)]
     if not fitting:
         examples = ", ".join(shown(tag, 40) for _, _, tag in sorted(first.values()))
-        index, place, _ = max(first.values())
+        index, position, _ = max(first.values())
         raise TagError(
             f"expected tags of one scheme, got prefixes that none has together: {examples}. Convert the data sets "
             f"that were mixed one by one, each with its scheme: {_NAMES}.",
-            *(index, place),
+            *(index, position),
         )
     if letters <= {"B", "I"}:
         starts = count_starts(parts)

@@ -1,9 +1,9 @@
-"""The BIO tags of many sentences: what every function that takes such tags asks first, and the labels in them."""
+"""The BIO tags of many sentences: what every function that takes such tags asks first, and their labels."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ...configuration.errors import brief, shown
+from ...configuration.errors import brief, mismatch, shown
 from ..sequences import as_list
 from .tag_scheme import split_tag
 
@@ -107,4 +107,25 @@ def labels_from_tags(sentences: Iterable[Iterable[str | None] | None]) -> list[s
     return ["O", *(f"{prefix}-{label}" for label in sorted(types) for prefix in "BI")]
 
 
-__all__ = ["as_tag_lists", "check_tags", "count_starts", "labels_from_tags", "refuse_iob1"]
+def check_label2id(label2id: Mapping[str, int] | None) -> dict[str, int]:
+    """Return a label mapping with plain ints: 0, 1, 2, ... of "O" and of "B-" and "I-" for each type."""
+    fix = "Set label2id = {label: i for i, label in enumerate(labels_from_tags(all_tags))}."
+    if not label2id:
+        raise mismatch(
+            "`label2id`, since labels are given", label2id, "Set processor.label2id = model.config.label2id."
+        )
+    if not (isinstance(label2id, Mapping) and all(hasattr(number, "__index__") for number in label2id.values())):
+        raise mismatch("`label2id` as a dict of labels and whole numbers", label2id, fix)
+    ids = {str(label): int(number) for label, number in label2id.items()}
+    if sorted(ids.values()) != list(range(len(ids))):
+        raise mismatch("the ids of `label2id` to be 0, 1, 2, ...", sorted(ids.values()), fix)
+    for label in [*ids, "O"]:
+        prefix, kind = split_tag(label)
+        partner = {"B": f"I-{kind}", "I": f"B-{kind}", "O": "O"}[prefix]
+        if partner not in ids:
+            beside = f" beside {shown(label)}" if kind else ""
+            raise mismatch(f"`label2id` to hold {shown(partner)}{beside}", list(ids), fix)
+    return ids
+
+
+__all__ = ["as_tag_lists", "check_label2id", "check_tags", "count_starts", "labels_from_tags", "refuse_iob1"]

@@ -1,16 +1,9 @@
-"""Tags in the BIO scheme (IOB2): reading, mending, and the labels of a model. Pure Python."""
+"""Tags in the BIO scheme (IOB2): reading and mending. Pure Python."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ...configuration.errors import shown
-
-
-_FIX_IDS = (
-    "Ids need their names: those of a datasets.ClassLabel are dataset.features['ner_tags'].feature.names, and "
-    "bga_mner.name_tags(dataset) puts them in the place of the ids."
-)
 
 
 def split_tag(tag: str) -> tuple[str, str]:
@@ -20,47 +13,19 @@ def split_tag(tag: str) -> tuple[str, str]:
             return "O", ""
         if len(tag) > 2 and tag[1] == "-" and tag[0] in "BI":
             return tag[0], tag[2:]
-    raise ValueError(_why_not_bio(tag))
+    raise _not_bio(tag)
 
 
-def _why_not_bio(tag: Any) -> str:
-    """Say what a tag is, if it is not BIO, and what makes BIO of it."""
-    if isinstance(tag, str):
-        prefix, dash, kind = tag.partition("-")
-        if dash and kind and prefix in tuple("ESLUMW"):
-            return (
-                f"Expected BIO tags, got {shown(tag)}, which belongs to the BIOES scheme or one like it. Convert all "
-                "sentences first: tags = bga_mner.to_bio(tags)."
-            )
-        fix = "Check how the tags were made."
-        if tag == "o" or (dash and kind and prefix in tuple("bieslumw")):
-            fix = "Convert all sentences first, which writes prefixes in capitals: tags = bga_mner.to_bio(tags)."
-        elif tag.lstrip("-").isdecimal():
-            fix = _FIX_IDS
-        elif re.match("LABEL_[0-9]+$", tag):
-            fix = "That is what transformers calls a label without a name: give the model its labels with id2label."
-        elif re.match("[BIESLUMW]$", tag):
-            fix = f"Behind the prefix stands the type: where all entities are of one, call it as you like, '{tag}-ENT'."
-        elif re.match("[BIESLUMW][^A-Za-z-].|.+-[BIESLUMW]$", tag):
-            fix = "A prefix stands in front, with a '-' behind it: write the tags so."
-        elif tag and not dash:
-            fix = (
-                "If these are entity types without a prefix, name the scheme: to_bio(tags, scheme='IO'), "
-                "read_conll(path, scheme='IO'), or --tag_scheme IO."
-            )
-        return f"Expected a BIO tag such as 'O', 'B-PER' or 'I-PER', got {shown(tag)}. {fix}"
-    what = f"the {type(tag).__name__} {shown(tag)}"
-    if isinstance(tag, list | tuple | Mapping):
-        return f"Expected one BIO tag such as 'B-PER' per word, got {what}. Check how deeply the lists are nested."
-    fix = _FIX_IDS if hasattr(tag, "__index__") else "A word without a known tag has None."
-    return f"Expected a BIO tag such as 'O', 'B-PER' or 'I-PER', got {what}. {fix}"
+def _not_bio(tag: Any) -> ValueError:
+    try:
+        from .tag_advice import why_not_bio
+    except ImportError:
+        return ValueError(f"Expected a BIO tag such as 'O', 'B-PER' or 'I-PER', got {shown(tag)}. Correct it.")
+    return ValueError(why_not_bio(tag))
 
 
 def repair_bio(tags: Sequence[str | None]) -> tuple[list[str | None], int]:
-    """Make every entity start with a B- tag.
-
-    "I-X" that follows neither "B-X" nor "I-X" becomes "B-X". None stands for an unknown tag and stays; an "I-X"
-    after it is left alone, since the unknown word may be the start of the entity.
+    """Make every entity start with a B- tag; an "I-" after None, which is unknown, is left alone.
 
     Parameters
     ----------
@@ -102,7 +67,7 @@ def repair_bio(tags: Sequence[str | None]) -> tuple[list[str | None], int]:
 def spans_from_tags(tags: Iterable[str | None]) -> list[tuple[str, int, int]]:
     """Read the entity spans off a sequence of tags.
 
-    Tags that break the scheme are read like `repair_bio` would mend them; unknown words (None) are outside.
+    Tags are read as `repair_bio` would mend them; unknown words (None) are outside.
 
     Parameters
     ----------
@@ -112,7 +77,7 @@ def spans_from_tags(tags: Iterable[str | None]) -> list[tuple[str, int, int]]:
     Returns
     -------
     list of tuple of (str, int, int)
-        Type, first word and the word behind the last one, in order.
+        Type, first word, and the word after the last one, in order.
 
     Raises
     ------
@@ -138,26 +103,4 @@ def spans_from_tags(tags: Iterable[str | None]) -> list[tuple[str, int, int]]:
     return spans
 
 
-def check_label2id(label2id: Mapping[str, int] | None) -> dict[str, int]:
-    """Return a label mapping with plain ints: 0, 1, 2, ... of "O" and of "B-" and "I-" for each type."""
-    fix = "labels_from_tags(all_tags) lists the labels: label2id = {label: i for i, label in enumerate(labels)}."
-    if not label2id:
-        raise ValueError(
-            "Expected `label2id` to be set, since labels are given, got none. Set `processor.label2id = "
-            f"model.config.label2id`. {fix}"
-        )
-    if not (isinstance(label2id, Mapping) and all(hasattr(number, "__index__") for number in label2id.values())):
-        raise ValueError(f"Expected `label2id` as a dict of labels and whole numbers, got {shown(label2id)}. {fix}")
-    ids = {str(label): int(number) for label, number in label2id.items()}
-    if sorted(ids.values()) != list(range(len(ids))):
-        raise ValueError(f"Expected the ids of `label2id` to be 0, 1, 2, ..., got {shown(sorted(ids.values()))}. {fix}")
-    for label in [*ids, "O"]:
-        prefix, kind = split_tag(label)
-        partner = {"B": f"I-{kind}", "I": f"B-{kind}", "O": "O"}[prefix]
-        if partner not in ids:
-            beside = f" beside {shown(label)}" if kind else ""
-            raise ValueError(f"Expected `label2id` to hold {shown(partner)}{beside}, got {shown(list(ids))}. {fix}")
-    return ids
-
-
-__all__ = ["check_label2id", "repair_bio", "spans_from_tags", "split_tag"]
+__all__ = ["repair_bio", "spans_from_tags", "split_tag"]

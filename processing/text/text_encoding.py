@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ...configuration.errors import shown
+from ...configuration.errors import mismatch
 from ..padding import model_columns
 from ..tags.label_alignment import align_tags, read_word_labels
 from ..tags.tag_scheme import spans_from_tags
@@ -28,13 +28,12 @@ def encode_sentences(
     on_long_text: str = "truncate",
     truncation: bool = True,
 ) -> dict[str, list[Any]]:
-    """Encode texts: one list a column, one list for each text in it.
+    """Encode texts to one list per column, whose items are lists; options are those of a call of the processor.
 
-    `are_words` says that words were given, which may have to be joined. `targets` are marked in the words already; what
-    counts here is which texts have one. The other options are those of a call of the processor.
+    `are_words` says that words were given, which may have to be joined. `targets` are marked in the words already.
     """
     if on_long_text not in ("truncate", "raise"):
-        raise ValueError(f"Expected on_long_text 'truncate' or 'raise', got {shown(on_long_text)}. Choose one of them.")
+        raise mismatch("on_long_text 'truncate' or 'raise'", on_long_text, "Choose one.")
     tags = None if word_labels is None else read_word_labels(word_labels, sentences, label2id)
     given_numbers = None
     if are_words:
@@ -43,9 +42,7 @@ def encode_sentences(
     max_length = default_max_length(tokenizer) if max_length is None else max_length
     room = max_length - len(before) - len(after)
     if truncation and room < 1:
-        raise ValueError(
-            f"Expected max_length above the {len(before) + len(after)} special tokens, got {max_length}. Raise it."
-        )
+        raise mismatch(f"max_length above the {max_length - room} special tokens", max_length, "Raise it.")
     tokens = encode_words(tokenizer, sentences, reader)
     if truncation:
         tokens = _shorten(tokens, tags, room, on_long_text)
@@ -56,12 +53,10 @@ def encode_sentences(
     ids = [[*before, *(token for word in words for token in word), *after] for words in tokens]
     owners = [[number for number, word in enumerate(words) for _ in word] for words in tokens]
     columns: dict[str, list[Any]] = dict(model_columns(ids, tokenizer))
-    columns["word_ids"] = owners
+    word_ids = owners
     if given_numbers is not None:
-        columns["word_ids"] = [
-            [numbers[owner] for owner in row] for row, numbers in zip(owners, given_numbers, strict=True)
-        ]
-    columns["word_ids"] = framed(columns["word_ids"], None)
+        word_ids = [[numbers[owner] for owner in row] for row, numbers in zip(owners, given_numbers, strict=True)]
+    columns["word_ids"] = framed(word_ids, None)
     starts = [[position == 0 for word in words for position in range(len(word))] for words in tokens]
     columns["word_start_mask"] = framed(starts, False)
     if tags is not None:
@@ -71,10 +66,8 @@ def encode_sentences(
             for known, words in zip(tags, tokens, strict=True)
         ]
     if targets is not None:
-        asked = [
-            range(0) if target is None else marked_words(words)
-            for words, target in zip(sentences, targets, strict=True)
-        ]
+        pairs = zip(sentences, targets, strict=True)
+        asked = [range(0) if target is None else marked_words(words) for words, target in pairs]
         _warn_of_lost_targets(asked, tokens)
         hits = [[owner in target for owner in row] for row, target in zip(owners, asked, strict=True)]
         columns["target_mask"] = framed(hits, False)
@@ -86,7 +79,7 @@ def _shorten(
 ) -> list[list[list[int]]]:
     """Cut texts to `room` tokens and say what is lost; a word cut in the middle keeps its first tokens."""
     shortened = []
-    texts, lost_words, lost_entities = 0, 0, 0
+    texts = lost_words = lost_entities = 0
     for index, words in enumerate(tokens):
         length = sum(map(len, words))
         if length <= room:
@@ -94,8 +87,8 @@ def _shorten(
             continue
         if on_long_text == "raise":
             raise ValueError(
-                f"Expected texts of at most {room} tokens beside the special ones, got {length} in text {index}. "
-                "Shorten it, raise max_length, or use predict(), which reads long texts in windows."
+                f"Expected texts of at most {room} tokens beside the special ones, got {length} in text {index}. Raise "
+                "max_length, or use predict(), which reads long texts in windows."
             )
         kept: list[list[int]] = []
         left = room
@@ -124,8 +117,8 @@ def _warn_of_lost_targets(asked: Sequence[range], tokens: Sequence[Sequence[Any]
     lost = sum(target.stop > len(words) for target, words in zip(asked, tokens, strict=True))
     if lost:
         warnings.warn(
-            f"{lost} of {len(tokens)} texts were cut before the end of their target, so that the model doesn't see "
-            "what it is asked about. Raise max_length, or shorten the texts around their targets.",
+            f"{lost} of {len(tokens)} texts were cut before the end of their target, and the model doesn't see what it "
+            "is asked about. Raise max_length, or shorten the texts.",
             stacklevel=4,
         )
 

@@ -7,44 +7,36 @@ from typing import Any, NamedTuple
 from ...configuration.errors import shown
 from ..sequences import as_list, is_table
 from ..tags.tag_scheme import spans_from_tags
-from .word_reader import WordReader, ungroup_tags
+from .word_reader import WordReader
 from .word_splitting import Words, how_to_make_text, split_words
 
 
 def check_texts(
     text: Any, is_split_into_words: bool | None = None, batched: bool = False
 ) -> tuple[list[Any], bool, bool]:
-    """Bring every accepted form of text to a list of texts: strings, or lists of words.
+    """Return text as a list of strings or lists of words, whether it was a single one, and whether words were given.
 
-    Returns the texts, whether it was a single one, and whether words were given. With `is_split_into_words` a flat list
-    of strings holds the words of one text, unless `batched` says that it is a list of texts.
-
-    Examples
-    --------
     >>> check_texts(["Go", "#NBA"]), check_texts(["Go", "#NBA"], True)
     ((['Go', '#NBA'], False, False), ([['Go', '#NBA']], True, True))
     """
     if isinstance(text, str):
         if is_split_into_words:
             raise ValueError(
-                f"Expected words, since is_split_into_words=True, got the string {shown(text)}. Give a list of words, "
-                "or leave is_split_into_words out."
+                f"Expected words, since is_split_into_words=True, got the string {shown(text)}. Give a list of words."
             )
         return [text], True, False
     items = as_list(text)
     if items is None:
-        advice = "Give one of its columns, such as table['text']." if is_table(text) else how_to_make_text(text)
+        fix = "Give one of its columns, such as table['text']." if is_table(text) else how_to_make_text(text)
         raise ValueError(
-            f"Expected `text` as a string, a list of strings or a list of lists of words, got {type(text).__name__} "
-            f"{shown(text)}. {advice}"
+            f"Expected `text` as a string, or a list of strings or of lists of words, got {type(text).__name__} "
+            f"{shown(text)}. {fix}"
         )
     are_strings = all(isinstance(item, str) for item in items)
     if is_split_into_words and not batched and are_strings:
         return [items], True, True
     if not items:
-        raise ValueError(
-            "Expected at least one text, got an empty list. An empty text is '' or, as list of words, [[]]."
-        )
+        raise ValueError("Expected at least one text, got an empty list. Give '' or [[]] for an empty text.")
     if are_strings and not is_split_into_words:
         return items, False, False
     lists = [None if isinstance(item, str) else as_list(item) for item in items]
@@ -77,22 +69,13 @@ def as_sentences(
     batched: bool = False,
     split: Callable[[str], Words] = split_words,
 ) -> tuple[list[list[str]], bool, bool]:
-    """Do what `check_texts` does, and split running text into words.
-
-    Examples
-    --------
-    >>> as_sentences(["Go", "#NBA"])
-    ([['Go'], ['#', 'NBA']], False, False)
-    """
+    """Do what `check_texts` does, and split running text into words."""
     texts, single, are_words = check_texts(text, is_split_into_words, batched)
     return texts if are_words else [[word for word, _, _ in split(item)] for item in texts], single, are_words
 
 
 class Entity(NamedTuple):
-    """An entity of a text: `content[start:end]` is its word, words `start_word` to `end_word` are those in it.
-
-    The score is the probability that exactly these words are an entity of this type; see `span_probabilities`.
-    """
+    """An entity of a text: `content[start:end]` is its word; the score is that of `span_probabilities`."""
 
     label: str
     score: float
@@ -105,16 +88,12 @@ class Entity(NamedTuple):
 
 @dataclass(frozen=True)
 class SplitText:
-    """A text and the words that the model reads in it; `content[start:end]` is the word of each of the `offsets`.
-
-    Where words were given, `groups` says which of them each word that is read consists of (see
-    `WordReader.group_words`), and the content is the given words joined by spaces.
-    """
+    """A text and the words that the model reads in it; `groups` are the given words that each consists of."""
 
     content: str
     words: list[str]
     offsets: list[tuple[int, int]]
-    groups: list[range] | None = None
+    groups: list[range] | None = None  # None of running text
     image: Any = None
 
     @classmethod
@@ -125,13 +104,7 @@ class SplitText:
 
     @classmethod
     def from_words(cls, words: Sequence[str], reader: WordReader, image: Any = None) -> "SplitText":
-        """Join words by single spaces.
-
-        Examples
-        --------
-        >>> SplitText.from_words(["Go", "#", "NBA"], WordReader()).offsets
-        [(0, 2), (3, 4), (5, 8)]
-        """
+        """Join words by single spaces."""
         given, start = [], 0
         for word in words:
             given.append((start, start + len(word)))
@@ -151,28 +124,11 @@ class SplitText:
             found.append(Entity(label, score, self.content[start:end], start, end, first, stop))
         return found
 
-    def tags_of_given_words(self, tags: Sequence[str], count: int) -> list[str]:
-        """Bring a tag for each word that is read to the `count` words that were given."""
-        return list(tags) if len(tags) == count else ungroup_tags(tags, self.groups or (), count)
-
-
-def split_texts(text: Any, is_split_into_words: bool | None, reader: WordReader) -> tuple[list[SplitText], bool]:
-    """Split every accepted form of text, each once; return the texts, and whether it was a single one."""
-    texts, single, are_words = check_texts(text, is_split_into_words)
-    split = SplitText.from_words if are_words else SplitText.from_text
-    return [split(item, reader) for item in texts], single
-
 
 def describe_entities(text: SplitText, entities: Sequence[Entity]) -> list[dict[str, Any]]:
     """Write entities as the pipeline gives them out; where words were given, with the numbers of their words."""
-    found = []
-    for entity in entities:
-        values = {"entity_group": entity.label, "score": entity.score, "word": entity.word}
-        values |= {"start": entity.start, "end": entity.end}
-        if text.groups is not None:
-            values |= {"start_word": entity.start_word, "end_word": entity.end_word}
-        found.append(values)
-    return found
+    names = ("score", "word", "start", "end", *(() if text.groups is None else ("start_word", "end_word")))
+    return [{"entity_group": one.label, **{name: getattr(one, name) for name in names}} for one in entities]
 
 
-__all__ = ["Entity", "SplitText", "as_sentences", "check_texts", "describe_entities", "split_texts"]
+__all__ = ["Entity", "SplitText", "as_sentences", "check_texts", "describe_entities"]

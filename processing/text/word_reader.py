@@ -1,8 +1,6 @@
 """The one way in which a model reads words, whether running text or the words of a file are given. Pure Python.
 
-What a model learns of the words of a file holds for running text only if both come to the same tokens. So the words of
-a file are split as running text is, and words in which a file gives parts of a word (character by character) are put
-together first.
+The words of a file are split as running text is, and parts of a word, given character by character, are joined first.
 """
 
 import re
@@ -11,27 +9,21 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ...configuration.errors import shown
-from ..tags.tag_scheme import spans_from_tags
 from .word_splitting import Words, count_unspaced_letters, is_character, split_words
 
 
-# From the pieces of texts to the token ids of each text, and the number of the piece that each token is of.
+# From the pieces of texts to the token ids of each, and the number of each token's piece.
 EncodePieces = Callable[[list[list[str]]], Iterable[tuple[Sequence[int], Sequence[int | None]]]]
 
 
 class WordReader(NamedTuple):
-    """How running text and given words are split into the pieces that are encoded.
-
-    With "words" a script that puts no spaces between words is one word up to the next space or punctuation mark, and
-    given words stay whole. With "characters" it is read character by character, given words are split as running text
-    is, and what is `whole`, such as placeholders that were added to a tokenizer's vocabulary, is never split.
-    """
+    """How running text and given words are split into pieces; what is `whole`, such as "[USER]", is never split."""
 
     unspaced_scripts: str = "characters"
     whole: tuple[str, ...] = ()
 
     def split(self, text: str) -> Words:
-        """Split running text into words with their offsets, as `split_words` does, but for what stays whole."""
+        """Do what `split_words` does, but for what stays whole."""
         if self.unspaced_scripts == "words" or not self.whole or not isinstance(text, str):
             return split_words(text, self.unspaced_scripts)
         words: Words = []
@@ -43,12 +35,8 @@ class WordReader(NamedTuple):
         return words + _shifted(split_words(text[position:]), position)
 
     def pieces(self, words: Sequence[str]) -> tuple[list[str], list[int]]:
-        """Split words into the pieces that are encoded, at least one of each; and the number of each piece's word.
+        """Split words into pieces, at least one of each; say which word each piece is of.
 
-        The words of running text are pieces already, and stay what they are.
-
-        Examples
-        --------
         >>> WordReader().pieces(["東京", "U.S.", "it"])
         (['東', '京', 'U', '.', 'S', '.', 'it'], [0, 0, 1, 1, 1, 1, 2])
         """
@@ -58,18 +46,15 @@ class WordReader(NamedTuple):
         owners: list[int] = []
         for number, word in enumerate(words):
             plain = len(word) == 1 or (word.isascii() and word.isalpha())  # most words, and nothing to be split
-            found = [word] if plain else [piece for piece, _, _ in self.split(word)]
-            pieces += found or [word]
-            owners += [number] * max(len(found), 1)
+            found = [word] if plain else [piece for piece, _, _ in self.split(word)] or [word]
+            pieces += found
+            owners += [number] * len(found)
         return pieces, owners
 
     def encode(
         self, sentences: Sequence[Sequence[str]], encode: EncodePieces, prefix: str, substitute: int | None
     ) -> list[list[list[int]]]:
-        """Return the token ids of each word of each sentence, at least one a word; all go to `encode` at once.
-
-        `prefix` stands before each piece, and `substitute` for a piece of which the tokenizer makes nothing.
-        """
+        """Return the token ids of each word of each sentence; `substitute` where the tokenizer makes none."""
         read = [self.pieces(words) for words in sentences]
         filled = [[_readable(piece, prefix) for piece in pieces] for pieces, _ in read if pieces]
         encoded = iter(encode(filled) if filled else ())
@@ -84,22 +69,16 @@ class WordReader(NamedTuple):
             for piece, owner, made in zip(pieces, owners, tokens, strict=True):
                 if not made and substitute is None:
                     raise ValueError(
-                        f"Expected a tokenizer with an unknown token, since the word {shown(piece)} has no token, got "
-                        "one without. Set tokenizer.unk_token."
+                        f"Expected a tokenizer with an unknown token for the word {shown(piece)}, got one without. Set "
+                        "tokenizer.unk_token."
                     )
                 by_word[owner] += made or [substitute]  # type: ignore[list-item]
             found.append(by_word)
         return found
 
     def group_words(self, words: Sequence[str]) -> list[range]:
-        r"""Say which given words are read as one, since running text wouldn't part them: their numbers, in order.
+        r"""Say which given words are read as one, since running text wouldn't part them; white space may be in none.
 
-        In scripts that put no spaces between words, files give sentences character by character, or as a segmenter
-        parts them. Such a sentence is read as it would be written, without spaces. Words that `split_words` made are a
-        group each. White space among words of other scripts is in no group.
-
-        Examples
-        --------
         >>> WordReader().group_words(["N", "B", "A", "\u306f", "5", " "])
         [range(0, 3), range(3, 4), range(4, 5)]
         """
@@ -126,7 +105,7 @@ class WordReader(NamedTuple):
     def join_words(
         self, sentences: Sequence[Sequence[str]], tags: list[list[str | None]] | None
     ) -> tuple[list[list[str]], list[list[str | None]] | None, list[list[int]]]:
-        """Join the words that are read as one; return them, their tags, and the number of the first word of each."""
+        """Join words that are read as one; return them, their tags, and the number of the first word of each."""
         groups = [self.group_words(words) for words in sentences]
         if tags is not None:
             grouped = [group_tags(*pair) for pair in zip(tags, groups, strict=True)]
@@ -137,7 +116,7 @@ class WordReader(NamedTuple):
 
 
 def group_tags(tags: Sequence[str | None], groups: Sequence[range]) -> tuple[list[range], list[str | None]]:
-    """Bring the tags of words to groups of them, parted where an entity begins or ends inside one."""
+    """Bring the tags of words to groups, parted where an entity begins or ends inside one."""
     parted: list[range] = []
     grouped: list[str | None] = []
     end = 0
@@ -156,31 +135,21 @@ def group_tags(tags: Sequence[str | None], groups: Sequence[range]) -> tuple[lis
     return parted, grouped
 
 
-def ungroup_tags(tags: Sequence[str], groups: Sequence[range], count: int) -> list[str]:
-    """Bring the tags of groups back to the `count` words that they are of; an entity holds all words inside."""
-    words = ["O"] * count
-    for label, first, end in spans_from_tags(tags):
-        start, stop = groups[first].start, groups[end - 1].stop
-        words[start:stop] = [f"B-{label}", *[f"I-{label}"] * (stop - start - 1)]
-    return words
-
-
 def _is_unspaced(words: Sequence[str]) -> bool:
-    """Tell sentences of scripts without spaces; what is written between them are a few names of other scripts."""
+    """Tell sentences of scripts without spaces, and perhaps a few names of other scripts."""
     letters = sum(map(count_unspaced_letters, words))
-    if not letters:
-        return False
-    return letters > 2 * sum(len(word) > 1 and word.isalpha() and not count_unspaced_letters(word) for word in words)
+    names = (word for word in words if len(word) > 1 and word.isalpha() and not count_unspaced_letters(word))
+    return letters > 0 and letters > 2 * sum(1 for _ in names)
 
 
 def _is_written_without_spaces(words: Sequence[str]) -> bool:
-    """Tell sentences by characters, and those of a segmenter, from words as `split_words` makes them."""
+    """Tell sentences by characters or of a segmenter from what `split_words` makes."""
     longer = [word for word in words if not is_character(word)]
     return not longer or any(map(count_unspaced_letters, longer))
 
 
 def _needs_space(before: str, word: str) -> bool:
-    """Say whether a space stands between words: between two names, or two numbers, but not between characters."""
+    """Say whether a space stands between words: two names or two numbers, but not characters."""
     last, first = before[-1:], word[:1]
     if len(before) == len(word) == 1 or count_unspaced_letters(last + first):
         return False
@@ -202,7 +171,7 @@ def _shifted(words: Words, offset: int) -> Words:
 
 
 def _readable(word: str, prefix: str) -> str:
-    """Prepare a word for the tokenizer; lone surrogates are not valid Unicode and would raise there."""
+    """Prepare a word for the tokenizer, which raises at lone surrogates."""
     if prefix and word and not word.startswith(" "):
         word = prefix + word
     try:
@@ -212,4 +181,4 @@ def _readable(word: str, prefix: str) -> str:
     return word
 
 
-__all__ = ["WordReader", "group_tags", "ungroup_tags"]
+__all__ = ["WordReader", "group_tags"]

@@ -5,12 +5,11 @@ import unicodedata
 from itertools import groupby
 from typing import Any
 
-from ...configuration.errors import shown
+from ...configuration.errors import mismatch, shown
 
 
-# Words with the offset of the first character, and of the one after the last.
+# Words with the offsets of their first character, and after the last.
 Words = list[tuple[str, int, int]]
-
 
 # Taken whole: web addresses, e-mail addresses and the commonest smileys.
 _WHOLE = re.compile(
@@ -18,10 +17,9 @@ _WHOLE = re.compile(
     r"|[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+"
     r"|[:;=]-?[()DPp](?!\w)",
 )
-# Digits with separators inside ("10,000", "19.99", "1/2" is three words).
+# Digits with separators inside: "10,000", "19.99".
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-# A plain word, and after it something that neither belongs to it nor makes it part of an address: found at once, since
-# looking at each character takes most of the time of splitting.
+# A plain word that is no part of an address: found at once, since looking at each character takes most of the time.
 _PLAIN = re.compile(r"[A-Za-z_]+(?=[ ,;!?'\")\n]|\Z)")
 _ZWJ = "\u200d"
 _FLAG = re.compile("[\U0001f1e6-\U0001f1ff]{2}")
@@ -31,41 +29,26 @@ _JOINERS = re.compile("[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u206
 # Parts words where scripts put no spaces (Khmer, Thai), as a space does.
 _ZERO_WIDTH_SPACE = "\u200b"
 
-# Blocks of scripts that put no spaces between words: first and last character.
-_UNSPACED_BLOCKS = (
-    ("\u0e00", "\u0eff"),  # Thai, Lao
-    ("\u0f00", "\u0fff"),  # Tibetan
-    ("\u1000", "\u109f"),  # Burmese
-    ("\u1780", "\u17ff"),  # Khmer
-    ("\u1950", "\u19df"),  # Tai Le, New Tai Lue
-    ("\u1a20", "\u1aaf"),  # Tai Tham
-    ("\u1b00", "\u1b7f"),  # Balinese
-    ("\u3005", "\u3007"),  # 々〆〇
-    ("\u3021", "\u30ff"),  # Hiragana, Katakana
-    ("\u3105", "\u312f"),  # Bopomofo
-    ("\u31a0", "\u31ff"),
-    ("\ua000", "\ua48f"),  # Yi
-    ("\ua980", "\ua9ff"),  # Javanese, Burmese
-    ("\uaa60", "\uaadf"),  # Burmese, Tai Viet
-    ("\uff66", "\uff9d"),  # half-width Katakana
-    ("\U00011700", "\U0001174f"),  # Ahom
-    ("\U0001aff0", "\U0001b16f"),  # Kana
-)
-# Chinese characters, letters all of them; the last range is that of planes 2 and 3.
+# Blocks of scripts that put no spaces between words: Thai to Burmese, Khmer, Tai Le, New Tai Lue, Tai Tham, Balinese,
+# 々〆〇, Kana, Bopomofo, Yi, Javanese, Tai Viet, half-width Katakana, Ahom, and what is left of Kana.
+_BLOCKS = """
+    0e00-109f 1780-17ff 1950-19df 1a20-1aaf 1b00-1b7f 3005-3007 3021-30ff 3105-312f 31a0-31ff a000-a48f a980-a9ff
+    aa60-aadf ff66-ff9d 11700-1174f 1aff0-1b16f
+"""
+# Chinese characters; the last range is planes 2 and 3.
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 # Letters of these scripts: neither their marks, which go with a letter, nor their digits and punctuation.
 _CODES = [
     code
-    for first, last in _UNSPACED_BLOCKS
-    for code in range(ord(first), ord(last) + 1)
+    for first, last in (block.split("-") for block in _BLOCKS.split())
+    for code in range(int(first, 16), int(last, 16) + 1)
     if unicodedata.category(chr(code)) in ("Lo", "Lm", "Nl")
 ]
-# In ranges: beyond U+FFFF a search compares each character of a text with each item, one after the other.
+# in ranges, since beyond U+FFFF a search compares with each item, one after the other
 _RUNS = ([code for _, code in run] for _, run in groupby(enumerate(_CODES), key=lambda item: item[1] - item[0]))
 _UNSPACED_LETTERS = _HAN + "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in _RUNS)
 _UNSPACED_LETTER = re.compile(f"[{_UNSPACED_LETTERS}]")
-# A word each. Punctuation among these letters is one anyway, but no web address goes on after it: what Unicode has
-# for them, and ! ( ) , : ; ? [ ] { } of full width.
+# A word each, and the end of an address: their punctuation, and ! ( ) , : ; ? [ ] { } of full width.
 _PUNCTUATION = (
     "\u3001-\u3003\u3008-\u3011\u3014-\u301b\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f\uff3b\uff3d\uff5b\uff5d-\uff64"
 )
@@ -77,33 +60,27 @@ _STACKERS = "\u1039\u17d2\u1a60"
 
 
 def split_words(text: str, unspaced_scripts: str = "characters") -> Words:
-    """Split a text into words with their offsets.
+    """Split a text into words with their offsets, as the public tweet corpora with images are split.
 
-    White space separates; punctuation stands alone ("#NBA" is "#" and "NBA", "don't" is "don", "'" and "t"); numbers
-    keep their separators and part from letters after them ("5th" is "5" and "th"); names with underscores, web
-    addresses, e-mail addresses, short smileys and emoji sequences stay whole; combining marks stay with their letter.
-    So are the public tweet corpora with images split. The "@" of a mention is a word of its own, because the
-    account's name may be an entity. Scripts that put no spaces between words (Chinese, Japanese, Thai, Lao, Khmer,
-    Burmese, Tibetan and their like) are split into characters: a letter with its marks.
+    White space separates; punctuation stands alone; numbers, names with underscores, addresses, smileys and emoji stay
+    whole; scripts without spaces between words are split into characters.
 
     Parameters
     ----------
     text : str
         Any text.
     unspaced_scripts : {"characters", "words"}, default "characters"
-        "words" leaves letters of such scripts together up to the next space or punctuation mark.
+        "words" parts such scripts at spaces and punctuation alone.
 
     Returns
     -------
     list of tuple of (str, int, int)
-        Word, offset of its first character and offset after its last one: `text[start:end] == word`. Every
-        character belongs to exactly one word, but for white space, and zero-width spaces beside letters of scripts
-        without spaces.
+        Word, and its offsets: `text[start:end] == word`.
 
     Raises
     ------
     ValueError
-        If `text` is no string, or `unspaced_scripts` is something else.
+        If `text` is no string, or `unspaced_scripts` something else.
 
     Examples
     --------
@@ -113,8 +90,8 @@ def split_words(text: str, unspaced_scripts: str = "characters") -> Words:
     ['iPhone15', 'を', '買', 'っ', 'た', '。']
     """
     if not isinstance(text, str):
-        advice = how_to_make_text(text, "Give one text.")
-        raise ValueError(f"Expected a text as a string, got {type(text).__name__} {shown(text)}. {advice}")
+        fix = how_to_make_text(text, "Give one text.")
+        raise ValueError(f"Expected a text as a string, got {type(text).__name__} {shown(text)}. {fix}")
     check_unspaced_scripts(unspaced_scripts)
     if unspaced_scripts == "words" or text.isascii():
         return _split_spaced(text, 0)
@@ -132,10 +109,10 @@ def split_words(text: str, unspaced_scripts: str = "characters") -> Words:
     return words + _split_spaced(text[position:], position)
 
 
-def check_unspaced_scripts(unspaced_scripts: Any) -> None:
-    """Raise ValueError unless it is one of the two ways to read scripts that put no spaces between words."""
+def check_unspaced_scripts(unspaced_scripts: str) -> None:
+    """Refuse what is no way to read scripts that put no spaces between words."""
     if unspaced_scripts not in ("characters", "words"):
-        raise ValueError(f"Expected unspaced_scripts 'characters' or 'words', got {shown(unspaced_scripts)}.")
+        raise mismatch("unspaced_scripts 'characters' or 'words'", unspaced_scripts, "Choose one.")
 
 
 def count_unspaced_letters(text: str) -> int:
@@ -144,53 +121,44 @@ def count_unspaced_letters(text: str) -> int:
 
 
 def is_character(word: str) -> bool:
-    """Say whether a word is no more than one letter or digit, with its marks; or marks or symbols alone."""
+    """Say whether a word has at most one letter or digit, with its marks."""
     if sum(map(str.isalnum, word)) <= 1:
         return True
     return _UNSPACED_LETTER.match(word) is not None and _end_of_character(word, 0) == len(word)
 
 
 def _split_spaced(text: str, offset: int) -> Words:
-    """Split a text whose scripts put spaces between words; it stands at `offset` of what it is part of."""
+    """Split a part, from `offset` on, of a text whose scripts put spaces between words."""
     words = []
     position = 0
     while position < len(text):
-        if text[position].isspace():
-            position += 1
-            continue
-        end = _end_of_word(text, position)
-        words.append((text[position:end], offset + position, offset + end))
+        end = position + 1
+        if not text[position].isspace():
+            end = _end_of_word(text, position)
+            words.append((text[position:end], offset + position, offset + end))
         position = end
     return words
 
 
 def _end_of_word(text: str, start: int) -> int:
-    plain = _PLAIN.match(text, start)
-    return plain.end() if plain else _end_of_any_word(text, start)
-
-
-def _end_of_any_word(text: str, start: int) -> int:
-    at_boundary = start == 0 or not _is_letter(text[start - 1])
-    whole = _WHOLE.match(text, start) if at_boundary else None
-    if whole:
+    if plain := _PLAIN.match(text, start):
+        return plain.end()
+    if (start == 0 or not _is_letter(text[start - 1])) and (whole := _WHOLE.match(text, start)):
         return whole.end()
-    number = _NUMBER.match(text, start)
-    if number:
+    if number := _NUMBER.match(text, start):
         end = number.end()
-        # A number in front of letters is a word of its own, but a keycap or a combining mark goes with it.
+        # a number in front of letters is a word of its own, but a keycap or a combining mark goes with it
         while end < len(text) and _is_mark(text[end]):
             end += 1
         return end
-    if _is_letter(text[start]):
-        end = start
-        while end < len(text) and _is_letter(text[end]):
-            end = _skip_marks(text, end + 1)
-        return end
-    return _end_of_symbol(text, start)
+    end = start
+    while end < len(text) and _is_letter(text[end]):
+        end = _skip_marks(text, end + 1)
+    return end if end > start else _end_of_symbol(text, start)
 
 
 def _is_letter(character: str) -> bool:
-    """Tell letters, digits, underscores and combining marks from other characters."""
+    """Tell letters, digits, underscores and combining marks."""
     return character.isalnum() or character == "_" or _is_mark(character)
 
 
@@ -199,7 +167,7 @@ def _is_mark(character: str) -> bool:
 
 
 def _skip_marks(text: str, position: int) -> int:
-    """Go past combining marks, and past joiners that stand before another letter (Persian, Hindi; hyphenation)."""
+    """Go past combining marks, and joiners before another letter (Persian, Hindi; hyphenation)."""
     while position < len(text):
         joiners = _JOINERS.match(text, position)
         if _is_mark(text[position]):
@@ -212,7 +180,7 @@ def _skip_marks(text: str, position: int) -> int:
 
 
 def _end_of_character(text: str, start: int) -> int:
-    """Find the end of a letter of a script without spaces, with its marks and the letters stacked below it."""
+    """Find the end of a letter, its marks and the letters stacked below it."""
     end = start + 1
     while end < len(text):
         joiners = _JOINERS.match(text, end)
@@ -228,8 +196,7 @@ def _end_of_character(text: str, start: int) -> int:
 
 def _end_of_symbol(text: str, start: int) -> int:
     """Find the end of a punctuation mark or an emoji sequence."""
-    flag = _FLAG.match(text, start)
-    if flag:
+    if flag := _FLAG.match(text, start):
         return flag.end()
     end = start + 1
     while end < len(text):

@@ -252,7 +252,7 @@ def test_broken_bio_is_mended_with_a_warning(bert_processor):
         ([["a"]], [[99]], "ids 0 to 8, got 99"),
         ([["a"]], [[1.5]], "got 1.5"),
         ([["a"]], [[{}]], "got {}"),
-        ([["a"]], ["O"], "one label a word, or None, got str"),
+        ([["a"]], ["O"], "one label per word, or None, got str"),
         ([["a"]], [3], "got int 3"),
     ],
 )

@@ -218,7 +218,7 @@ def test_several_images_of_a_text(bert_processor, tagger, photo):
     with pytest.raises(ValueError, match="Image 0: Expected an image, got an empty file: 0 bytes"):
         bert_processor(["a"], images=[[b"", red]], on_bad_image="raise")
     pipe = BgaMnerPipeline(tagger, bert_processor)
-    with pytest.warns(UserWarning, match="one image a text"):
+    with pytest.warns(UserWarning, match="one image per text"):
         found = pipe({"text": "Kawhi wins", "image": [red, photo]})
     assert found == pipe({"text": "Kawhi wins", "image": red})
     with pytest.raises(ValueError, match="allow_urls"):

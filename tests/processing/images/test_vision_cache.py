@@ -11,7 +11,8 @@ from transformers import Trainer, TrainingArguments, ViTImageProcessorPil
 
 from bga_mner import BgaMnerProcessor, DataCollatorForMner, cache_vision_states
 from bga_mner.configuration.encoder_families import BACKBONE_FAMILIES
-from bga_mner.processing.images.vision_states import read_vision_states, write_vision_states
+from bga_mner.processing.images.vision_cache import write_vision_states
+from bga_mner.processing.images.vision_states import read_vision_states
 
 
 SIDE = 16
@@ -279,7 +280,7 @@ def test_runs_without_dropout_and_leaves_the_model_as_it_was(dataset, processor,
 
 def test_what_cannot_be_cached_is_refused(dataset, processor, make_frozen, make_model):
     model = make_frozen()
-    with pytest.raises(ValueError, match="Streamed data is seen once an epoch"):
+    with pytest.raises(ValueError, match="Streamed data is seen once per epoch"):
         cache_vision_states(IterableDataset.from_generator(lambda: iter(())), model, processor)
     with pytest.raises(ValueError, match="Expected a column 'image'"):
         cache_vision_states(dataset.remove_columns("image"), model, processor)

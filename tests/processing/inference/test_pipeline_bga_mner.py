@@ -17,7 +17,7 @@ from transformers import AutoModelForTokenClassification, CLIPImageProcessorPil,
 from transformers.pipelines.pt_utils import KeyDataset
 
 from bga_mner import BgaMnerPipeline, BgaMnerProcessor, predict, spans_from_tags, split_words
-from bga_mner.processing.images import image_loading as images
+from bga_mner.processing.images import image_download as images
 
 
 TEXTS = [
@@ -313,7 +313,7 @@ def test_urls_are_fetched_by_pipelines_made_for_it_only(pipe, parts, server, mon
         (3, {}, "a dict with 'text' or 'words', got int"),
         (b"Kawhi", {}, "got bytes"),
         ([None], {}, "got NoneType"),
-        ({"picture": IMAGE, "text": "a"}, {}, "the keys \\['picture', 'text'\\]"),
+        ({"photo": IMAGE, "text": "a"}, {}, "the keys \\['photo', 'text'\\]"),
         ({"text": "a", "words": ["a"]}, {}, "either 'text' or 'words'"),
         ({"image": IMAGE}, {}, "either 'text' or 'words'"),
         ({"words": "Kawhi"}, {}, "got str"),
@@ -322,7 +322,7 @@ def test_urls_are_fetched_by_pipelines_made_for_it_only(pipe, parts, server, mon
         ("Kawhi", {"is_split_into_words": True}, "got str"),
         ("Kawhi", {"batch_size": 0}, "batch_size of at least 1"),
         ("Kawhi", {"max_length": 2}, "above the 2 special tokens"),
-        ("Kawhi", {"visual_source": "reel"}, "Expected visual_source"),
+        ("Kawhi", {"visual_source": "reel"}, "visual_source 'generated', 'real' or 'none', got 'reel'"),
     ],
 )
 def test_wrong_inputs_are_refused(pipe, inputs, options, message):

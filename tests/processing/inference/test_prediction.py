@@ -192,7 +192,7 @@ def test_images_are_passed_on(model, bert_processor, photo):
     assert all(has_image for _, has_image in model.calls[3:])
     with pytest.warns(UserWarning, match="1 of 1 images"):
         predict(model, bert_processor, "a", images=b"")
-    with pytest.raises(ValueError, match="an empty file"):
+    with pytest.raises(ValueError, match="an empty file: 0 bytes"):
         predict(model, bert_processor, "a", images=b"", on_bad_image="raise")
 
 
@@ -293,7 +293,7 @@ def test_real_tweets_survive_windows(model, bert_processor, twitter2017):
     cut, whole = (predict(model, bert_processor, tokens, max_length=length) for length in (16, 500))
     scores = [[entity.pop("score") for entities in found for entity in entities] for found in (cut, whole)]
     assert cut == whole
-    # a window of 16 tokens may end beside an entity, and then doesn't know how it goes on: test_entity_scores.py
+    # a window of 16 tokens may end beside an entity, and then doesn't know how it goes on: test_text_windows.py
     assert all(0 < score <= 1 for found in scores for score in found)
 
 

@@ -3,8 +3,8 @@ import random
 import pytest
 
 from bga_mner.processing.tags.tag_conversion import to_bio
-from bga_mner.processing.tags.tag_lists import labels_from_tags
-from bga_mner.processing.tags.tag_scheme import check_label2id, repair_bio, spans_from_tags, split_tag
+from bga_mner.processing.tags.tag_lists import check_label2id, labels_from_tags
+from bga_mner.processing.tags.tag_scheme import repair_bio, spans_from_tags, split_tag
 
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -86,8 +86,8 @@ def test_flat_list_is_refused():
 @pytest.mark.parametrize(
     ("label2id", "message"),
     [
-        (None, "to be set"),
-        ({}, "to be set"),
+        (None, "since labels are given"),
+        ({}, "since labels are given"),
         ({"O": 0, "B-PER": 1}, "'I-PER' beside 'B-PER'"),
         ({"B-PER": 0, "I-PER": 1}, "to hold 'O'"),
         ({"O": 0, "B-PER": 1, "I-PER": 3}, "0, 1, 2"),

@@ -88,7 +88,7 @@ def test_other_tags_are_never_listed(function, tags):
 @pytest.mark.parametrize(
     ("tag", "fix"),
     [
-        *[(tag, "with a '-' behind it") for tag in ("B_PER", "I:PER", "S/LOC", "PER-B", "GEO-LOC-E")],
+        *[(tag, "Write the prefix first, then '-'") for tag in ("B_PER", "I:PER", "S/LOC", "PER-B", "GEO-LOC-E")],
         *[("B", "'B-ENT'"), ("I", "'I-ENT'"), ("LABEL_3", "id2label"), ("PER", "scheme='IO'")],
     ],
 )

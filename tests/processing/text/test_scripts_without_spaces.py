@@ -30,8 +30,9 @@ from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 from bga_mner.processing.annotation.annotator import AnnotatorOptions, TextAnnotator
 from bga_mner.processing.annotation.chunks import InputRow, TextChunk
 from bga_mner.processing.evaluation.robustness import predict_tags
+from bga_mner.processing.text.given_words import tags_of_given_words, ungroup_tags
 from bga_mner.processing.text.text_input import SplitText
-from bga_mner.processing.text.word_reader import WordReader, group_tags, ungroup_tags
+from bga_mner.processing.text.word_reader import WordReader, group_tags
 
 
 LABEL2ID = {label: number for number, label in enumerate(["O", "B-LOC", "I-LOC", "B-PER", "I-PER"])}
@@ -333,7 +334,7 @@ def test_words_that_running_text_does_not_part_are_read_as_one(words, read):
     (entity,) = text.entities(tags, [1.0])
     assert (entity.start_word, entity.end_word) == (0, len(words))
     assert entity.word == " ".join(words)
-    assert text.tags_of_given_words(tags, len(words)) == ["B-LOC", *["I-LOC"] * (len(words) - 1)]
+    assert tags_of_given_words(text, tags, len(words)) == ["B-LOC", *["I-LOC"] * (len(words) - 1)]
 
 
 def test_entities_that_end_inside_what_is_read_as_one_are_learned_as_they_are():

@@ -53,7 +53,7 @@ def test_white_space_at_the_ends_of_a_target_stays_outside():
 @pytest.mark.parametrize("places", [(0.5, 2), (0, 2.0), ("0", 2), (None, 2)])
 def test_places_are_whole_numbers(bert_processor, places):
     for call in (lambda: mark_target(TEXT, *places), lambda: bert_processor(TEXT, targets=[places])):
-        with pytest.raises(ValueError, match="whole numbers as the places of a target"):
+        with pytest.raises(ValueError, match="whole numbers as the offsets of a target"):
             call()
 
 
