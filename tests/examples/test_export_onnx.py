@@ -26,7 +26,7 @@ def test_what_is_written_annotates(script, make_model, tmp_path, capsys, int8):
             ["--model", str(tmp_path / "model"), "--output", str(output), *(["--int8"] if int8 else [])]
         )
     assert set(sizes) == {path.name for path in output.iterdir()}
-    assert {"model.onnx", "model.onnx.data", "tagger.json", "tokenizer.json", "onnx_predictor.py"} < set(sizes)
+    assert {"model.onnx", "model.onnx.data", "tagger.json", "tokenizer.json", "onnx_predictor.py"} == set(sizes)
     assert sizes["model.onnx.data"] < 2 * 4 * model.num_parameters()
     shown = capsys.readouterr().out
     assert all(f"{size:,}  {name}" in shown for name, size in sizes.items())

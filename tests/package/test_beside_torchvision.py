@@ -27,7 +27,15 @@ def test_with_torchvision(name):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     paths = [str(LIBRARIES), str(ROOT / "tests"), *filter(None, [environment.get("PYTHONPATH")])]
     environment |= {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-p", "torchvision_operators", f"tests/modeling_bga/{name}", "-q"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "torchvision_operators",
+        f"tests/modeling_bga/encoders/{name}",
+        "-q",
+    ]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
