@@ -16,7 +16,7 @@ _WORD_LABELS = re.compile(
 )
 _ANY_TAG = re.compile(r"O|[BIESLUMW]-.+")
 _SPAN_COLUMNS = ("entities", "spans", "named_entities", "annotations")
-_IMAGE_COLUMNS = ("images", "img", "image_path", "image_file", "image", "images", "photo")
+_IMAGE_COLUMNS = ("images", "img", "image_path", "image_file", "picture", "pictures", "photo")
 
 
 def read_example_columns(batch: Mapping[str, Any], reads_images: bool) -> dict[str, Any]:

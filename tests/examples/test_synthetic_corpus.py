@@ -77,6 +77,11 @@ def test_same_seed_is_bit_identical_here_and_in_another_process(small):
     assert run.stdout.strip() == digest(small)
 
 
+def test_texts_are_those_that_published_scores_were_measured_on(small):
+    expected = "b626acce2b4f88eecd47981a3bd36a1898b16d3385ab5e3afb3702e7ff0f222b"
+    assert hashlib.sha256(repr(texts_of(small)).encode()).hexdigest() == expected
+
+
 def test_seeds_change_what_they_should(small):
     other = generate_corpus(seed=1, **SMALL)
     assert not set(other.labelled_names) & set(small.labelled_names)
