@@ -178,13 +178,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the benchmark, and print what was found.
-
-    Return "processes": for each "killed", "rows", "seconds", those of processors, start included, and its peak of
-    memory, early and at the end; "rate", rows a second of the script's last process without its start; "lost",
-    "doubled", "annotated", "bad" and "entities"; "same" as without kills, with `--compare`; and what was
-    measured.
-    """
+    """Run the benchmark, and print what was found; return it."""
     options = _parse(argv)
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:

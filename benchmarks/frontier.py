@@ -3,7 +3,7 @@
 Quality is F1 on never-labelled names (benchmarks/alignment.py), with tiny encoders of as many layers as the real ones
 have, 12, so that a number of aligned layers means the same. Time is that of tagging texts and of a training step on
 pairs, at base size, as a ratio to a plain encoder's (benchmarks/inference.py and training.py). A run appends what it
-measures to a file of JSON lines, from which the plot is drawn, so that a long table may be filled by several runs::
+measures to a file of JSON lines, from which the plot is made, so that a long table may be filled by several runs::
 
     python benchmarks/frontier.py --seeds 0,1,2 --threads 1 --results outputs/frontier.jsonl
     python benchmarks/frontier.py --time --threads 1 --results outputs/frontier.jsonl
@@ -94,7 +94,7 @@ def measure_time(name: str, size: str, repeats: int) -> dict[str, float]:
 
 
 def read(results: Path) -> dict[str, dict[str, Any]]:
-    """Read what was measured: for each preset "f1", a list with a value a seed, and "training" and "inference"."""
+    """Read what was measured: for each preset "f1", a list with one value per seed, and "training" and "inference"."""
     found: dict[str, dict[str, Any]] = defaultdict(lambda: {"f1": {}})
     for line in results.read_text(encoding="utf-8").splitlines():
         one = json.loads(line)
@@ -118,10 +118,7 @@ def default_preset() -> str:
 
 
 def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
-    """Draw quality over time: the mean of the seeds, and a line from the worst to the best.
-
-    A preset with fewer seeds than others is hollow: its mean may only have had the easier ones.
-    """
+    """Plot quality over time: mean, worst and best seed; hollow where a preset has fewer seeds than others."""
     most = max((len(values["f1"]) for values in found.values()), default=0)
     with mpl.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(10, 4.2), layout="constrained")
@@ -148,10 +145,7 @@ def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
-    """Measure quality or time and append it to the results, or plot them.
-
-    Return what the results hold so far, as `read` returns it.
-    """
+    """Measure quality or time and append it to the results, or plot them; return all results, as `read` does."""
     parser = Parser(__doc__)
     parser.add_argument("--results", type=Path, required=True, help="file of JSON lines")
     of_presets = f"with semicolons between, of {'; '.join(PRESETS)}; default: all"

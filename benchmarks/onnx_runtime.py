@@ -144,7 +144,7 @@ def train(options: argparse.Namespace, folder: Path) -> Path:
 
 
 def tags_of(entities: Sequence[dict[str, Any]], count: int) -> list[str]:
-    """Write entities as one BIO tag a word."""
+    """Write entities as one BIO tag per word."""
     tags = ["O"] * count
     for entity in entities:
         first, behind, kind = entity["start_word"], entity["end_word"], entity["entity_group"]

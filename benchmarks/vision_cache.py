@@ -66,10 +66,7 @@ def make_readers(model: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Run the benchmark, and print a table.
-
-    Return time of a step over that of the cached step, by what was run; medians.
-    """
+    """Run the benchmark, and print a table; return median step times over that of the cached step, by what was run."""
     models = ["frozen_vision", "with_data", "plain_text", *WITHOUT]
     options = parser(__doc__, models).parse_args(argv)
     console, names = Console(width=110), start(options)

@@ -48,11 +48,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder to write, or to go on with")
     reading = parser.add_argument_group("input")
     reading.add_argument("--input", nargs="+", default=[], help="files, folders or patterns: JSONL, CSV, TSV, Parquet")
-    reading.add_argument("--dataset_name", help="in place of --input: a dataset that datasets.load_dataset knows")
+    reading.add_argument("--dataset_name", help="instead of --input: a dataset that datasets.load_dataset knows")
     reading.add_argument("--dataset_config_name")
     reading.add_argument("--split", help="split of that dataset")
     reading.add_argument("--text_column", default="text", help="column of texts (default: %(default)s)")
-    reading.add_argument("--words_column", help="column of lists of words, in place of texts")
+    reading.add_argument("--words_column", help="column of lists of words, instead of texts")
     reading.add_argument("--id_column", help="column of ids, which are written beside the row's number")
     writing = parser.add_argument_group("output")
     writing.add_argument("--output_format", choices=OUTPUT_FORMATS, default="parquet")
@@ -79,7 +79,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     running.add_argument("--ray_address", help='a running cluster, such as "auto"; by default Ray is started here')
     running.add_argument("--ray_cpus", type=positive, help="cores that Ray is started with here (default: all)")
     running.add_argument(
-        "--ray_actors", type=positive, help="processes with a model (default: one a GPU, or one a core)"
+        "--ray_actors", type=positive, help="processes with a model (default: one per GPU, or one per core)"
     )
     return parser.parse_args(arguments)
 

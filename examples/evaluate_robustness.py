@@ -13,8 +13,8 @@ images, are left in the output folder for the other command::
 
     python examples/evaluate_robustness.py train
 
-Brackets hold bootstrap intervals. Differences and p-values compare with the first row, on the same draws of sentences:
-p is the share of the draws in which the better one of the two isn't better.
+Brackets hold bootstrap intervals. Differences and p-values compare with the first row, on the same bootstrap samples:
+p is the share of the samples in which the better one of the two isn't better.
 """
 
 from __future__ import annotations
@@ -190,9 +190,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--samples", type=positive, default=1000, help="bootstrap draws")
+    shared.add_argument("--samples", type=positive, default=1000, help="bootstrap samples")
     shared.add_argument("--confidence", type=share, default=0.95, help="of the intervals")
-    shared.add_argument("--seed", type=natural, default=0, help="of draws, of the choice of images, and of trainings")
+    shared.add_argument("--seed", type=natural, default=0, help="of bootstrap, choice of images, and training")
     shared.add_argument("--json", action="store_true", help="print one line of JSON last")
     shared.add_argument("--output_dir", type=Path, default=Path("outputs/robustness"))
     of_test = commands.add_parser("test", parents=[shared], help="test a saved model")

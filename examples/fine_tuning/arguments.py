@@ -37,7 +37,7 @@ class ModelArguments:
         "Vision encoder and image processor: folder, Hub name, or open_clip:<model>/<tag>. Needed with images only; "
         "without, a small random one stands in, which is never run.",
     )
-    model_name_or_path: str | None = flag(None, "Saved bga_mner model to continue from, in place of two encoders.")
+    model_name_or_path: str | None = flag(None, "Saved bga_mner model to continue from, instead of two encoders.")
     image_size: int | None = flag(None, "Side of the images in pixels. Default: what the image processor makes.")
     num_bga_layers: int | None = flag(None, "Number of aligned layers.")
     reconstruction_weight: float | None = flag(None, "Weight of the reconstruction loss.")
@@ -102,7 +102,7 @@ class DataArguments:
     streaming: bool = flag(
         False, "Read the training set of --dataset_name while training, row by row; give --max_steps."
     )
-    shuffle_buffer: int = flag(1000, "With --streaming: rows in memory that the next one is drawn from.")
+    shuffle_buffer: int = flag(1000, "With --streaming: rows in memory that the next one is sampled from.")
     labels: str | None = flag(None, "With --streaming: all tags, as O,B-PER,I-PER,..., if no other set has them.")
     overwrite_output_dir: bool = flag(False, "Delete the checkpoints in output_dir instead of continuing from them.")
 
@@ -116,7 +116,7 @@ class LoopArguments:
     do_eval: bool = flag(False, "Score the validation set at the end.")
     do_predict: bool = flag(False, "Predict the test set, or the validation set.")
     num_train_epochs: int = flag(3, "Passes over the training set.")
-    max_steps: int = flag(-1, "Steps, in place of epochs.")
+    max_steps: int = flag(-1, "Steps, instead of epochs.")
     per_device_train_batch_size: int = flag(8, "Sentences that a process reads at a time.")
     per_device_eval_batch_size: int = flag(8, "The same, for scores and predictions.")
     gradient_accumulation_steps: int = flag(1, "Batches that make one step.")
@@ -128,7 +128,7 @@ class LoopArguments:
     mixed_precision: str | None = flag(None, "no, bf16 or fp16. Default: what accelerate's configuration says.")
     seed: int = flag(42, "Of new weights, order, dropout and the samplers' noise.")
     logging_steps: int = flag(50, "Steps from one line of the log to the next.")
-    save_steps: int = flag(0, "Steps from one checkpoint to the next; 0: one an epoch, after its scores.")
+    save_steps: int = flag(0, "Steps from one checkpoint to the next; 0: one per epoch, after its scores.")
     save_total_limit: int = flag(2, "Checkpoints to keep.")
     resume_from_checkpoint: str | None = flag(None, "A checkpoint. Default, or 'auto': the last whole one, if any.")
     dataloader_num_workers: int = flag(0, "Processes that decode images and encode texts.")

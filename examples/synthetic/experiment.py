@@ -59,11 +59,7 @@ SCORES = ("f1", "span_recall", "type_accuracy", "labelled_f1")
 
 
 def score(predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Score BIO tags of words, sentence by sentence.
-
-    Return f1, span_recall (ends right, whatever the type) and type_accuracy (of the spans that were found; 0 if none
-    was).
-    """
+    """Score BIO tags: F1, recall of spans of any type, and type accuracy of those that were found."""
     found = right = total = 0
     for ours, theirs in zip(predicted, expected, strict=True):
         types = {(start, end): kind for kind, start, end in spans_from_tags(ours)}
@@ -88,8 +84,8 @@ _RECIPE_FLAGS = (
 
 # Photographs of two concepts differ less, beside what differs within a concept, than drawings do: a generator needs
 # more steps to tell them apart, and the vision encoder more width.
-_DRAWN = {"steps": 450, "vision_steps": 700, "vision_width": 32}
-_PHOTOGRAPHED = {"steps": 1200, "vision_steps": 1000, "vision_width": 64}
+_DRAWINGS = {"steps": 450, "vision_steps": 700, "vision_width": 32}
+_PHOTOGRAPHS = {"steps": 1200, "vision_steps": 1000, "vision_width": 64}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +103,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mismatch_rate", type=share, default=0.15)
     parser.add_argument("--clutter", type=share, default=0.3)
     parser.add_argument("--clauses", action="store_true", help="irrelevant clauses in every sentence")
-    parser.add_argument("--images", type=Path, help="photographs, one folder a concept, instead of drawings")
+    parser.add_argument("--images", type=Path, help="photographs, one folder per concept, instead of drawings")
     parser.add_argument("--vision_model", help="name of a vision encoder, instead of a tiny one")
     parser.add_argument(
         "--vision_steps", type=positive, help="of the tiny vision encoder's own training; default: 700, 1000"
@@ -121,29 +117,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def read_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; sizes that were left out depend on what the images are."""
     options = parser.parse_args(argv)
-    for name, value in (_DRAWN if options.images is None else _PHOTOGRAPHED).items():
+    for name, value in (_DRAWINGS if options.images is None else _PHOTOGRAPHS).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
     return options
 
 
 class Experiment:
-    """One seed: a corpus, a vision encoder, and trainings that share both.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Of the command line.
-    seed : int
-        Of corpus, images and weights.
-    output_dir : Path
-        For Trainer's files.
-    pretrain : callable, optional
-        Makes the vision encoder where `--vision_model` names none, as `recipe.pretrain_vision_encoder` does, the
-        default.
-    prepare : callable, optional
-        Called with every model before it is trained.
-    """
+    """One seed: a corpus, a vision encoder, and trainings that share both; `prepare` is called with each new model."""
 
     def __init__(
         self,

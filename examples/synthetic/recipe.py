@@ -42,17 +42,7 @@ LONGEST_TEXT = 64  # in tokens
 
 
 class ConceptClassifier(nn.Module):
-    """A vision encoder and a linear head on the mean of its patches, so that each patch learns what it is part of.
-
-    Parameters
-    ----------
-    encoder : PreTrainedModel
-        The encoder.
-    width : int
-        Of its patches' states.
-    concepts : int
-        How many there are to tell apart.
-    """
+    """A vision encoder and a linear head on the mean of its patches, so that each patch learns what it is part of."""
 
     def __init__(self, encoder: PreTrainedModel, width: int, concepts: int) -> None:
         super().__init__()
@@ -60,7 +50,7 @@ class ConceptClassifier(nn.Module):
         self.head = nn.Linear(width, concepts)
 
     def patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Return the states of images' patches (batch, patches, width): those behind the class token."""
+        """Return the states of images' patches (batch, patches, width): those after the class token."""
         return self.encoder(pixel_values=pixel_values).last_hidden_state[:, 1:]
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -110,7 +110,7 @@ def csv_records(path: str) -> Iterator[list[str] | csv.Error]:
     # bytes that aren't UTF-8 become lone surrogates, which are found later: one bad row, not a bad file
     with TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         lines = _RecordLines(file)
-        # strict: or the lines behind a quote that isn't closed would become one text
+        # strict: or the lines after a quote that isn't closed would become one text
         records = csv.reader(lines, delimiter=delimiter, strict=True)
         while True:
             lines.length = 0

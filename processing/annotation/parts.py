@@ -1,7 +1,7 @@
 """The output of a bulk annotation: numbered parts, each of which is there whole, or not at all.
 
 A part holds the rows `[number * rows_per_part, (number + 1) * rows_per_part)` of the input. It is done once its
-record is there, which is written last; what else a killed run leaves behind is taken away when the next one starts.
+record is there, which is written last; whatever else a killed run has left is removed when the next one starts.
 """
 
 import errno

@@ -144,7 +144,7 @@ class _LineReader:
     """Reads word and tag of lines that have all the same columns, or a word alone."""
 
     def __init__(self, path: str, word_column: int, tag_column: int) -> None:
-        self.path, self.places, self.columns, self.first = path, (word_column, tag_column), 0, 0
+        self.path, self.positions, self.columns, self.first = path, (word_column, tag_column), 0, 0
 
     def __call__(self, line: str, number: int) -> tuple[str, str | None]:
         parts = line.split("\t") if "\t" in line else line.split()
@@ -158,17 +158,17 @@ class _LineReader:
                 f"got {len(parts)} columns: {shown(line, 80)}. {_FIX_FORMAT} Running text, a text per line, is read by "
                 "examples/annotate.py."
             )
-        word, tag = (parts[place] for place in self.places)
+        word, tag = (parts[column] for column in self.positions)
         return word, tag.strip() or None
 
     def _take_columns(self, columns: int, number: int) -> None:
         """Check that a line of several columns has those that are asked for."""
         self.columns, self.first = columns, number
-        for name, place in zip(("word_column", "tag_column"), self.places, strict=True):
-            if not isinstance(place, int) or not -columns <= place < columns:
+        for name, column in zip(("word_column", "tag_column"), self.positions, strict=True):
+            if not isinstance(column, int) or not -columns <= column < columns:
                 raise ValueError(
                     f"Expected {name} as one of the {columns} columns (0 to {columns - 1}) of line {number} of "
-                    f"{shown(self.path)}, got {shown(place)}. Count from 0, or from the last with -1."
+                    f"{shown(self.path)}, got {shown(column)}. Count from 0, or from the last with -1."
                 )
 
 

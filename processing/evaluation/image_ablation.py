@@ -53,7 +53,7 @@ def remove_images(dataset: datasets.Dataset, share: float, seed: int = 0) -> dat
     -------
     datasets.Dataset
         The same rows and columns in the same order, with None as the chosen images. A format or transform of the
-        dataset is left behind: set it afterwards.
+        dataset is not kept: set it afterwards.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def mismatch_images(dataset: datasets.Dataset, share: float, seed: int = 0) -> d
     -------
     datasets.Dataset
         The same rows and columns in the same order, but for the chosen images. Those of them that are held as bytes
-        are copied; of files, only the paths are. A format or transform is left behind: set it afterwards.
+        are copied; of files, only the paths are. A format or transform is not kept: set it afterwards.
 
     Raises
     ------

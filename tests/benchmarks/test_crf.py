@@ -58,7 +58,7 @@ def test_exponents(benchmark):
 
 
 @pytest.mark.parametrize("ragged", [False, True])
-def test_drawn_tags_follow_the_bio_scheme(benchmark, ragged):
+def test_sampled_tags_follow_the_bio_scheme(benchmark, ragged):
     _, tags, mask = benchmark.make_batch(50, 20, 9, ragged)
     assert set(tags.flatten().tolist()) == set(range(9))
     for row in tags.tolist():

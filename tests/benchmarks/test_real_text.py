@@ -48,15 +48,15 @@ def test_the_same_text_gets_the_same_image(benchmark, text_folder, tmp_path):
     images.mkdir()
     for number in range(5):
         Image.new("RGB", (8, 8)).save(images / f"{number}.jpg")
-    drawn = []
+    links = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         benchmark.copy_data(text_folder, tmp_path / name, None)
         flags = benchmark.pair_at_random(tmp_path / name, images)
-        drawn.append({link.name: link.resolve().name for link in Path(flags["image_dir"]).iterdir()})
-    assert drawn[0] == drawn[1]
-    assert len(set(drawn[0].values())) == 5
-    assert len(drawn[0]) == 20
+        links.append({link.name: link.resolve().name for link in Path(flags["image_dir"]).iterdir()})
+    assert links[0] == links[1]
+    assert len(set(links[0].values())) == 5
+    assert len(links[0]) == 20
 
 
 def test_unknown_models_are_refused(benchmark, text_folder, capsys):

@@ -26,13 +26,13 @@ TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "in
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the seconds for which datasets waits behind each stream of Parquet."""
+    """Leave out the seconds for which datasets waits after each stream of Parquet."""
     monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
 
 
 @pytest.fixture(scope="module")
 def script(request: pytest.FixtureRequest) -> ModuleType:
-    """Import the script that stands in examples/ under the name that the file of tests has behind "test_"."""
+    """Import the script that stands in examples/ under the name that the file of tests has after "test_"."""
     return import_module(f"bga_mner.examples.{request.path.stem.removeprefix('test_')}")
 
 

@@ -35,7 +35,7 @@ STEPS = 20
 def quiet(mner_files, mner_arguments, tmp_path_factory):
     """Arguments without any noise: no dropout, no context sampler, no replaced entities.
 
-    Noise can't be the same: each process draws its own. A quarter of the images is gone, so that some batches have
+    Noise can't be the same: each process samples its own. A quarter of the images is gone, so that some batches have
     fewer pairs than others, and some none.
     """
     folder = tmp_path_factory.mktemp("quiet")

@@ -1,5 +1,4 @@
 import collections
-import doctest
 import hashlib
 import io
 import math
@@ -9,7 +8,6 @@ import sys
 import pytest
 from PIL import Image
 
-from bga_mner.examples.synthetic import corpus as synthetic_corpus
 from bga_mner.examples.synthetic.corpus import LABELS, GeneratedCorpus, generate_corpus
 from bga_mner.examples.synthetic.drawings import ENTITY_TYPES
 
@@ -52,12 +50,6 @@ def named(row: dict, names: dict[str, str]) -> list[str]:
     """Find the names that occur in a sentence, as runs of whole words."""
     text = f" {' '.join(row['tokens'])} "
     return [name for name in names if f" {name} " in text]
-
-
-def test_doctests():
-    result = doctest.testmod(synthetic_corpus)
-    assert result.attempted >= 2
-    assert result.failed == 0
 
 
 def test_same_seed_is_bit_identical_here_and_in_another_process(small):

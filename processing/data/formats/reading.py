@@ -105,7 +105,7 @@ def read_annotations(
     scheme : str or None
         What tags are in, as for `to_bio`; None tells it from the tags.
     offset_unit : {"characters", "utf-16"}, optional
-        What offsets count, as for `tags_from_spans`. None tells it from spans behind emoji and the like: by their own
+        What offsets count, as for `tags_from_spans`. None tells it from spans after emoji and the like: by their own
         texts where the tool writes them, else by which unit meets ends of words; where neither tells, doccano's count
         UTF-16, and others' characters.
     check_images, encoding, show_progress, return_report
@@ -287,7 +287,7 @@ def _choose_unit(texts: list[str], spans: list[list[Span]], report: ConllReport)
     unit, matter, told = choose_unit(zip(texts, spans, strict=True), default)
     if matter and (unit != "characters" or not told):
         how = "their ends tell" if told else "nothing tells"
-        report.troubles[f"spans stand behind emoji or the like and are read in {unit}, as {how}"] = matter
+        report.troubles[f"spans stand after emoji or the like and are read in {unit}, as {how}"] = matter
     return unit
 
 

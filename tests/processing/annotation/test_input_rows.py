@@ -235,7 +235,7 @@ def test_columns_of_other_types_say_what_they_hold(tmp_path, column, detail):
     assert (row.content, row.reason, row.detail) == (None, "wrong type", f"expected {detail}")
 
 
-def test_lines_behind_a_quote_that_is_not_closed_are_no_text(tmp_path):
+def test_lines_after_a_quote_that_is_not_closed_are_no_text(tmp_path):
     (tmp_path / "a.csv").write_text('text\nfirst\n"never closed\nsecond\nthird "quoted" \nfourth\n')
     rows = list(AnnotationInput((str(tmp_path / "a.csv"),)).rows())
     assert [row.content for row in rows] == ["first", None, "fourth"]
@@ -400,7 +400,7 @@ def test_a_line_that_would_fill_the_memory_is_a_bad_row(tmp_path, content, monke
     found = Counter((row.content, row.reason) for row in source.rows())
     peak = tracemalloc.get_traced_memory()[1] - before
     tracemalloc.stop()
-    # behind a record of many lines it isn't known where the next one begins
+    # after a record of many lines it isn't known where the next one begins
     assert found.pop(("good", "")) == (2 if b"\n" not in content else 1)
     assert set(found) == {(None, "malformed line")}
     assert sum(1 for _ in source.rows(2)) == sum(found.values()) + (b"\n" in content) * -1
@@ -467,7 +467,7 @@ def test_another_input_has_other_facts(tmp_path):
 def test_chunks_hold_each_row_once(done, buffer_rows):
     rows = [InputRow(None, str(number)) for number in range(17)]
     chunks = list(make_chunks(rows, 0, 5, done, buffer_rows))
-    numbers = [chunk.first_row + place for chunk in chunks for place in range(len(chunk.rows))]
+    numbers = [chunk.first_row + index for chunk in chunks for index in range(len(chunk.rows))]
     assert numbers == [number for number in range(17) if number // 5 not in done]
     assert [int(row.content) for chunk in chunks for row in chunk.rows] == numbers
     assert all(len(chunk.rows) <= buffer_rows for chunk in chunks)
