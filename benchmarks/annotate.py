@@ -226,7 +226,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     print_json(options, {"annotate": found})
     kills = sum(process["killed"] for process in processes)
     if found["lost"] or found["doubled"] or not found.get("same", True) or kills != options.kills:
-        raise RuntimeError(f"Expected each row once, and {options.kills} kills, got {found}.")
+        raise RuntimeError(
+            f"Expected each row once, and {options.kills} kills, got {found}. Mend the annotation first."
+        )
     return found
 
 

@@ -112,8 +112,8 @@ def check_losses(crf: nn.Module, batch: Batch, case: str) -> None:
         if not difference <= TOLERANCE:  # NaN is not
             what = name if name == "loss" else f"gradient to {name}"
             raise RuntimeError(
-                f"{case}: expected the {what} to within {TOLERANCE} of the float64 loop in log space, got a difference "
-                f"of {difference:.3g}. Nothing was timed; mend the CRF first."
+                f"Expected the {what} ({case}) to within {TOLERANCE} of the float64 loop in log space, got a "
+                f"difference of {difference:.3g}. Nothing was timed; mend the CRF first."
             )
 
 
@@ -125,7 +125,7 @@ def check_paths(crf: nn.Module, other: CRF, batch: Batch, case: str) -> None:
         scores = [path_score(crf, emissions, tags).item() for tags in (paths[row, kept], torch.tensor(path))]
         if not abs(scores[0] - scores[1]) <= TOLERANCE:
             raise RuntimeError(
-                f"{case}: expected a path of the score {scores[1]:.6f} in sentence {row}, as from pytorch-crf, got "
+                f"Expected a path of the score {scores[1]:.6f} in sentence {row} ({case}), as from pytorch-crf, got "
                 f"{scores[0]:.6f}. Nothing was timed; mend the CRF first."
             )
 

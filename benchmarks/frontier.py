@@ -114,7 +114,7 @@ def default_preset() -> str:
             ratio = preset.get("generator_ffn_ratio", 1)
             if config.generator_ffn_ratio == ratio:
                 return name
-    raise ValueError("Expected the default configuration among PRESETS, but none of them has its options. Add it.")
+    raise ValueError("Expected the default configuration among PRESETS, got other options only. Add it.")
 
 
 def plot(found: dict[str, dict[str, Any]], path: Path) -> None:

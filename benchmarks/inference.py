@@ -41,11 +41,9 @@ def check(model: Any, batch: dict[str, torch.Tensor]) -> float:
             alone = slow(input_ids=batch["input_ids"][row, mask][None])
             largest = max(largest, float((fast.logits[row, mask].exp() - alone.logits[0].exp()).abs().max()))
             if not torch.equal(fast.predictions[row, mask], alone.predictions[0]):
-                raise RuntimeError(
-                    f"Expected the tags of float64, sentence by sentence, but those of row {row} differ."
-                )
+                raise RuntimeError(f"Expected the tags of float64, sentence by sentence, got others in row {row}.")
     if largest > TOLERANCE:
-        raise RuntimeError(f"Expected probabilities within {TOLERANCE} of float64, but they differ by {largest:.2e}.")
+        raise RuntimeError(f"Expected probabilities within {TOLERANCE} of float64, got a difference of {largest:.2e}.")
     return largest
 
 

@@ -107,7 +107,9 @@ def measure_quality(options: argparse.Namespace, folder: Path) -> dict[str, Any]
     another tag than from PyTorch; and "words", of all.
     """
     if not (options.data_dir / "valid.txt").is_file():
-        raise ValueError(f"Expected train.txt and valid.txt in --data_dir {str(options.data_dir)!r}, but not both are.")
+        raise ValueError(
+            f"Expected train.txt and valid.txt in --data_dir {str(options.data_dir)!r}, got no valid.txt. Add it."
+        )
     source = options.model or str(train(options, folder / "model"))
     model = BgaMnerForTokenClassification.from_pretrained(source).eval()
     processor = BgaMnerProcessor.from_pretrained(source)

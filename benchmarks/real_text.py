@@ -74,7 +74,7 @@ def copy_data(folder: Path, target: Path, limit: int | None) -> None:
     for part in PARTS:
         if not (folder / f"{part}.txt").is_file():
             raise ValueError(
-                f"Expected train.txt and valid.txt in --data_dir {str(folder)!r}, but {part}.txt is not there."
+                f"Expected train.txt and valid.txt in --data_dir {str(folder)!r}, got no {part}.txt. Add it."
             )
         rows = read_conll(folder / f"{part}.txt")
         rows = rows.select(range(len(rows) if limit is None else min(limit, len(rows))))
@@ -111,7 +111,7 @@ def pair_at_random(data: Path, photo_dir: Path) -> dict[str, str]:
     """Link any photograph to each tweet, and make a tiny random vision encoder; return flags for the example script."""
     photographs = sorted(photo_dir.rglob("*.jpg"))
     if not photographs:
-        raise ValueError(f"Expected JPEG files in --images {str(photo_dir)!r}, but found none. Name another folder.")
+        raise ValueError(f"Expected JPEG files in --images {str(photo_dir)!r}, got none. Name another folder.")
     images, encoder, rng = data / "images", data / "vision", random.Random(0)
     images.mkdir()
     for name in sorted({name for part in PARTS for name in read_conll(data / f"{part}.txt")["id"]}):

@@ -46,7 +46,7 @@ def check(model: Any, batch: dict[str, torch.Tensor], cached: dict[str, torch.Te
     model.train()
     worst = max(abs(loss - together) / together for loss in losses.values())
     if worst > TOLERANCE:
-        raise RuntimeError(f"Expected the loss of the batch, {together}, also of {losses}; tolerance {TOLERANCE}.")
+        raise RuntimeError(f"Expected the loss {together} of the batch to within {TOLERANCE}, got {losses}.")
     return worst
 
 

@@ -141,10 +141,10 @@ def check_output(path: Path | str, flag: str, folder: bool = True) -> None:
     """Refuse an output path that can't be written, before anything takes time: `flag` names a folder or a file."""
     path = Path(path)
     if not folder and path.is_dir():
-        raise ValueError(f"Expected a file to write, but {flag} {_cut(str(path))!r} is a folder. Name a file in it.")
+        raise ValueError(f"Expected a file to write as {flag}, got the folder {_cut(str(path))!r}. Name a file in it.")
     for part in (path, *path.parents) if folder else path.parents:
         if part.exists() and not part.is_dir():
-            raise ValueError(f"Expected a folder to write, but {flag} {_cut(str(part))!r} is a file. Name another.")
+            raise ValueError(f"Expected a folder to write as {flag}, got the file {_cut(str(part))!r}. Name another.")
 
 
 def explain(error: BaseException) -> str:

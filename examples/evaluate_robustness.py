@@ -53,7 +53,9 @@ def parse_label_map(items: list[str]) -> dict[str, str | None]:
     for item in items:
         old, equals, new = item.partition("=")
         if not old or not equals:
-            raise ValueError(f"Expected OLD=NEW, or OLD= to leave a type out, as --label_map, got {shown(item)}.")
+            raise ValueError(
+                f"Expected OLD=NEW, or OLD= to leave a type out, as --label_map, got {shown(item)}. Correct it."
+            )
         label_map[old] = new or None
     return label_map
 
@@ -86,10 +88,12 @@ def print_report(console: Console, report: list[dict[str, Any]]) -> None:
     print_table("F1 by type (number of entities)", columns, rows, console)
 
 
-def test(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
+def score_saved_model(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     """Test a saved model; return the report of `robustness_report`."""
     if not (options.model_dir / "config.json").is_file():
-        raise ValueError(f"Expected a folder with a saved model as --model_dir, got {shown(str(options.model_dir))}.")
+        raise ValueError(
+            f"Expected a folder with a saved model as --model_dir, got {shown(str(options.model_dir))}. Check the path."
+        )
     label_map = parse_label_map(options.label_map)
     model = BgaMnerForTokenClassification.from_pretrained(options.model_dir)
     if torch.cuda.is_available():
@@ -215,7 +219,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     options.output_dir.mkdir(parents=True, exist_ok=True)
     logging.set_verbosity_error()
     console = Console(width=110)
-    report = {"test": test, "train": train}[options.command](options, console)
+    report = {"test": score_saved_model, "train": train}[options.command](options, console)
     settings = {
         name: value if isinstance(value, (int, float, list)) else str(value) for name, value in vars(options).items()
     }

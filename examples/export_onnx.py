@@ -38,8 +38,8 @@ def main(arguments: list[str] | None = None) -> dict[str, int]:
         processor = BgaMnerProcessor.from_pretrained(options.model)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"Expected a folder with a saved model and its processor, or a name on the Hub, but "
-            f"{shown(options.model)} can't be loaded: {brief(error)}. Check --model."
+            f"Expected a folder with a saved model and its processor, or a name on the Hub, got "
+            f"{shown(options.model)}, which can't be loaded: {brief(error)}. Check --model."
         ) from error
     export_onnx(model, processor, options.output, int8=options.int8)
     sizes = {path.name: path.stat().st_size for path in sorted(options.output.iterdir()) if path.is_file()}

@@ -104,7 +104,7 @@ def save_and_load(
     again = BgaMnerProcessor.from_pretrained(folder)
     before, after = predict(trainer.model, processor, sentences), predict(loaded, again, sentences)
     if before != after:
-        raise RuntimeError("Expected the loaded model to annotate as the saved one does, but it differs.")
+        raise RuntimeError("Expected the entities of the saved model from the loaded one, got others. Report this.")
     for words, entities in zip(sentences, after, strict=True):
         console.print(coloured(words, entities))
     console.print("[dim]None of these names was ever labelled; the sentences don't tell their types.[/dim]")

@@ -59,7 +59,7 @@ def parse_space(text: str) -> dict[str, dict[str, Any]]:
         except ValueError as error:
             raise ValueError(
                 f"Expected name=low..high, name=low..high:log or name=one|other in --space, got {shown(item)}: "
-                f"{brief(error)}."
+                f"{brief(error)}. Mend it."
             ) from error
     return space
 

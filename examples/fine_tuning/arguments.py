@@ -216,17 +216,18 @@ def _read_json(name: str) -> dict[str, Any]:
     path = Path(name)
     if not path.is_file():
         raise ValueError(
-            f"Expected arguments that begin with --, or one JSON file of them, but {shown(name)} is not a file. Check "
-            "the path."
+            f"Expected arguments that begin with --, or one JSON file of them, got {shown(name)}, which is not a file. "
+            "Check the path."
         )
     try:
         given = json.loads(path.read_bytes())  # bytes: with a mark of their order, and as UTF-16, too
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"Expected JSON in {shown(name)}, but it can't be read: {brief(error)}. Mend the file."
+            f"Expected JSON in {shown(name)}, got what can't be read: {brief(error)}. Mend the file."
         ) from error
     if not isinstance(given, dict):
         raise ValueError(
-            f'Expected an object of arguments, as {{"output_dir": "out"}}, in {shown(name)}, got {shown(given)}.'
+            f'Expected an object of arguments, as {{"output_dir": "out"}}, in {shown(name)}, got {shown(given)}. Mend '
+            "the file."
         )
     return given

@@ -49,7 +49,7 @@ class Training:
         rows, workers = run.encoded["train"], arguments.dataloader_num_workers
         streams = not isinstance(rows, datasets.Dataset)
         if streams and arguments.max_steps <= 0:
-            raise ValueError("Expected --max_steps beside --streaming, since a stream has no length. Give it.")
+            raise ValueError("Expected --max_steps beside --streaming, got none, and a stream has no length. Give it.")
         loader = make_loader(rows, arguments.per_device_train_batch_size, run.collator, workers, shuffle=not streams)
         self.model, self.optimizer, self.loader = accelerator.prepare(
             run.model, make_optimizer(run.model, arguments), loader

@@ -42,8 +42,8 @@ def find_files(patterns: Iterable[str]) -> tuple[str, ...]:
             here = {name for name in glob(pattern, recursive=True) if Path(name).is_file()}
         if not here:
             raise ValueError(
-                f"Expected a file, a folder of JSONL, CSV or Parquet files, or a pattern, but nothing is found for "
-                f"{shown(pattern)}. Check the path."
+                f"Expected a file, a folder of JSONL, CSV or Parquet files, or a pattern, got {shown(pattern)}, which "
+                "matches nothing. Check the path."
             )
         found |= here
     return tuple(sorted(found))

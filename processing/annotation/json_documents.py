@@ -57,8 +57,8 @@ def read_items(file: IO[bytes], path: str, most: int) -> Iterator[bytes]:
             raise ValueError(f"{shown(character)} stands after the array's end")
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"Expected an array of JSON objects in {shown(path)}, but after {number} of them it can't be read on: "
-            f"{brief(error, 200)}. What is annotated is kept. Mend the file, or write one object per line (JSONL)."
+            f"Expected an array of JSON objects in {shown(path)}, got one that can't be read on after {number} of "
+            f"them: {brief(error, 200)}. What is annotated is kept. Mend the file, or write one object per line."
         ) from error
 
 

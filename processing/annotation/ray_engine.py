@@ -101,7 +101,8 @@ def on_ray(options: AnnotatorOptions, fingerprint: str, actors: int, gpus_per_ac
                 yield from _unpack(table)
         except ray.exceptions.ActorDiedError as error:  # one that is killed is started again, so this one can't start
             raise ValueError(
-                f"Expected each actor to load the model, got: {str(error).strip().splitlines()[-1]}"
+                f"Expected each actor to load the model, got: {str(error).strip().splitlines()[-1]}. Make sure "
+                "that all machines reach it."
             ) from error
 
     return annotate

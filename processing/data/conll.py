@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, Unpack, overload
 
 import datasets
 
@@ -11,7 +11,7 @@ from ...configuration.errors import brief, shown
 from ..tags.tag_conversion import TagError, convert_tags, scheme_name
 from .conll_writing import PLACEHOLDER
 from .data_report import ConllReport
-from .tweets import Tweet, make_dataset, read_file
+from .tweets import ReadingOptions, Tweet, make_dataset, read_file
 
 
 _FIX_FORMAT = (
@@ -26,18 +26,18 @@ _TAG = re.compile(r"O|[BIESLUMWbieslumw]-.+|o")
 _GLUED = re.compile(r".*[,;|](O|[BIESLUMW]-\S+)")
 
 
+class _Options(ReadingOptions, total=False):
+    word_column: int
+    tag_column: int
+
+
 @overload
 def read_conll(
     path: str | os.PathLike[str],
     image_dir: str | os.PathLike[str] | None = None,
     *,
-    word_column: int = 0,
-    tag_column: int = -1,
-    scheme: str | None = None,
-    check_images: bool = True,
-    encoding: str = "utf-8",
-    show_progress: bool | None = None,
     return_report: Literal[False] = False,
+    **options: Unpack[_Options],
 ) -> datasets.Dataset: ...
 
 
@@ -46,13 +46,8 @@ def read_conll(
     path: str | os.PathLike[str],
     image_dir: str | os.PathLike[str] | None = None,
     *,
-    word_column: int = 0,
-    tag_column: int = -1,
-    scheme: str | None = None,
-    check_images: bool = True,
-    encoding: str = "utf-8",
-    show_progress: bool | None = None,
     return_report: Literal[True],
+    **options: Unpack[_Options],
 ) -> tuple[datasets.Dataset, ConllReport]: ...
 
 

@@ -80,7 +80,7 @@ def renamed_columns(folder, images):
         "split": ["x"] * 4,
     }
     columns |= {"tokens": [1, 2, 3, 4], "lines": [None] * 4, "split": ["x"] * 4}
-    write_parquet(folder, columns, image=IMAGE)
+    write_parquet(folder, columns, photo=IMAGE)
     return {"id_column": "key", "tokens_column": "words", "tags_column": "tags", "image_column": "photo"}
 
 

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
 import datasets
 
@@ -14,7 +14,7 @@ from ...text.word_splitting import split_words
 from ..conll import read_conll
 from ..conll_writing import PLACEHOLDER, writable
 from ..data_report import ConllReport
-from ..tweets import Tweet, make_dataset, read_file
+from ..tweets import ReadingOptions, Tweet, make_dataset, read_file
 from .row_fields import BadRowError, Row
 from .rows import READERS, detect_format, read_row
 from .spans import (
@@ -36,19 +36,19 @@ BAD_ROWS = "rows could not be read and were left out"
 _USUAL_UNIT = {"doccano": "utf-16"}
 
 
+class _Options(ReadingOptions, total=False):
+    format: str | None
+    types: Iterable[str] | None
+    offset_unit: str | None
+
+
 @overload
 def read_annotations(
     path: str | os.PathLike[str],
     image_dir: str | os.PathLike[str] | None = None,
     *,
-    format: str | None = None,
-    types: Iterable[str] | None = None,
-    scheme: str | None = None,
-    offset_unit: str | None = None,
-    check_images: bool = True,
-    encoding: str = "utf-8",
-    show_progress: bool | None = None,
     return_report: Literal[False] = False,
+    **options: Unpack[_Options],
 ) -> datasets.Dataset: ...
 
 
@@ -57,14 +57,8 @@ def read_annotations(
     path: str | os.PathLike[str],
     image_dir: str | os.PathLike[str] | None = None,
     *,
-    format: str | None = None,
-    types: Iterable[str] | None = None,
-    scheme: str | None = None,
-    offset_unit: str | None = None,
-    check_images: bool = True,
-    encoding: str = "utf-8",
-    show_progress: bool | None = None,
     return_report: Literal[True],
+    **options: Unpack[_Options],
 ) -> tuple[datasets.Dataset, ConllReport]: ...
 
 
