@@ -93,3 +93,13 @@ def make_batch(size: str) -> dict[str, torch.Tensor]:
 def make_images(batch: int = BATCH) -> torch.Tensor:
     """Return float32 (batch, 3, 224, 224)."""
     return torch.randn(batch, 3, 224, 224)
+
+
+def run(model: Any, inputs: dict[str, torch.Tensor]) -> None:
+    """Tag, or take a training step, as the model's mode says."""
+    if model.training:
+        model.zero_grad(set_to_none=True)
+        model(**inputs).loss.backward()
+    else:
+        with torch.inference_mode():
+            model(**inputs)

@@ -21,13 +21,12 @@ from typing import Any
 from bga_mner.examples.command_line import Parser, check_output, names_of, positive, run_main, seeds
 
 import matplotlib as mpl
-import torch
 from matplotlib.figure import Figure
 from transformers import set_seed
 
 from bga_mner import BgaMnerConfig
 from bga_mner.benchmarks import alignment
-from bga_mner.benchmarks.base_size import make_baseline, make_batch, make_images, make_model
+from bga_mner.benchmarks.base_size import make_baseline, make_batch, make_images, make_model, run
 from bga_mner.benchmarks.timing import median_ratio, time_in_turn
 from bga_mner.examples.reporting import add_common_options, mean_and_worst, print_json, print_table, start
 
@@ -75,21 +74,11 @@ def measure_time(name: str, size: str, repeats: int) -> dict[str, float]:
     side = preset.get("image_size", images.shape[-1])
     trained, plain = make_model(size, **preset).train(), make_baseline(size).train()
     pairs = batch | {"pixel_values": images[..., :side, :side].contiguous()}
-
-    def step(model: Any, inputs: dict[str, torch.Tensor]) -> None:
-        model.zero_grad(set_to_none=True)
-        model(**inputs).loss.backward()
-
-    times = time_in_turn({"ours": lambda: step(trained, pairs), "plain": lambda: step(plain, batch)}, repeats)
+    times = time_in_turn({"ours": lambda: run(trained, pairs), "plain": lambda: run(plain, batch)}, repeats)
     found = {"training": median_ratio(times["ours"], times["plain"])}
     texts = {key: batch[key] for key in ("input_ids", "attention_mask")}
-
-    def tag(model: Any) -> None:
-        with torch.inference_mode():
-            model(**texts)
-
     trained.eval(), plain.eval()
-    times = time_in_turn({"ours": lambda: tag(trained), "plain": lambda: tag(plain)}, 2 * repeats)
+    times = time_in_turn({"ours": lambda: run(trained, texts), "plain": lambda: run(plain, texts)}, 2 * repeats)
     return found | {"inference": median_ratio(times["ours"], times["plain"])}
 
 

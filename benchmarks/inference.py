@@ -16,7 +16,7 @@ from bga_mner.examples.command_line import run_main
 import torch
 from rich.console import Console
 
-from bga_mner.benchmarks.base_size import make_baseline, make_batch, make_model, parser, start
+from bga_mner.benchmarks.base_size import make_baseline, make_batch, make_model, parser, run, start
 from bga_mner.benchmarks.timing import median_ratio, milliseconds, time_in_turn
 from bga_mner.examples.reporting import print_json, print_table
 
@@ -60,12 +60,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         with torch.no_grad():
             models[name].classifier.weight.mul_(50)
         console.print(f"{name}: within {check(models[name], batch):.1e} of float64, sentence by sentence")
-
-    def run(model: Any) -> None:
-        with torch.inference_mode():
-            model(**batch)
-
-    times = time_in_turn({name: lambda m=model: run(m) for name, model in models.items()}, options.repeats)
+    times = time_in_turn({name: lambda m=model: run(m, batch) for name, model in models.items()}, options.repeats)
     found = {name: median_ratio(times[name], times["baseline"]) for name in names}
     rows = [(name, f"{found.get(name, 1.0):.2f}", milliseconds(seconds)) for name, seconds in times.items()]
     title = f"Inference / plain BERT, threads: {options.threads}"

@@ -24,7 +24,7 @@ import torch
 from matplotlib.figure import Figure
 from transformers import set_seed
 
-from bga_mner.benchmarks.base_size import SIZES, make_baseline, make_images, make_model
+from bga_mner.benchmarks.base_size import SIZES, make_baseline, make_images, make_model, run
 from bga_mner.benchmarks.timing import exponent, time_in_turn
 from bga_mner.examples.reporting import add_common_options, print_json, print_table, start
 
@@ -71,16 +71,6 @@ def make(model: str, shape: dict[str, int], size: str, what: str) -> tuple[Any, 
     if model == "ours":
         inputs["pixel_values"] = make_images(batch)
     return made.train(), inputs
-
-
-def run(model: Any, inputs: dict[str, torch.Tensor]) -> None:
-    """Tag, or take a training step, as the model's mode says."""
-    if model.training:
-        model.zero_grad(set_to_none=True)
-        model(**inputs).loss.backward()
-    else:
-        with torch.inference_mode():
-            model(**inputs)
 
 
 def measure_bytes(function: Callable[[], None]) -> int:

@@ -23,6 +23,7 @@ from bga_mner.benchmarks.base_size import (
     make_images,
     make_model,
     parser,
+    run,
     start,
 )
 from bga_mner.benchmarks.timing import median_ratio, milliseconds, time_in_turn
@@ -68,12 +69,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         if name == "cached_vision":
             model.freeze_vision_encoder()
         inputs = cached if name == "cached_vision" else batch
-
-        def step(trained: Any, given: dict[str, torch.Tensor]) -> None:
-            trained.zero_grad(set_to_none=True)
-            trained(**given).loss.backward()
-
-        functions = {"baseline": lambda: step(baseline, text), name: lambda m=model, i=inputs: step(m, i)}
+        functions = {"baseline": lambda: run(baseline, text), name: lambda m=model, i=inputs: run(m, i)}
         times = time_in_turn(functions, options.repeats)
         found[name] = median_ratio(times[name], times["baseline"])
         rows.append((name, f"{found[name]:.2f}", milliseconds(times[name]), milliseconds(times["baseline"])))

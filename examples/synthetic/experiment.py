@@ -14,8 +14,6 @@ from transformers import Trainer, ViTImageProcessorPil, set_seed
 
 from bga_mner import (
     BgaMnerProcessor,
-    DataCollatorForMner,
-    LossPartsCallback,
     load_image_processor,
     predict_tags,
     score_tags,
@@ -31,6 +29,7 @@ from bga_mner.examples.synthetic.recipe import (
     build_model,
     encode_once,
     pretrain_vision_encoder,
+    train,
     training_arguments,
 )
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
@@ -88,18 +87,25 @@ _DRAWINGS = {"steps": 450, "vision_steps": 700, "vision_width": 32}
 _PHOTOGRAPHS = {"steps": 1200, "vision_steps": 1000, "vision_width": 64}
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of an experiment, and those that all measuring scripts have."""
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add what trainings on generated pairs share, and what all measuring scripts have."""
     parser.add_argument("--seeds", type=seeds, default="0", help="comma-separated")
-    parser.add_argument("--steps", type=positive, help="default: 450 with drawings, 1200 with photographs")
     parser.add_argument("--batch_size", type=positive, default=32)
     parser.add_argument("--learning_rate", type=rate, default=2e-3)
-    for name in _RECIPE_FLAGS:
-        parser.add_argument(f"--{name}", type=float, help="as in BgaMnerConfig; default: the quickstart's")
     parser.add_argument("--config", type=json_object, default={}, help="further options of BgaMnerConfig, as JSON")
-    parser.add_argument("--names_per_type", type=positive, default=30)
     parser.add_argument("--pairs", type=positive, default=2400, help="half of them labelled")
     parser.add_argument("--test_sentences", type=positive, default=400)
+    parser.add_argument("--drawings", type=positive, default=8000, help="for the tiny vision encoder's own training")
+    add_common_options(parser, quiet=True)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of an experiment."""
+    add_training_options(parser)
+    parser.add_argument("--steps", type=positive, help="default: 450 with drawings, 1200 with photographs")
+    for name in _RECIPE_FLAGS:
+        parser.add_argument(f"--{name}", type=float, help="as in BgaMnerConfig; default: the quickstart's")
+    parser.add_argument("--names_per_type", type=positive, default=30)
     parser.add_argument("--mismatch_rate", type=share, default=0.15)
     parser.add_argument("--clutter", type=share, default=0.3)
     parser.add_argument("--clauses", action="store_true", help="irrelevant clauses in every sentence")
@@ -110,8 +116,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--vision_width", type=positive, help="of the tiny vision encoder; default: 32, 64")
     parser.add_argument("--layers", type=positive, default=2, help="of the tiny encoders, both")
-    parser.add_argument("--drawings", type=positive, default=8000, help="for the tiny vision encoder's own training")
-    add_common_options(parser, quiet=True)
 
 
 def read_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -218,18 +222,8 @@ class Experiment:
         )
         if self.prepare is not None:
             self.prepare(model)
-        arguments = training_arguments(
-            self.output_dir, options.steps, options.batch_size, options.learning_rate, self.seed, options.quiet
-        )
-        trainer = Trainer(
-            model=model,
-            args=arguments,
-            train_dataset=self._train_rows(variant.images),
-            data_collator=DataCollatorForMner(self.processor),
-            callbacks=[LossPartsCallback()],
-        )
-        trainer.train()
-        return trainer
+        settings = (options.steps, self.output_dir, self.seed, options.batch_size, options.learning_rate, options.quiet)
+        return train(model, self.processor, self._train_rows(variant.images), *settings)
 
     def scores(self, model: Any, variant: Variant) -> dict[str, float]:
         """Score a trained model on sentences, those with labelled names too."""

@@ -202,9 +202,9 @@ class AnnotationParts:
                 raise
             raise OSError(
                 error.errno,
-                f"Expected room to write in {shown(str(self.folder))}, got a full disk or a limit "
-                f"({os.strerror(error.errno)}). {sum(self.done.values()):,} rows are done and kept. Make room and run "
-                "the same again",
+                f"Expected room to write in {shown(str(self.folder))}, got none: the disk is full or a limit is "
+                f"reached ({os.strerror(error.errno)}). {sum(self.done.values()):,} rows are done and kept. Make room "
+                "and run the same again",
             ) from error
 
 

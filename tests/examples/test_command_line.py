@@ -90,7 +90,7 @@ MISTAKES = [
     # arguments
     ("run_mner", "--lerning_rate 1 --output_dir out", "'--lerning_rate'; did you mean --learning_rate"),
     ("run_mner", "--text-modle bert --output_dir out", "'--text-modle'; did you mean --text_model"),
-    ("run_mner", "bert", "'bert' is not a file"),
+    ("run_mner", "bert", "'bert', which is not a file"),
     ("run_mner", "bert vit", "unknown argument 'bert'"),
     ("run_mner", TRAIN + " stray", "unknown argument 'stray'"),
     ("run_mner", "", "--output_dir, got none"),
@@ -120,7 +120,7 @@ MISTAKES = [
     ("run_mner", TRAIN + f" --{LONG}", "unknown argument.*xxxx"),
     ("run_mner", TRAIN + f" --optim {LONG}", "xxxx"),
     # one JSON file of them
-    ("run_mner", "nowhere.json", "'nowhere.json' is not a file"),
+    ("run_mner", "nowhere.json", "'nowhere.json', which is not a file"),
     ("run_mner", "broken.json", "'broken.json'.*can't be read"),
     ("run_mner", "empty.txt", "'empty.txt'.*can't be read"),
     ("run_mner", "list.json", "'list.json', got \\[1\\]"),
@@ -308,7 +308,7 @@ def test_debug_shows_the_traceback_too(offline, monkeypatch, capsys, flags, vari
     code, shown = outcome(import_module("bga_mner.examples.export_onnx"), words, capsys)
     assert code == 2
     assert "Traceback (most recent call last)" in shown
-    assert re.fullmatch("error: .*'nowhere' can't be loaded.*", shown.splitlines()[-1])
+    assert re.fullmatch("error: .*'nowhere', which can't be loaded.*", shown.splitlines()[-1])
 
 
 def test_debug_with_a_value_is_that_of_the_trainer(monkeypatch):

@@ -283,7 +283,7 @@ def test_a_dataset_by_name(tmp_path):
     json.dumps(facts)
     with pytest.raises(ValueError, match="Expected a split"):
         AnnotationInput(dataset_name="some/thing")
-    with pytest.raises(ValueError, match=r"'content' in .* which has 'other', 'text', 'key'"):
+    with pytest.raises(ValueError, match=r"'content' in .* got 'other', 'text', 'key'"):
         list(AnnotationInput(dataset_name=str(tmp_path / "data"), split="train", text_column="content").rows())
     with pytest.raises(ValueError, match="Expected input that can be read"):
         list(AnnotationInput(dataset_name=str(tmp_path / "data"), split="test").rows())
