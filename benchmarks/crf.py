@@ -271,10 +271,12 @@ def _shapes(text: str) -> list[tuple[int, ...]]:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--shapes", type=_shapes, default=SHAPES, help="batch x length x tags, with commas between")
-    parser.add_argument("--repeats", type=positive, default=21, help=f"of {CALLS} calls each; medians count")
+    parser.add_argument("--shapes", type=_shapes, default=SHAPES, help="comma-separated list of batch x length x tags")
+    parser.add_argument(
+        "--repeats", type=positive, default=21, help=f"repetitions of {CALLS} calls each; medians are reported"
+    )
     parser.add_argument("--seed", type=natural, default=0)
-    parser.add_argument("--scaling", action="store_true", help="time ours alone, at growing sizes")
+    parser.add_argument("--scaling", action="store_true", help="time only ours, at growing sizes")
     add_common_options(parser)
     return parser.parse_args(argv)
 

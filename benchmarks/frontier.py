@@ -3,7 +3,7 @@
 Quality is F1 on never-labelled names (benchmarks/alignment.py), with tiny encoders of as many layers as the real ones
 have, 12, so that a number of aligned layers means the same. Time is that of tagging texts and of a training step on
 pairs, at base size, as a ratio to a plain encoder's (benchmarks/inference.py and training.py). A run appends what it
-measures to a file of JSON lines, from which the plot is made, so that a long table may be filled by several runs::
+measures to a JSONL file of results, from which the plot is made, so that a long table may be filled by several runs::
 
     python benchmarks/frontier.py --seeds 0,1,2 --threads 1 --results outputs/frontier.jsonl
     python benchmarks/frontier.py --time --threads 1 --results outputs/frontier.jsonl
@@ -136,14 +136,14 @@ def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """Measure quality or time and append it to the results, or plot them; return all results, as `read` does."""
     parser = Parser(__doc__)
-    parser.add_argument("--results", type=Path, required=True, help="file of JSON lines")
-    of_presets = f"with semicolons between, of {'; '.join(PRESETS)}; default: all"
+    parser.add_argument("--results", type=Path, required=True, help="JSONL file of results")
+    of_presets = f"semicolon-separated list from {'; '.join(PRESETS)} (default: all)"
     parser.add_argument("--presets", type=names_of(PRESETS, ";"), default=";".join(PRESETS), help=of_presets)
-    parser.add_argument("--seeds", type=seeds, default=[], help="train with these, commas between them")
+    parser.add_argument("--seeds", type=seeds, default=[], help="comma-separated seeds to train with")
     parser.add_argument("--time", action="store_true", help="time the presets")
-    parser.add_argument("--plot", type=Path, help="PNG file to draw")
-    parser.add_argument("--size", choices=("tiny", "base"), default="base", help="for --time")
-    parser.add_argument("--quick", action="store_true", help="two steps on a few sentences, to see that it runs")
+    parser.add_argument("--plot", type=Path, help="PNG file for the plot")
+    parser.add_argument("--size", choices=("tiny", "base"), default="base", help="model size for --time")
+    parser.add_argument("--quick", action="store_true", help="smoke test: two steps on a few sentences")
     parser.add_argument("--repeats", type=positive, default=5)
     add_common_options(parser, quiet=True)
     options = parser.parse_args(argv)

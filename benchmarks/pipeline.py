@@ -82,10 +82,10 @@ def check_same(one: list[list[dict[str, Any]]], other: list[list[dict[str, Any]]
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--size", choices=SIZES, default="tiny", help="of the BERT-like text encoder")
+    parser.add_argument("--size", choices=SIZES, default="tiny", help="size of the text encoder")
     parser.add_argument("--sentences", type=positive, default=1000)
     parser.add_argument("--batch_size", type=positive, default=32)
-    parser.add_argument("--repeats", type=positive, default=5, help="of both in turn; the median ratio counts")
+    parser.add_argument("--repeats", type=positive, default=5, help="repetitions; the median ratio is reported")
     parser.add_argument("--seed", type=natural, default=0)
     add_common_options(parser)
     return parser.parse_args(argv)

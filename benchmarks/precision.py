@@ -105,7 +105,7 @@ def measure_random(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, float]]]:
     """Run the benchmark, and print a table; return by model ("trained", "random") and mode what `compare` returns."""
     parser = Parser(__doc__)
-    parser.add_argument("--size", choices=SIZES, default="base", help="of the model with random weights")
+    parser.add_argument("--size", choices=SIZES, default="base", help="size of the model with random weights")
     add_generated_options(parser)
     options = parser.parse_args(argv)
     start(options)

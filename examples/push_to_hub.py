@@ -40,11 +40,13 @@ MODELS = {kind.__name__: kind for kind in (BgaMnerForTokenClassification, BgaMne
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(__doc__)
-    parser.add_argument("--model_dir", type=Path, required=True, help="folder with a saved model and its processor")
-    parser.add_argument("--repo_id", required=True, help="repository on the Hub, such as org/bga-mner; made if missing")
-    parser.add_argument("--private", action="store_true", help="only those who may can see it")
-    parser.add_argument("--text_only", "--text-only", action="store_true", help="leave out what only images need")
-    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="show the files, and push nothing")
+    parser.add_argument("--model_dir", type=Path, required=True, help="folder of a saved model and processor")
+    parser.add_argument(
+        "--repo_id", required=True, help="repository on the Hub, such as org/bga-mner; created if missing"
+    )
+    parser.add_argument("--private", action="store_true", help="create a private repository")
+    parser.add_argument("--text_only", "--text-only", action="store_true", help="leave out the vision parts")
+    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="list the files without pushing them")
     parser.add_argument("--revision", default="main", help="branch to push to (default: %(default)s)")
     parser.add_argument("--commit_message", default="Upload model and processor")
     return parser.parse_args(arguments)

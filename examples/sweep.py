@@ -182,9 +182,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the script; return what is written to the JSON file."""
     parser = Parser(__doc__, allow_abbrev=False)
     parser.add_argument("what", choices=("search", "seeds"))
-    parser.add_argument("--trials", type=positive, default=20, help="trainings of a search")
-    parser.add_argument("--space", default=SPACE, help=f"what is searched; default: {SPACE.replace('%', '%%')}")
-    parser.add_argument("--seeds", type=seeds, default="0,1,2,3,4", help="of a repetition, with commas between")
+    parser.add_argument("--trials", type=positive, default=20, help="number of trials")
+    parser.add_argument("--space", default=SPACE, help=f"search space (default: {SPACE.replace('%', '%%')})")
+    parser.add_argument(
+        "--seeds", type=seeds, default="0,1,2,3,4", help="comma-separated seeds to repeat the training with"
+    )
     options, rest = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
     if options.what == "search":
         found = search(rest, options.trials, parse_space(options.space))

@@ -89,33 +89,39 @@ _PHOTOGRAPHS = {"steps": 1200, "vision_steps": 1000, "vision_width": 64}
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Add what trainings on generated pairs share, and what all measuring scripts have."""
-    parser.add_argument("--seeds", type=seeds, default="0", help="comma-separated")
+    parser.add_argument("--seeds", type=seeds, default="0", help="comma-separated list")
     parser.add_argument("--batch_size", type=positive, default=32)
     parser.add_argument("--learning_rate", type=rate, default=2e-3)
-    parser.add_argument("--config", type=json_object, default={}, help="further options of BgaMnerConfig, as JSON")
-    parser.add_argument("--pairs", type=positive, default=2400, help="half of them labelled")
+    parser.add_argument("--config", type=json_object, default={}, help="additional options of BgaMnerConfig, as JSON")
+    parser.add_argument("--pairs", type=positive, default=2400, help="number of training pairs, half of them labelled")
     parser.add_argument("--test_sentences", type=positive, default=400)
-    parser.add_argument("--drawings", type=positive, default=8000, help="for the tiny vision encoder's own training")
+    parser.add_argument(
+        "--drawings", type=positive, default=8000, help="number of drawings to train the tiny vision encoder on"
+    )
     add_common_options(parser, quiet=True)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of an experiment."""
     add_training_options(parser)
-    parser.add_argument("--steps", type=positive, help="default: 450 with drawings, 1200 with photographs")
+    parser.add_argument(
+        "--steps", type=positive, help="training steps (default: 450 with drawings, 1200 with photographs)"
+    )
     for name in _RECIPE_FLAGS:
-        parser.add_argument(f"--{name}", type=float, help="as in BgaMnerConfig; default: the quickstart's")
+        parser.add_argument(f"--{name}", type=float, help="option of BgaMnerConfig (default: as in the quickstart)")
     parser.add_argument("--names_per_type", type=positive, default=30)
     parser.add_argument("--mismatch_rate", type=share, default=0.15)
     parser.add_argument("--clutter", type=share, default=0.3)
-    parser.add_argument("--clauses", action="store_true", help="irrelevant clauses in every sentence")
-    parser.add_argument("--images", type=Path, help="photographs, one folder per concept, instead of drawings")
-    parser.add_argument("--vision_model", help="name of a vision encoder, instead of a tiny one")
+    parser.add_argument("--clauses", action="store_true", help="add irrelevant clauses to every sentence")
     parser.add_argument(
-        "--vision_steps", type=positive, help="of the tiny vision encoder's own training; default: 700, 1000"
+        "--images", type=Path, help="folder of photographs, one subfolder per concept, instead of drawings"
     )
-    parser.add_argument("--vision_width", type=positive, help="of the tiny vision encoder; default: 32, 64")
-    parser.add_argument("--layers", type=positive, default=2, help="of the tiny encoders, both")
+    parser.add_argument("--vision_model", help="pretrained vision encoder, instead of a tiny one")
+    parser.add_argument(
+        "--vision_steps", type=positive, help="steps to train the tiny vision encoder (default: 700, 1000)"
+    )
+    parser.add_argument("--vision_width", type=positive, help="width of the tiny vision encoder (default: 32, 64)")
+    parser.add_argument("--layers", type=positive, default=2, help="layers of both tiny encoders")
 
 
 def read_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

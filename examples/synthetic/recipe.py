@@ -153,11 +153,18 @@ def pretrain_on_drawings(
 
 def add_options(parser: argparse.ArgumentParser, test_sentences: int = 400) -> None:
     """Add the sizes of the corpus and of the trainings, which `prepare` and `train` are given."""
-    parser.add_argument("--steps", type=positive, default=450, help="training steps on pairs, of each model")
-    parser.add_argument("--vision_steps", type=positive, default=700, help="steps of the vision encoder's own training")
-    parser.add_argument("--images", type=positive, default=8000, help="drawings for that")
-    parser.add_argument("--pairs", type=positive, default=2400, help="training pairs, half of them labelled")
-    parser.add_argument("--test_sentences", type=positive, default=test_sentences, help="of either kind")
+    parser.add_argument("--steps", type=positive, default=450, help="training steps per model")
+    parser.add_argument("--vision_steps", type=positive, default=700, help="training steps of the vision encoder")
+    parser.add_argument(
+        "--images", type=positive, default=8000, help="number of drawings to train the vision encoder on"
+    )
+    parser.add_argument("--pairs", type=positive, default=2400, help="number of training pairs, half of them labelled")
+    parser.add_argument(
+        "--test_sentences",
+        type=positive,
+        default=test_sentences,
+        help="number of test sentences with labelled names, and with never-labelled names",
+    )
 
 
 def prepare(
