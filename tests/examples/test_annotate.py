@@ -51,7 +51,7 @@ def test_bad_rows_beyond_what_is_allowed(script, arguments, tmp_path, capsys):
         (["--dtype", "bfloat16"], "dtype was 'float32' and is now 'bfloat16'"),
         (["--text_column", "id"], "input was"),
         (["--rows_per_part", "7"], "rows_per_part was 10000 and is now 7"),
-        (["--input", "nowhere.jsonl"], "nothing is found for 'nowhere.jsonl'"),
+        (["--input", "nowhere.jsonl"], "got 'nowhere.jsonl', which matches nothing"),
         (["--model", "/nowhere"], "can't be loaded"),
         (["--ray_address", "127.0.0.1:9", "--engine", "ray"], "Expected a Ray cluster at '127.0.0.1:9'"),
     ],
