@@ -37,21 +37,11 @@ from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 @dataclass(frozen=True)
 class Variant:
-    """What is changed of the full recipe.
+    """What is changed of the full recipe."""
 
-    Attributes
-    ----------
-    options : dict
-        Options of BgaMnerConfig.
-    images : {"paired", "shuffled", "none"}
-        Images of the training set.
-    visual_source : str
-        What the text reads at test.
-    """
-
-    options: dict[str, Any] = field(default_factory=dict)
-    images: str = "paired"
-    visual_source: str = "generated"
+    options: dict[str, Any] = field(default_factory=dict)  # of BgaMnerConfig
+    images: str = "paired"  # in training; or "shuffled", or "none"
+    visual_source: str = "generated"  # what the text reads at test
 
 
 SCORES = ("f1", "span_recall", "type_accuracy", "labelled_f1")
