@@ -136,8 +136,8 @@ def _load(name: str, labels: list[str], options: dict[str, Any]) -> tuple[Any, B
     unknown = sorted(set(labels) - set(config.label2id))
     if unknown:
         raise ValueError(
-            f"Expected the labels of the model in {shown(name)}, {listed(config.label2id)}, got others in the "
-            f"data: {listed(unknown)}. Rename those, or start a new model with --text_model and --vision_model."
+            f"Expected the labels of the model in {shown(name)}, {listed(config.label2id)}, got also "
+            f"{listed(unknown)}. Rename them in the data, or start a new model with --text_model and --vision_model."
         )
     for key, value in options.items():
         setattr(config, key, value)
