@@ -149,8 +149,8 @@ def tags_of(entities: Sequence[dict[str, Any]], count: int) -> list[str]:
     """Write entities as one BIO tag per word."""
     tags = ["O"] * count
     for entity in entities:
-        first, behind, kind = entity["start_word"], entity["end_word"], entity["entity_group"]
-        tags[first:behind] = [f"B-{kind}", *[f"I-{kind}"] * (behind - first - 1)]
+        first, end, kind = entity["start_word"], entity["end_word"], entity["entity_group"]
+        tags[first:end] = [f"B-{kind}", *[f"I-{kind}"] * (end - first - 1)]
     return tags
 
 

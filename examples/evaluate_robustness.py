@@ -129,7 +129,7 @@ def score_saved_model(options: argparse.Namespace, console: Console) -> list[dic
 
 
 def train(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
-    """Train with fewer and fewer images; return a row each with the scores on both test sets."""
+    """Train with fewer and fewer images; return one row per training with the scores on both test sets."""
     disable_progress_bars()  # of copied images; those of trainings stay
     set_seed(options.seed)
     corpus, processor, vision, accuracy = recipe.prepare(options, options.output_dir, test_images=True)

@@ -69,7 +69,7 @@ def pairs_of_conll(options: argparse.Namespace, console: Console) -> Pairs:
     """Return the first pairs of a CoNLL file; sentences without a usable image are passed over."""
     if options.image_dir is None:
         raise ValueError("Expected images with --conll_file, got none. Name their folder: --image_dir images.")
-    # only the images that are drawn are decoded, and not those of a whole test set
+    # only the images that are shown are decoded, and not those of a whole test set
     dataset = read_conll(options.conll_file, options.image_dir, check_images=False)
     pairs: Pairs = []
     passed_over: list[str] = []

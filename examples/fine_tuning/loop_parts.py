@@ -48,7 +48,7 @@ class JsonLinesTracker(GeneralTracker):
 
 
 def make_accelerator(arguments: LoopArguments, log: JsonLinesTracker) -> Accelerator:
-    """Make what places model and data, averages gradients, and logs."""
+    """Make the accelerator, which moves model and data, averages gradients, and logs."""
     return Accelerator(
         cpu=arguments.use_cpu,
         mixed_precision=arguments.mixed_precision,

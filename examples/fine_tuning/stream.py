@@ -101,7 +101,7 @@ def check_columns(columns: Sequence[str], split: str, data: Any) -> None:
 
 
 def ids_named(feature: Any, column: str) -> dict[int, str]:
-    """Return the names of tags that are ids of a ClassLabel; none if they are strings, or stand in one string a row."""
+    """Return the names of tags that are ids of a ClassLabel; none if they are strings, one per word or per row."""
     if getattr(feature, "dtype", None) in ("string", "large_string"):
         return {}  # cells of a CSV file, which items_of reads
     try:

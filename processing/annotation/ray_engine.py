@@ -61,7 +61,7 @@ def on_ray(options: AnnotatorOptions, fingerprint: str, actors: int, gpus_per_ac
     from ray.data.datasource import Datasource, ReadTask
 
     class ChunkSource(Datasource):
-        """One task that reads chunk after chunk: Ray waits with the next where the actors fall behind."""
+        """One task that reads chunk after chunk: Ray waits with the next where the actors are slower."""
 
         def __init__(self, chunks: Callable[[], Iterator[TextChunk]]):
             super().__init__()

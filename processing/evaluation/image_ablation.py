@@ -123,7 +123,7 @@ def _plain(dataset: datasets.Dataset) -> datasets.Dataset:
 
 
 def _replace_images(dataset: datasets.Dataset, rows: list[int], images: datasets.Dataset) -> datasets.Dataset:
-    """Put `images` in the place of those of `rows`, by appending the changed rows and pointing at them."""
+    """Replace the images of `rows` by `images`, by appending the changed rows and pointing at them."""
     plain, changed = _plain(dataset), images.with_format("arrow")
     if rows and len(plain.column_names) > 1:
         texts = plain.remove_columns("image").select(rows)
