@@ -81,7 +81,7 @@ def test_every_score_is_that_of_the_words(make_trainer, tagger, name, preprocess
     assert trainer.predict(trainer.eval_dataset, metric_key_prefix="eval").metrics["eval_f1"] == found["eval_f1"]
 
 
-def test_an_evaluation_that_was_broken_off_leaves_no_batches(make_trainer, tagger, rows):
+def test_an_evaluation_that_was_broken_off_leaves_nothing_behind(make_trainer, tagger, rows):
     trainer = make_trainer(tagger, batch_eval_metrics=True)
     expected = trainer.evaluate()["eval_f1"]
     prediction_step, seen = trainer.prediction_step, []
