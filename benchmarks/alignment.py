@@ -7,7 +7,7 @@ tags are hidden. Scored on sentences *without* images::
     python benchmarks/alignment.py --seeds 0,1,2 --variants full,text_only --json
 
 F1 is strict, by entity; span recall the share of entities whose ends are right, type accuracy the share of those whose
-type is right (chance: 0.25). `--images DIR` takes photographs, one folder a concept, instead of drawings. The
+type is right (chance: 0.25). `--images DIR` takes photographs, one folder per concept, instead of drawings. The
 vision encoder (`--vision_model`, or a tiny one that is trained here to tell the concepts apart) is kept frozen.
 """
 
@@ -105,11 +105,11 @@ def measure_kept(experiment: Experiment, model: Any) -> dict[str, float]:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]:
-    """Run the benchmark, and print a table; return by variant its `SCORES`, each with one value a seed."""
+    """Run the benchmark, and print a table; return by variant its `SCORES`, each with one value per seed."""
     parser = Parser(__doc__)
-    of_variants = f"comma-separated, of {', '.join(VARIANTS)}"
+    of_variants = f"comma-separated list from {', '.join(VARIANTS)}"
     parser.add_argument("--variants", type=names_of(VARIANTS), default="full,text_only", help=of_variants)
-    parser.add_argument("--report", action="store_true", help="print cycle, reconstruction and retrieval figures too")
+    parser.add_argument("--report", action="store_true", help="also print cycle, reconstruction and retrieval scores")
     add_options(parser)
     options = read_options(parser, argv)
     start(options)

@@ -171,20 +171,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows_per_part", type=positive, default=10_000)
     parser.add_argument("--buffer_rows", type=positive, default=2048)
     parser.add_argument("--ray_cpus", type=positive, default=2)
-    parser.add_argument("--seed", type=natural, default=0, help="of the moments of the kills")
+    parser.add_argument("--seed", type=natural, default=0, help="seed of the times at which runs are killed")
     parser.add_argument("--compare", action="store_true", help="also run without kills, and compare the outputs")
     add_common_options(parser, threads=1)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the benchmark, and print what was found.
-
-    Return "processes": for each "killed", "rows", "seconds", those of processors, start included, and its peak of
-    memory, early and at the end; "rate", rows a second of the script's last process without its start; "lost",
-    "doubled", "annotated", "bad" and "entities"; "same" as without kills, with `--compare`; and what was
-    measured.
-    """
+    """Run the benchmark, and print what was found; return it."""
     options = _parse(argv)
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
@@ -232,7 +226,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     print_json(options, {"annotate": found})
     kills = sum(process["killed"] for process in processes)
     if found["lost"] or found["doubled"] or not found.get("same", True) or kills != options.kills:
-        raise RuntimeError(f"Expected each row once, and {options.kills} kills, got {found}.")
+        raise RuntimeError(
+            f"Expected each row once, and {options.kills} kills, got {found}. Mend the annotation first."
+        )
     return found
 
 

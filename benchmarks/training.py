@@ -23,6 +23,7 @@ from bga_mner.benchmarks.base_size import (
     make_images,
     make_model,
     parser,
+    run,
     start,
 )
 from bga_mner.benchmarks.timing import median_ratio, milliseconds, time_in_turn
@@ -33,13 +34,7 @@ TOLERANCE = 1e-4
 
 
 def check(model: Any, batch: dict[str, torch.Tensor], cached: dict[str, torch.Tensor]) -> float:
-    """Compare the loss of a batch, without noise, with the mean of its sentences' losses, and with that of the cache.
-
-    Raises
-    ------
-    RuntimeError
-        If they differ by more than `TOLERANCE`, relatively.
-    """
+    """Compare the loss of a batch, without noise, with the mean of its sentences' losses, and with the cache's."""
     model.eval()
     images = batch["pixel_values"]
     with torch.no_grad():
@@ -52,7 +47,7 @@ def check(model: Any, batch: dict[str, torch.Tensor], cached: dict[str, torch.Te
     model.train()
     worst = max(abs(loss - together) / together for loss in losses.values())
     if worst > TOLERANCE:
-        raise RuntimeError(f"Expected the loss of the batch, {together}, also of {losses}; tolerance {TOLERANCE}.")
+        raise RuntimeError(f"Expected the loss {together} of the batch to within {TOLERANCE}, got {losses}.")
     return worst
 
 
@@ -74,12 +69,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         if name == "cached_vision":
             model.freeze_vision_encoder()
         inputs = cached if name == "cached_vision" else batch
-
-        def step(trained: Any, given: dict[str, torch.Tensor]) -> None:
-            trained.zero_grad(set_to_none=True)
-            trained(**given).loss.backward()
-
-        functions = {"baseline": lambda: step(baseline, text), name: lambda m=model, i=inputs: step(m, i)}
+        functions = {"baseline": lambda: run(baseline, text), name: lambda m=model, i=inputs: run(m, i)}
         times = time_in_turn(functions, options.repeats)
         found[name] = median_ratio(times[name], times["baseline"])
         rows.append((name, f"{found[name]:.2f}", milliseconds(times[name]), milliseconds(times["baseline"])))

@@ -11,6 +11,7 @@ Measured is processor time, which other work on the machine disturbs less than t
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -23,7 +24,7 @@ from rich.console import Console
 from transformers import CLIPImageProcessorPil
 
 from bga_mner import BgaMnerProcessor
-from bga_mner.benchmarks.base_size import BATCH, make_baseline, make_batch, make_images, make_model, parser, start
+from bga_mner.benchmarks.base_size import BATCH, make_baseline, make_batch, make_images, make_model, parser, run, start
 from bga_mner.benchmarks.timing import median_ratio, milliseconds, time_in_turn
 from bga_mner.examples.reporting import print_json, print_table
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
@@ -38,16 +39,6 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "no_cycle_no_image_to_text": {"use_image_to_text": False, "cycle_weight": 0.0},
     "no_context_sampler": {"use_context_sampler": False},
 }
-
-
-def make_step(model: Any, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
-    """Return a function that runs forward and backward."""
-
-    def step() -> None:
-        model.zero_grad(set_to_none=True)
-        model(**batch).loss.backward()
-
-    return step
 
 
 def make_readers(model: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
@@ -67,10 +58,7 @@ def make_readers(model: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Run the benchmark, and print a table.
-
-    Return time of a step over that of the cached step, by what was run; medians.
-    """
+    """Run the benchmark, and print a table; return median step times over that of the cached step, by what was run."""
     models = ["frozen_vision", "with_data", "plain_text", *WITHOUT]
     options = parser(__doc__, models).parse_args(argv)
     console, names = Console(width=110), start(options)
@@ -93,19 +81,19 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     found: dict[str, float] = {}
     rows = []
     for name in names:
-        base: Callable[[], Any] = make_step(model, cached)
+        base: Callable[[], Any] = partial(run, model, cached)
         other: Callable[[], Any]
         if name == "frozen_vision":
-            other = make_step(model, images)
+            other = partial(run, model, images)
         elif name == "with_data":
-            pairs = zip(make_readers(model), (make_step(model, images), make_step(model, cached)), strict=True)
+            pairs = zip(make_readers(model), (partial(run, model, images), partial(run, model, cached)), strict=True)
             other, base = (lambda read=read, step=step: (read(), step()) for read, step in pairs)
         elif name == "plain_text":
-            other = make_step(make_baseline(options.size).train(), text)
+            other = partial(run, make_baseline(options.size).train(), text)
         else:
             less = make_model(options.size, **WITHOUT[name])
             less.freeze_vision_encoder()
-            other = make_step(less.train(), cached)
+            other = partial(run, less.train(), cached)
         times = time_in_turn({name: other, "cached": base}, options.repeats, clock=time.process_time)
         found[name] = median_ratio(times[name], times["cached"])
         console.print(f"{name}: {found[name]:.2f}")

@@ -44,42 +44,51 @@ ALL_FINE, WRONG_INPUT, TOO_MANY_BAD, NOT_WRITTEN = 0, 2, 3, 4
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(__doc__)
-    parser.add_argument("--model", required=True, help="folder with a saved model and its processor, or a Hub name")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write, or to go on with")
+    parser.add_argument("--model", required=True, help="folder of a saved model and processor, or a name on the Hub")
+    parser.add_argument("--output", type=Path, required=True, help="output folder; an interrupted run is resumed")
     reading = parser.add_argument_group("input")
-    reading.add_argument("--input", nargs="+", default=[], help="files, folders or patterns: JSONL, CSV, TSV, Parquet")
-    reading.add_argument("--dataset_name", help="in place of --input: a dataset that datasets.load_dataset knows")
+    reading.add_argument(
+        "--input", nargs="+", default=[], help="files, folders or glob patterns (JSONL, CSV, TSV, Parquet)"
+    )
+    reading.add_argument("--dataset_name", help="dataset for datasets.load_dataset, instead of --input")
     reading.add_argument("--dataset_config_name")
-    reading.add_argument("--split", help="split of that dataset")
-    reading.add_argument("--text_column", default="text", help="column of texts (default: %(default)s)")
-    reading.add_argument("--words_column", help="column of lists of words, in place of texts")
-    reading.add_argument("--id_column", help="column of ids, which are written beside the row's number")
+    reading.add_argument("--split", help="split of the dataset")
+    reading.add_argument("--text_column", default="text", help="column with the texts (default: %(default)s)")
+    reading.add_argument("--words_column", help="column with lists of words, instead of texts")
+    reading.add_argument("--id_column", help="column with ids, which are copied to the output")
     writing = parser.add_argument_group("output")
     writing.add_argument("--output_format", choices=OUTPUT_FORMATS, default="parquet")
-    writing.add_argument("--rows_per_part", type=positive, default=10_000, help="rows of a file (default: %(default)s)")
     writing.add_argument(
-        "--max_bad_fraction", type=share, default=0.01, help="more bad rows give exit code 3 (default: %(default)s)"
+        "--rows_per_part", type=positive, default=10_000, help="rows per output file (default: %(default)s)"
+    )
+    writing.add_argument(
+        "--max_bad_fraction",
+        type=share,
+        default=0.01,
+        help="exit with code 3 if more rows are bad (default: %(default)s)",
     )
     running = parser.add_argument_group("model and machine")
-    running.add_argument("--batch_size", type=positive, default=64, help="texts at a time (default: %(default)s)")
+    running.add_argument("--batch_size", type=positive, default=64, help="texts per batch (default: %(default)s)")
     running.add_argument(
         "--buffer_rows",
         type=positive,
         default=2048,
-        help="rows that are sorted by length at a time (default: %(default)s)",
+        help="rows to buffer and sort by length (default: %(default)s)",
     )
     running.add_argument(
-        "--max_length", type=positive, help="most tokens read at once; longer texts are read in windows"
+        "--max_length", type=positive, help="maximum tokens per window; longer texts are read in several"
     )
-    running.add_argument("--stride", type=natural, help="tokens that neighbouring windows share")
+    running.add_argument("--stride", type=natural, help="overlap of windows in tokens")
     running.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     running.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    running.add_argument("--threads", type=positive, help="threads of torch; on Ray those of each actor (default: 1)")
+    running.add_argument("--threads", type=positive, help="torch threads; on Ray per actor (default: 1)")
     running.add_argument("--engine", choices=("local", "ray"), default="local")
-    running.add_argument("--ray_address", help='a running cluster, such as "auto"; by default Ray is started here')
-    running.add_argument("--ray_cpus", type=positive, help="cores that Ray is started with here (default: all)")
     running.add_argument(
-        "--ray_actors", type=positive, help="processes with a model (default: one a GPU, or one a core)"
+        "--ray_address", help='address of a running cluster, such as "auto" (default: start Ray locally)'
+    )
+    running.add_argument("--ray_cpus", type=positive, help="cores for a local Ray (default: all)")
+    running.add_argument(
+        "--ray_actors", type=positive, help="number of model processes (default: one per GPU, or per core)"
     )
     return parser.parse_args(arguments)
 

@@ -138,13 +138,13 @@ def names_of(known: Iterable[str], separator: str = ",") -> Callable[[str], list
 
 
 def check_output(path: Path | str, flag: str, folder: bool = True) -> None:
-    """Refuse a place to write to that is none, before anything takes time: `flag` names a folder, or else a file."""
+    """Refuse an output path that can't be written, before anything takes time: `flag` names a folder or a file."""
     path = Path(path)
     if not folder and path.is_dir():
-        raise ValueError(f"Expected a file to write, but {flag} {_cut(str(path))!r} is a folder. Name a file in it.")
-    for place in (path, *path.parents) if folder else path.parents:
-        if place.exists() and not place.is_dir():
-            raise ValueError(f"Expected a folder to write, but {flag} {_cut(str(place))!r} is a file. Name another.")
+        raise ValueError(f"Expected a file to write as {flag}, got the folder {_cut(str(path))!r}. Name a file in it.")
+    for part in (path, *path.parents) if folder else path.parents:
+        if part.exists() and not part.is_dir():
+            raise ValueError(f"Expected a folder to write as {flag}, got the file {_cut(str(part))!r}. Name another.")
 
 
 def explain(error: BaseException) -> str:
@@ -241,12 +241,12 @@ def _one_line(text: str) -> str:
     return _cut(" ".join(text.split()), MOST_CHARACTERS)
 
 
-def _explain_missing_package(kind: type[BaseException], error: BaseException, place: Any) -> None:
+def _explain_missing_package(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """Show what can't be imported while a script starts, where no `run_main` catches it."""
     if isinstance(error, ModuleNotFoundError):
         show(error)
         sys.exit(ERROR)
-    sys.__excepthook__(kind, error, place)
+    sys.__excepthook__(kind, error, trace)
 
 
 if ROOT in Path(getattr(sys.modules["__main__"], "__file__", None) or ROOT).resolve().parents[1:3]:

@@ -12,7 +12,7 @@ steps. All other options of benchmarks/alignment.py hold too, such as `--images 
 name of `--encoders` is taken for a folder or a checkpoint, whose encoder is used as it is: ``--encoders
 facebook/dinov2-small,microsoft/resnet-18``.
 
-At full scale, with encoders of the Hub, tweets and a GPU, it is one command an encoder, and the scores of all stand in
+At full scale, with encoders of the Hub, tweets and a GPU, it is one command per encoder, and the scores of all stand in
 `outputs/*/eval_results.json`::
 
     for name in openai/clip-vit-base-patch32 facebook/dinov2-base microsoft/resnet-50 google/efficientnet-b0 \
@@ -77,7 +77,7 @@ QUICK = ["--steps", "250", "--vision_steps", "300", "--drawings", "4000", "--pai
 
 
 class AnyConceptClassifier(ConceptClassifier):
-    """The same for encoders of any kind: on the mean of what stands behind their class token, or of a map's cells."""
+    """The same for encoders of any kind: on the mean of what follows their class token, or of a map's cells."""
 
     def patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the states of images' patches or cells (batch, patches, width)."""
@@ -126,7 +126,7 @@ def train_new_layers(model: Any) -> None:
 def compare(
     options: argparse.Namespace, names: list[str], prepare: Callable[[Any], None] | None, console: Console
 ) -> dict[str, dict[str, Any]]:
-    """Train and score every encoder for every seed, and once a seed without images; return what was found by name."""
+    """Train and score every encoder for every seed, and once per seed without images; return what was found by name."""
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for seed in options.seeds:
@@ -160,7 +160,7 @@ def _describe(row: dict[str, Any], model: Any, accuracy: float | None) -> None:
 
 
 def show(console: Console, found: dict[str, dict[str, Any]]) -> None:
-    """Print a row an encoder: mean (worst) over seeds."""
+    """Print one row per encoder: mean (worst) over seeds."""
     rows = []
     for name, row in found.items():
         accuracy = f"{np.mean(row['accuracy']):.3f}" if "accuracy" in row else ""
@@ -172,15 +172,13 @@ def show(console: Console, found: dict[str, dict[str, Any]]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
-    """Run the comparison, and print a table.
-
-    Return by encoder, and for "text only": kind, parameters, and by seed accuracy (on single concepts), f1,
-    type_accuracy and seconds_a_step, which are processor time.
-    """
+    """Run the comparison, and print a table; return rows by encoder, and for "text only"."""
     parser = Parser(__doc__)
-    parser.add_argument("--encoders", default=",".join(ENCODERS), help="comma-separated; default: %(default)s")
-    parser.add_argument("--train_new_layers", action="store_true", help="those on a convolutional encoder")
-    parser.add_argument("--quick", action="store_true", help=f"{' '.join(QUICK)}, unless they are given")
+    parser.add_argument("--encoders", default=",".join(ENCODERS), help="comma-separated list (default: %(default)s)")
+    parser.add_argument(
+        "--train_new_layers", action="store_true", help="train the new layers on convolutional encoders"
+    )
+    parser.add_argument("--quick", action="store_true", help=f"short run: {' '.join(QUICK)}")
     add_options(parser)
     words = list(sys.argv[1:] if argv is None else argv)
     options = read_options(parser, words)

@@ -13,8 +13,8 @@ images, are left in the output folder for the other command::
 
     python examples/evaluate_robustness.py train
 
-Brackets hold bootstrap intervals. Differences and p-values compare with the first row, on the same draws of sentences:
-p is the share of the draws in which the better one of the two isn't better.
+Brackets hold bootstrap intervals. Differences and p-values compare with the first row, on the same bootstrap samples:
+p is the share of the samples in which the better one of the two isn't better.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def parse_label_map(items: list[str]) -> dict[str, str | None]:
     for item in items:
         old, equals, new = item.partition("=")
         if not old or not equals:
-            raise ValueError(f"Expected OLD=NEW, or OLD= to leave a type out, as --label_map, got {shown(item)}.")
+            raise ValueError(
+                f"Expected OLD=NEW, or OLD= to leave a type out, as --label_map, got {shown(item)}. Correct it."
+            )
         label_map[old] = new or None
     return label_map
 
@@ -86,10 +88,12 @@ def print_report(console: Console, report: list[dict[str, Any]]) -> None:
     print_table("F1 by type (number of entities)", columns, rows, console)
 
 
-def test(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
+def score_saved_model(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     """Test a saved model; return the report of `robustness_report`."""
     if not (options.model_dir / "config.json").is_file():
-        raise ValueError(f"Expected a folder with a saved model as --model_dir, got {shown(str(options.model_dir))}.")
+        raise ValueError(
+            f"Expected a folder with a saved model as --model_dir, got {shown(str(options.model_dir))}. Check the path."
+        )
     label_map = parse_label_map(options.label_map)
     model = BgaMnerForTokenClassification.from_pretrained(options.model_dir)
     if torch.cuda.is_available():
@@ -125,7 +129,7 @@ def test(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
 
 
 def train(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
-    """Train with fewer and fewer images; return a row each with the scores on both test sets."""
+    """Train with fewer and fewer images; return one row per training with the scores on both test sets."""
     disable_progress_bars()  # of copied images; those of trainings stay
     set_seed(options.seed)
     corpus, processor, vision, accuracy = recipe.prepare(options, options.output_dir, test_images=True)
@@ -190,17 +194,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--samples", type=positive, default=1000, help="bootstrap draws")
-    shared.add_argument("--confidence", type=share, default=0.95, help="of the intervals")
-    shared.add_argument("--seed", type=natural, default=0, help="of draws, of the choice of images, and of trainings")
-    shared.add_argument("--json", action="store_true", help="print one line of JSON last")
+    shared.add_argument("--samples", type=positive, default=1000, help="number of bootstrap samples")
+    shared.add_argument("--confidence", type=share, default=0.95, help="confidence level of the intervals")
+    shared.add_argument("--seed", type=natural, default=0, help="random seed of bootstrap, image ablation and training")
+    shared.add_argument("--json", action="store_true", help="print a final line of JSON")
     shared.add_argument("--output_dir", type=Path, default=Path("outputs/robustness"))
     of_test = commands.add_parser("test", parents=[shared], help="test a saved model")
-    of_test.add_argument("--model_dir", type=Path, required=True, help="folder with a saved model and its processor")
-    of_test.add_argument("--test_file", type=Path, required=True, help="CoNLL file, or JSON of an annotation tool")
-    of_test.add_argument("--image_dir", type=Path, help="folder of images: <id>.jpg, .png, .webp, ...")
+    of_test.add_argument("--model_dir", type=Path, required=True, help="folder of a saved model and processor")
+    of_test.add_argument("--test_file", type=Path, required=True, help="CoNLL file, or JSON from an annotation tool")
+    of_test.add_argument("--image_dir", type=Path, help="folder of images named <id>.jpg, .png, .webp, ...")
     of_test.add_argument(
-        "--label_map", nargs="+", default=[], metavar="OLD=NEW", help="rename types, of the model and of the file"
+        "--label_map", nargs="+", default=[], metavar="OLD=NEW", help="rename entity types of model and file"
     )
     of_test.add_argument("--batch_size", type=positive, default=16)
     of_train = commands.add_parser("train", parents=[shared], help="train with fewer and fewer images")
@@ -215,7 +219,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     options.output_dir.mkdir(parents=True, exist_ok=True)
     logging.set_verbosity_error()
     console = Console(width=110)
-    report = {"test": test, "train": train}[options.command](options, console)
+    report = {"test": score_saved_model, "train": train}[options.command](options, console)
     settings = {
         name: value if isinstance(value, (int, float, list)) else str(value) for name, value in vars(options).items()
     }

@@ -23,9 +23,11 @@ from bga_mner.configuration.errors import brief, shown
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(__doc__)
-    parser.add_argument("--model", required=True, help="folder with a saved model and its processor, or a Hub name")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write; made if it isn't there")
-    parser.add_argument("--int8", action="store_true", help="quantise: smaller and faster, scores change slightly")
+    parser.add_argument("--model", required=True, help="folder of a saved model and processor, or a name on the Hub")
+    parser.add_argument("--output", type=Path, required=True, help="output folder; created if missing")
+    parser.add_argument(
+        "--int8", action="store_true", help="quantize to int8: smaller and faster, with slightly different scores"
+    )
     return parser.parse_args(arguments)
 
 
@@ -38,8 +40,8 @@ def main(arguments: list[str] | None = None) -> dict[str, int]:
         processor = BgaMnerProcessor.from_pretrained(options.model)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"Expected a folder with a saved model and its processor, or a name on the Hub, but "
-            f"{shown(options.model)} can't be loaded: {brief(error)}. Check --model."
+            f"Expected a folder with a saved model and its processor, or a name on the Hub, got "
+            f"{shown(options.model)}, which can't be loaded: {brief(error)}. Check --model."
         ) from error
     export_onnx(model, processor, options.output, int8=options.int8)
     sizes = {path.name: path.stat().st_size for path in sorted(options.output.iterdir()) if path.is_file()}

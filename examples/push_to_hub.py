@@ -40,11 +40,13 @@ MODELS = {kind.__name__: kind for kind in (BgaMnerForTokenClassification, BgaMne
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(__doc__)
-    parser.add_argument("--model_dir", type=Path, required=True, help="folder with a saved model and its processor")
-    parser.add_argument("--repo_id", required=True, help="repository on the Hub, such as org/bga-mner; made if missing")
-    parser.add_argument("--private", action="store_true", help="only those who may can see it")
-    parser.add_argument("--text_only", "--text-only", action="store_true", help="leave out what only images need")
-    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="show the files, and push nothing")
+    parser.add_argument("--model_dir", type=Path, required=True, help="folder of a saved model and processor")
+    parser.add_argument(
+        "--repo_id", required=True, help="repository on the Hub, such as org/bga-mner; created if missing"
+    )
+    parser.add_argument("--private", action="store_true", help="create a private repository")
+    parser.add_argument("--text_only", "--text-only", action="store_true", help="leave out the vision parts")
+    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="list the files without pushing them")
     parser.add_argument("--revision", default="main", help="branch to push to (default: %(default)s)")
     parser.add_argument("--commit_message", default="Upload model and processor")
     return parser.parse_args(arguments)
@@ -53,7 +55,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def save(model_dir: Path, text_only: bool, folder: Path) -> dict[str, int]:
     """Save model and processor as they are to be pushed; return the sizes of the files in bytes."""
     if not Path(model_dir, "config.json").is_file():
-        raise ValueError(f"Expected a saved model, but {shown(str(model_dir))} has no config.json. Check --model_dir.")
+        raise ValueError(f"Expected a saved model, got {shown(str(model_dir))} without config.json. Check --model_dir.")
     saved = BgaMnerConfig.from_pretrained(model_dir).architectures or []
     kinds = [MODELS[name] for name in saved if name in MODELS]
     if not kinds:
@@ -78,7 +80,7 @@ def push(folder: Path, options: argparse.Namespace) -> str:
     repo_id = api.create_repo(options.repo_id, private=options.private or None, exist_ok=True).repo_id
     if options.private and not api.model_info(repo_id).private:
         raise ValueError(
-            f"Expected a private repository, but {repo_id} is there already and public. Make it private in its "
+            f"Expected a private repository, got {repo_id}, which is there already and public. Make it private in its "
             "settings, choose another --repo_id, or leave out --private."
         )
     if options.revision != "main":
@@ -95,7 +97,9 @@ def main(arguments: list[str] | None = None) -> dict[str, int]:
     try:
         validate_repo_id(options.repo_id)
     except ValueError as error:
-        raise ValueError(f"Expected a repository such as org/bga-mner as --repo_id, got {brief(error)}.") from error
+        raise ValueError(
+            f"Expected a repository such as org/bga-mner as --repo_id, got another: {brief(error)}. Correct it."
+        ) from error
     if not options.dry_run and get_token() is None:
         raise ValueError(
             "Expected a token of the Hub, got none. Log in with `hf auth login`, set the environment variable "
@@ -113,7 +117,7 @@ def main(arguments: list[str] | None = None) -> dict[str, int]:
                 print(f"Pushed: {push(Path(folder), options)}")
             except HfHubHTTPError as error:
                 raise ValueError(
-                    f"Expected a Hub that takes {shown(options.repo_id)}, but it said: {brief(error)}. Check "
+                    f"Expected a Hub that takes {shown(options.repo_id)}, got: {brief(error)}. Check "
                     "--repo_id, and that the token may write there: `hf auth whoami`."
                 ) from error
     return sizes

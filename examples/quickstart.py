@@ -1,6 +1,6 @@
 """Learn from pairs, annotate plain text: the whole of bga-mner in a few minutes on two CPU cores.
 
-A corpus is generated: sentences with an invented name whose type the words don't tell, each with a drawn image of
+A corpus is generated: sentences with an invented name whose type the words don't tell, each with a drawing of
 its type. Half of the names are never labelled: they only occur in pairs whose tags are hidden. The model trains on
 pairs, is saved and loaded again, and tags sentences *without* images. What it knows of the never-labelled names, it
 learned by generating images' features from them.
@@ -41,14 +41,14 @@ COLOURS = {"LOC": "green", "MISC": "magenta", "ORG": "cyan", "PER": "yellow"}
 def coloured(words: list[str], entities: list[dict[str, Any]]) -> Text:
     """Show a sentence with its entities in colour, each with its type and probability."""
     sentence = " ".join(words)
-    text, place = Text(), 0
+    text, offset = Text(), 0
     for entity in entities:
-        text.append(sentence[place : entity["start"]])
+        text.append(sentence[offset : entity["start"]])
         colour = COLOURS.get(entity["label"], "white")
         text.append(entity["word"], style=f"bold black on {colour}")
         text.append(f" {entity['label']} {entity['score']:.2f}", style=colour)
-        place = entity["end"]
-    text.append(sentence[place:])
+        offset = entity["end"]
+    text.append(sentence[offset:])
     return text
 
 
@@ -104,7 +104,7 @@ def save_and_load(
     again = BgaMnerProcessor.from_pretrained(folder)
     before, after = predict(trainer.model, processor, sentences), predict(loaded, again, sentences)
     if before != after:
-        raise RuntimeError("Expected the loaded model to annotate as the saved one does, but it differs.")
+        raise RuntimeError("Expected the entities of the saved model from the loaded one, got others. Report this.")
     for words, entities in zip(sentences, after, strict=True):
         console.print(coloured(words, entities))
     console.print("[dim]None of these names was ever labelled; the sentences don't tell their types.[/dim]")

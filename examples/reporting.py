@@ -18,11 +18,11 @@ from transformers.utils import logging
 
 def add_common_options(parser: argparse.ArgumentParser, threads: int | None = None, quiet: bool = False) -> None:
     """Add --threads and --json, and --quiet if there are progress bars."""
-    text = "threads of torch" if threads else "threads of torch; default: leave them"
+    text = "torch threads" if threads else "torch threads (default: unchanged)"
     parser.add_argument("--threads", type=positive, default=threads, help=text)
     if quiet:
-        parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON last")
+        parser.add_argument("--quiet", action="store_true", help="hide progress bars")
+    parser.add_argument("--json", action="store_true", help="print a final line of JSON")
 
 
 def start(options: argparse.Namespace) -> None:

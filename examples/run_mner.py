@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     trainer = make_trainer(run, training, settings)
     if training.process_index == 0:
         run.write_report()
-    # weights were drawn alike in all processes, and so is the order; dropout and the samplers' noise are each one's own
+    # weights were sampled alike in all processes, and so is the order; dropout and the samplers are each one's own
     set_seed(training.seed + training.process_index)
     trainer.accelerator.wait_for_everyone()  # the output folder is there for all
 

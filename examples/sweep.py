@@ -59,7 +59,7 @@ def parse_space(text: str) -> dict[str, dict[str, Any]]:
         except ValueError as error:
             raise ValueError(
                 f"Expected name=low..high, name=low..high:log or name=one|other in --space, got {shown(item)}: "
-                f"{brief(error)}."
+                f"{brief(error)}. Mend it."
             ) from error
     return space
 
@@ -74,7 +74,7 @@ def _number(text: str) -> int | float | str:
 
 
 def suggest(trial: Any, name: str, values: Mapping[str, Any]) -> Any:
-    """Draw a value; the same one every time for the same trial."""
+    """Sample a value; the same one every time for the same trial."""
     if "choices" in values:
         return trial.suggest_categorical(name, values["choices"])
     whole = isinstance(values["low"], int) and isinstance(values["high"], int)
@@ -82,11 +82,7 @@ def suggest(trial: Any, name: str, values: Mapping[str, Any]) -> Any:
 
 
 def search(argv: Sequence[str], trials: int, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Search hyperparameters, with the arguments of run_mner.py and `space` as `parse_space` reads it.
-
-    Return `best` (F1 on the validation set, and hyperparameters), and `trials`, a list of the same, as many as
-    there are to be in all. The seed of the training is also that of the search.
-    """
+    """Search hyperparameters, with the arguments of run_mner.py; return the best trial and all trials."""
     import optuna
 
     arguments, data, training, _ = run_mner.read_arguments(list(argv))
@@ -103,8 +99,8 @@ def search(argv: Sequence[str], trials: int, space: Mapping[str, Mapping[str, An
     def model_init(trial: Any = None) -> Any:
         chosen = deepcopy(arguments)
         if trial is not None and of_model:
-            drawn = [f"{name}={suggest(trial, name, space[name])}" for name in sorted(of_model)]
-            chosen.config_overrides = ",".join([*filter(None, [arguments.config_overrides]), *drawn])
+            sampled = [f"{name}={suggest(trial, name, space[name])}" for name in sorted(of_model)]
+            chosen.config_overrides = ",".join([*filter(None, [arguments.config_overrides]), *sampled])
         return build_model(chosen, labels, has_images(parts), data.max_length)[0]
 
     model, processor = build_model(arguments, labels, has_images(parts), data.max_length)
@@ -127,7 +123,7 @@ def search(argv: Sequence[str], trials: int, space: Mapping[str, Mapping[str, An
     finished = (optuna.trial.TrialState.COMPLETE,)
     done = len(study.get_trials(states=finished))
     if done < trials:
-        # as many draws as there were begin another order: a search that goes on must not repeat itself
+        # with another seed per resumption: a search that goes on must not repeat itself
         sampler = optuna.samplers.TPESampler(seed=training.seed + len(study.trials))
         trainer.hyperparameter_search(
             hp_space=lambda trial: {name: suggest(trial, name, space[name]) for name in sorted(set(space) - of_model)},
@@ -145,13 +141,7 @@ def search(argv: Sequence[str], trials: int, space: Mapping[str, Mapping[str, An
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """Return the mean, and the ends of the interval in which Student's t puts the mean of all seeds.
-
-    Examples
-    --------
-    >>> [round(value, 3) for value in mean_interval([0.80, 0.82, 0.84])]
-    [0.82, 0.77, 0.87]
-    """
+    """Return the mean, and the ends of the interval in which Student's t puts the mean of all seeds."""
     _check_seeds(values)
     mean = statistics.fmean(values)
     half = float(student_t.ppf((1 + confidence) / 2, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
@@ -164,10 +154,7 @@ def _check_seeds(values: Sequence[float]) -> None:
 
 
 def repeat(argv: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
-    """Train with each seed, with the arguments of run_mner.py.
-
-    Return `seeds`, by seed all results, and `f1` with mean and interval: of the test set if there is one.
-    """
+    """Train with each seed, with the arguments of run_mner.py; return results by seed, and mean and interval of F1."""
     _check_seeds(seeds)
     _, _, training, _ = run_mner.read_arguments(list(argv))
     output, results = Path(training.output_dir), {}
@@ -195,9 +182,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the script; return what is written to the JSON file."""
     parser = Parser(__doc__, allow_abbrev=False)
     parser.add_argument("what", choices=("search", "seeds"))
-    parser.add_argument("--trials", type=positive, default=20, help="trainings of a search")
-    parser.add_argument("--space", default=SPACE, help=f"what is searched; default: {SPACE.replace('%', '%%')}")
-    parser.add_argument("--seeds", type=seeds, default="0,1,2,3,4", help="of a repetition, with commas between")
+    parser.add_argument("--trials", type=positive, default=20, help="number of trials")
+    parser.add_argument("--space", default=SPACE, help=f"search space (default: {SPACE.replace('%', '%%')})")
+    parser.add_argument(
+        "--seeds", type=seeds, default="0,1,2,3,4", help="comma-separated seeds to repeat the training with"
+    )
     options, rest = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
     if options.what == "search":
         found = search(rest, options.trials, parse_space(options.space))

@@ -40,16 +40,16 @@ Pairs = list[tuple[list[str], Any]]  # words, and whatever load_image takes
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(__doc__)
-    parser.add_argument("--model_dir", type=Path, required=True, help="folder with a saved model and its processor")
+    parser.add_argument("--model_dir", type=Path, required=True, help="folder of a saved model and processor")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--text", help="a sentence; needs --image")
-    source.add_argument("--conll_file", type=Path, help="file with IMGID lines; needs --image_dir")
-    source.add_argument("--generated", action="store_true", help="pairs of the generated corpus")
-    parser.add_argument("--image", type=Path, help="the image of --text")
-    parser.add_argument("--image_dir", type=Path, help="images of --conll_file: <id>.jpg, .png, .webp, ...")
-    parser.add_argument("--limit", type=positive, default=4, help="most pairs (default: %(default)s)")
+    source.add_argument("--text", help="sentence; requires --image")
+    source.add_argument("--conll_file", type=Path, help="CoNLL file with IMGID lines; requires --image_dir")
+    source.add_argument("--generated", action="store_true", help="use pairs of the generated corpus")
+    parser.add_argument("--image", type=Path, help="image for --text")
+    parser.add_argument("--image_dir", type=Path, help="images for --conll_file, named <id>.jpg, .png, .webp, ...")
+    parser.add_argument("--limit", type=positive, default=4, help="maximum number of pairs (default: %(default)s)")
     parser.add_argument(
-        "--seed", type=natural, default=0, help="of --generated; its names are those of this seed's training"
+        "--seed", type=natural, default=0, help="seed of --generated; use the seed that the model was trained with"
     )
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/visualize"))
     return parser.parse_args(arguments)
@@ -69,7 +69,7 @@ def pairs_of_conll(options: argparse.Namespace, console: Console) -> Pairs:
     """Return the first pairs of a CoNLL file; sentences without a usable image are passed over."""
     if options.image_dir is None:
         raise ValueError("Expected images with --conll_file, got none. Name their folder: --image_dir images.")
-    # only the images that are drawn are decoded, and not those of a whole test set
+    # only the images that are shown are decoded, and not those of a whole test set
     dataset = read_conll(options.conll_file, options.image_dir, check_images=False)
     pairs: Pairs = []
     passed_over: list[str] = []

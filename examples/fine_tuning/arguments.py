@@ -31,27 +31,28 @@ def flag(default: Any, text: str) -> Any:
 class ModelArguments:
     """Which model to start from, and its options; those left out are what `BgaMnerConfig` says."""
 
-    text_model: str | None = flag(None, "Text encoder and tokenizer: folder or Hub name.")
+    text_model: str | None = flag(None, "Text encoder and tokenizer: folder, or name on the Hub.")
     vision_model: str | None = flag(
         None,
-        "Vision encoder and image processor: folder, Hub name, or open_clip:<model>/<tag>. Needed with images only; "
-        "without, a small random one stands in, which is never run.",
+        "Vision encoder and image processor: folder, name on the Hub, or open_clip:<model>/<tag>. Needed for images; "
+        "otherwise a small random one stands in, which is never run.",
     )
-    model_name_or_path: str | None = flag(None, "Saved bga_mner model to continue from, in place of two encoders.")
-    image_size: int | None = flag(None, "Side of the images in pixels. Default: what the image processor makes.")
+    model_name_or_path: str | None = flag(None, "Saved bga_mner model to continue from, instead of two encoders.")
+    image_size: int | None = flag(None, "Side of the images in pixels. Default: the image processor's.")
     num_bga_layers: int | None = flag(None, "Number of aligned layers.")
     reconstruction_weight: float | None = flag(None, "Weight of the reconstruction loss.")
     cycle_weight: float | None = flag(None, "Weight of the cycle loss.")
     entity_replacement_probability: float | None = flag(
-        None, "Share of labelled sentences whose entities are replaced by random tokens, in training."
+        None, "Share of labelled training sentences whose entities are replaced by random tokens."
     )
     replaced_entities_read: str | None = flag(
-        None, "What these read: 'real' (the image) or 'generated' (features that the true words generate)."
+        None,
+        "What sentences with replaced entities read: 'real' (the image) or 'generated' (from the original words).",
     )
-    config_overrides: str | None = flag(None, "Further options of BgaMnerConfig: key=value,key=value.")
-    freeze_vision_encoder: bool = flag(False, "Keep the vision encoder's weights.")
+    config_overrides: str | None = flag(None, "Additional options of BgaMnerConfig: key=value,key=value.")
+    freeze_vision_encoder: bool = flag(False, "Don't train the vision encoder.")
     cache_vision_states: bool = flag(
-        False, "With --freeze_vision_encoder: run it once over all images; they take space beside the training data."
+        False, "With --freeze_vision_encoder: run it once over all images and cache its states on disk."
     )
     lora_rank: int | None = flag(
         None,
@@ -66,9 +67,9 @@ class ModelArguments:
 class DataArguments:
     """What to read."""
 
-    train_file: str | None = flag(None, "File to train on: CoNLL, or JSON of an annotation tool.")
-    validation_file: str | None = flag(None, "The same, to choose the best epoch by.")
-    test_file: str | None = flag(None, "The same, to predict; tags are not needed.")
+    train_file: str | None = flag(None, "Training file: CoNLL, or JSON from an annotation tool.")
+    validation_file: str | None = flag(None, "Validation file, which selects the best checkpoint.")
+    test_file: str | None = flag(None, "Test file to predict; tags are optional.")
     image_dir: str | None = flag(
         None,
         "Folder of images: <id>.jpg, .png, .webp, .gif, .bmp, .tiff, .avif, ... in any case of letters, with the "
@@ -80,7 +81,9 @@ class DataArguments:
     tag_scheme: str | None = flag(
         None, "Scheme of the tags: BIO, BIOES, IO, ..., as to_bio names it. Default: told from the tags."
     )
-    predictions_format: str | None = flag(None, "Also write predictions for a tool: doccano, label-studio, ...")
+    predictions_format: str | None = flag(
+        None, "Also write the predictions for an annotation tool: doccano, label-studio, ..."
+    )
     dataset_name: str | None = flag(
         None,
         "Dataset of the Hub, or a folder that datasets reads: Parquet, JSONL, CSV, images with metadata.jsonl, or "
@@ -97,12 +100,12 @@ class DataArguments:
         "Column of images, of names of files (with or without endings), or of lists of these, whose first readable one "
         "is taken. 'none' leaves them out. Without such a column --image_dir has files called by the ids.",
     )
-    id_column: str = flag("id", "Column of ids. Without it: the number of the row.")
-    max_length: int | None = flag(None, "Most tokens of a text. Default: what the model reads.")
+    id_column: str = flag("id", "Column of ids. Default: row numbers.")
+    max_length: int | None = flag(None, "Maximum tokens per text. Default: the model's maximum.")
     streaming: bool = flag(
         False, "Read the training set of --dataset_name while training, row by row; give --max_steps."
     )
-    shuffle_buffer: int = flag(1000, "With --streaming: rows in memory that the next one is drawn from.")
+    shuffle_buffer: int = flag(1000, "With --streaming: size of the shuffle buffer in rows.")
     labels: str | None = flag(None, "With --streaming: all tags, as O,B-PER,I-PER,..., if no other set has them.")
     overwrite_output_dir: bool = flag(False, "Delete the checkpoints in output_dir instead of continuing from them.")
 
@@ -111,29 +114,31 @@ class DataArguments:
 class LoopArguments:
     """How to train; the names are those of TrainingArguments."""
 
-    output_dir: str = flag("", "Folder that the model and the results go to.")
-    do_train: bool = flag(False, "Train. Without any of these three: all that there is data for.")
-    do_eval: bool = flag(False, "Score the validation set at the end.")
-    do_predict: bool = flag(False, "Predict the test set, or the validation set.")
+    output_dir: str = flag("", "Output folder for the model and the results.")
+    do_train: bool = flag(False, "Train. Without --do_train, --do_eval and --do_predict, all that have data are run.")
+    do_eval: bool = flag(False, "Evaluate on the validation set at the end.")
+    do_predict: bool = flag(False, "Predict the test set, or else the validation set.")
     num_train_epochs: int = flag(3, "Passes over the training set.")
-    max_steps: int = flag(-1, "Steps, in place of epochs.")
-    per_device_train_batch_size: int = flag(8, "Sentences that a process reads at a time.")
-    per_device_eval_batch_size: int = flag(8, "The same, for scores and predictions.")
-    gradient_accumulation_steps: int = flag(1, "Batches that make one step.")
-    learning_rate: float = flag(5e-5, "Highest learning rate.")
-    lr_scheduler_type: str = flag("linear", "As transformers.get_scheduler names them.")
-    warmup_steps: int = flag(0, "Steps until the highest learning rate.")
-    weight_decay: float = flag(0.0, "Of AdamW; biases and norms are left out.")
-    max_grad_norm: float = flag(1.0, "Gradients longer than that are shortened; 0 leaves them.")
-    mixed_precision: str | None = flag(None, "no, bf16 or fp16. Default: what accelerate's configuration says.")
-    seed: int = flag(42, "Of new weights, order, dropout and the samplers' noise.")
-    logging_steps: int = flag(50, "Steps from one line of the log to the next.")
-    save_steps: int = flag(0, "Steps from one checkpoint to the next; 0: one an epoch, after its scores.")
-    save_total_limit: int = flag(2, "Checkpoints to keep.")
-    resume_from_checkpoint: str | None = flag(None, "A checkpoint. Default, or 'auto': the last whole one, if any.")
-    dataloader_num_workers: int = flag(0, "Processes that decode images and encode texts.")
-    use_cpu: bool = flag(False, "Stay away from accelerators.")
-    disable_tqdm: bool = flag(False, "No progress bars.")
+    max_steps: int = flag(-1, "Number of steps, instead of epochs.")
+    per_device_train_batch_size: int = flag(8, "Batch size per process in training.")
+    per_device_eval_batch_size: int = flag(8, "Batch size per process in evaluation.")
+    gradient_accumulation_steps: int = flag(1, "Batches per optimizer step.")
+    learning_rate: float = flag(5e-5, "Peak learning rate.")
+    lr_scheduler_type: str = flag("linear", "Scheduler, as named by transformers.get_scheduler.")
+    warmup_steps: int = flag(0, "Warm-up steps.")
+    weight_decay: float = flag(0.0, "Weight decay of AdamW, except for biases and norms.")
+    max_grad_norm: float = flag(1.0, "Maximum gradient norm for clipping; 0 disables it.")
+    mixed_precision: str | None = flag(None, "no, bf16 or fp16. Default: accelerate's configuration.")
+    seed: int = flag(42, "Random seed.")
+    logging_steps: int = flag(50, "Steps between log entries.")
+    save_steps: int = flag(0, "Steps between checkpoints; 0: one per epoch, after evaluation.")
+    save_total_limit: int = flag(2, "Number of checkpoints to keep.")
+    resume_from_checkpoint: str | None = flag(
+        None, "Checkpoint folder. Default, or 'auto': the last complete one, if any."
+    )
+    dataloader_num_workers: int = flag(0, "Worker processes that load the data.")
+    use_cpu: bool = flag(False, "Train on the CPU.")
+    disable_tqdm: bool = flag(False, "Hide progress bars.")
 
 
 class _ShortHelp(argparse.ArgumentDefaultsHelpFormatter):
@@ -216,17 +221,18 @@ def _read_json(name: str) -> dict[str, Any]:
     path = Path(name)
     if not path.is_file():
         raise ValueError(
-            f"Expected arguments that begin with --, or one JSON file of them, but {shown(name)} is not a file. Check "
-            "the path."
+            f"Expected arguments that begin with --, or one JSON file of them, got {shown(name)}, which is not a file. "
+            "Check the path."
         )
     try:
         given = json.loads(path.read_bytes())  # bytes: with a mark of their order, and as UTF-16, too
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"Expected JSON in {shown(name)}, but it can't be read: {brief(error)}. Mend the file."
+            f"Expected JSON in {shown(name)}, got what can't be read: {brief(error)}. Mend the file."
         ) from error
     if not isinstance(given, dict):
         raise ValueError(
-            f'Expected an object of arguments, as {{"output_dir": "out"}}, in {shown(name)}, got {shown(given)}.'
+            f'Expected an object of arguments, as {{"output_dir": "out"}}, in {shown(name)}, got {shown(given)}. Mend '
+            "the file."
         )
     return given

@@ -12,13 +12,7 @@ from bga_mner.processing.images.image_loading import as_image_list, is_url
 
 
 class ImageReader:
-    """Reads the images of a split from one of its columns, or finds them by id.
-
-    The column holds `datasets.Image`, the content of files, dicts with "bytes" and "path", names of files with or
-    without their endings, or lists of these. If there is none, files in `image_dir` are called by the ids; names of
-    files are relative to it. `is_stored` says whether the column holds images themselves, and `feature` is that of what
-    is read: not decoded, and a list if a text can have several.
-    """
+    """Reads the images of a split from a column of any kind, or finds files in a folder that are named by id."""
 
     def __init__(self, features: datasets.Features, column: str, image_dir: str | None) -> None:
         self.column = column if column in features else None

@@ -48,7 +48,7 @@ class JsonLinesTracker(GeneralTracker):
 
 
 def make_accelerator(arguments: LoopArguments, log: JsonLinesTracker) -> Accelerator:
-    """Make what places model and data, averages gradients, and logs."""
+    """Make the accelerator, which moves model and data, averages gradients, and logs."""
     return Accelerator(
         cpu=arguments.use_cpu,
         mixed_precision=arguments.mixed_precision,
@@ -102,7 +102,7 @@ def make_optimizer(model: Any, arguments: LoopArguments) -> torch.optim.Optimize
 def make_loader(
     rows: Rows, batch_size: int, collator: DataCollatorForMner, workers: int = 0, shuffle: bool = False
 ) -> DataLoader:
-    """Make a data loader whose draws (seeds of workers, that is) don't move the noise of a run that goes on."""
+    """Make a data loader whose random numbers (the workers' seeds) don't move the noise of a run that goes on."""
     return DataLoader(
         rows,
         batch_size,

@@ -64,7 +64,9 @@ def build_model(
     longest = longest_text(model.config.text_config)
     processor.tokenizer.model_max_length = longest_input(processor.tokenizer, model.config.text_config)
     if max_length is not None and max_length > longest:
-        raise ValueError(f"Expected --max_length of at most {longest}, which the model reads, got {max_length}.")
+        raise ValueError(
+            f"Expected --max_length of at most {longest}, which the model reads, got {max_length}. Lower it."
+        )
     return model, processor
 
 
@@ -111,7 +113,8 @@ def _options(arguments: ModelArguments) -> dict[str, Any]:
         name, equals, value = (text.strip() for text in item.partition("="))
         if not equals or name not in BgaMnerConfig.__dataclass_fields__ or name.endswith(("_config", "id", "label")):
             raise ValueError(
-                f"Expected key=value,... with options of BgaMnerConfig as --config_overrides, got {shown(item)}."
+                f"Expected key=value,... with options of BgaMnerConfig as --config_overrides, got {shown(item)}. "
+                "Mend it."
             )
         try:
             options[name] = json.loads(value.lower())
@@ -125,7 +128,7 @@ def _load(name: str, labels: list[str], options: dict[str, Any]) -> tuple[Any, B
     fixed = sorted(set(options) - set(CHANGEABLE))
     if fixed:
         raise ValueError(
-            f"Expected no {listed(fixed)} beside --model_name_or_path, whose weights fit one value only. Leave it "
+            f"Expected a saved model's own {listed(fixed)}, got others beside --model_name_or_path. Leave them "
             f"out, or start from --text_model. These can be changed: {', '.join(CHANGEABLE)}."
         )
     with _reading("a saved model", "--model_name_or_path", name, "train first"):
@@ -133,7 +136,7 @@ def _load(name: str, labels: list[str], options: dict[str, Any]) -> tuple[Any, B
     unknown = sorted(set(labels) - set(config.label2id))
     if unknown:
         raise ValueError(
-            f"Expected the labels of the model in {shown(name)}, {listed(config.label2id)}, but the data also have "
+            f"Expected the labels of the model in {shown(name)}, {listed(config.label2id)}, got also "
             f"{listed(unknown)}. Rename them in the data, or start a new model with --text_model and --vision_model."
         )
     for key, value in options.items():
@@ -212,7 +215,7 @@ def _image_processor(name: str, image_size: int | None) -> Any:
         ) from error
     except ImportError as error:
         raise ValueError(
-            f"Expected what the image processor of {shown(name)} needs, but it isn't installed: {brief(error)}."
+            f"Expected what the image processor of {shown(name)} needs, got an error: {brief(error)}. Install it."
         ) from error
     if image_size is None:
         return image_processor
@@ -228,8 +231,8 @@ def _image_processor(name: str, image_size: int | None) -> Any:
     image_processor = load_image_processor(name, **options)
     if _side(image_processor) != image_size:
         raise ValueError(
-            f"Expected images of --image_size {image_size} pixels, but the image processor of {shown(name)} makes "
-            f"{_side(image_processor)}. Leave --image_size out, or edit its preprocessor_config.json."
+            f"Expected images of --image_size {image_size} pixels, got {_side(image_processor)} from the image "
+            f"processor of {shown(name)}. Leave --image_size out, or edit its preprocessor_config.json."
         )
     return image_processor
 
@@ -238,5 +241,7 @@ def _side(image_processor: Any) -> int:
     """Find out the side of the images that an image processor makes."""
     height, width = image_processor(Image.new("RGB", (300, 200)), return_tensors="np")["pixel_values"].shape[-2:]
     if height != width:
-        raise ValueError(f"Expected an image processor that makes square images, got {width} x {height} pixels.")
+        raise ValueError(
+            f"Expected an image processor that makes square images, got {width} x {height} pixels. Name another."
+        )
     return int(height)

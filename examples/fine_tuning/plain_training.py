@@ -49,7 +49,7 @@ class Training:
         rows, workers = run.encoded["train"], arguments.dataloader_num_workers
         streams = not isinstance(rows, datasets.Dataset)
         if streams and arguments.max_steps <= 0:
-            raise ValueError("Expected --max_steps beside --streaming, since a stream has no length. Give it.")
+            raise ValueError("Expected --max_steps beside --streaming, got none, and a stream has no length. Give it.")
         loader = make_loader(rows, arguments.per_device_train_batch_size, run.collator, workers, shuffle=not streams)
         self.model, self.optimizer, self.loader = accelerator.prepare(
             run.model, make_optimizer(run.model, arguments), loader
@@ -67,7 +67,7 @@ class Training:
         self.scheduler = accelerator.prepare(scheduler)
 
     def resume(self, checkpoint: str) -> None:
-        """Take up weights, optimizer, schedule, random states and place in the data."""
+        """Take up weights, optimizer, schedule, random states and position in the data."""
         check_settings(checkpoint, self.settings)
         self.accelerator.load_state(checkpoint)
         self.progress = Progress(**json.loads(Path(checkpoint, PROGRESS).read_text(encoding="utf-8")))
@@ -99,8 +99,8 @@ class Training:
     def begin(self, log: JsonLinesTracker) -> int | None:
         """Go on from a checkpoint, if there is one; return its step."""
         checkpoint = self.run.choose_checkpoint(self.arguments.resume_from_checkpoint)
-        # The weights were drawn alike in all processes. What is drawn from here on, dropout and the samplers' noise, is
-        # each process's own; a checkpoint has the state of each.
+        # The weights were sampled alike in all processes. From here on each process has random numbers of its own, for
+        # dropout and the samplers' noise; a checkpoint has the state of each.
         set_seed(self.arguments.seed, device_specific=True)
         if checkpoint is not None:
             self.resume(checkpoint)

@@ -76,9 +76,9 @@ def flat_scores(scores: dict[str, Any]) -> dict[str, float]:
 
 def _tags(words: list[str], entities: list[dict[str, Any]]) -> list[str]:
     """Turn entities of a text into one tag per word."""
-    tags, place = [], 0
+    tags, offset = [], 0
     for word in words:
-        inside = next((entity for entity in entities if entity["start"] <= place < entity["end"]), None)
-        tags.append(f"{'B' if inside['start'] == place else 'I'}-{inside['label']}" if inside else "O")
-        place += len(word) + 1
+        inside = next((entity for entity in entities if entity["start"] <= offset < entity["end"]), None)
+        tags.append(f"{'B' if inside['start'] == offset else 'I'}-{inside['label']}" if inside else "O")
+        offset += len(word) + 1
     return tags

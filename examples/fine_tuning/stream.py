@@ -101,7 +101,7 @@ def check_columns(columns: Sequence[str], split: str, data: Any) -> None:
 
 
 def ids_named(feature: Any, column: str) -> dict[int, str]:
-    """Return the names of tags that are ids of a ClassLabel; none if they are strings, or stand in one string a row."""
+    """Return the names of tags that are ids of a ClassLabel; none if they are strings, one per word or per row."""
     if getattr(feature, "dtype", None) in ("string", "large_string"):
         return {}  # cells of a CSV file, which items_of reads
     try:
@@ -117,16 +117,7 @@ def tags_of(value: Any, names: Mapping[int, str]) -> list[str | None] | None:
 
 
 def items_of(value: Any, kind: str) -> list[Any] | None:
-    """Read the words or the tags of a sentence: a list, or a string, since a cell of a CSV file holds no list.
-
-    A string is a list as Python or JSON writes it, as pandas leaves it in a CSV file, or parted by white space. `kind`
-    says which column it is.
-
-    Examples
-    --------
-    >>> items_of(["Go", "#NBA"], "tokens"), items_of("Go #NBA", "tokens"), items_of('["Go", "#NBA"]', "tokens")
-    (['Go', '#NBA'], ['Go', '#NBA'], ['Go', '#NBA'])
-    """
+    """Read words or tags: a list, a list as Python or JSON writes it (pandas does, in CSV), or a string to split."""
     if isinstance(value, str):
         try:
             found = ast.literal_eval(value) if value.startswith("[") else None

@@ -44,7 +44,7 @@ def _refuse_other_losses(training: TrainingArguments) -> None:
     }
     for name, (is_wrong, expected) in refused.items():
         if is_wrong:
-            raise ValueError(f"Expected --{name} {expected}; got {getattr(training, name)}. Leave it out.")
+            raise ValueError(f"Expected --{name} {expected}, got {getattr(training, name)}. Leave it out.")
 
 
 def refuse_saving_in_half_precision(training: TrainingArguments, wanted: list[str]) -> None:
@@ -52,7 +52,7 @@ def refuse_saving_in_half_precision(training: TrainingArguments, wanted: list[st
     if "do_train" in wanted and (training.bf16_full_eval or training.fp16_full_eval):
         raise ValueError(
             "Expected a run without --do_train for --bf16_full_eval and --fp16_full_eval, which leave the model in "
-            "half precision, also where it is saved; got one that trains. Train without them, then evaluate with them: "
+            "half precision, also where it is saved, got one that trains. Train without them, then evaluate with them: "
             "--model_name_or_path <output_dir> --do_eval."
         )
 
@@ -76,7 +76,7 @@ def fit_to_data(training: TrainingArguments, run: FineTuning) -> None:
         training.save_strategy = SaveStrategy.EPOCH if training.save_strategy == "best" else training.save_strategy
     if run.data.streaming:
         if training.max_steps <= 0:
-            raise ValueError("Expected --max_steps beside --streaming, since a stream has no length. Give it.")
+            raise ValueError("Expected --max_steps beside --streaming, got none, and a stream has no length. Give it.")
         # each process reads for itself: texts of different lengths can't be put together and handed out
         training.accelerator_config.dispatch_batches = False
 

@@ -85,8 +85,8 @@ def draw(annotate: Pipeline, text: str, image: Image.Image | None) -> tuple[Imag
         return None, f"The alignment can't be shown. {error}"
     with tempfile.TemporaryDirectory() as folder:
         draw_alignment([(alignment, image)], Path(folder, "alignment.png"))
-        with Image.open(Path(folder, "alignment.png")) as drawn:
-            return drawn.convert("RGB"), ""
+        with Image.open(Path(folder, "alignment.png")) as figure:
+            return figure.convert("RGB"), ""
 
 
 def build_page(annotate: Pipeline, name: str) -> gr.Blocks:
@@ -96,10 +96,10 @@ def build_page(annotate: Pipeline, name: str) -> gr.Blocks:
         if not text.strip():
             raise gr.Error("Expected a sentence, got none. Type at least one word.")
         highlighted, rows = find_entities(annotate, text, image, read_image)
-        drawn, note = draw(annotate, text, image)
+        figure, note = draw(annotate, text, image)
         if not rows:
             note = f"No entities found. {note}"
-        return highlighted, rows, gr.Image(drawn, visible=drawn is not None), gr.Markdown(note, visible=bool(note))
+        return highlighted, rows, gr.Image(figure, visible=figure is not None), gr.Markdown(note, visible=bool(note))
 
     config = annotate.model.config
     with gr.Blocks(title="bga-mner", analytics_enabled=False) as page:
@@ -108,7 +108,7 @@ def build_page(annotate: Pipeline, name: str) -> gr.Blocks:
             with gr.Column():
                 text = gr.Textbox(label="Text", lines=3, placeholder="Kawhi Leonard wins the fan vote in Toronto")
                 read = gr.Checkbox(
-                    label="Let the text read the image, in place of the features that it generates",
+                    label="Let the text read the image, instead of the features that it generates",
                     # without its vision encoder a model reads generated features alone
                     visible=config.text_reads_features and not config.text_only,
                 )
@@ -120,11 +120,11 @@ def build_page(annotate: Pipeline, name: str) -> gr.Blocks:
         table = gr.Dataframe(
             headers=["entity", "type", "score", "start", "end"],
             datatype=["str", "str", "number", "number", "number"],
-            label="A score says how likely exactly this span is such an entity; start and end are places of characters",
+            label="A score says how likely exactly this span is such an entity; start and end are character offsets",
             interactive=False,
         )
         note = gr.Markdown(NO_IMAGE)
-        # its heading is drawn, and a label would hide it
+        # the figure has its own heading, which a label would hide
         alignment = gr.Image(show_label=False, buttons=["download", "fullscreen"], visible=False, elem_id="alignment")
         gr.Markdown(f"Model: `{name}`; types: {', '.join(entity_types(annotate))}.")
         outputs = [highlighted, table, alignment, note]

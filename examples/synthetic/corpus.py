@@ -29,20 +29,9 @@ class GeneratedCorpus:
 
     All datasets have the columns `id` (str), `tokens` (list of str), `ner_tags` (list of str, or None where the
     labels are hidden), `image` (`{"bytes": PNG, "path": None}` or None), `concept` (the entity type whose concept
-    is drawn, or None) and `object_box` (`[x0, y0, x1, y1]` in pixels, or None).
-
-    Attributes
-    ----------
-    train : datasets.Dataset
-        Labelled pairs and pairs with hidden labels, shuffled.
-    validation : datasets.Dataset
-        Labelled names, with tags and images.
-    test_unseen_labels, test_labelled : datasets.Dataset
-        Never labelled and labelled names, with tags; without images, unless asked for.
-    labels : tuple of str
-        `("O", "B-LOC", "I-LOC", ...)`.
-    labelled_names, unlabelled_names : dict of str to str
-        Name to entity type.
+    the image shows, or None) and `object_box` (`[x0, y0, x1, y1]` in pixels, or None). Training rows are labelled
+    pairs and pairs with hidden labels, shuffled; test rows have no images, unless asked for. `labelled_names` and
+    `unlabelled_names` say the entity type of each name.
     """
 
     train: datasets.Dataset

@@ -93,38 +93,12 @@ _OVERSAMPLING = 3  # images are drawn larger and reduced: Pillow draws without a
 
 
 def draw_concept(concept: str, rng: random.Random, size: int = 64, clutter: float = 0.3) -> Drawing:
-    """Draw the visual concept of an entity type, or of a sentiment.
+    """Draw the visual concept of an entity type or a sentiment; return the image and the object's `[x0, y0, x1, y1]`.
 
     The concepts are a figure (`PER`), mountains under a sun (`LOC`), a building (`ORG`) and a trophy (`MISC`);
     a thundercloud (`negative`), a clock (`neutral`) and a heart (`positive`). Colours, position, scale and
-    proportions are random, so that only the shape tells them apart.
-
-    Parameters
-    ----------
-    concept : str
-        One of `ENTITY_TYPES` or `SENTIMENTS`.
-    rng : random.Random
-        The source of every random choice; its state moves on.
-    size : int, default 64
-        Width and height of the image, in pixels; at least 16.
-    clutter : float, default 0.3
-        From 0 (plain background, large object) to 1 (16 background shapes, small object).
-
-    Returns
-    -------
-    tuple of (PIL.Image.Image, list of int)
-        The image (RGB), and the object's `[x0, y0, x1, y1]` in pixels, `x1` and `y1` exclusive.
-
-    Raises
-    ------
-    ValueError
-        If the concept is unknown, or the size or the clutter is out of range.
-
-    Examples
-    --------
-    >>> image, box = draw_concept("PER", random.Random(0), size=32)
-    >>> image.size, len(box)
-    ((32, 32), 4)
+    proportions are random, so that only the shape tells them apart. `clutter` goes from 0 (plain background, large
+    object) to 1 (16 background shapes, small object).
     """
     if concept not in (known := (*ENTITY_TYPES, *SENTIMENTS)):
         raise ValueError(f"Expected a concept out of {known}, got {shown(concept)}. Pass one of these names.")
@@ -165,20 +139,9 @@ def draw_concept(concept: str, rng: random.Random, size: int = 64, clutter: floa
 def concept_images(
     n: int, seed: int = 0, image_size: int = 64, clutter: float = 0.3, kinds: Sequence[str] = ENTITY_TYPES
 ) -> tuple[list[Image.Image], list[int]]:
-    """Draw `n` images of the concepts of `kinds` in turn, to pre-train a small vision encoder on.
+    """Draw `n` images of the concepts of `kinds` in turn; return them and indices into `kinds`.
 
-    Images of two seeds differ, and differ from those of `generate_corpus`. The other arguments are those of
-    `draw_concept`, and so are the errors.
-
-    Returns
-    -------
-    tuple of (list of PIL.Image.Image, list of int)
-        Images (RGB, `image_size` pixels wide and high), and indices into `kinds`.
-
-    Examples
-    --------
-    >>> concept_images(5, image_size=16)[1]
-    [0, 1, 2, 3, 0]
+    Images of two seeds differ, and differ from those of `generate_corpus`.
     """
     labels = [i % len(kinds) for i in range(n)]
     rngs = [random.Random(f"concept-{seed}-{i}") for i in range(n)]

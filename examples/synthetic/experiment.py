@@ -14,8 +14,6 @@ from transformers import Trainer, ViTImageProcessorPil, set_seed
 
 from bga_mner import (
     BgaMnerProcessor,
-    DataCollatorForMner,
-    LossPartsCallback,
     load_image_processor,
     predict_tags,
     score_tags,
@@ -31,6 +29,7 @@ from bga_mner.examples.synthetic.recipe import (
     build_model,
     encode_once,
     pretrain_vision_encoder,
+    train,
     training_arguments,
 )
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
@@ -38,32 +37,18 @@ from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 @dataclass(frozen=True)
 class Variant:
-    """What is changed of the full recipe.
+    """What is changed of the full recipe."""
 
-    Attributes
-    ----------
-    options : dict
-        Options of BgaMnerConfig.
-    images : {"paired", "shuffled", "none"}
-        Images of the training set.
-    visual_source : str
-        What the text reads at test.
-    """
-
-    options: dict[str, Any] = field(default_factory=dict)
-    images: str = "paired"
-    visual_source: str = "generated"
+    options: dict[str, Any] = field(default_factory=dict)  # of BgaMnerConfig
+    images: str = "paired"  # in training; or "shuffled", or "none"
+    visual_source: str = "generated"  # what the text reads at test
 
 
 SCORES = ("f1", "span_recall", "type_accuracy", "labelled_f1")
 
 
 def score(predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Score BIO tags of words, sentence by sentence.
-
-    Return f1, span_recall (ends right, whatever the type) and type_accuracy (of the spans that were found; 0 if none
-    was).
-    """
+    """Score BIO tags: F1, recall of spans of any type, and type accuracy of those that were found."""
     found = right = total = 0
     for ours, theirs in zip(predicted, expected, strict=True):
         types = {(start, end): kind for kind, start, end in spans_from_tags(ours)}
@@ -88,62 +73,58 @@ _RECIPE_FLAGS = (
 
 # Photographs of two concepts differ less, beside what differs within a concept, than drawings do: a generator needs
 # more steps to tell them apart, and the vision encoder more width.
-_DRAWN = {"steps": 450, "vision_steps": 700, "vision_width": 32}
-_PHOTOGRAPHED = {"steps": 1200, "vision_steps": 1000, "vision_width": 64}
+_DRAWINGS = {"steps": 450, "vision_steps": 700, "vision_width": 32}
+_PHOTOGRAPHS = {"steps": 1200, "vision_steps": 1000, "vision_width": 64}
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add what trainings on generated pairs share, and what all measuring scripts have."""
+    parser.add_argument("--seeds", type=seeds, default="0", help="comma-separated list")
+    parser.add_argument("--batch_size", type=positive, default=32)
+    parser.add_argument("--learning_rate", type=rate, default=2e-3)
+    parser.add_argument("--config", type=json_object, default={}, help="additional options of BgaMnerConfig, as JSON")
+    parser.add_argument("--pairs", type=positive, default=2400, help="number of training pairs, half of them labelled")
+    parser.add_argument("--test_sentences", type=positive, default=400)
+    parser.add_argument(
+        "--drawings", type=positive, default=8000, help="number of drawings to train the tiny vision encoder on"
+    )
+    add_common_options(parser, quiet=True)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of an experiment, and those that all measuring scripts have."""
-    parser.add_argument("--seeds", type=seeds, default="0", help="comma-separated")
-    parser.add_argument("--steps", type=positive, help="default: 450 with drawings, 1200 with photographs")
-    parser.add_argument("--batch_size", type=positive, default=32)
-    parser.add_argument("--learning_rate", type=rate, default=2e-3)
+    """Add the options of an experiment."""
+    add_training_options(parser)
+    parser.add_argument(
+        "--steps", type=positive, help="training steps (default: 450 with drawings, 1200 with photographs)"
+    )
     for name in _RECIPE_FLAGS:
-        parser.add_argument(f"--{name}", type=float, help="as in BgaMnerConfig; default: the quickstart's")
-    parser.add_argument("--config", type=json_object, default={}, help="further options of BgaMnerConfig, as JSON")
+        parser.add_argument(f"--{name}", type=float, help="option of BgaMnerConfig (default: as in the quickstart)")
     parser.add_argument("--names_per_type", type=positive, default=30)
-    parser.add_argument("--pairs", type=positive, default=2400, help="half of them labelled")
-    parser.add_argument("--test_sentences", type=positive, default=400)
     parser.add_argument("--mismatch_rate", type=share, default=0.15)
     parser.add_argument("--clutter", type=share, default=0.3)
-    parser.add_argument("--clauses", action="store_true", help="irrelevant clauses in every sentence")
-    parser.add_argument("--images", type=Path, help="photographs, one folder a concept, instead of drawings")
-    parser.add_argument("--vision_model", help="name of a vision encoder, instead of a tiny one")
+    parser.add_argument("--clauses", action="store_true", help="add irrelevant clauses to every sentence")
     parser.add_argument(
-        "--vision_steps", type=positive, help="of the tiny vision encoder's own training; default: 700, 1000"
+        "--images", type=Path, help="folder of photographs, one subfolder per concept, instead of drawings"
     )
-    parser.add_argument("--vision_width", type=positive, help="of the tiny vision encoder; default: 32, 64")
-    parser.add_argument("--layers", type=positive, default=2, help="of the tiny encoders, both")
-    parser.add_argument("--drawings", type=positive, default=8000, help="for the tiny vision encoder's own training")
-    add_common_options(parser, quiet=True)
+    parser.add_argument("--vision_model", help="pretrained vision encoder, instead of a tiny one")
+    parser.add_argument(
+        "--vision_steps", type=positive, help="steps to train the tiny vision encoder (default: 700, 1000)"
+    )
+    parser.add_argument("--vision_width", type=positive, help="width of the tiny vision encoder (default: 32, 64)")
+    parser.add_argument("--layers", type=positive, default=2, help="layers of both tiny encoders")
 
 
 def read_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; sizes that were left out depend on what the images are."""
     options = parser.parse_args(argv)
-    for name, value in (_DRAWN if options.images is None else _PHOTOGRAPHED).items():
+    for name, value in (_DRAWINGS if options.images is None else _PHOTOGRAPHS).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
     return options
 
 
 class Experiment:
-    """One seed: a corpus, a vision encoder, and trainings that share both.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Of the command line.
-    seed : int
-        Of corpus, images and weights.
-    output_dir : Path
-        For Trainer's files.
-    pretrain : callable, optional
-        Makes the vision encoder where `--vision_model` names none, as `recipe.pretrain_vision_encoder` does, the
-        default.
-    prepare : callable, optional
-        Called with every model before it is trained.
-    """
+    """One seed: a corpus, a vision encoder, and trainings that share both; `prepare` is called with each new model."""
 
     def __init__(
         self,
@@ -237,18 +218,8 @@ class Experiment:
         )
         if self.prepare is not None:
             self.prepare(model)
-        arguments = training_arguments(
-            self.output_dir, options.steps, options.batch_size, options.learning_rate, self.seed, options.quiet
-        )
-        trainer = Trainer(
-            model=model,
-            args=arguments,
-            train_dataset=self._train_rows(variant.images),
-            data_collator=DataCollatorForMner(self.processor),
-            callbacks=[LossPartsCallback()],
-        )
-        trainer.train()
-        return trainer
+        settings = (options.steps, self.output_dir, self.seed, options.batch_size, options.learning_rate, options.quiet)
+        return train(model, self.processor, self._train_rows(variant.images), *settings)
 
     def scores(self, model: Any, variant: Variant) -> dict[str, float]:
         """Score a trained model on sentences, those with labelled names too."""

@@ -1,4 +1,4 @@
-"""Photographs in place of drawings: one folder a concept, altered copies to learn from."""
+"""Photographs in place of drawings: one folder per concept, altered copies to learn from."""
 
 import random
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from bga_mner.examples.synthetic.drawings import ENTITY_TYPES
 
 
 def read_photos(folder: Path) -> dict[str, list[bytes]]:
-    """Read photographs, one folder a concept; the first four by name stand for the entity types in their order."""
+    """Read photographs, one folder per concept; the first four by name stand for the entity types in their order."""
     concepts = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     photos = {
         kind: [path.read_bytes() for path in sorted(concept.iterdir()) if path.suffix.lower() in (".jpg", ".png")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 from transformers import (
     BertConfig,
     BertModel,
+    EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -42,17 +44,7 @@ LONGEST_TEXT = 64  # in tokens
 
 
 class ConceptClassifier(nn.Module):
-    """A vision encoder and a linear head on the mean of its patches, so that each patch learns what it is part of.
-
-    Parameters
-    ----------
-    encoder : PreTrainedModel
-        The encoder.
-    width : int
-        Of its patches' states.
-    concepts : int
-        How many there are to tell apart.
-    """
+    """A vision encoder and a linear head on the mean of its patches, so that each patch learns what it is part of."""
 
     def __init__(self, encoder: PreTrainedModel, width: int, concepts: int) -> None:
         super().__init__()
@@ -60,7 +52,7 @@ class ConceptClassifier(nn.Module):
         self.head = nn.Linear(width, concepts)
 
     def patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Return the states of images' patches (batch, patches, width): those behind the class token."""
+        """Return the states of images' patches (batch, patches, width): those after the class token."""
         return self.encoder(pixel_values=pixel_values).last_hidden_state[:, 1:]
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -93,6 +85,11 @@ def training_arguments(
     )
 
 
+def accuracy(result: EvalPrediction) -> dict[str, float]:
+    """Compute the accuracy of scores of classes."""
+    return {"accuracy": (result.predictions.argmax(-1) == result.label_ids).mean()}
+
+
 def teach_concepts(
     classifier: ConceptClassifier,
     image_processor: Any,
@@ -110,7 +107,7 @@ def teach_concepts(
         model=classifier,
         args=arguments,
         train_dataset=encoded(*train_images),
-        compute_metrics=lambda result: {"accuracy": (result.predictions.argmax(-1) == result.label_ids).mean()},
+        compute_metrics=accuracy,
     )
     trainer.train()
     return float(trainer.evaluate(encoded(*test_images))["eval_accuracy"])
@@ -141,13 +138,33 @@ def pretrain_vision_encoder(
     return encoder, teach_concepts(classifier, image_processor, train_images, test_images, arguments)
 
 
+def pretrain_on_drawings(
+    image_processor: Any, drawings: int, kinds: Sequence[str], seed: int, arguments: TrainingArguments
+) -> tuple[ViTModel, float]:
+    """Teach a tiny vision encoder to tell drawings of these kinds apart; return it and its held-out accuracy."""
+    return pretrain_vision_encoder(
+        image_processor,
+        concept_images(drawings, seed, IMAGE_SIZE, kinds=kinds),
+        concept_images(max(8, drawings // 20), seed + 1000, IMAGE_SIZE, kinds=kinds),
+        arguments,
+        num_labels=len(kinds),
+    )
+
+
 def add_options(parser: argparse.ArgumentParser, test_sentences: int = 400) -> None:
     """Add the sizes of the corpus and of the trainings, which `prepare` and `train` are given."""
-    parser.add_argument("--steps", type=positive, default=450, help="training steps on pairs, of each model")
-    parser.add_argument("--vision_steps", type=positive, default=700, help="steps of the vision encoder's own training")
-    parser.add_argument("--images", type=positive, default=8000, help="drawings for that")
-    parser.add_argument("--pairs", type=positive, default=2400, help="training pairs, half of them labelled")
-    parser.add_argument("--test_sentences", type=positive, default=test_sentences, help="of either kind")
+    parser.add_argument("--steps", type=positive, default=450, help="training steps per model")
+    parser.add_argument("--vision_steps", type=positive, default=700, help="training steps of the vision encoder")
+    parser.add_argument(
+        "--images", type=positive, default=8000, help="number of drawings to train the vision encoder on"
+    )
+    parser.add_argument("--pairs", type=positive, default=2400, help="number of training pairs, half of them labelled")
+    parser.add_argument(
+        "--test_sentences",
+        type=positive,
+        default=test_sentences,
+        help="number of test sentences with labelled names, and with never-labelled names",
+    )
 
 
 def prepare(
@@ -169,13 +186,9 @@ def prepare(
     image_processor = ViTImageProcessorPil(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
     label2id = {label: number for number, label in enumerate(corpus.labels)}
     processor = BgaMnerProcessor(image_processor, build_tokenizer(corpus.sentences(), LONGEST_TEXT), label2id=label2id)
-    vision, accuracy = pretrain_vision_encoder(
-        image_processor,
-        concept_images(options.images, options.seed, IMAGE_SIZE),
-        concept_images(max(8, options.images // 20), options.seed + 1000, IMAGE_SIZE),
-        training_arguments(output_dir, options.vision_steps, 64, 3e-3, options.seed),
-    )
-    return corpus, processor, vision, accuracy
+    arguments = training_arguments(output_dir, options.vision_steps, 64, 3e-3, options.seed)
+    vision, score = pretrain_on_drawings(image_processor, options.images, ENTITY_TYPES, options.seed, arguments)
+    return corpus, processor, vision, score
 
 
 def encode_once(processor: BgaMnerProcessor, dataset: Dataset) -> list[dict[str, Any]]:
@@ -214,14 +227,25 @@ def build_model(
     return model
 
 
-def train(model: Any, processor: Any, dataset: Dataset, steps: int, output_dir: Path, seed: int) -> Trainer:
-    """Train with the stock Trainer."""
+def train(
+    model: Any,
+    processor: Any,
+    rows: Dataset | list[dict[str, Any]],
+    steps: int,
+    output_dir: Path,
+    seed: int,
+    batch_size: int = 32,
+    learning_rate: float = 2e-3,
+    quiet: bool | None = None,
+) -> Trainer:
+    """Train on a dataset, or on rows of `encode_once`, with the stock Trainer."""
+    tags = isinstance(model, BgaMnerForTokenClassification)
     trainer = Trainer(
         model=model,
-        args=training_arguments(output_dir, steps, 32, 2e-3, seed),
-        train_dataset=dataset.with_transform(processor.encode_examples),
+        args=training_arguments(output_dir, steps, batch_size, learning_rate, seed, quiet),
+        train_dataset=rows.with_transform(processor.encode_examples) if isinstance(rows, Dataset) else rows,
         data_collator=DataCollatorForMner(processor),
-        compute_metrics=build_compute_metrics(model.config.id2label),
+        compute_metrics=build_compute_metrics(model.config.id2label) if tags else accuracy,
         callbacks=[LossPartsCallback()],
     )
     trainer.train()

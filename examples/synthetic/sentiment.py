@@ -23,20 +23,9 @@ __all__ = ["SentimentCorpus", "generate_sentiment_corpus"]
 class SentimentCorpus:
     """The corpus that `generate_sentiment_corpus` makes.
 
-    All datasets have the columns `id` (str), `tokens` (list of str), `target` (`[first, behind]`, the words of
-    the name), `label` (a number of `labels`, or None where it is hidden), `image` (``{"bytes": PNG, "path":
-    None}` or None) and `concept`` (the sentiment whose drawing it is, or None).
-
-    Attributes
-    ----------
-    train : datasets.Dataset
-        Labelled pairs and pairs with hidden labels, shuffled.
-    test_unseen_labels, test_labelled : datasets.Dataset
-        Never labelled and labelled names, with labels and without images.
-    labels : tuple of str
-        `("negative", "neutral", "positive")`.
-    labelled_names, unlabelled_names : dict of str to str
-        Name to sentiment.
+    All datasets have the columns `id` (str), `tokens` (list of str), `target` (`[first, end]`, the words of the
+    name), `label` (a number of `labels`, or None where it is hidden), `image` (`{"bytes": PNG, "path": None}` or
+    None) and `concept` (the sentiment whose drawing it is, or None).
     """
 
     train: datasets.Dataset
@@ -74,16 +63,7 @@ def generate_sentiment_corpus(
     mismatch_rate: float = 0.15,
     clutter: float = 0.3,
 ) -> SentimentCorpus:
-    """Generate the corpus; the same arguments give the same corpus, bit for bit, in any process.
-
-    The arguments are as for `generate_corpus`, with sentiments in place of types.
-
-    Examples
-    --------
-    >>> corpus = generate_sentiment_corpus(names_per_sentiment=2, train_labelled=6, train_unlabelled=6)
-    >>> len(corpus.train), sum(label is None for label in corpus.train["label"])
-    (12, 6)
-    """
+    """Generate the corpus as `generate_corpus` does, with sentiments instead of types: the same bits in any process."""
     if names_per_sentiment < 2:
         raise ValueError(
             f"Expected names_per_sentiment >= 2 (one labelled, one not), got {names_per_sentiment}. Ask for more."
@@ -110,5 +90,5 @@ def generate_sentiment_corpus(
 
 def _labelled(row: Row) -> Row:
     """Say of a row where its name is, and what the sentiment towards it."""
-    ((_, first, behind),) = spans_from_tags(row["ner_tags"])  # type: ignore[arg-type]
-    return row | {"target": [first, behind], "label": SENTIMENTS.index(str(row["kind"]))}
+    ((_, first, end),) = spans_from_tags(row["ner_tags"])  # type: ignore[arg-type]
+    return row | {"target": [first, end], "label": SENTIMENTS.index(str(row["kind"]))}

@@ -65,9 +65,9 @@ _SLOTS = {
 _CORES = _choices("""{adv} thinking about {name} {time} | {name} was {adj} {time} | i {verb} {name} so much
     | nobody talks about {name} enough | cannot stop looking at {name} | no {thing} without {name} | look , {name} !
     | {name} again , and {who} said it was {adj} | who else can {verb} {name} ? | finally saw {name} {time}
-    | {who} {adv} mentioned {name} | {name} looks {adj} in this image | here is {name} , {adj} and {adj}
+    | {who} {adv} mentioned {name} | {name} looks {adj} in this picture | here is {name} , {adj} and {adj}
     | more {thing} , more {name} | we need to talk about {name} {time} | this is {name} on a {adj} {day}
-    | took a {adj} image of {name} {time} | {thing} and {name} , what a {adj} {day} | there is only one {name}
+    | took a {adj} picture of {name} {time} | {thing} and {name} , what a {adj} {day} | there is only one {name}
     | the most {adj} photo of {name} you will see {time} | it is all about {name} {time} | {name} is {adj}
     | {who} keeps asking me about {name} | {verb} {name} or {verb} {thing} ? | {who} and i {adv} {verb} {name}
     | not sure what to say about {name} , {adj} {thing} maybe | {thing} , {thing} and {name} {time}

@@ -14,22 +14,6 @@ def build_tokenizer(sentences: Iterable[Sequence[str]], model_max_length: int = 
 
     Other words fall back to single characters (printable ASCII, and what occurs in `sentences`). The vocabulary does
     not depend on the order of the sentences. `save_pretrained` and `AutoTokenizer` restore it from a folder.
-
-    Parameters
-    ----------
-    sentences : iterable of sequences of str
-        Words; one with inner punctuation becomes several tokens, as in BERT.
-    model_max_length : int, default 128
-        In tokens, special ones included.
-
-    Returns
-    -------
-    transformers.PreTrainedTokenizerFast
-
-    Examples
-    --------
-    >>> build_tokenizer([["Hello", "Zvarno"]]).tokenize("Hello Zvarno!")
-    ['Hello', 'Zvarno', '!']
     """
     normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     splitter = pre_tokenizers.BertPreTokenizer()

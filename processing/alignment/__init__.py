@@ -1,1 +1,1 @@
-"""What a model aligned: measured, drawn, and shown as a page."""
+"""What a model aligned: measured, plotted, and shown as a page."""

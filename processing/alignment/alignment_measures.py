@@ -55,24 +55,21 @@ def retrieval_ranks(
     return (1 + above + equal / 2).numpy()
 
 
-def draw_distractors(groups: Sequence[Hashable], number: int, seed: int) -> torch.Tensor:
-    """Draw up to `number` distractors for each pair, in turn from each other group: bools (pairs, pairs).
-
-    A pair's own group holds no distractor: its images are as right as its own.
-    """
+def sample_distractors(groups: Sequence[Hashable], number: int, seed: int) -> torch.Tensor:
+    """Sample up to `number` distractors for each pair, in turn from each other group: bools (pairs, pairs)."""
     generator = np.random.default_rng(seed)
     members: dict[Hashable, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
-    drawn = torch.zeros(len(groups), len(groups), dtype=torch.bool)
+    sampled = torch.zeros(len(groups), len(groups), dtype=torch.bool)
     for index, own in enumerate(groups):
         # each group in an order of its own, then one of each in turn
         orders = [generator.permutation(found) for group, found in members.items() if group != own]
         turns = [
             order[turn] for turn in range(max(map(len, orders), default=0)) for order in orders if turn < len(order)
         ]
-        drawn[index, turns[:number]] = True
-    return drawn
+        sampled[index, turns[:number]] = True
+    return sampled
 
 
 def _batches(pairs: Sequence[Mapping[str, Any]], size: int) -> Iterator[list[tuple[int, Mapping[str, Any]]]]:
@@ -164,7 +161,7 @@ def alignment_report(
         report[f"{name}_ratio"] = report[name] / max(report[f"{name}_shuffled"], 1e-12)
     generated_mean, real_mean = torch.cat(generated_means).cpu(), torch.cat(real_means).cpu()
     report["generated_spread"] = float(spread(generated_mean) / spread(real_mean).clamp(1e-12))
-    competing = draw_distractors(having if groups is None else [groups[i] for i in having], distractors, seed)
+    competing = sample_distractors(having if groups is None else [groups[i] for i in having], distractors, seed)
     ranks = retrieval_ranks(generated_mean[:, 0], real_mean[:, 0], range(len(having)), competing)
     report["median_rank"] = float(np.median(ranks))
     report["chance_rank"] = float(np.median(1 + competing.sum(dim=1).numpy() / 2))
@@ -224,4 +221,4 @@ def _errors(
                 yield name + suffix, feature_distance(generated, wanted, shared, config.reconstruction_distance)
 
 
-__all__ = ["alignment_report", "draw_distractors", "retrieval_ranks"]
+__all__ = ["alignment_report", "retrieval_ranks", "sample_distractors"]

@@ -29,7 +29,7 @@ def alignment_html(alignments: Sequence[tuple[Alignment, Any]]) -> str:
     tokens and patches that it keeps; an entity shows how similar each patch is to what its tokens generate. Pointing at
     a patch or a token says what it is; the similarities also stand in a table.
 
-    Images are whatever `load_image` takes. Those of more than 1,024 pixels a side are scaled down; others are
+    Images are whatever `load_image` takes. Those of more than 1,024 pixels per side are scaled down; others are
     embedded as they are. The page is to be written as UTF-8.
     """
     if not alignments:
@@ -61,11 +61,7 @@ def _embedded(image: Image.Image) -> dict[str, Any]:
 
 
 def _colour(value: float) -> str:
-    """Mix the colour of a similarity.
-
-    >>> _colour(-1.0), _colour(0.0), _colour(1.0)
-    ('rgb(59, 76, 192)', 'rgb(221, 221, 221)', 'rgb(180, 4, 38)')
-    """
+    """Mix the colour of a similarity: blue at -1, grey at 0, red at 1."""
     strength = min(1.0, abs(value))
     end = SCALE[2] if value > 0 else SCALE[0]
     mixed = (round(middle + strength * (full - middle)) for middle, full in zip(SCALE[1], end, strict=True))

@@ -84,11 +84,7 @@ class Alignment:
 
 
 def runs_right_to_left(text: str) -> bool:
-    """Tell whether the first letter of a text that has a direction is Arabic, Hebrew and the like.
-
-    >>> runs_right_to_left("1. \u05e9\u05dc\u05d5\u05dd OK"), runs_right_to_left("...")
-    (True, False)
-    """
+    """Tell whether the first letter of a text that has a direction is Arabic, Hebrew and the like."""
     kinds = map(unicodedata.bidirectional, text)
     return next((kind != "L" for kind in kinds if kind in ("L", "R", "AL")), False)
 

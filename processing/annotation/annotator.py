@@ -147,7 +147,7 @@ class PartAssembler:
         if chunk.rows:
             chunks = self._waiting.setdefault(number, {})
             if chunk.first_row in chunks or number in self.parts.done:
-                raise RuntimeError(f"Expected each row once, got row {chunk.first_row} again.")
+                raise RuntimeError(f"Expected each row once, got row {chunk.first_row} again. Report this.")
             chunks[chunk.first_row] = chunk
         # the end of the input may come before other chunks of its part
         for candidate in {number} if self.total is None else set(self._waiting):
@@ -156,7 +156,9 @@ class PartAssembler:
     def finish(self) -> int:
         """Return how many rows the input has; raise RuntimeError if some of them never came."""
         if self.total is None or self._waiting:
-            raise RuntimeError(f"Expected all rows of the input, but parts {shown(sorted(self._waiting))} lack some.")
+            raise RuntimeError(
+                f"Expected all rows of the input, got unfinished parts {shown(sorted(self._waiting))}. Run it again."
+            )
         return self.total
 
     def _commit_if_whole(self, number: int) -> None:

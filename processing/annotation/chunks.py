@@ -60,10 +60,6 @@ def make_chunks(
     """Group rows into chunks of so many rows, or about so many characters, that don't cross the border of a part.
 
     The rows begin with the first of a part, number `first_row`; those of parts that are `done` are passed over.
-
-    >>> rows = [InputRow(None, text) for text in "abcde"]
-    >>> [(chunk.first_row, len(chunk.rows)) for chunk in make_chunks(rows, 0, 2, {1: 2}, 2)]
-    [(0, 2), (4, 1)]
     """
     waiting: list[InputRow] = []
     characters, position = 0, first_row

@@ -42,8 +42,8 @@ def find_files(patterns: Iterable[str]) -> tuple[str, ...]:
             here = {name for name in glob(pattern, recursive=True) if Path(name).is_file()}
         if not here:
             raise ValueError(
-                f"Expected a file, a folder of JSONL, CSV or Parquet files, or a pattern, but nothing is found for "
-                f"{shown(pattern)}. Check the path."
+                f"Expected a file, a folder of JSONL, CSV or Parquet files, or a pattern, got {shown(pattern)}, which "
+                "matches nothing. Check the path."
             )
         found |= here
     return tuple(sorted(found))
@@ -110,7 +110,7 @@ def csv_records(path: str) -> Iterator[list[str] | csv.Error]:
     # bytes that aren't UTF-8 become lone surrogates, which are found later: one bad row, not a bad file
     with TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         lines = _RecordLines(file)
-        # strict: or the lines behind a quote that isn't closed would become one text
+        # strict: or the lines after a quote that isn't closed would become one text
         records = csv.reader(lines, delimiter=delimiter, strict=True)
         while True:
             lines.length = 0

@@ -189,8 +189,8 @@ class AnnotationInput:
         missing = [name for name in self.columns if name not in there]
         if missing:
             raise ValueError(
-                f"Expected the column {shown(missing[0])} in {shown(where)}, which has {listed(there)}. Name the "
-                f"columns of texts (or words) and ids.{hint}"
+                f"Expected the column {shown(missing[0])} in {shown(where)}, got {listed(there)}. Name the columns of "
+                f"texts (or words) and ids.{hint}"
             )
 
     def _make_row(self, values: Sequence[Any]) -> InputRow:

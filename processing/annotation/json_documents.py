@@ -43,22 +43,22 @@ def read_items(file: IO[bytes], path: str, most: int) -> Iterator[bytes]:
     number = 0
     try:
         in_array = reader.next_character() == "["
-        reader.place += in_array
+        reader.position += in_array
         while (character := reader.next_character()) != ("]" if in_array else ""):
             if number and in_array:
                 if character != ",":
                     raise ValueError(f"a comma is missing before {shown(character)}" if character else "it ends there")
-                reader.place += 1
+                reader.position += 1
                 reader.next_character()
             yield reader.take().encode("utf-8", "surrogateescape")
             number += 1
-        reader.place += in_array
+        reader.position += in_array
         if character := reader.next_character():
             raise ValueError(f"{shown(character)} stands after the array's end")
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"Expected an array of JSON objects in {shown(path)}, but after {number} of them it can't be read on: "
-            f"{brief(error, 200)}. What is annotated is kept. Mend the file, or write one object per line (JSONL)."
+            f"Expected an array of JSON objects in {shown(path)}, got one that can't be read on after {number} of "
+            f"them: {brief(error, 200)}. What is annotated is kept. Mend the file, or write one object per line."
         ) from error
 
 
@@ -67,15 +67,15 @@ class _Reader:
 
     def __init__(self, file: TextIOWrapper, most: int) -> None:
         self.file, self.most = file, most
-        self.text, self.place = "", 0
+        self.text, self.position = "", 0
 
     def next_character(self) -> str:
         """Go to the next character that is no white space, and return it; at the end none."""
         while True:
-            found = _SPACE.match(self.text, self.place)
-            self.place = found.end() if found else self.place
-            if self.place < len(self.text):
-                return self.text[self.place]
+            found = _SPACE.match(self.text, self.position)
+            self.position = found.end() if found else self.position
+            if self.position < len(self.text):
+                return self.text[self.position]
             if not self._read(_CHARACTERS_AT_ONCE):
                 return ""
 
@@ -84,7 +84,7 @@ class _Reader:
         size = _CHARACTERS_AT_ONCE
         while True:
             try:
-                end = _decode(self.text, self.place)[1]
+                end = _decode(self.text, self.position)[1]
                 whole = end < len(self.text)
             except json.JSONDecodeError as error:
                 open_string = error.msg.startswith("Unterminated string")
@@ -97,14 +97,14 @@ class _Reader:
                 raise ValueError(f"an item has more than {self.most:,} characters, or no end")
             size *= 2
         # at the end of the file what is wrong is said once more
-        end = end if whole else _decode(self.text, self.place)[1]
-        item, self.place = self.text[self.place : end], end
+        end = end if whole else _decode(self.text, self.position)[1]
+        item, self.position = self.text[self.position : end], end
         return item
 
     def _read(self, size: int) -> bool:
         """Read on, and drop what was taken; tell whether there was anything."""
         more = self.file.read(size)
-        self.text, self.place = self.text[self.place :] + more, 0
+        self.text, self.position = self.text[self.position :] + more, 0
         return bool(more)
 
 

@@ -1,7 +1,7 @@
 """The output of a bulk annotation: numbered parts, each of which is there whole, or not at all.
 
 A part holds the rows `[number * rows_per_part, (number + 1) * rows_per_part)` of the input. It is done once its
-record is there, which is written last; what else a killed run leaves behind is taken away when the next one starts.
+record is there, which is written last; whatever else a killed run has left is removed when the next one starts.
 """
 
 import errno
@@ -90,7 +90,7 @@ class AnnotationParts:
     def commit(self, number: int, chunks: Sequence[AnnotatedChunk]) -> None:
         """Write a part, of which these are all rows, in order: its files first, its record last."""
         if number in self.done:
-            raise RuntimeError(f"Expected each part once, got part {number} again.")
+            raise RuntimeError(f"Expected each part once, got part {number} again. Report this.")
         table = pa.concat_tables([ENTITY_SCHEMA.empty_table(), *(chunk.table for chunk in chunks)])
         bad = [row for chunk in chunks for row in chunk.bad]
         files = {f"{ENTITIES}/{_name(number, self.output_format)}": _encode(table, self.output_format)}
@@ -121,7 +121,9 @@ class AnnotationParts:
         }
         if self.done != expected:
             odd = sorted(set(self.done.items()) ^ set(expected.items()))[:5]
-            raise RuntimeError(f"Expected {total} rows in {len(expected)} whole parts, but these differ: {odd}.")
+            raise RuntimeError(
+                f"Expected {total} rows in {len(expected)} whole parts, got others: {odd}. Run it again."
+            )
         bad = self.bad.total()
         return {
             "rows": total,
@@ -149,7 +151,7 @@ class AnnotationParts:
         ]
         if differences:
             raise ValueError(
-                f"Expected the run in {shown(str(self.folder))} to go on with what it was started with, but "
+                f"Expected what the run in {shown(str(self.folder))} was started with, got other settings: "
                 f"{brief('; '.join(differences), 500)}. Give the same again, or name another output folder."
             )
 
@@ -200,9 +202,9 @@ class AnnotationParts:
                 raise
             raise OSError(
                 error.errno,
-                f"Expected room to write in {shown(str(self.folder))}, but the disk is full or a limit is reached "
-                f"({os.strerror(error.errno)}). {sum(self.done.values()):,} rows are done and kept. Make room and run "
-                "the same again",
+                f"Expected room to write in {shown(str(self.folder))}, got none: the disk is full or a limit is "
+                f"reached ({os.strerror(error.errno)}). {sum(self.done.values()):,} rows are done and kept. Make room "
+                "and run the same again",
             ) from error
 
 
@@ -282,7 +284,7 @@ def _lock(path: Path) -> FileLock:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise ValueError(
-            f"Expected to be the only process that writes to {shown(str(path.parent))}, but another one does. Wait "
+            f"Expected to be the only process that writes to {shown(str(path.parent))}, got another one. Wait "
             "for it, or name another output folder."
         ) from error
     return lock

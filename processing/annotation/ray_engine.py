@@ -61,7 +61,7 @@ def on_ray(options: AnnotatorOptions, fingerprint: str, actors: int, gpus_per_ac
     from ray.data.datasource import Datasource, ReadTask
 
     class ChunkSource(Datasource):
-        """One task that reads chunk after chunk: Ray waits with the next where the actors fall behind."""
+        """One task that reads chunk after chunk: Ray waits with the next where the actors are slower."""
 
         def __init__(self, chunks: Callable[[], Iterator[TextChunk]]):
             super().__init__()
@@ -101,7 +101,8 @@ def on_ray(options: AnnotatorOptions, fingerprint: str, actors: int, gpus_per_ac
                 yield from _unpack(table)
         except ray.exceptions.ActorDiedError as error:  # one that is killed is started again, so this one can't start
             raise ValueError(
-                f"Expected each actor to load the model, got: {str(error).strip().splitlines()[-1]}"
+                f"Expected each actor to load the model, got: {str(error).strip().splitlines()[-1]}. Make sure "
+                "that all machines reach it."
             ) from error
 
     return annotate

@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, Unpack, overload
 
 import datasets
 
@@ -11,7 +11,7 @@ from ...configuration.errors import brief, shown
 from ..tags.tag_conversion import TagError, convert_tags, scheme_name
 from .conll_writing import PLACEHOLDER
 from .data_report import ConllReport
-from .tweets import Tweet, make_dataset, read_file
+from .tweets import ReadingOptions, Tweet, make_dataset, read_file
 
 
 _FIX_FORMAT = (
@@ -26,18 +26,18 @@ _TAG = re.compile(r"O|[BIESLUMWbieslumw]-.+|o")
 _GLUED = re.compile(r".*[,;|](O|[BIESLUMW]-\S+)")
 
 
+class _Options(ReadingOptions, total=False):
+    word_column: int
+    tag_column: int
+
+
 @overload
 def read_conll(
     path: str | os.PathLike[str],
     image_dir: str | os.PathLike[str] | None = None,
     *,
-    word_column: int = 0,
-    tag_column: int = -1,
-    scheme: str | None = None,
-    check_images: bool = True,
-    encoding: str = "utf-8",
-    show_progress: bool | None = None,
     return_report: Literal[False] = False,
+    **options: Unpack[_Options],
 ) -> datasets.Dataset: ...
 
 
@@ -46,13 +46,8 @@ def read_conll(
     path: str | os.PathLike[str],
     image_dir: str | os.PathLike[str] | None = None,
     *,
-    word_column: int = 0,
-    tag_column: int = -1,
-    scheme: str | None = None,
-    check_images: bool = True,
-    encoding: str = "utf-8",
-    show_progress: bool | None = None,
     return_report: Literal[True],
+    **options: Unpack[_Options],
 ) -> tuple[datasets.Dataset, ConllReport]: ...
 
 
@@ -144,7 +139,7 @@ class _LineReader:
     """Reads word and tag of lines that have all the same columns, or a word alone."""
 
     def __init__(self, path: str, word_column: int, tag_column: int) -> None:
-        self.path, self.places, self.columns, self.first = path, (word_column, tag_column), 0, 0
+        self.path, self.positions, self.columns, self.first = path, (word_column, tag_column), 0, 0
 
     def __call__(self, line: str, number: int) -> tuple[str, str | None]:
         parts = line.split("\t") if "\t" in line else line.split()
@@ -158,17 +153,17 @@ class _LineReader:
                 f"got {len(parts)} columns: {shown(line, 80)}. {_FIX_FORMAT} Running text, a text per line, is read by "
                 "examples/annotate.py."
             )
-        word, tag = (parts[place] for place in self.places)
+        word, tag = (parts[column] for column in self.positions)
         return word, tag.strip() or None
 
     def _take_columns(self, columns: int, number: int) -> None:
         """Check that a line of several columns has those that are asked for."""
         self.columns, self.first = columns, number
-        for name, place in zip(("word_column", "tag_column"), self.places, strict=True):
-            if not isinstance(place, int) or not -columns <= place < columns:
+        for name, column in zip(("word_column", "tag_column"), self.positions, strict=True):
+            if not isinstance(column, int) or not -columns <= column < columns:
                 raise ValueError(
                     f"Expected {name} as one of the {columns} columns (0 to {columns - 1}) of line {number} of "
-                    f"{shown(self.path)}, got {shown(place)}. Count from 0, or from the last with -1."
+                    f"{shown(self.path)}, got {shown(column)}. Count from 0, or from the last with -1."
                 )
 
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import datasets
 from datasets.utils import tqdm
@@ -19,6 +20,15 @@ from .data_report import ConllReport
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 # How files of gzip, ZIP, bzip2, xz and Zstandard begin.
 _COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+
+
+class ReadingOptions(TypedDict, total=False):
+    """What every reader of a file takes."""
+
+    scheme: str | None
+    check_images: bool
+    encoding: str
+    show_progress: bool | None
 
 
 @dataclass
@@ -131,4 +141,4 @@ def check_id(name: str, line: int, file: str) -> None:
         )
 
 
-__all__ = ["Tweet", "check_id", "make_dataset", "read_file"]
+__all__ = ["ReadingOptions", "Tweet", "check_id", "make_dataset", "read_file"]

@@ -1,8 +1,8 @@
 """How sure an F1 is, and a difference of two: intervals and p-values, from resampled sentences.
 
-Sentences are drawn with replacement, as many as there are, and F1 is computed anew: strict, by entity, as `score_tags`
-does. How F1 varies over such draws stands for how it would vary over test sets (Efron and Tibshirani, 1993). It says
-nothing about other seeds of a training.
+Sentences are sampled with replacement, as many as there are, and F1 is computed anew: strict, by entity, as
+`score_tags` does. How F1 varies over such samples stands for how it would vary over test sets (Efron and Tibshirani,
+1993). It says nothing about other seeds of a training.
 """
 
 import warnings
@@ -23,12 +23,7 @@ __all__ = ["bootstrap_interval", "count_entities", "paired_bootstrap", "score_wi
 def count_entities(
     predictions: Iterable[Sequence[str]], references: Iterable[Sequence[str | None]]
 ) -> tuple[list[str], np.ndarray]:
-    """Count right, predicted and expected entities, as strict seqeval has it: types, and counts (sentences, types, 3).
-
-    >>> types, counts = count_entities([["B-PER", "B-LOC"]], [["B-PER", "O"]])
-    >>> types, counts.tolist()
-    (['LOC', 'PER'], [[[0, 1, 0], [1, 1, 1]]])
-    """
+    """Count right, predicted and expected entities (strict seqeval): types, and counts (sentences, types, 3)."""
     sentences = []
     for tags in pair_sentences(predictions, references):
         predicted, expected = map(_strict_spans, tags)
@@ -57,17 +52,17 @@ def bootstrap_interval(
     predictions, references : iterables of sequences of str
         As for `score_tags`.
     samples : int, default 1000
-        Number of draws.
+        Number of bootstrap samples.
     confidence : float, default 0.95
-        Share of the draws whose F1 lies inside the interval.
+        Share of the samples whose F1 lies inside the interval.
     seed : int, default 0
-        Of the draws.
+        Of the sampling.
 
     Returns
     -------
     dict of str to (float or dict)
         `f1` (that of `score_tags`), `low` and `high`; `types` holds for each type the same, and `number` (of
-        entities in the references). A draw without any entity of a type has an F1 of 0.
+        entities in the references). A sample without any entity of a type has an F1 of 0.
 
     Raises
     ------
@@ -104,21 +99,21 @@ def paired_bootstrap(
     """Compare two sets of predictions for the same sentences.
 
     The p-value follows Koehn (2004, "Statistical Significance Tests for Machine Translation Evaluation"): one-sided,
-    the share of the draws in which the winner doesn't win. One is added to both numbers of that share, so that p is
+    the share of the samples in which the winner doesn't win. One is added to both numbers of that share, so that p is
     never 0 (Davison and Hinkley, 1997). Berg-Kirkpatrick et al. (2012, "An Empirical Investigation of Statistical
-    Significance in NLP") count draws beyond twice the observed difference instead, which is the same where draws are
-    symmetric.
+    Significance in NLP") count samples beyond twice the observed difference instead, which is the same where their
+    distribution is symmetric.
 
     Parameters
     ----------
     predictions_a, predictions_b, references : iterables of sequences of str
         As for `score_tags`.
     samples : int, default 1000
-        Number of draws; the same sentences are drawn for both.
+        Number of bootstrap samples; the same sentences are sampled for both.
     confidence : float, default 0.95
-        Share of the draws whose difference lies inside the interval.
+        Share of the samples whose difference lies inside the interval.
     seed : int, default 0
-        Of the draws.
+        Of the sampling.
 
     Returns
     -------
@@ -144,10 +139,10 @@ def paired_bootstrap(
         count_entities(predictions, expected)[1].sum(axis=1)  # type: ignore[arg-type]  # (sentences, 3)
         for predictions in (predictions_a, predictions_b)
     ]
-    drawn = _resample(counts, difference, samples, confidence, seed)
+    sampled = _resample(counts, difference, samples, confidence, seed)
     observed = float(difference(*(part.sum(axis=0) for part in counts)))
-    low, high = map(float, drawn.confidence_interval)
-    flipped = int((drawn.bootstrap_distribution * np.sign(observed) <= 0).sum())
+    low, high = map(float, sampled.confidence_interval)
+    flipped = int((sampled.bootstrap_distribution * np.sign(observed) <= 0).sum())
     return {"difference": observed, "low": low, "high": high, "p": (flipped + 1) / (samples + 1)}
 
 
@@ -219,12 +214,12 @@ def _resample(
     if len(counts[0]) == 1:  # SciPy takes two or more; F1 is the same of a sentence that is there twice
         counts = [part.repeat(2, axis=0) for part in counts]
 
-    def of_sentences(*drawn: np.ndarray, axis: int) -> np.ndarray:
-        # (..., 3, draws, sentences) -> (..., 3, draws) -> (..., draws, 3), of which the statistic is (..., draws)
-        return statistic(*(np.moveaxis(part.sum(axis=axis), -2, -1) for part in drawn))
+    def of_sentences(*sampled: np.ndarray, axis: int) -> np.ndarray:
+        # (..., 3, samples, sentences) -> (..., 3, samples) -> (..., samples, 3), whose statistic is (..., samples)
+        return statistic(*(np.moveaxis(part.sum(axis=axis), -2, -1) for part in sampled))
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a single draw has no standard error
+        warnings.simplefilter("ignore", RuntimeWarning)  # a single sample has no standard error
         return stats.bootstrap(
             [np.moveaxis(part, 0, -1) for part in counts],
             of_sentences,

@@ -53,7 +53,7 @@ def remove_images(dataset: datasets.Dataset, share: float, seed: int = 0) -> dat
     -------
     datasets.Dataset
         The same rows and columns in the same order, with None as the chosen images. A format or transform of the
-        dataset is left behind: set it afterwards.
+        dataset is not kept: set it afterwards.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def mismatch_images(dataset: datasets.Dataset, share: float, seed: int = 0) -> d
     -------
     datasets.Dataset
         The same rows and columns in the same order, but for the chosen images. Those of them that are held as bytes
-        are copied; of files, only the paths are. A format or transform is left behind: set it afterwards.
+        are copied; of files, only the paths are. A format or transform is not kept: set it afterwards.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def _plain(dataset: datasets.Dataset) -> datasets.Dataset:
 
 
 def _replace_images(dataset: datasets.Dataset, rows: list[int], images: datasets.Dataset) -> datasets.Dataset:
-    """Put `images` in the place of those of `rows`, by appending the changed rows and pointing at them."""
+    """Replace the images of `rows` by `images`, by appending the changed rows and pointing at them."""
     plain, changed = _plain(dataset), images.with_format("arrow")
     if rows and len(plain.column_names) > 1:
         texts = plain.remove_columns("image").select(rows)

@@ -95,11 +95,7 @@ def _score(pairs: list[tuple[list[str], list[str]]], mode: str) -> dict[str, Any
 def pair_sentences(
     predictions: Iterable[Sequence[str]], references: Iterable[Sequence[str | None]], strict: bool = True
 ) -> list[tuple[list[str], list[str]]]:
-    """Put predicted beside expected tags of the words whose tag is known; strict ones must be IOB2.
-
-    >>> pair_sentences([["B-PER", "O"]], [["B-PER", None]])
-    [(['B-PER'], ['B-PER'])]
-    """
+    """Put predicted beside expected tags of the words whose tag is known; strict ones must be IOB2."""
     predicted, expected = check_tags(predictions, "predictions"), check_tags(references, "references")
     if len(predicted) != len(expected):
         raise ValueError(
@@ -205,7 +201,7 @@ def build_compute_metrics(id2label: Mapping[int, str], mode: str = "strict") -> 
     -------
     callable
         Takes a `transformers.EvalPrediction`, whose `predictions` are tag ids (B, L), or scores (B, L, T), or a tuple
-        of outputs of which the first integer array of shape (B, L) is taken; or a list of these, one a batch, as with
+        of outputs of which the first integer array of shape (B, L) is taken; or a list of these, one per batch, as with
         `eval_do_concat_batches=False`. Returns precision, recall, f1 and accuracy, and for each type `f1_<type>`,
         `precision_<type>`, `recall_<type>`, `number_<type>`. With `batch_eval_metrics=True` Trainer calls it
         for each batch with `compute_result`: False keeps the batch and returns nothing, True returns the scores of
@@ -248,7 +244,7 @@ class _TagScorer:
         pairs = [pair for batch in batches for pair in self._pairs(*batch)]
         if compute_result is None:
             return self._scores(pairs)
-        # an evaluation that was broken off leaves its batches behind, and the next one reads from another loader
+        # the batches of an evaluation that was broken off are still here, but the next one reads from another loader
         loader = GradientState().active_dataloader
         of = (loader, getattr(loader, "iteration", None))
         if of != self._kept_of:

@@ -61,7 +61,7 @@ def predict_tags(
     Returns
     -------
     list of list of str
-        One BIO tag a word, in the order of the dataset; entities begin with "B-".
+        One BIO tag per word, in the order of the dataset; entities begin with "B-".
 
     Raises
     ------

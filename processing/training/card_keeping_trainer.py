@@ -28,18 +28,7 @@ class CardKeepingTrainer(Trainer):
     def create_model_card(
         self, tags: str | Sequence[str] | None = None, model_name: str | None = None, **others: Any
     ) -> None:
-        """Write the model's card, filled from `config.training_summary`.
-
-        Parameters
-        ----------
-        tags : str or sequence of str, optional
-            Further tags for the Hub.
-        model_name : str, optional
-            Not used: the summary has a name.
-        **others
-            What else a stock Trainer takes, such as `language`, belongs into the summary, from where every save can
-            fill the card; a warning says so.
-        """
+        """Write the model's card, filled from `config.training_summary`; a warning names facts that belong there."""
         if not self.is_world_process_zero():
             return
         if given := sorted(key for key, value in others.items() if value is not None):

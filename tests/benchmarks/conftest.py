@@ -16,7 +16,7 @@ from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 @pytest.fixture(scope="module")
 def benchmark(request: pytest.FixtureRequest) -> ModuleType:
-    """Import the script that stands in benchmarks/ under the name that the file of tests has behind "test_"."""
+    """Import the script that stands in benchmarks/ under the name that the file of tests has after "test_"."""
     return import_module(f"bga_mner.benchmarks.{request.path.stem.removeprefix('test_')}")
 
 

@@ -36,7 +36,7 @@ def test_error_against_an_oracle(benchmark):
     assert benchmark.expected_calibration_error(sure[:300], correct, bins=7)[0] == pytest.approx(expected)
 
 
-def test_measures_prints_and_draws(benchmark, text_folder, capsys, tmp_path):
+def test_measures_prints_and_plots(benchmark, text_folder, capsys, tmp_path):
     argv = ["--steps", "5", "--vision_steps", "2", "--images", "16", "--pairs", "24", "--test_sentences", "8"]
     argv += ["--data_dir", str(text_folder), "--text_model", str(text_folder / "bert"), "--epochs", "1"]
     argv += ["--max_length", "64", "--plot", str(tmp_path / "new" / "plot.png"), "--json"]

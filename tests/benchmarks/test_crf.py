@@ -58,7 +58,7 @@ def test_exponents(benchmark):
 
 
 @pytest.mark.parametrize("ragged", [False, True])
-def test_drawn_tags_follow_the_bio_scheme(benchmark, ragged):
+def test_sampled_tags_follow_the_bio_scheme(benchmark, ragged):
     _, tags, mask = benchmark.make_batch(50, 20, 9, ragged)
     assert set(tags.flatten().tolist()) == set(range(9))
     for row in tags.tolist():
@@ -102,12 +102,12 @@ class _Wrong(ConditionalRandomField):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("loss", "2x6x5, ordinary scores, full mask: expected the loss to within"),
-        ("gradient", "ordinary scores, full mask: expected the gradient to emissions"),
-        ("all gradients", "ordinary scores, full mask: expected the gradient to"),
-        ("not a number at large scores", "large scores, full mask: expected the loss .* a difference of nan"),
-        ("padding", "ordinary scores, ragged mask: expected the loss"),
-        ("path", "ordinary scores, full mask: expected a path of the score"),
+        ("loss", r"Expected the loss \(2x6x5, ordinary scores, full mask\) to within"),
+        ("gradient", r"Expected the gradient to emissions.*ordinary scores, full mask"),
+        ("all gradients", r"Expected the gradient to.*ordinary scores, full mask"),
+        ("not a number at large scores", r"Expected the loss.*large scores, full mask.*a difference of nan"),
+        ("padding", r"Expected the loss.*ordinary scores, ragged mask"),
+        ("path", r"Expected a path of the score.*ordinary scores, full mask"),
     ],
 )
 def test_check_refuses_a_wrong_crf(benchmark, wrong, message):
@@ -119,7 +119,7 @@ def test_check_refuses_a_wrong_crf(benchmark, wrong, message):
 def test_a_wrong_crf_is_not_timed(benchmark, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "ConditionalRandomField", lambda tags: _Wrong("loss"))
     monkeypatch.setattr(benchmark, "compare", lambda *_: pytest.fail("timed"))
-    with pytest.raises(SystemExit, match="expected the loss to within"):
+    with pytest.raises(SystemExit, match=r"Expected the loss .* to within"):
         benchmark.main(["--shapes", "2x6x5", "--threads", "1", "--json"])
     assert "crf" not in capsys.readouterr().out
 

@@ -27,7 +27,7 @@ def test_quality_is_measured_with_the_presets_options(benchmark, monkeypatch, tm
     }
 
 
-def test_times_are_added_to_what_was_measured_before_and_drawn(benchmark, capsys, tmp_path):
+def test_times_are_added_to_what_was_measured_before_and_plotted(benchmark, capsys, tmp_path):
     results, plot = tmp_path / "new" / "results", tmp_path / "plot.png"
     arguments = ["--results", str(results), "--presets", "1 layer;4 layers, fewer queries"]
     first = benchmark.main([*arguments, "--time", "--size", "tiny", "--repeats", "1"])

@@ -14,7 +14,7 @@ def _few_sizes(benchmark, monkeypatch):
 
 
 @pytest.mark.parametrize("what", ["inference", "training"])
-def test_measures_prints_and_draws(benchmark, capsys, tmp_path, what):
+def test_measures_prints_and_plots(benchmark, capsys, tmp_path, what):
     path = tmp_path / "new" / "plot.png"
     found = benchmark.main(["--size", "tiny", "--repeats", "1", "--what", what, "--plot", str(path), "--json"])
     assert json.loads(capsys.readouterr().out.strip().splitlines()[-1]) == {"scaling": found}

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import runpy
 import socket
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -14,33 +15,34 @@ from typing import Any
 import datasets
 import pytest
 import torch
-from transformers import BertConfig, BertModel, ViTConfig, ViTImageProcessorPil, ViTModel
+from transformers import BaseImageProcessor, BertConfig, BertModel, ViTConfig, ViTImageProcessorPil, ViTModel
 
-from bga_mner import write_conll
-from bga_mner.examples.synthetic.corpus import generate_corpus
+from bga_mner import BgaMnerProcessor, write_conll
+from bga_mner.examples.synthetic.corpus import GeneratedCorpus, generate_corpus
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+SCRIPTS = {"trainer": EXAMPLES / "run_mner.py", "loop": EXAMPLES / "run_mner_no_trainer.py"}
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the seconds for which datasets waits behind each stream of Parquet."""
+    """Leave out the seconds for which datasets waits after each stream of Parquet."""
     monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
 
 
 @pytest.fixture(scope="module")
 def script(request: pytest.FixtureRequest) -> ModuleType:
-    """Import the script that stands in examples/ under the name that the file of tests has behind "test_"."""
+    """Import the script that stands in examples/ under the name that the file of tests has after "test_"."""
     return import_module(f"bga_mner.examples.{request.path.stem.removeprefix('test_')}")
 
 
 @pytest.fixture(scope="session")
-def mner_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write 24 sentences to train on and 8 to score, in CoNLL files, their images, and two encoders."""
-    folder = tmp_path_factory.mktemp("mner")
-    corpus = generate_corpus(
+def mner_corpus() -> GeneratedCorpus:
+    """Generate 24 sentences to train on and 8 to score."""
+    return generate_corpus(
         names_per_type=4,
         train_labelled=20,
         train_unlabelled=4,
@@ -48,21 +50,55 @@ def mner_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         validation_sentences=8,
         image_size=16,
     )
-    (folder / "images").mkdir()
-    for name, part in {"train": corpus.train, "valid": corpus.validation, "test": corpus.test_unseen_labels}.items():
-        write_conll(folder / f"{name}.txt", part["tokens"], part["ner_tags"], part["id"])
-        for row in part:
-            if row["image"] is not None:
-                (folder / "images" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
-    tokenizer = build_tokenizer(corpus.sentences(), model_max_length=64)
-    torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **TINY)).save_pretrained(
-        folder / "bert"
-    )
-    tokenizer.save_pretrained(folder / "bert")
-    ViTModel(ViTConfig(image_size=16, patch_size=8, **TINY)).save_pretrained(folder / "vit")
-    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder / "vit")
-    return folder
+
+
+@pytest.fixture(scope="session")
+def write_mner_files(
+    mner_corpus: GeneratedCorpus, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int, BaseImageProcessor], Path]:
+    """Return a function that writes CoNLL files, their images, and two encoders, of which one has that image size."""
+
+    def write(image_size: int, image_processor: BaseImageProcessor) -> Path:
+        folder, corpus = tmp_path_factory.mktemp("mner"), mner_corpus
+        (folder / "images").mkdir()
+        parts = {"train": corpus.train, "valid": corpus.validation, "test": corpus.test_unseen_labels}
+        for name, part in parts.items():
+            write_conll(folder / f"{name}.txt", part["tokens"], part["ner_tags"], part["id"])
+            for row in part:
+                if row["image"] is not None:
+                    (folder / "images" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
+        tokenizer = build_tokenizer(corpus.sentences(), model_max_length=64)
+        torch.manual_seed(0)
+        config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **TINY)
+        BertModel(config).save_pretrained(folder / "bert")
+        tokenizer.save_pretrained(folder / "bert")
+        ViTModel(ViTConfig(image_size=image_size, patch_size=8, **TINY)).save_pretrained(folder / "vit")
+        image_processor.save_pretrained(folder / "vit")
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def mner_files(write_mner_files: Callable[[int, BaseImageProcessor], Path]) -> Path:
+    """Write files to learn from, all images of which are there."""
+    return write_mner_files(16, ViTImageProcessorPil(size={"height": 16, "width": 16}))
+
+
+@pytest.fixture
+def text_model_dir(make_model: Callable[..., Any], tmp_path: Path) -> Path:
+    """Save a tiny tagger without a generator, which is exported the fastest, and its processor without images."""
+    tokenizer = build_tokenizer([["Kawhi", "wins"]])
+    model = make_model(use_text_to_image=False, text_options={"vocab_size": len(tokenizer)})
+    model.save_pretrained(tmp_path / "model")
+    BgaMnerProcessor(None, tokenizer, label2id=model.config.label2id).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture(scope="module", params=list(SCRIPTS))
+def kind(request: pytest.FixtureRequest) -> str:
+    """Name one of the fine-tuning scripts."""
+    return request.param
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +123,7 @@ def mner_arguments(mner_files: Path) -> dict[str, Any]:
 
 
 class ScriptRuns:
-    """Runs of a script in processes that are forked from one that has imported what takes time to import."""
+    """Runs of a fine-tuning script in processes that are forked from one with the slow imports done."""
 
     def __init__(self) -> None:
         self._context = multiprocessing.get_context("forkserver")
@@ -102,29 +138,29 @@ class ScriptRuns:
 
     def start(
         self,
-        script: Path,
+        kind: str,
         arguments: dict[str, Any],
         log: Path,
         kill: tuple[str, str | None, int] | None = None,
         environment: dict[str, str] | None = None,
     ) -> Any:
-        names = {"SCRIPT": str(script), "ARGUMENTS": self.argv(arguments), "LOG": str(log), "KILL": kill}
+        names = {"SCRIPT": str(SCRIPTS[kind]), "ARGUMENTS": self.argv(arguments), "LOG": str(log), "KILL": kill}
         names["ENVIRONMENT"] = {"TOKENIZERS_PARALLELISM": "false"} | (environment or {})
         process = self._context.Process(target=runpy.run_path, args=(self._program, names))
         process.start()
         return process
 
     def __call__(
-        self, script: Path, arguments: dict[str, Any], kill: tuple[str, str | None, int] | None = None
+        self, kind: str, arguments: dict[str, Any], kill: tuple[str, str | None, int] | None = None
     ) -> tuple[int, str]:
         """Run, perhaps to be killed (see script_run.py); return exit code and output."""
         log = Path(f"{arguments['output_dir']}.log")
-        process = self.start(script, arguments, log, kill)
+        process = self.start(kind, arguments, log, kill)
         process.join()
         return process.exitcode, log.read_text(encoding="utf-8", errors="replace")
 
     def several(
-        self, script: Path, arguments: dict[str, Any], kills: dict[int, Any] | None = None, **environment: str
+        self, kind: str, arguments: dict[str, Any], kills: dict[int, Any] | None = None, **environment: str
     ) -> tuple[list[int], list[str], list[dict[str, Any]]]:
         """Run in two processes, as torchrun would; return their exit codes, outputs and reports."""
         with socket.socket() as free:
@@ -134,7 +170,7 @@ class ScriptRuns:
         logs = [Path(f"{arguments['output_dir']}.{rank}.log") for rank in range(2)]
         processes = [
             self.start(
-                script,
+                kind,
                 arguments,
                 log,
                 (kills or {}).get(rank),

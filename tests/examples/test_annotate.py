@@ -7,19 +7,12 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from bga_mner import BgaMnerProcessor
-from bga_mner.examples.synthetic.tokenizer import build_tokenizer
-
 
 @pytest.fixture
-def arguments(make_model, tmp_path):
-    tokenizer = build_tokenizer([["Kawhi", "wins"]])
-    model = make_model(use_text_to_image=False, text_options={"vocab_size": len(tokenizer)})
-    model.save_pretrained(tmp_path / "model")
-    BgaMnerProcessor(None, tokenizer, label2id=model.config.label2id).save_pretrained(tmp_path / "model")
+def arguments(text_model_dir, tmp_path):
     texts = ["Kawhi wins", "Kawhi", None, "wins wins"]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text, "id": text}) + "\n" for text in texts))
-    paths = {"model": "model", "input": "texts.jsonl", "output": "deep/out"}
+    paths = {"model": text_model_dir.name, "input": "texts.jsonl", "output": "deep/out"}
     return [word for name, path in paths.items() for word in (f"--{name}", str(tmp_path / path))]
 
 
@@ -58,7 +51,7 @@ def test_bad_rows_beyond_what_is_allowed(script, arguments, tmp_path, capsys):
         (["--dtype", "bfloat16"], "dtype was 'float32' and is now 'bfloat16'"),
         (["--text_column", "id"], "input was"),
         (["--rows_per_part", "7"], "rows_per_part was 10000 and is now 7"),
-        (["--input", "nowhere.jsonl"], "nothing is found for 'nowhere.jsonl'"),
+        (["--input", "nowhere.jsonl"], "got 'nowhere.jsonl', which matches nothing"),
         (["--model", "/nowhere"], "can't be loaded"),
         (["--ray_address", "127.0.0.1:9", "--engine", "ray"], "Expected a Ray cluster at '127.0.0.1:9'"),
     ],

@@ -90,7 +90,7 @@ MISTAKES = [
     # arguments
     ("run_mner", "--lerning_rate 1 --output_dir out", "'--lerning_rate'; did you mean --learning_rate"),
     ("run_mner", "--text-modle bert --output_dir out", "'--text-modle'; did you mean --text_model"),
-    ("run_mner", "bert", "'bert' is not a file"),
+    ("run_mner", "bert", "'bert', which is not a file"),
     ("run_mner", "bert vit", "unknown argument 'bert'"),
     ("run_mner", TRAIN + " stray", "unknown argument 'stray'"),
     ("run_mner", "", "--output_dir, got none"),
@@ -120,7 +120,7 @@ MISTAKES = [
     ("run_mner", TRAIN + f" --{LONG}", "unknown argument.*xxxx"),
     ("run_mner", TRAIN + f" --optim {LONG}", "xxxx"),
     # one JSON file of them
-    ("run_mner", "nowhere.json", "'nowhere.json' is not a file"),
+    ("run_mner", "nowhere.json", "'nowhere.json', which is not a file"),
     ("run_mner", "broken.json", "'broken.json'.*can't be read"),
     ("run_mner", "empty.txt", "'empty.txt'.*can't be read"),
     ("run_mner", "list.json", "'list.json', got \\[1\\]"),
@@ -144,8 +144,8 @@ MISTAKES = [
     ("run_mner", TRAIN + " --image_dir images --vision_model nowhere", "'nowhere'"),
     ("run_mner", TRAIN + " --image_dir images --vision_model bert", "bert"),
     ("run_mner", TRAIN + " --image_dir images --vision_model no_model", "no_model"),
-    ("run_mner", TRAIN.replace("_dir out", "_dir file"), "--output_dir 'file' is a file"),
-    ("run_mner", TRAIN.replace("_dir out", "_dir file/out"), "--output_dir 'file' is a file"),
+    ("run_mner", TRAIN.replace("_dir out", "_dir file"), "as --output_dir, got the file 'file'"),
+    ("run_mner", TRAIN.replace("_dir out", "_dir file/out"), "as --output_dir, got the file 'file'"),
     ("run_mner", "--output_dir out --dataset_name nowhere --text_model bert", "nowhere"),
     ("run_mner", "--output_dir out --dataset_name images --text_model bert", "images|'tokens'"),
     ("run_mner", TRAIN + " --resume_from_checkpoint nowhere", "nowhere"),
@@ -164,7 +164,7 @@ MISTAKES = [
     ("run_mner_no_trainer", TRAIN + " --save_total_limit 0", "save_total_limit of at least 1, got 0"),
     ("run_mner_no_trainer", TRAIN + " --logging_steps 0", "logging_steps of at least 1, got 0"),
     ("run_mner_no_trainer", TRAIN + " --gradient_accumulation_steps -2", "got -2"),
-    ("run_mner_no_trainer", TRAIN.replace("_dir out", "_dir file"), "--output_dir 'file' is a file"),
+    ("run_mner_no_trainer", TRAIN.replace("_dir out", "_dir file"), "as --output_dir, got the file 'file'"),
     ("run_mner_no_trainer", TRAIN.replace("bert", "nowhere"), "--text_model.*'nowhere'"),
     ("run_mner_no_trainer", TRAIN.replace("train.txt", "nowhere.txt"), "nowhere.txt"),
     ("run_mner_no_trainer", TRAIN + " --resume_from_checkpoint nowhere", "nowhere"),
@@ -177,7 +177,7 @@ MISTAKES = [
     ("annotate", "--output out --model model --input nowhere", "'nowhere'"),
     ("annotate", "--output out --model model --input empty_folder", "'empty_folder'"),
     ("annotate", "--output out --model model --input texts.txt", "'texts.txt'"),
-    ("annotate", "--output out --model model --input texts.csv", "'text' in 'texts.csv', which has 'id', 'body'"),
+    ("annotate", "--output out --model model --input texts.csv", "'text' in 'texts.csv', got 'id', 'body'"),
     ("annotate", "--output out --model model --input utf16.csv", "utf16.csv.*UTF-16"),
     ("annotate", "--output out --model model", "files or the name of a dataset, got neither"),
     ("annotate", "--output out --model model --dataset_name nowhere --split train", "nowhere"),
@@ -196,7 +196,7 @@ MISTAKES = [
     ("export_onnx", "--model empty_folder --output out", "'empty_folder'"),
     ("export_onnx", "--model broken_config --output out", "'broken_config'"),
     ("export_onnx", "--model no_model --output out", "'no_model'"),
-    ("export_onnx", "--model model --output file/out", "'file' is a file"),
+    ("export_onnx", "--model model --output file/out", "got the file 'file'"),
     ("export_onnx", "--model model", "--output"),
     ("export_onnx", "--model model --output out --intt8", "did you mean --int8"),
     ("push_to_hub", "--model_dir nowhere --repo_id a/b --dry_run", "'nowhere'"),
@@ -211,18 +211,18 @@ MISTAKES = [
     ("visualize", "--model_dir model --conll_file nowhere.txt --image_dir images", "nowhere.txt"),
     ("visualize", "--model_dir model --text Kawhi --image nowhere.png", "nowhere.png"),
     ("visualize", "--model_dir model --text Kawhi --image file", "file"),
-    ("visualize", "--model_dir model --generated --output_dir file", "'file' is a file"),
+    ("visualize", "--model_dir model --generated --output_dir file", "got the file 'file'"),
     ("evaluate_robustness", "", "command"),
     ("evaluate_robustness", "tset", "'tset'"),
     ("evaluate_robustness", "test --model_dir model --test_fil test.txt --batchsize 3", "did you mean --batch_size"),
     ("evaluate_robustness", "test --model_dir nowhere --test_file test.txt --output_dir out", "'nowhere'"),
     ("evaluate_robustness", "test --model_dir model --test_file nowhere.txt --output_dir out", "nowhere.txt"),
-    ("evaluate_robustness", "test --model_dir model --test_file test.txt --output_dir file", "'file' is a file"),
+    ("evaluate_robustness", "test --model_dir model --test_file test.txt --output_dir file", "got the file 'file'"),
     ("evaluate_robustness", "test --model_dir model --test_file test.txt --confidence 95", "'95'"),
     ("evaluate_robustness", "test --model_dir model --test_file test.txt --samples 0", "'0'"),
     ("evaluate_robustness", "test --model_dir model --test_file test.txt --output_dir out --label_map PER", "'PER'"),
     ("evaluate_robustness", "train --steps 0", "'0'"),
-    ("quickstart", "--output_dir file", "'file' is a file"),
+    ("quickstart", "--output_dir file", "got the file 'file'"),
     ("quickstart", "--steps -1", "'-1'"),
     ("quickstart", "--step 1 --images many", "'many'"),
     ("quickstart", "--outputdir out", "did you mean --output_dir"),
@@ -262,7 +262,7 @@ BENCHMARK_MISTAKES = [
     ("crf", "--shapes 8x64", "8x64"),
     ("frontier", "--results results --presets small", "got small "),
     ("frontier", "--results results --seeds 1.5", "'1.5'"),
-    ("frontier", "--results empty_folder", "'empty_folder' is a folder"),
+    ("frontier", "--results empty_folder", "got the folder 'empty_folder'"),
     ("inference", "--models 13", "got 13 "),
     ("memory", "--size large", "'large'"),
     ("onnx_runtime", "--data_dir nowhere", "'nowhere'"),
@@ -308,7 +308,7 @@ def test_debug_shows_the_traceback_too(offline, monkeypatch, capsys, flags, vari
     code, shown = outcome(import_module("bga_mner.examples.export_onnx"), words, capsys)
     assert code == 2
     assert "Traceback (most recent call last)" in shown
-    assert re.fullmatch("error: .*'nowhere' can't be loaded.*", shown.splitlines()[-1])
+    assert re.fullmatch("error: .*'nowhere', which can't be loaded.*", shown.splitlines()[-1])
 
 
 def test_debug_with_a_value_is_that_of_the_trainer(monkeypatch):

@@ -22,8 +22,6 @@ from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 pytestmark = pytest.mark.slow
 
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-SCRIPTS = {"trainer": EXAMPLES / "run_mner.py", "loop": EXAMPLES / "run_mner_no_trainer.py"}
 SAVING = {"trainer": {"save_strategy": "steps", "save_steps": 2, "report_to": "none"}, "loop": {"save_steps": 2}}
 
 
@@ -46,14 +44,13 @@ def streamed(stored, mner_arguments, tmp_path):
     return mner_arguments | files | stream | {"output_dir": tmp_path / "out"}
 
 
-@pytest.mark.parametrize("kind", list(SCRIPTS))
 def test_a_killed_run_over_a_stream_ends_with_the_same_bits(kind, streamed, run_script, tmp_path):
     # six steps are an epoch, and in the second one the order is another
     weights = []
     for name, kills in (("whole", [None]), ("cut", [("step", None, 9), None])):
         for kill in kills:
             arguments = streamed | SAVING[kind] | {"output_dir": tmp_path / name}
-            code, log = run_script(SCRIPTS[kind], arguments, kill)
+            code, log = run_script(kind, arguments, kill)
             assert code == (-signal.SIGKILL if kill else 0), log
         weights.append(load_file(tmp_path / name / "model.safetensors"))
     assert "checkpoint-8; --overwrite_output_dir" in log
@@ -61,9 +58,8 @@ def test_a_killed_run_over_a_stream_ends_with_the_same_bits(kind, streamed, run_
     assert [name for name, weight in whole.items() if not torch.equal(weight, cut[name])] == []
 
 
-@pytest.mark.parametrize("kind", list(SCRIPTS))
 def test_two_processes_share_a_stream(kind, streamed, run_script):
-    codes, logs, reports = run_script.several(SCRIPTS[kind], streamed | {"max_steps": 4, "report_to": None})
+    codes, logs, reports = run_script.several(kind, streamed | {"max_steps": 4, "report_to": None})
     assert codes == [0, 0], "\n".join(logs)
     assert [report["world_size"] for report in reports] == [2, 2]
 

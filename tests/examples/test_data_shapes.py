@@ -34,7 +34,7 @@ IMAGE = datasets.Image()
 
 @pytest.fixture
 def images(tmp_path):
-    """Write an image a sentence, each of another colour and format."""
+    """Write one image per sentence, each of another colour and format."""
     folder = tmp_path / "images"
     folder.mkdir()
     for number, name in enumerate(NAMES):

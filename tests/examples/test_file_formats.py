@@ -25,8 +25,8 @@ FORMATS = ("conll", "bioes", "columns", "doccano", "label-studio", "prodigy", "s
 
 def bioes(tags):
     written = list(tags)
-    for label, start, behind in spans_from_tags(tags):
-        written[behind - 1] = f"{'S' if behind - start == 1 else 'E'}-{label}"
+    for label, start, end in spans_from_tags(tags):
+        written[end - 1] = f"{'S' if end - start == 1 else 'E'}-{label}"
     return written
 
 

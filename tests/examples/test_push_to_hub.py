@@ -49,7 +49,7 @@ def test_dry_run_shows_every_file_and_pushes_nothing(script, model_dir, capsys, 
 
 
 def test_what_is_missing_is_named(script, model_dir, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=r"'.*nowhere' has no config\.json"):
+    with pytest.raises(ValueError, match=r"'.*nowhere' without config\.json"):
         script.main(["--model_dir", str(tmp_path / "nowhere"), "--repo_id", "org/x", "--dry_run"])
     monkeypatch.setattr(script, "get_token", lambda: None)
     with pytest.raises(ValueError, match=r"token of the Hub.*hf auth login.*HF_TOKEN"):
@@ -89,7 +89,7 @@ except ValueError as error:
     print(error)
 """
     shown = run_python(code, environment=loopback_hub.environment(tmp_path / "home"))
-    assert "org/bga-mner is there already and public" in shown
+    assert "org/bga-mner, which is there already and public" in shown
     public, secret = loopback_hub.repositories["org/bga-mner"], loopback_hub.repositories["org/secret"]
     assert (public.private, secret.private) == (False, True)
     assert public.messages == ["initial commit", "Upload model and processor", "Upload model and processor"]

@@ -14,8 +14,6 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import (
-    BertConfig,
-    BertModel,
     CLIPImageProcessorPil,
     ViTConfig,
     ViTImageProcessorPil,
@@ -25,8 +23,7 @@ from transformers import (
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, read_conll, write_conll
 from bga_mner.configuration.hub.saved_code import code_files
 from bga_mner.examples import run_mner
-from bga_mner.examples.synthetic.corpus import LABELS, generate_corpus
-from bga_mner.examples.synthetic.tokenizer import build_tokenizer
+from bga_mner.examples.synthetic.corpus import LABELS
 
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "run_mner.py"
@@ -52,40 +49,14 @@ def results(folder, name):
 
 
 @pytest.fixture(scope="module")
-def corpus():
-    return generate_corpus(
-        names_per_type=4,
-        train_labelled=20,
-        train_unlabelled=4,
-        test_sentences=6,
-        validation_sentences=8,
-        image_size=16,
-    )
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory, corpus):
-    """Write CoNLL files, images (one missing, one broken, in the training set) and two tiny checkpoints."""
-    folder = tmp_path_factory.mktemp("files")
-    (folder / "images").mkdir()
-    parts = {"train": corpus.train, "valid": corpus.validation, "test": corpus.test_unseen_labels}
-    for name, part in parts.items():
-        write_conll(folder / f"{name}.txt", part["tokens"], part["ner_tags"], part["id"])
-        for row in part:
-            if row["image"] is not None:
-                (folder / "images" / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
-    missing, broken = corpus.train["id"][:2]
+def files(write_mner_files, mner_corpus):
+    """Write files to learn from; of the training set one image is missing, and one broken."""
+    # Like DINOv2's checkpoints: the configuration speaks of larger images than the image processor makes.
+    sizes = {"size": {"shortest_edge": 20}, "crop_size": {"height": 16, "width": 16}}
+    folder = write_mner_files(32, CLIPImageProcessorPil(**sizes))
+    missing, broken = mner_corpus.train["id"][:2]
     (folder / "images" / f"{missing}.png").unlink()
     (folder / "images" / f"{broken}.png").write_bytes(b"")
-    tokenizer = build_tokenizer(corpus.sentences(), model_max_length=64)
-    torch.manual_seed(0)
-    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **TINY)
-    BertModel(config).save_pretrained(folder / "bert")
-    tokenizer.save_pretrained(folder / "bert")
-    # Like DINOv2's checkpoints: the configuration speaks of larger images than the image processor makes.
-    ViTModel(ViTConfig(image_size=32, patch_size=8, **TINY)).save_pretrained(folder / "vit")
-    sizes = {"size": {"shortest_edge": 20}, "crop_size": {"height": 16, "width": 16}}
-    CLIPImageProcessorPil(**sizes).save_pretrained(folder / "vit")
     return folder
 
 
@@ -132,7 +103,7 @@ def check_predictions(folder, source):
             assert 0 <= entity["score"] <= 1
 
 
-def test_writes_everything(files, trained, texts, corpus):
+def test_writes_everything(files, trained, texts, mner_corpus):
     folder, found = trained
     assert {path.name for path in folder.iterdir()} >= OUTPUTS
     assert results(folder, "train_results.json")["train_loss"] == found["train_loss"]
@@ -166,9 +137,9 @@ def test_cached_vision_states_train_the_same(files, trained, texts, encoders, tm
     assert report == results(trained[0], "data_report.json")["train"]
 
 
-def test_data_report_counts_images(trained, corpus, texts):
+def test_data_report_counts_images(trained, mner_corpus, texts):
     report = results(trained[0], "data_report.json")
-    missing, broken = corpus.train["id"][:2]
+    missing, broken = mner_corpus.train["id"][:2]
     train = report["train"]
     assert (train["sentences"], train["images_found"], train["images_missing"]) == (24, 22, 1)
     assert train["images_broken"] == {"empty": 1}
@@ -329,16 +300,16 @@ def test_continues_from_a_saved_model_with_another_loss(trained, texts, tmp_path
 
 
 @pytest.mark.parametrize("kind", ["parquet", "json"])
-def test_reads_datasets(kind, corpus, encoders, tmp_path, monkeypatch):
+def test_reads_datasets(kind, mner_corpus, encoders, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "data"
     folder.mkdir()
     columns = ["id", "tokens", "ner_tags", "image"]
     names = {"id": "tweet", "tokens": "words", "ner_tags": "tags", "image": "photo"}
-    train = corpus.train.select_columns(columns).map(
+    train = mner_corpus.train.select_columns(columns).map(
         lambda row, i: row if i else row | {"image": None}, with_indices=True
     )
-    valid = corpus.validation.select_columns(columns)
+    valid = mner_corpus.validation.select_columns(columns)
     for name, part in (("train", train), ("dev", valid)):
         part = part.rename_columns(names)
         if kind == "parquet":

@@ -15,7 +15,7 @@ from bga_mner.examples import run_mner_no_trainer
 
 
 def reset_accelerate():
-    """Forget the mixed precision, which is one a process, of a test before: a Trainer's, too."""
+    """Forget the mixed precision of an earlier test, which the whole process shares with every Trainer."""
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
 

@@ -16,8 +16,6 @@ from transformers import AutoConfig
 pytestmark = pytest.mark.slow
 
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-SCRIPTS = {"trainer": EXAMPLES / "run_mner.py", "loop": EXAMPLES / "run_mner_no_trainer.py"}
 SAVING = {"trainer": {"save_strategy": "no", "report_to": "none"}, "loop": {}}
 # what accelerate's launcher makes of examples/accelerate_configs/fsdp2.yaml
 FSDP2 = {
@@ -35,7 +33,7 @@ STEPS = 20
 def quiet(mner_files, mner_arguments, tmp_path_factory):
     """Arguments without any noise: no dropout, no context sampler, no replaced entities.
 
-    Noise can't be the same: each process draws its own. A quarter of the images is gone, so that some batches have
+    Noise can't be the same: each process samples its own. A quarter of the images is gone, so that some batches have
     fewer pairs than others, and some none.
     """
     folder = tmp_path_factory.mktemp("quiet")
@@ -52,17 +50,12 @@ def quiet(mner_files, mner_arguments, tmp_path_factory):
     return mner_arguments | folders | options | {"validation_file": None}
 
 
-@pytest.fixture(scope="module", params=list(SCRIPTS))
-def kind(request):
-    return request.param
-
-
 @pytest.fixture(scope="module")
 def whole_batch(quiet, kind, run_script, tmp_path_factory):
     """Loss by step, and weights, of one process with batches of 8."""
     folder = tmp_path_factory.mktemp("whole_batch") / "out"
     arguments = quiet | SAVING[kind] | {"per_device_train_batch_size": 8, "output_dir": folder}
-    code, log = run_script(SCRIPTS[kind], arguments)
+    code, log = run_script(kind, arguments)
     assert code == 0, log
     return curve(folder), load_file(folder / "model.safetensors")
 
@@ -87,7 +80,7 @@ def compare(whole_batch, folder):
 
 def test_small_batches_add_up_to_the_large_one(quiet, kind, whole_batch, run_script, tmp_path):
     small = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "output_dir": tmp_path / "out"}
-    code, log = run_script(SCRIPTS[kind], quiet | SAVING[kind] | small)
+    code, log = run_script(kind, quiet | SAVING[kind] | small)
     assert code == 0, log
     compare(whole_batch, tmp_path / "out")
 
@@ -95,7 +88,7 @@ def test_small_batches_add_up_to_the_large_one(quiet, kind, whole_batch, run_scr
 def test_the_loop_takes_the_trainer_s_steps(quiet, whole_batch, kind, run_script, tmp_path):
     other = "loop" if kind == "trainer" else "trainer"
     arguments = quiet | SAVING[other] | {"per_device_train_batch_size": 8, "output_dir": tmp_path / "out"}
-    code, log = run_script(SCRIPTS[other], arguments)
+    code, log = run_script(other, arguments)
     assert code == 0, log
     compare(whole_batch, tmp_path / "out")
 
@@ -106,7 +99,7 @@ def test_two_processes_train_as_one(quiet, kind, whole_batch, run_script, tmp_pa
     half = {"per_device_train_batch_size": 4 // accumulation, "gradient_accumulation_steps": accumulation}
     half |= {"output_dir": tmp_path / "out", "test_file": quiet["train_file"].with_name("test.txt"), "do_predict": True}
     environment = FSDP2 if wrapper == "FSDP2" else {}
-    codes, logs, reports = run_script.several(SCRIPTS[kind], quiet | SAVING[kind] | half, **environment)
+    codes, logs, reports = run_script.several(kind, quiet | SAVING[kind] | half, **environment)
     assert codes == [0, 0], "\n".join(logs)
     expected = {"DistributedDataParallel"} if wrapper == "DDP" else {"FSDPBertLayer", "FSDPViTLayer"}
     for report in reports:
@@ -127,7 +120,7 @@ def test_two_killed_processes_end_with_the_same_bits(mner_arguments, kind, run_s
     for name, kills in (("whole", [{}]), ("cut", [dict.fromkeys(range(2), ("step", None, 6)), {}])):
         folder = tmp_path / name
         for kill in kills:
-            codes, logs, _ = run_script.several(SCRIPTS[kind], arguments | {"output_dir": folder}, kill, **environment)
+            codes, logs, _ = run_script.several(kind, arguments | {"output_dir": folder}, kill, **environment)
             assert codes == ([-signal.SIGKILL] * 2 if kill else [0, 0]), "\n".join(logs)
         state = "rng_state_{}.pth" if kind == "trainer" else "random_states_{}.pkl"
         noise = [(folder / "checkpoint-6" / state.format(rank)).read_bytes() for rank in range(2)]

@@ -110,8 +110,8 @@ def test_answers_over_the_network(save, serve, image):
 
     _, with_image, alignment, note = ask(url, TEXT, image)
     assert value(with_image)["data"] == value(table)["data"]
-    with Image.open(value(alignment)["path"] if isinstance(value(alignment), dict) else value(alignment)) as drawn:
-        assert min(drawn.size) > 100
+    with Image.open(value(alignment)["path"] if isinstance(value(alignment), dict) else value(alignment)) as figure:
+        assert min(figure.size) > 100
     assert not value(note)
     with pytest.raises(Exception, match="Type at least one word"):
         ask(url, "  ")
@@ -130,8 +130,8 @@ def test_models_that_cannot_be_aligned(app, save, image):
     folder, _ = save(use_text_to_image=False)
     annotate = pipeline("multimodal-ner", model=str(folder), pipeline_class=app.BgaMnerPipeline, device="cpu")
     with Image.open(image) as opened:
-        drawn, note = app.draw(annotate, TEXT, opened)
-    assert drawn is None
+        figure, note = app.draw(annotate, TEXT, opened)
+    assert figure is None
     assert "text -> image generator" in note
 
 

@@ -25,8 +25,8 @@ def test_a_search_tries_what_it_was_told_and_goes_on(argv, tmp_path, capsys):
     assert found["trials"][:2] == first["trials"]
     assert len(found["trials"]) == 3
     assert found["best"]["f1"] == max(trial["f1"] for trial in found["trials"])
-    drawn = [trial["learning_rate"] for trial in found["trials"]]
-    assert len(set(drawn)) == 3
+    sampled = [trial["learning_rate"] for trial in found["trials"]]
+    assert len(set(sampled)) == 3
     for trial in found["trials"]:
         assert trial.keys() == {"f1", "learning_rate", "cycle_weight", "lr_scheduler_type"}
         assert 1e-4 <= trial["learning_rate"] <= 1e-2

@@ -61,7 +61,7 @@ def test_drawings_differ_by_sentiment():
     assert kinds == [0, 1, 2] * 2
     assert len({image.tobytes() for image in images}) == 6
     shapes = {draw_concept(kind, random.Random(1), 16)[0].tobytes() for kind in SENTIMENTS}
-    assert len(shapes) == 3  # of the same colours and places
+    assert len(shapes) == 3  # of the same colours and positions
 
 
 def test_sizes_out_of_range_are_refused():

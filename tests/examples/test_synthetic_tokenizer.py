@@ -1,11 +1,8 @@
 """The tokenizer that is built from the words of a corpus."""
 
-import doctest
-
 import pytest
 from transformers import AutoTokenizer
 
-from bga_mner.examples.synthetic import tokenizer as synthetic_tokenizer
 from bga_mner.examples.synthetic.corpus import generate_corpus
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
@@ -13,12 +10,6 @@ from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 @pytest.fixture(scope="module")
 def corpus():
     return generate_corpus(image_size=16)
-
-
-def test_doctests():
-    result = doctest.testmod(synthetic_tokenizer)
-    assert result.attempted >= 1
-    assert result.failed == 0
 
 
 def test_every_corpus_word_is_one_token(corpus):
@@ -37,6 +28,7 @@ def test_tokenizer_falls_back_to_characters_and_keeps_case(corpus):
     tokenizer = build_tokenizer(corpus.sentences())
     assert tokenizer.tokenize("xQz~7") == ["x", "##Q", "##z", "~", "7"]
     assert tokenizer.tokenize("Dad dad")[0] == "Dad"
+    assert build_tokenizer([["Hello", "Zvarno"]]).tokenize("Hello Zvarno!") == ["Hello", "Zvarno", "!"]
     assert tokenizer.unk_token_id not in tokenizer("Any printable ASCII, e.g. user@example.com!")["input_ids"]
     special = tokenizer.convert_tokens_to_ids(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
     assert special == [0, 1, 2, 3, 4]

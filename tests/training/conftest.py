@@ -30,7 +30,7 @@ SENTENCES = [
     ("Oslo today", "B-LOC O"),
     ("and Ann Lee saw Bo", "O B-PER I-PER O B-PER"),
 ]
-# nothing is drawn but the order of the rows
+# nothing is sampled but the order of the rows
 QUIET = {"use_context_sampler": False, "generator_dropout": 0.0, "classifier_dropout": 0.0}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 

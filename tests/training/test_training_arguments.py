@@ -188,7 +188,7 @@ def test_a_batch_that_does_not_fit_is_made_smaller(make_trainer):
 def test_neftune_noise_is_on_the_tokens_in_training_alone(make_tagger, make_trainer):
     trainer = make_trainer(make_tagger(), neftune_noise_alpha=5.0)
     embeddings, seen = trainer.model.get_input_embeddings(), []
-    # behind the hook of Trainer, which comes first
+    # after the hook of Trainer, which comes first
     trainer.add_callback(type("Watch", (LossPartsCallback,), {}))
     activate = trainer._hp_search_setup
     trainer._hp_search_setup = lambda trial: (

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
 import datasets
 
@@ -14,7 +14,7 @@ from ...text.word_splitting import split_words
 from ..conll import read_conll
 from ..conll_writing import PLACEHOLDER, writable
 from ..data_report import ConllReport
-from ..tweets import Tweet, make_dataset, read_file
+from ..tweets import ReadingOptions, Tweet, make_dataset, read_file
 from .row_fields import BadRowError, Row
 from .rows import READERS, detect_format, read_row
 from .spans import (
@@ -36,19 +36,19 @@ BAD_ROWS = "rows could not be read and were left out"
 _USUAL_UNIT = {"doccano": "utf-16"}
 
 
+class _Options(ReadingOptions, total=False):
+    format: str | None
+    types: Iterable[str] | None
+    offset_unit: str | None
+
+
 @overload
 def read_annotations(
     path: str | os.PathLike[str],
     image_dir: str | os.PathLike[str] | None = None,
     *,
-    format: str | None = None,
-    types: Iterable[str] | None = None,
-    scheme: str | None = None,
-    offset_unit: str | None = None,
-    check_images: bool = True,
-    encoding: str = "utf-8",
-    show_progress: bool | None = None,
     return_report: Literal[False] = False,
+    **options: Unpack[_Options],
 ) -> datasets.Dataset: ...
 
 
@@ -57,14 +57,8 @@ def read_annotations(
     path: str | os.PathLike[str],
     image_dir: str | os.PathLike[str] | None = None,
     *,
-    format: str | None = None,
-    types: Iterable[str] | None = None,
-    scheme: str | None = None,
-    offset_unit: str | None = None,
-    check_images: bool = True,
-    encoding: str = "utf-8",
-    show_progress: bool | None = None,
     return_report: Literal[True],
+    **options: Unpack[_Options],
 ) -> tuple[datasets.Dataset, ConllReport]: ...
 
 
@@ -105,7 +99,7 @@ def read_annotations(
     scheme : str or None
         What tags are in, as for `to_bio`; None tells it from the tags.
     offset_unit : {"characters", "utf-16"}, optional
-        What offsets count, as for `tags_from_spans`. None tells it from spans behind emoji and the like: by their own
+        What offsets count, as for `tags_from_spans`. None tells it from spans after emoji and the like: by their own
         texts where the tool writes them, else by which unit meets ends of words; where neither tells, doccano's count
         UTF-16, and others' characters.
     check_images, encoding, show_progress, return_report
@@ -287,7 +281,7 @@ def _choose_unit(texts: list[str], spans: list[list[Span]], report: ConllReport)
     unit, matter, told = choose_unit(zip(texts, spans, strict=True), default)
     if matter and (unit != "characters" or not told):
         how = "their ends tell" if told else "nothing tells"
-        report.troubles[f"spans stand behind emoji or the like and are read in {unit}, as {how}"] = matter
+        report.troubles[f"spans stand after emoji or the like and are read in {unit}, as {how}"] = matter
     return unit
 
 

@@ -72,13 +72,7 @@ def _read_image(row: Row, value: Any) -> None:
 
 
 def image_name(value: str) -> str:
-    """Return the name in a folder of images of what a tool has as path or address.
-
-    Examples
-    --------
-    >>> image_name("/data/local-files/?d=images/1.jpg"), image_name("https://example.com/a/2.jpg?x=1")
-    ('images/1.jpg', '2.jpg')
-    """
+    """Return the name in a folder of images of what a tool has as path or address."""
     address = urlsplit(value) if re.match(r"^(?:[a-z][a-z0-9+.-]+:/|/)", value) else None
     if address is None:
         return re.split(r"[\\/]", value)[-1] if re.match(r"^[A-Za-z]:", value) else value

@@ -32,7 +32,7 @@ Note = Callable[[str, str], None]
 
 
 class Span(NamedTuple):
-    """A labelled part of a text: offsets of its first character and behind its last, type, and its text if given."""
+    """A labelled part of a text: its start and end (exclusive) in characters, type, and its text if given."""
 
     start: int
     end: int
@@ -51,7 +51,7 @@ def tags_from_spans(
         Running text; `split_words` splits it.
     spans : iterable of (sequence or mapping)
         Each `(start, end, label)`, or a mapping with these keys (or `start_offset`, `end_offset` and `type`,
-        `entity` or `entity_group`), `end` behind the last character. A mapping may hold the span's own `text`,
+        `entity` or `entity_group`), `end` exclusive. A mapping may hold the span's own `text`,
         which is compared.
     offset_unit : {"characters", "utf-16"}
         What offsets count: characters as Python does, or the units of JavaScript, of which most emoji take two.
@@ -155,18 +155,18 @@ def tag_words(
         if span.text is not None and not same_text(span.text, text[start:end]):
             note(OTHER_TEXT, f"{example}, whose own is {shown(span.text, 40)}")
             continue
-        first, behind = words_in(words, start, end)
-        if first == behind:  # zero-width spaces, which are of no word in scripts without spaces
+        first, end_word = words_in(words, start, end)
+        if first == end_word:  # zero-width spaces, which are of no word in scripts without spaces
             note(OUTSIDE, example)
             continue
-        if start > words[first][1] or end < words[behind - 1][2]:
+        if start > words[first][1] or end < words[end_word - 1][2]:
             note(WIDENED, example)
-        found.append((first, behind, span.label, example))
+        found.append((first, end_word, span.label, example))
     return tags_of_word_spans(len(words), found, note)
 
 
 def words_in(words: Sequence[tuple[str, int, int]], start: int, end: int) -> tuple[int, int]:
-    """Return the first word that a span of characters touches, and the one behind the last."""
+    """Return the range of the words that a span of characters touches: first, and end (exclusive)."""
     return bisect_right(words, start, key=lambda word: word[2]), bisect_left(words, end, key=lambda word: word[1])
 
 
@@ -176,7 +176,7 @@ def _characters(text: str, span: Span, offset_unit: str) -> tuple[int, int]:
     if text.isascii():
         return given
     units = utf16_offsets(text)
-    inside = all(0 <= place <= units[-1] for place in given)
+    inside = all(0 <= offset <= units[-1] for offset in given)
     converted = (bisect_left(units, given[0]), bisect_left(units, given[1])) if inside else (-1, -1)
     first, second = (given, converted) if offset_unit == "characters" else (converted, given)
     if span.text is None or same_text(span.text, text[max(0, first[0]) : max(0, first[1])]):
@@ -185,17 +185,17 @@ def _characters(text: str, span: Span, offset_unit: str) -> tuple[int, int]:
 
 
 def tags_of_word_spans(count: int, spans: Iterable[tuple[int, int, str, str]], note: Note) -> list[str | None]:
-    """Tag words that spans of words hold: first word, the one behind the last, type, and how messages call it."""
+    """Tag words that spans of words hold: first word, end (exclusive), type, and how messages call it."""
     tags: list[str | None] = ["O"] * count
     taken: set[tuple[int, int, str]] = set()
-    for first, behind, label, example in sorted(spans, key=lambda span: (span[0] - span[1], span[0])):
-        if (first, behind, label) in taken:
+    for first, end, label, example in sorted(spans, key=lambda span: (span[0] - span[1], span[0])):
+        if (first, end, label) in taken:
             note(REPEATED, example)
-        elif any(tag != "O" for tag in tags[first:behind]):
+        elif any(tag != "O" for tag in tags[first:end]):
             note(OVERLAPPING, example)
         else:
-            taken.add((first, behind, label))
-            tags[first:behind] = [f"B-{label}"] + [f"I-{label}"] * (behind - first - 1)
+            taken.add((first, end, label))
+            tags[first:end] = [f"B-{label}"] + [f"I-{label}"] * (end - first - 1)
     return tags
 
 
@@ -205,7 +205,7 @@ def utf16_offsets(text: str) -> list[int]:
 
 
 def same_text(own: str, found: str) -> bool:
-    """Compare a span's own text with that of its place; tools differ in how they write line breaks and spaces."""
+    """Compare a span's own text with that at its offsets; tools differ in how they write line breaks and spaces."""
     own, found = (re.sub(r"\\[nrt]|\s", "", clean(value)) for value in (own, found))
     return own == found
 
@@ -221,7 +221,7 @@ def choose_unit(rows: Iterable[tuple[str, Sequence[Span]]], default: str) -> tup
         if not spans or text.isascii() or all(character <= "\uffff" for character in text):
             continue
         units = utf16_offsets(text)
-        points = {unit: place for place, unit in enumerate(units)}
+        points = {unit: offset for offset, unit in enumerate(units)}
         words = split_words(text)
         starts, ends = {start for _, start, _ in words}, {end for _, _, end in words}
         for span in spans:

@@ -117,7 +117,7 @@ def _spacy(found: _Found) -> list[Any]:
 
 def _gliner(found: _Found) -> dict[str, Any]:
     touched = [(*words_in(found.words, span.start, span.end), span.label) for span in found.spans]
-    ner = [[first, behind - 1, label] for first, behind, label in touched if first < behind]
+    ner = [[first, end - 1, label] for first, end, label in touched if first < end]
     return found.beside | {"tokenized_text": [word for word, _, _ in found.words], "ner": ner}
 
 

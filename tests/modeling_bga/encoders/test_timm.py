@@ -64,7 +64,7 @@ def test_saved_loaded_and_without_images(model, batch, tmp_path):
 
 def test_a_vision_transformer_of_timm_is_refused(make_model):
     options = {"backbone_config": {"model_type": "timm_wrapper", "architecture": "vit_tiny_patch16_224"}}
-    with pytest.raises(ValueError, match="makes \\(1, 197, 192\\)"):
+    with pytest.raises(ValueError, match="got \\(1, 197, 192\\)"):
         make_model(vision="resnet", vision_options=options | {"image_size": 224})
 
 

@@ -94,7 +94,7 @@ def test_masks_are_those_of_the_model_and_tokens_are_readable(make_pair, photo):
     # without the class token, row by row
     patches = [(mask[0, 1:] > 0).tolist() for mask in output.vision_keep_masks]
     assert alignment.patch_keep.reshape(2, -1).tolist() == patches
-    shown = ["".join(alignment.tokens[place] for place in group) for group in alignment.token_groups()]
+    shown = ["".join(alignment.tokens[position] for position in group) for group in alignment.token_groups()]
     # a piece may be nothing but XLM-R's underline, which stands for a blank
     assert [text.strip("▁").lower() for text in shown[1:-1]] == [word.lower() for word in WORDS]
     assert alignment.words == WORDS
@@ -167,7 +167,7 @@ def test_entities_are_those_of_predict(make_pair, photo):
         model.classifier.bias[model.config.label2id["B-PER"]] -= 50
         model.classifier.weight[:] *= 200
     for seed in range(6):
-        words = [CORPUS_WORDS[(seed * 7 + place) % len(CORPUS_WORDS)] for place in range(6)]
+        words = [CORPUS_WORDS[(seed * 7 + position) % len(CORPUS_WORDS)] for position in range(6)]
         found = [(entity["word"], entity["label"]) for entity in predict(model, processor, [words])[0]]
         assert [(match.phrase, match.label) for match in align(model, processor, words, photo).matches] == found
         assert found
@@ -185,7 +185,7 @@ def test_entities_are_those_of_predict(make_pair, photo):
 )
 @pytest.mark.parametrize("size", [(240, 120), (110, 170), (1200, 40)])
 def test_the_part_that_is_seen_is_what_the_image_processor_leaves(image_processor, size, bert_processor):
-    # a value for each place: red grows to the right, green downwards
+    # a value for each cell: red grows to the right, green downwards
     x, y = np.meshgrid(np.linspace(30, 225, size[0]), np.linspace(30, 225, size[1]))
     image = Image.fromarray(np.stack([x, y, np.full_like(x, 128)], axis=-1).astype(np.uint8))
     left, top, right, bottom = _seen_part(image_processor, image)
@@ -193,9 +193,9 @@ def test_the_part_that_is_seen_is_what_the_image_processor_leaves(image_processo
     shown = shown * np.reshape(image_processor.image_std, (3, 1, 1)) + np.reshape(image_processor.image_mean, (3, 1, 1))
     red, green, blue = shown * 255
     inside = blue > 100  # elsewhere is black that was added
-    places = (np.arange(16) + 0.5) / 16
-    expected_red = np.broadcast_to(30 + 195 * (left + places * (right - left)), (16, 16))
-    expected_green = np.broadcast_to(30 + 195 * (top + places * (bottom - top))[:, None], (16, 16))
+    positions = (np.arange(16) + 0.5) / 16
+    expected_red = np.broadcast_to(30 + 195 * (left + positions * (right - left)), (16, 16))
+    expected_green = np.broadcast_to(30 + 195 * (top + positions * (bottom - top))[:, None], (16, 16))
     # within a pixel or so of what the model reads
     assert abs(red - expected_red)[inside].max() < 195 / 16
     assert abs(green - expected_green)[inside].max() < 195 / 16

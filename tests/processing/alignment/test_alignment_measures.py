@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from bga_mner.modeling_bga.training.collapse_alarm import spread
-from bga_mner.processing.alignment.alignment_measures import alignment_report, draw_distractors, retrieval_ranks
+from bga_mner.processing.alignment.alignment_measures import alignment_report, retrieval_ranks, sample_distractors
 
 
 class PadOnly:
@@ -50,16 +50,16 @@ def test_only_competitors_count():
 
 def test_distractors_are_of_other_groups_in_balance():
     groups = ["a"] * 10 + ["b"] * 10 + ["c"] * 3
-    drawn = draw_distractors(groups, 8, seed=1)
-    for row, own in zip(drawn, groups, strict=True):
+    sampled = sample_distractors(groups, 8, seed=1)
+    for row, own in zip(sampled, groups, strict=True):
         found = [groups[i] for i in row.nonzero().flatten().tolist()]
         assert len(found) == 8
         assert own not in found
-    counts = [groups[i] for i in drawn[0].nonzero().flatten().tolist()]
+    counts = [groups[i] for i in sampled[0].nonzero().flatten().tolist()]
     assert (counts.count("b"), counts.count("c")) == (5, 3)  # there are no more of c
-    assert not torch.equal(draw_distractors(groups, 8, seed=2), drawn)
+    assert not torch.equal(sample_distractors(groups, 8, seed=2), sampled)
     # groups of one: any other pair is a distractor
-    assert draw_distractors(range(4), 99, seed=0).sum() == 12
+    assert sample_distractors(range(4), 99, seed=0).sum() == 12
 
 
 def test_features_that_say_nothing_rank_in_the_middle():

@@ -108,8 +108,8 @@ def test_patches_say_what_they_are(alignment, photo):
     first, second, match, _ = page.all("svg", section)
     for layer in (first, second, match):
         assert layer["attributes"]["viewbox"] == "0 0 3 2"
-        places = [(rect["attributes"]["x"], rect["attributes"]["y"]) for rect in page.all("rect", layer)]
-        assert places == [(str(x), str(y)) for y in range(2) for x in range(3)]
+        corners = [(rect["attributes"]["x"], rect["attributes"]["y"]) for rect in page.all("rect", layer)]
+        assert corners == [(str(x), str(y)) for y in range(2) for x in range(3)]
     assert not page.all("rect", first, "dropped-patch")
     dropped = [rect["text"] for rect in page.all("rect", second, "dropped-patch")]
     assert dropped == ["row 1, column 2: dropped", "row 2, column 3: dropped"]

@@ -200,7 +200,7 @@ def test_rows_that_are_lost_or_come_twice_are_found(tmp_path):
         with pytest.raises(RuntimeError, match="all rows"):
             assembler.finish()
         assembler.add(empty(6, 0, ends_input=True))
-        with pytest.raises(RuntimeError, match=r"parts \[0\] lack some"):
+        with pytest.raises(RuntimeError, match=r"unfinished parts \[0\]"):
             assembler.finish()
         assembler.add(empty(0, 2))
         assert assembler.finish() == 6

@@ -45,7 +45,7 @@ def dicts(spans, start="start", end="end", **others):
 
 
 def word_spans(tags):
-    return [[first, behind - 1, label] for label, first, behind in spans_from_tags(tags)]
+    return [[first, end - 1, label] for label, first, end in spans_from_tags(tags)]
 
 
 ROWS = {
@@ -108,13 +108,13 @@ def test_what_is_written_is_read_back(tmp_path, name, split):
     joined = [" ".join(one) for one in words] if split else texts
     entities, tags = [], []
     for text in joined:
-        places = split_words(text)
-        chosen = sorted(rng.sample(range(len(places)), k=min(len(places), rng.randrange(3))))
+        found = split_words(text)
+        chosen = sorted(rng.sample(range(len(found)), k=min(len(found), rng.randrange(3))))
         entities.append([
-            {"start": places[at][1], "end": places[at][2], "label": "X Y", "score": 0.25, "word": places[at][0]}
+            {"start": found[at][1], "end": found[at][2], "label": "X Y", "score": 0.25, "word": found[at][0]}
             for at in chosen
         ])  # fmt: skip
-        tags.append(["B-X Y" if at in chosen else "O" for at in range(len(places))])
+        tags.append(["B-X Y" if at in chosen else "O" for at in range(len(found))])
     ids = [f"n{number}" for number in range(len(texts))]
     file = tmp_path / "out.json"
     write_annotations(file, words if split else texts, entities, name, ids=ids)
@@ -161,7 +161,7 @@ def test_offsets_of_javascript_are_told_from_characters(tmp_path):
     rows = [{"text": f"😂 {word} wins", "label": [[3, 3 + len(word), "PER"]]} for word in ("Ann", "Bob", "Kawhi")]
     dataset, report = read(tmp_path, rows)
     assert {tuple(tags) for tags in dataset["ner_tags"]} == {("O", "B-PER", "O")}
-    assert report.troubles == {"spans stand behind emoji or the like and are read in utf-16, as their ends tell": 3}
+    assert report.troubles == {"spans stand after emoji or the like and are read in utf-16, as their ends tell": 3}
     _, report = read(tmp_path, rows, offset_unit="characters")
     assert "spans ended inside a word and were widened to whole words" in report.troubles
     # neither tells: doccano's page counts UTF-16, others count characters

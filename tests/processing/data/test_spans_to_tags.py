@@ -32,8 +32,8 @@ def random_text(rng):
     return "".join(rng.choice(PIECES) + rng.choice(["", " ", "  ", "\n"]) for _ in range(rng.randrange(1, 9)))
 
 
-def in_utf16(text, place):
-    return len(text[:place].encode("utf-16-le")) // 2
+def in_utf16(text, offset):
+    return len(text[:offset].encode("utf-16-le")) // 2
 
 
 @pytest.mark.parametrize("unit", ["characters", "utf-16"])
@@ -45,7 +45,9 @@ def test_words_of_spans_are_those_with_a_character_in_it(unit):
         words = split_words(text)
         start, end = sorted(rng.choices(range(len(text) + 1), k=2))
         offsets = (start, end) if unit == "characters" else (in_utf16(text, start), in_utf16(text, end))
-        touched = [number for number, (_, first, behind) in enumerate(words) if max(first, start) < min(behind, end)]
+        touched = [
+            number for number, (_, first, end_word) in enumerate(words) if max(first, start) < min(end_word, end)
+        ]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found, tags = tags_from_spans(text, [(*offsets, "X")], offset_unit=unit)
@@ -66,13 +68,13 @@ def test_spans_of_whole_words_come_back():
         text = random_text(rng)
         words = split_words(text)
         tags = ["O"] * len(words)
-        place = 0
-        while place < len(words):
-            end = min(len(words), place + rng.randint(1, 3))
+        offset = 0
+        while offset < len(words):
+            end = min(len(words), offset + rng.randint(1, 3))
             if rng.random() < 0.5:
-                tags[place:end] = ["B-X"] + ["I-X"] * (end - place - 1)
-            place = end
-        spans = [(words[first][1], words[behind - 1][2], label) for label, first, behind in spans_from_tags(tags)]
+                tags[offset:end] = ["B-X"] + ["I-X"] * (end - offset - 1)
+            offset = end
+        spans = [(words[first][1], words[end_word - 1][2], label) for label, first, end_word in spans_from_tags(tags)]
         rng.shuffle(spans)
         assert tags_from_spans(text, spans) == ([word for word, _, _ in words], tags)
 

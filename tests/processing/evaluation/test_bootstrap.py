@@ -8,7 +8,7 @@ from bga_mner.processing.evaluation.bootstrap import bootstrap_interval, count_e
 from bga_mner.processing.evaluation.mner_metric import pair_sentences, score_tags
 
 
-# Tags are drawn at random, so that entities of the references begin with "I-", too.
+# Tags are sampled at random, so that entities of the references begin with "I-", too.
 pytestmark = pytest.mark.filterwarnings("ignore:.*entities of the references begin with 'I-'")
 
 TAGS = ["O", "O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG"]
@@ -55,13 +55,15 @@ def test_counts_are_those_of_seqeval():
             assert counts[row, column].tolist() == [len(ours & theirs), len(ours), len(theirs)]
 
 
-def test_every_draw_is_the_score_of_drawn_sentences():
+def test_every_sample_is_the_score_of_its_sentences():
     rng = random.Random(1)
     references = random_tags(rng, [5] * 8)
     predictions = noisy(rng, references, 0.4)
     generator = np.random.default_rng(7)
-    drawn = [generator.integers(8, size=8) for _ in range(50)]
-    scores = [score_tags([predictions[i] for i in rows], [references[i] for i in rows])["overall_f1"] for rows in drawn]
+    sampled = [generator.integers(8, size=8) for _ in range(50)]
+    scores = [
+        score_tags([predictions[i] for i in rows], [references[i] for i in rows])["overall_f1"] for rows in sampled
+    ]
     found = bootstrap_interval(predictions, references, samples=50, confidence=0.8, seed=7)
     assert [found["low"], found["high"]] == pytest.approx(np.quantile(scores, [0.1, 0.9]))
 
@@ -108,7 +110,7 @@ def test_pairing_sees_small_differences_that_single_intervals_hide():
     assert (turned["low"], turned["high"]) == pytest.approx((-found["high"], -found["low"]))
 
 
-def test_p_is_the_share_of_draws_that_flip():
+def test_p_is_the_share_of_samples_that_flip():
     rng = random.Random(5)
     references = random_tags(rng, [4] * 12)
     a, b = noisy(rng, references, 0.3), noisy(rng, references, 0.35)

@@ -24,7 +24,7 @@ LONGEST = 20
 
 
 class ImageTagger(nn.Module):
-    """Tag every word of a sentence with a dark image as a person, with a light one as a place; else by the token."""
+    """Tag every word of a sentence with a dark image as a person, with a light one as a location; else by the token."""
 
     def __init__(self, label2id):
         super().__init__()

@@ -262,8 +262,9 @@ def test_annotations_in_other_columns_are_not_lost(bert_processor, column):
     bert_processor.encode_examples(rows | {column: [None]})
 
 
-def test_images_in_other_columns_are_told(bert_processor, photo):
-    rows = {"text": ["Kawhi wins"], "images": [photo]}
-    with pytest.warns(UserWarning, match=r"rename_column\('images', 'image'\)"):
+@pytest.mark.parametrize("column", ["images", "picture", "pictures"])
+def test_images_in_other_columns_are_told(bert_processor, photo, column):
+    rows = {"text": ["Kawhi wins"], column: [photo]}
+    with pytest.warns(UserWarning, match=rf"rename_column\('{column}', 'image'\)"):
         bert_processor.encode_examples(rows)
     bert_processor.encode_examples(rows | {"image": [None]})

@@ -99,7 +99,7 @@ def test_what_breaks_off_leaves_the_checkpoint_before(written):
         break_off(folder)
     assert last_whole_checkpoint(written) == str(written / "checkpoint-10")
     assert (written / ".unfinished-checkpoint-12").is_dir()
-    with write_checkpoint(written, 10) as folder:  # in the place of the one that is there
+    with write_checkpoint(written, 10) as folder:  # replaces the one that is there
         fill(folder)
     assert not list(written.glob(".unfinished-*"))
     assert check_checkpoint(written / "checkpoint-10") is None
