@@ -15,7 +15,6 @@ from .modeling_bga.training.callbacks import LossPartsCallback as LossPartsCallb
 from .modeling_bga.training.collapse_alarm import CollapseAlarmCallback as CollapseAlarmCallback
 from .modeling_bga.training.lora import lora_config as lora_config
 from .modeling_bga.training.parameter_groups import layerwise_parameter_groups as layerwise_parameter_groups
-from .processing.alignment.alignment_measures import alignment_report as alignment_report
 from .processing.data.conll import read_conll as read_conll
 from .processing.data.conll_writing import write_conll as write_conll
 from .processing.data.data_report import ConllReport as ConllReport
@@ -23,6 +22,7 @@ from .processing.data.formats.reading import read_annotations as read_annotation
 from .processing.data.formats.spans import tags_from_spans as tags_from_spans
 from .processing.data.formats.writing import write_annotations as write_annotations
 from .processing.data_collator import DataCollatorForMner as DataCollatorForMner
+from .processing.evaluation.alignment_measures import alignment_report as alignment_report
 from .processing.evaluation.bootstrap import bootstrap_interval as bootstrap_interval
 from .processing.evaluation.bootstrap import paired_bootstrap as paired_bootstrap
 from .processing.evaluation.bootstrap import score_with_interval as score_with_interval

@@ -34,11 +34,11 @@ from .encoder_configs import (
 from .encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES
 from .errors import mismatch, shown
 from .hub.entry_points import AUTO_MAP, CUSTOM_PIPELINES
-from .hub.saved_code import RemoteCodeMixin
+from .hub.remote_code import RemoteCodeMixin
 
 
 try:
-    from .saved_words import in_todays_words
+    from .former_names import in_todays_words
 except ImportError:  # a saved model's code was saved with its configuration
 
     def in_todays_words(saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bga_mner.configuration.encoder_families import (
-    BACKBONE_FAMILIES,
-    TEXT_FAMILIES,
-    VISION_FAMILIES,
-    EncoderFamily,
-)
+from bga_mner.configuration.encoder_families import BACKBONE_FAMILIES, TEXT_FAMILIES, VISION_FAMILIES, EncoderFamily
 
 
 HEAD = """# Encoders

@@ -31,8 +31,8 @@ from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, predict, s
 from bga_mner.examples.reporting import print_table
 from bga_mner.examples.synthetic.corpus import GeneratedCorpus
 from bga_mner.examples.synthetic.recipe import add_options, build_model, evaluate, prepare, train
-from bga_mner.processing.alignment.alignment_figure import draw_alignment
-from bga_mner.processing.alignment.alignment_view import align
+from bga_mner.processing.evaluation.alignment_figure import draw_alignment
+from bga_mner.processing.evaluation.alignment_view import align
 
 
 COLOURS = {"LOC": "green", "MISC": "magenta", "ORG": "cyan", "PER": "yellow"}

@@ -29,9 +29,9 @@ from transformers.utils import logging
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, load_image, read_conll
 from bga_mner.configuration.errors import shown
 from bga_mner.examples.synthetic.corpus import generate_corpus
-from bga_mner.processing.alignment.alignment_figure import draw_alignment
-from bga_mner.processing.alignment.alignment_page import alignment_html
-from bga_mner.processing.alignment.alignment_view import align
+from bga_mner.processing.evaluation.alignment_figure import draw_alignment
+from bga_mner.processing.evaluation.alignment_page import alignment_html
+from bga_mner.processing.evaluation.alignment_view import align
 
 
 Pairs = list[tuple[list[str], Any]]  # words, and whatever load_image takes

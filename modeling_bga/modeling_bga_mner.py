@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
 from ..configuration.errors import mismatch
-from .alignment.branch import AlignedBranch, BranchTrace, ReadFeatures
 from .alignment.context_sampler import padding_bias
 from .alignment.entity_replacement import ReplacedEntities
 from .alignment.hybrid_attention import LayerMask
 from .alignment.losses import Alignment, alignment_losses, keep_budget_loss, mean_over_batch, pair_match, visual_targets
+from .alignment.modality_branch import AlignedBranch, BranchTrace, ReadFeatures
 from .encoders.embedding import TextInputs, embed_images, embed_text
 from .encoders.encoder import build_encoder, final_norm, is_frozen, longest_text, only_new_layers_trained
 from .input_checks import ImageInputs, check_images, check_pixels, check_source, check_text, refuse_attentions

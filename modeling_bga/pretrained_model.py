@@ -16,7 +16,7 @@ from transformers import initialization as init
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
 from ..configuration.errors import mismatch
-from ..configuration.hub.saved_code import RemoteCodeMixin
+from ..configuration.hub.remote_code import RemoteCodeMixin
 from .alignment.context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
 from .alignment.cross_modal_generator import CrossModalGenerator
 from .alignment.hybrid_attention import HybridProjection

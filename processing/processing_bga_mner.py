@@ -12,7 +12,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from ..configuration.arguments import explained, given_arguments
 from ..configuration.errors import mismatch
 from ..configuration.hub.entry_points import AUTO_MAP
-from ..configuration.hub.saved_code import RemoteCodeMixin
+from ..configuration.hub.remote_code import RemoteCodeMixin
 from ..modeling_bga.saving.tokenizer_limit import limit_beside
 from .images.image_encoding import encode_images, image_of_each_text
 from .images.image_loading import Images, stack_images

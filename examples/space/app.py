@@ -26,8 +26,8 @@ from PIL import Image
 from transformers import Pipeline, pipeline
 
 from bga_mner import BgaMnerPipeline
-from bga_mner.processing.alignment.alignment_figure import draw_alignment
-from bga_mner.processing.alignment.alignment_view import align
+from bga_mner.processing.evaluation.alignment_figure import draw_alignment
+from bga_mner.processing.evaluation.alignment_view import align
 
 
 # For readers who tell few colours apart, the type also stands beside each entity.

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from ...configuration.configuration_bga_mner import BgaMnerConfig
 from ...configuration.errors import mismatch
 from ..outputs import BgaMnerModelOutput
-from .branch import AlignedBranch, BranchTrace, at_sampled_stage
 from .context_sampler import padding_bias
+from .modality_branch import AlignedBranch, BranchTrace, at_sampled_stage
 
 
 class Alignment(NamedTuple):

@@ -186,7 +186,7 @@ class ConditionalRandomField(nn.Module):
     def recorded(self, emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """`log_marginals` and `decode` for a program that is recorded: which way it goes depends on no value."""
         try:  # a saved model's code doesn't carry this
-            from .scan import recorded_best_path, recorded_log_marginals
+            from .exported_recursions import recorded_best_path, recorded_log_marginals
         except ImportError as error:
             raise ImportError(
                 "Expected the package bga-mner, by which a model can be recorded, got a saved model's code alone. Run: "

@@ -16,7 +16,7 @@ from bga_mner import (
     BgaMnerModel,
     BgaMnerProcessor,
 )
-from bga_mner.configuration.hub.saved_code import code_files
+from bga_mner.configuration.hub.remote_code import code_files
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, read_conll, write_conll
-from bga_mner.configuration.hub.saved_code import code_files
+from bga_mner.configuration.hub.remote_code import code_files
 from bga_mner.examples import run_mner
 from bga_mner.examples.synthetic.corpus import LABELS
 

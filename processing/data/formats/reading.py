@@ -15,8 +15,8 @@ from ..conll import read_conll
 from ..conll_writing import PLACEHOLDER, writable
 from ..data_report import ConllReport
 from ..tweets import ReadingOptions, Tweet, make_dataset, read_file
+from .json_rows import READERS, detect_format, read_row
 from .row_fields import BadRowError, Row
-from .rows import READERS, detect_format, read_row
 from .spans import (
     OFFSET_UNITS,
     OTHER_TYPE,

@@ -19,7 +19,7 @@ import bga_mner
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification
 from bga_mner.configuration.hub.entry_points import AUTO_MAP, CODE_FILES, CUSTOM_PIPELINES
 from bga_mner.configuration.hub.hub_names import came_from_hub, marked_folder
-from bga_mner.configuration.hub.saved_code import code_files
+from bga_mner.configuration.hub.remote_code import code_files
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import ViTImageProcessorPil, pipeline
 
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor
-from bga_mner.configuration.hub.saved_code import code_files
+from bga_mner.configuration.hub.remote_code import code_files
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 

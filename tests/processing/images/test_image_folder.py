@@ -156,7 +156,7 @@ def test_links_folders_and_names_that_are_none(folder):
 def test_an_image_of_several_texts_is_opened_once(folder, monkeypatch):
     draw(folder / "1.png")
     opened = []
-    from bga_mner.processing.images import image_folder as image_folder
+    from bga_mner.processing.images import image_folder
 
     monkeypatch.setattr(image_folder, "load_image", lambda source: opened.append(source) or load_image(source))
     counter = ImageCounter(ConllReport("", ""), True)

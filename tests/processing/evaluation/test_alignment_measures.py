@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from bga_mner.modeling_bga.training.collapse_alarm import spread
-from bga_mner.processing.alignment.alignment_measures import alignment_report, retrieval_ranks, sample_distractors
+from bga_mner.processing.evaluation.alignment_measures import alignment_report, retrieval_ranks, sample_distractors
 
 
 class PadOnly:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from bga_mner.processing.alignment import alignment_page as module
-from bga_mner.processing.alignment.alignment_page import alignment_html
-from bga_mner.processing.alignment.alignment_view import Alignment, EntityMatch
+from bga_mner.processing.evaluation import alignment_page as module
+from bga_mner.processing.evaluation.alignment_page import alignment_html
+from bga_mner.processing.evaluation.alignment_view import Alignment, EntityMatch
 
 
 VOID = {"meta", "input", "img", "br", "link"}

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
 
 from bga_mner import BadImageError, predict
-from bga_mner.processing.alignment import alignment_figure as alignment_image
-from bga_mner.processing.alignment.alignment_figure import draw_alignment
-from bga_mner.processing.alignment.alignment_view import Alignment, EntityMatch, _seen_part, align, runs_right_to_left
+from bga_mner.processing.evaluation import alignment_figure as alignment_image
+from bga_mner.processing.evaluation.alignment_figure import draw_alignment
+from bga_mner.processing.evaluation.alignment_view import Alignment, EntityMatch, _seen_part, align, runs_right_to_left
 from bga_mner.processing.processing_bga_mner import BgaMnerProcessor
 
 

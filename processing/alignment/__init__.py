@@ -1,1 +1,0 @@
-"""What a model aligned: measured, plotted, and shown as a page."""
