@@ -14,6 +14,7 @@ PAGE = (ROOT / "docs" / "explanation" / "paper_to_code.md").read_text(encoding="
 NAMED = re.findall(r"`([\w/]+\.py)(?:::([\w.]+))?`", PAGE)
 # Files of modeling_bga/ that compute nothing of the model: training, saving, loading, and what they are made of.
 NOT_OF_THE_MODEL = {
+    "crf/tensor_checks.py",
     "encoders/from_pretrained.py",
     "encoders/open_clip.py",
     "input_checks.py",
@@ -24,6 +25,7 @@ NOT_OF_THE_MODEL = {
     "saving/offloaded_weights.py",
     "saving/tokenizer_limit.py",
     "training/callbacks.py",
+    "training/frozen_parts.py",
     "training/lora.py",
     "training/objective_check.py",
     "training/parameter_groups.py",

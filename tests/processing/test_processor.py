@@ -244,7 +244,7 @@ def test_broken_bio_is_mended_with_a_warning(bert_processor):
 @pytest.mark.parametrize(
     ("text", "labels", "message"),
     [
-        ("Kawhi wins", [["O", "O"]], "Give words"),
+        ("Kawhi wins", [["O", "O"]], "texts as lists of words"),
         (None, [["O"]], "Expected `text` beside"),
         ([["a"], ["b"]], [["O"]], "got 1 for 2 texts"),
         ([["a"], ["b", "c"]], [["O"], ["O"]], "1 labels for the 2 words of text 1"),

@@ -131,7 +131,7 @@ def test_few_missing_weights_are_new(folder, monkeypatch):
 )
 def test_weights_that_are_no_numbers_are_found_at_the_first_text(folder, name, value):
     change(folder, name, lambda tensor: torch.full_like(tensor, value))
-    with pytest.raises(ValueError, match="Expected tag scores that are finite numbers, but the model gives NaN"):
+    with pytest.raises(ValueError, match="Expected tag scores that are finite numbers, got NaN"):
         predict(load(folder), processor(), TEXT)
     with pytest.raises(ValueError, match="Expected tag scores that are finite numbers"):
         pipeline("multimodal-ner", model=str(folder), device="cpu")([TEXT, ""])
