@@ -31,8 +31,8 @@ ROOT = Path(bga_mner.__file__).parent
 MOST_BYTES = {
     "configuration_bga_mner.py": 50_000,
     "modeling_bga_mner.py": 160_000,
-    "processing_bga_mner.py": 110_000,
-    "pipeline_bga_mner.py": 40_000,
+    "processing_bga_mner.py": 80_000,
+    "pipeline_bga_mner.py": 30_000,
 }
 
 

@@ -29,6 +29,11 @@ def test_decisions_are_taken_position_by_position():
     assert torch.equal(keep, wanted)
 
 
+def test_in_doubt_a_position_is_kept():
+    undecided = FixedLogits(torch.full((1, 3), 0.5)).eval()
+    assert torch.equal(undecided(torch.randn(1, 3, 8), torch.ones(1, 3), None), torch.ones(1, 3))
+
+
 def test_what_an_earlier_stage_dropped_stays_dropped():
     previous = torch.tensor([[1.0, 1, 0, 0, 1]])
     keep = FixedLogits(torch.tensor([[1.0, 0, 1, 0, 1]])).eval()(torch.randn(1, 5, 8), previous, None)

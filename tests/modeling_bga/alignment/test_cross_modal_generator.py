@@ -32,6 +32,11 @@ def generate(generator, source, bias, length, mask=None):
     return generator(source, bias, generator.prepare(length, mask))
 
 
+def test_the_feed_forward_block_is_wider_by_its_ratio(generator):
+    widths = {parameter.shape[0] for name, parameter in generator.named_parameters() if ".ffn." in name}
+    assert widths == {2 * 8, 8}
+
+
 @pytest.mark.parametrize("target_length", [1, 7, 10])
 def test_any_target_length_up_to_the_number_of_queries(generator, target_length):
     assert generate(generator, torch.randn(3, 5, 6), None, target_length).shape == (3, target_length, 8)
