@@ -277,7 +277,7 @@ def test_training_steps_have_the_reference_s_gradients():
     raise AssertionError("There are too few training steps among the cases.")
 
 
-def test_every_option_is_drawn():
+def test_every_option_is_sampled():
     sampled = [draw(seed).sampled for seed in range(CASES)]
     values = {name: {case[name] for case in sampled} for name in sampled[0]}
     assert {name for name, found in values.items() if len(found) < 2} == set()

@@ -143,7 +143,7 @@ def test_without_a_generator_real_images_are_read_in_training_too(make_model, ma
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_drawn_stages_have_the_mean_loss_of_all_stages(make_model, make_batch):
+def test_sampled_stages_have_the_mean_loss_of_all_stages(make_model, make_batch):
     # nothing is random but the draw
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     options = {"use_context_sampler": False, "generator_dropout": 0.0, "text_options": still, "vision_options": still}
@@ -164,7 +164,7 @@ def test_drawn_stages_have_the_mean_loss_of_all_stages(make_model, make_batch):
     torch.testing.assert_close(torch.stack(list(found.values())).mean(0), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_no_stage_is_drawn_in_evaluation_nor_where_images_read_generated_text(make_model, make_batch):
+def test_no_stage_is_sampled_in_evaluation_nor_where_images_read_generated_text(make_model, make_batch):
     batch = make_batch()
     assert len(make_model(loss_stages="sampled", num_bga_layers=2)(**batch).generated_text) == 2
     both = make_model(loss_stages="sampled", num_bga_layers=2, hybrid_attention="both").train()

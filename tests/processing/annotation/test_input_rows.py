@@ -237,7 +237,7 @@ def test_columns_of_other_types_say_what_they_hold(tmp_path, column, detail):
     assert (row.content, row.reason, row.detail) == (None, "wrong type", f"expected {detail}")
 
 
-def test_lines_behind_a_quote_that_is_not_closed_are_no_text(tmp_path):
+def test_lines_after_a_quote_that_is_not_closed_are_no_text(tmp_path):
     (tmp_path / "a.csv").write_text('text\nfirst\n"never closed\nsecond\nthird "quoted" \nfourth\n')
     rows = list(AnnotationInput((str(tmp_path / "a.csv"),)).rows())
     assert [row.content for row in rows] == ["first", None, "fourth"]
