@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import io
+import tokenize
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from tokenize import generate_tokens
 
 import pytest
 
@@ -105,3 +108,17 @@ def test_functions_are_short():
         if lines > LONGEST_FUNCTION
     }
     assert not long
+
+
+# The field's word in place of each: image, end or after, sampled, ablation.
+OTHER_WORDS = {"picture", "pictures", "behind", "drawn", "removal"}
+
+
+def test_names_use_the_words_of_the_field():
+    named = {
+        f"{path.relative_to(ROOT)}: {token.string}"
+        for path in python_files(*LAYERS[:-1])
+        for token in generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline)
+        if token.type == tokenize.NAME and OTHER_WORDS & set(token.string.lower().split("_"))
+    }
+    assert not named
