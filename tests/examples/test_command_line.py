@@ -404,7 +404,7 @@ def test_a_later_process_that_fails_alone_says_it(monkeypatch, capsys):
 def test_a_refused_token_is_one_line(folder, tmp_path, loopback_hub):
     words = [EXAMPLES / "push_to_hub.py", "--model_dir", "model", "--repo_id", "org/x"]
     code, out, shown = run(words, folder, **loopback_hub.environment(tmp_path / "home", "hf_wrong"), HF_HUB_OFFLINE="0")
-    check(code, out + shown, "takes 'org/x', but it said: .*401.*token")
+    check(code, out + shown, "takes 'org/x', got: .*401.*token")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -345,5 +345,5 @@ def test_saved_code_trains_and_saves_itself(make_model, bare_python, run_python,
     assert trained.config.training_summary["outdated"]
     assert not (tmp_path / "trained" / "README.md").exists()
     trained.save_pretrained(tmp_path / "trained")
-    assert "trained further after their last record" in (tmp_path / "trained" / "README.md").read_text()
+    assert "trained further after their scores were recorded" in (tmp_path / "trained" / "README.md").read_text()
     assert AutoProcessor.from_pretrained(tmp_path / "trained")
