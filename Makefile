@@ -25,7 +25,7 @@ help:
 	@echo "make space-test  install gradio too, and test examples/space; in a browser if there is a chromium"
 	@echo "make torchvision-test  test the encoders of timm and open_clip alone, which make test runs too"
 	@echo "make coverage which lines of the package its tests run: at least 95 in a hundred"
-	@echo "make mutants  break the core in ninety places, and see whether tests notice: about an hour on one core"
+	@echo "make mutants  break the core in ninety places, and see whether tests notice"
 	@echo "make oldest-test  test the core with the oldest releases that setup.cfg allows: 6 GB"
 	@echo "make newest-test  the same with the newest, whatever constraints.txt pins: 6 GB"
 	@echo "make pythons-test  the fast ones of these with each of Python $(PYTHONS) that is found: 6 GB each"
