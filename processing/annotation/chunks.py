@@ -1,5 +1,6 @@
-"""Rows of a bulk annotation on their way: chunks of texts, and chunks of entities."""
+"""Rows of a bulk annotation on their way: chunks of texts, and chunks of entities. Both travel as bytes."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -34,6 +35,16 @@ class TextChunk:
     rows: list[InputRow]
     ends_input: bool = False
 
+    def to_bytes(self) -> bytes:
+        """Pack for another process."""
+        return json.dumps([self.first_row, self.rows, self.ends_input]).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "TextChunk":
+        """Unpack what `to_bytes` made."""
+        first_row, rows, ends_input = json.loads(data)
+        return cls(first_row, [InputRow(*row) for row in rows], ends_input)
+
 
 @dataclass
 class AnnotatedChunk:
@@ -47,6 +58,22 @@ class AnnotatedChunk:
     table: pa.Table
     bad: list[dict[str, Any]] = field(default_factory=list)
     ends_input: bool = False
+
+    def to_bytes(self) -> bytes:
+        """Pack for another process."""
+        rest = [self.first_row, self.rows, self.bad, self.ends_input]
+        table = self.table.replace_schema_metadata({"rest": json.dumps(rest)})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return sink.getvalue().to_pybytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "AnnotatedChunk":
+        """Unpack what `to_bytes` made."""
+        table = pa.ipc.open_stream(data).read_all()
+        first_row, rows, bad, ends_input = json.loads(table.schema.metadata[b"rest"])
+        return cls(first_row, rows, table.replace_schema_metadata(None), bad, ends_input)
 
 
 def make_chunks(

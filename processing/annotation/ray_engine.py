@@ -1,7 +1,6 @@
 """Bulk annotation on Ray Data: the same chunks, annotated by actors on one machine or many."""
 
 import os
-import pickle
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -79,7 +78,7 @@ def on_ray(options: AnnotatorOptions, fingerprint: str, actors: int, gpus_per_ac
             self.annotate = TextAnnotator(options, fingerprint)
 
         def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
-            return (_pack(self.annotate(chunk)) for chunk in _unpack(table))
+            return (_pack(self.annotate(TextChunk.from_bytes(data.as_py()))) for data in table.column("chunk"))
 
     def annotate(chunks: Callable[[], Iterator[TextChunk]]) -> Iterator[AnnotatedChunk]:
         context = DataContext.get_current()
@@ -98,7 +97,7 @@ def on_ray(options: AnnotatorOptions, fingerprint: str, actors: int, gpus_per_ac
         )
         try:
             for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                yield from _unpack(table)
+                yield from (AnnotatedChunk.from_bytes(data.as_py()) for data in table.column("chunk"))
         except ray.exceptions.ActorDiedError as error:  # one that is killed is started again, so this one can't start
             raise ValueError(
                 f"Expected each actor to load the model, got: {str(error).strip().splitlines()[-1]}. Make sure "
@@ -109,11 +108,7 @@ def on_ray(options: AnnotatorOptions, fingerprint: str, actors: int, gpus_per_ac
 
 
 def _pack(chunk: TextChunk | AnnotatedChunk) -> pa.Table:
-    return pa.table({"chunk": [pickle.dumps(chunk)]})
-
-
-def _unpack(table: pa.Table) -> Iterator[Any]:
-    return (pickle.loads(data.as_py()) for data in table.column("chunk"))
+    return pa.table({"chunk": [chunk.to_bytes()]})
 
 
 __all__ = ["on_ray", "start_ray"]
