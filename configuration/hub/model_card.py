@@ -1,7 +1,7 @@
 """Write the model card, README.md, that goes with a saved model: filled with what its configuration knows was measured.
 
-The facts are in `config.training_summary`, so a model that is loaded and saved again, in another process or with the
-code that lies beside its weights, gets the same card. What isn't there is left out.
+The facts are in `config.training_summary`, so a model that is loaded and saved again in another process gets the same
+card. What isn't there is left out.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.constants import REPOCARD_NAME
 from transformers.utils import logging
 
 from ..configuration_bga_mner import BgaMnerConfig
@@ -24,7 +25,6 @@ from .hub_names import is_hub_name
 
 logger = logging.get_logger(__name__)
 
-CARD_NAME = "README.md"
 # By the class that the weights are of: the Auto class that loads it, the task on the Hub, and the task's name.
 _HEADS = {
     "BgaMnerModel": ("AutoModel", "feature-extraction", "Feature extraction"),
@@ -66,7 +66,7 @@ def write_model_card(
     transformers puts into a new repository; their tags are carried over. Nothing that goes wrong here stops a save:
     it is logged as a warning. Examples of the card load `repository`, by default that of the summary or a placeholder.
     """
-    path = Path(folder, CARD_NAME)
+    path = Path(folder, REPOCARD_NAME)
     try:
         existing = path.read_text(encoding="utf-8-sig") if path.exists() else None
         if existing is not None and not _is_replaceable(existing):
@@ -91,7 +91,7 @@ def write_model_card(
 
 def hand_written_card(folder: str | os.PathLike[str]) -> str | None:
     """Return the text of a folder's README.md if a person wrote or edited it, otherwise None."""
-    path = Path(folder, CARD_NAME)
+    path = Path(folder, REPOCARD_NAME)
     text = path.read_text(encoding="utf-8-sig") if path.is_file() else None
     return None if text is None or _is_replaceable(text) else text
 
@@ -240,7 +240,6 @@ def reads_at_inference(config: BgaMnerConfig) -> str:
 
 
 __all__ = [
-    "CARD_NAME",
     "build_model_card",
     "card_template",
     "hand_written_card",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.constants import REPOCARD_NAME
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.utils import logging
@@ -19,7 +20,6 @@ from ...configuration.errors import brief
 logger = logging.get_logger(__name__)
 
 _SAMPLED = 256  # numbers of a weight
-_CARD = "README.md"
 
 
 class ModelCardMixin:
@@ -75,7 +75,7 @@ class ModelCardMixin:
     ) -> Any:
         # transformers has just put the repository's README.md, or an empty one, in place of the card
         if self._own_card is not None:
-            Path(working_dir, _CARD).write_text(self._own_card, encoding="utf-8", newline="\n")
+            Path(working_dir, REPOCARD_NAME).write_text(self._own_card, encoding="utf-8", newline="\n")
         _write_card(working_dir, self.config, repo_id, self.model_tags)  # type: ignore[attr-defined]
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)  # type: ignore[misc]
 
@@ -84,7 +84,7 @@ def _card_to_keep(folder: str | os.PathLike[str]) -> str | None:
     try:
         from ...configuration.hub.model_card import hand_written_card
     except ImportError:
-        path = Path(folder, _CARD)
+        path = Path(folder, REPOCARD_NAME)
         return path.read_text(encoding="utf-8-sig") if path.is_file() else None
     return hand_written_card(folder)
 
@@ -95,7 +95,7 @@ def _write_card(
     try:  # a saved model's code doesn't carry this
         from ...configuration.hub.model_card import write_model_card
     except ImportError:
-        if (config.training_summary or {}).get("outdated") and Path(folder, _CARD).exists():
+        if (config.training_summary or {}).get("outdated") and Path(folder, REPOCARD_NAME).exists():
             logger.warning(
                 "The model card in %s may tell of the weights as they were before they were trained further. Edit it, "
                 "or install bga-mner and save again.",
