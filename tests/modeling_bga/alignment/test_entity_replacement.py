@@ -116,3 +116,14 @@ def test_entity_replacement_is_for_training_only(make_model, make_batch):
     plain = make_model()
     plain.load_state_dict(replacing.state_dict())
     assert torch.equal(replacing(**batch).logits, plain(**batch).logits)
+
+
+def test_the_crf_teaches_no_generator_by_way_of_replaced_sentences(make_model, make_batch):
+    """The generator is to learn what images show, and not to spell out the tags of names that are labelled."""
+    model = make_model(entity_replacement_probability=1.0, replaced_entities_read="generated").train()
+    batch = make_batch()
+    batch["labels"] = batch["labels"].masked_fill(batch["labels"] == 0, 1)  # an entity in each sentence
+    model(**batch).crf_loss.backward()
+    generator = model.bga_mner.text_branch.generator
+    assert all(weight.grad is None or not weight.grad.any() for weight in generator.parameters())
+    assert model.bga_mner.text_branch.projections[0].projection.weight.grad.any()
