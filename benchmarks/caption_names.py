@@ -1,0 +1,249 @@
+"""Invented names in real captions: the subject of a caption becomes a name, whose type the photograph shows.
+
+"A brown dog runs on grass ." becomes "Zvagim runs on grass .", where Zvagim is an animal in all of its captions. Half
+of the names are never labelled. Their captions in the test set hardly tell the type, so that it has to be known of the
+name itself.
+"""
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+
+from bga_mner.configuration.errors import shown
+from bga_mner.examples.synthetic.texts import invent_names
+
+
+__all__ = ["KINDS", "LABELS", "Caption", "CaptionCorpus", "build_corpus", "read_captions", "subject_of"]
+
+KINDS = ("person", "animal")
+LABELS = ("O", *(f"{prefix}-{kind}" for kind in KINDS for prefix in "BI"))
+
+_NOUNS = {
+    "person": """adult artist athlete baby backpacker baseman batter bicycler bicyclist biker boxer boy bride builder
+        catcher cheerleader child climber clown coach cowboy cyclist dancer diver driver equestrian farmer father female
+        fireman firefighter fisherman footballer gentleman girl goalie golfer guard guitarist guy gymnast hiker infant
+        jogger juggler jumper kayaker kid lady lifeguard male man model mother motorcyclist musician officer parasailer
+        performer person photographer pitcher player policeman quarterback racer rider rollerblader runner sailor singer
+        skateboarder skater skier snowboarder soldier surfer swimmer teenager toddler tourist wakeboarder waitress
+        waterskier windsurfer woman worker wrestler youth""",
+    "animal": """animal beagle bird boxer bulldog bull camel cat collie cow dachshund dalmatian dalmation deer doberman
+        dog dolphin duck eagle elephant flamingo goat greyhound hound horse husky kitten lab labrador monkey pelican
+        pitbull pony poodle pug puppy retriever rottweiler schnauzer seagull sheep shepherd spaniel squirrel swan
+        terrier turtle""",
+}
+# "A boxer" may be either, so it is the subject of no caption.
+_AMBIGUOUS = frozenset(_NOUNS["person"].split()) & frozenset(_NOUNS["animal"].split())
+_TYPE = {noun: kind for kind, nouns in _NOUNS.items() for noun in nouns.split() if noun not in _AMBIGUOUS}
+_IRREGULAR = {"men": "man", "women": "woman", "children": "child", "people": "person", "puppies": "puppy"}
+_IRREGULAR |= {"babies": "baby", "ladies": "lady", "ponies": "pony", "somebody": "person", "someone": "person"}
+# No noun phrase goes on past one of these.
+_PHRASE_ENDS = frozenset("in on with is are and of at by to for from who that while near , . 's '".split())
+_LONGEST_PHRASE = 6
+# Captions of an image that have to agree on its type.
+_AGREEING = 4
+# Log odds of the types, given the words beside the name, beyond which a caption tells its type.
+_TELLING = 2.0
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption whose subject can be replaced."""
+
+    image: str  # id of the photograph
+    kind: str
+    rest: tuple[str, ...]  # the words after the subject, with which a caption begins
+
+
+@dataclass(frozen=True)
+class CaptionCorpus:
+    """What `build_corpus` makes; all datasets have the columns id, tokens, ner_tags, image (a path) and name.
+
+    `train` has the tags of half of the names, and None for the others. The test sets have no image, and captions that
+    hardly tell the type.
+    """
+
+    train: datasets.Dataset
+    validation: datasets.Dataset
+    test_unseen_labels: datasets.Dataset
+    test_labelled: datasets.Dataset
+    labelled_names: dict[str, str]
+    unlabelled_names: dict[str, str]
+
+
+def subject_of(words: Sequence[str]) -> tuple[str, int] | None:
+    """Return the type of a caption's subject, and where it ends; None unless the caption begins with one.
+
+    Examples
+    --------
+    >>> subject_of("A brown dog runs on grass .".split())
+    ('animal', 3)
+    >>> subject_of("Two dogs play .".split())
+    """
+    if not words or words[0].lower() not in ("a", "an", "the", "one"):
+        return None
+    for end in range(1, min(_LONGEST_PHRASE, len(words))):
+        word = words[end].lower()
+        if word in _PHRASE_ENDS:
+            return None
+        if word in _TYPE:
+            following = words[end + 1].lower() if end + 1 < len(words) else "."
+            # of "the man 's dog" and "a dog trainer" the last noun is the subject
+            if following == "'s" or _singular(following) in _TYPE:
+                return None
+            return _TYPE[word], end + 1
+    return None
+
+
+def _singular(word: str) -> str:
+    word = _IRREGULAR.get(word, word)
+    return word if word in _TYPE else word.removesuffix("s")
+
+
+def read_captions(folder: Path) -> list[Caption]:
+    """Read the captions that a name fits into, of images whose captions agree on what they show.
+
+    `folder` holds `captions.tsv` (`<id><TAB><caption>`) and `pictures/<id>.jpg`. At least four captions of an image
+    mention its type, and none mentions another.
+    """
+    file = folder / "captions.tsv"
+    if not file.is_file():
+        raise ValueError(f"Expected captions.tsv in --data_dir {shown(str(folder))}, got none. Name another folder.")
+    by_image: dict[str, list[list[str]]] = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        image, _, caption = line.partition("\t")
+        by_image.setdefault(image, []).append(re.sub(r"[^\w\s'.,-]", " ", caption).split())
+    found: list[Caption] = []
+    for image, captions in sorted(by_image.items()):
+        mentioned = [
+            {_TYPE[noun] for word in words if (noun := _singular(word.lower())) in _TYPE} for words in captions
+        ]
+        agree = len(set().union(*mentioned)) == 1 and sum(map(len, mentioned)) >= _AGREEING
+        if agree and (folder / "pictures" / f"{image}.jpg").is_file():
+            subjects = [(subject, words) for words in captions if (subject := subject_of(words))]
+            found += [Caption(image, kind, tuple(words[end:])) for (kind, end), words in subjects if words[end:]]
+    return found
+
+
+def _log_odds(captions: Sequence[Caption], folds: int = 5) -> np.ndarray:
+    """Return how much the words beside a name speak for the first type: naive Bayes of words and bigrams, cross-fitted.
+
+    A caption is scored by what the captions of other images tell, with both types as frequent as each other.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.naive_bayes import MultinomialNB
+    from sklearn.pipeline import make_pipeline
+
+    words = CountVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", binary=True)
+    texts = [" ".join(("<name>", *caption.rest)) for caption in captions]
+    first = np.array([caption.kind == KINDS[0] for caption in captions])
+    probabilities = cross_val_predict(
+        make_pipeline(words, MultinomialNB(fit_prior=False)),
+        texts,
+        first,
+        groups=[caption.image for caption in captions],
+        cv=GroupKFold(folds),
+        method="predict_log_proba",
+    )
+    return probabilities[:, 1] - probabilities[:, 0]
+
+
+def _dealt(
+    rng: random.Random, captions: list[Caption], names: Sequence[str], each: int
+) -> Iterator[tuple[str, Caption]]:
+    """Deal captions to names, each as many; one is dealt again once all have been."""
+    if not captions:
+        return
+    deck: list[Caption] = []
+    for name in names:
+        for _ in range(each):
+            if not deck:
+                deck = rng.sample(captions, len(captions))
+            yield name, deck.pop()
+
+
+def _rows(
+    dealt: Sequence[tuple[str, Caption]], part: str, pictures: Path | None, tagged: bool = True
+) -> datasets.Dataset:
+    rows: dict[str, list[Any]] = {"id": [], "tokens": [], "ner_tags": [], "image": [], "name": []}
+    for number, (name, caption) in enumerate(dealt):
+        words = name.split()
+        tags = [f"B-{caption.kind}", *[f"I-{caption.kind}"] * (len(words) - 1), *["O"] * len(caption.rest)]
+        rows["id"].append(f"{part}-{number:05d}")
+        rows["tokens"].append([*words, *caption.rest])
+        rows["ner_tags"].append(tags if tagged else None)
+        rows["image"].append(None if pictures is None else str(pictures / f"{caption.image}.jpg"))
+        rows["name"].append(name)
+    strings = datasets.Sequence(datasets.Value("string"))
+    features = {"tokens": strings, "ner_tags": strings}
+    text = datasets.Value("string")
+    return datasets.Dataset.from_dict(rows, features=datasets.Features({key: features.get(key, text) for key in rows}))
+
+
+def build_corpus(
+    folder: Path, seed: int, names_per_type: int = 40, pairs_per_name: int = 25, tests_per_name: int = 9
+) -> CaptionCorpus:
+    """Make the corpus of a seed: other names, other images in each set, and other captions for each name.
+
+    Two fifths of the images are for the test sets and a twentieth for the validation set. A caption that
+    hardly tells the type tests several names.
+
+    Raises
+    ------
+    ValueError
+        If there are too few captions of a type.
+    """
+    captions = read_captions(folder)
+    images = sorted({caption.image for caption in captions})
+    rng = random.Random(f"captions-{seed}")
+    rng.shuffle(images)
+    fifths, twentieth = 2 * len(images) // 5, len(images) // 20
+    part_of = dict.fromkeys(images, "train") | dict.fromkeys(images[:fifths], "test")
+    part_of |= dict.fromkeys(images[fifths : fifths + twentieth], "validation")
+    odds = _log_odds(captions)
+
+    def of(part: str, kind: str) -> list[Caption]:
+        return [
+            caption
+            for caption, value in zip(captions, odds, strict=True)
+            if part_of[caption.image] == part and caption.kind == kind and (part != "test" or abs(value) < _TELLING)
+        ]
+
+    labelled, unlabelled = invent_names(seed, names_per_type, KINDS)
+    # names stand where test captions begin, whatever their case
+    dealt: dict[str, list[tuple[str, Caption]]] = {}
+    for part, names, each in (
+        ("train-labelled", labelled, pairs_per_name),
+        ("train-unlabelled", unlabelled, pairs_per_name),
+        ("validation", labelled, 2),
+    ):
+        for kind in KINDS:
+            own = [name for name, its in names.items() if its == kind]
+            dealt.setdefault(part, []).extend(_dealt(rng, of(part.partition("-")[0], kind), own, each))
+    few = {kind: found for kind in KINDS if (found := len(of("test", kind))) < tests_per_name}
+    if few:
+        raise ValueError(
+            f"Expected at least {tests_per_name} test captions of each type that hardly tell it, got {shown(few)}. "
+            "Add images and captions."
+        )
+    for kind in KINDS:
+        own = [name for half in (labelled, unlabelled) for name, its in half.items() if its == kind]
+        for name, caption in _dealt(rng, of("test", kind), own, tests_per_name):
+            dealt.setdefault("test-labelled" if name in labelled else "test-unseen", []).append((name, caption))
+    pictures = folder / "pictures"
+    known = _rows(dealt["train-labelled"], "train-labelled", pictures)
+    hidden = _rows(dealt["train-unlabelled"], "train-unlabelled", pictures, tagged=False)
+    return CaptionCorpus(
+        train=datasets.concatenate_datasets([known, hidden]).shuffle(seed=seed),
+        validation=_rows(dealt["validation"], "validation", None),
+        test_unseen_labels=_rows(dealt["test-unseen"], "test-unseen", None),
+        test_labelled=_rows(dealt["test-labelled"], "test-labelled", None),
+        labelled_names=labelled,
+        unlabelled_names=unlabelled,
+    )
