@@ -43,10 +43,13 @@ _TYPE = {noun: kind for kind, nouns in _NOUNS.items() for noun in nouns.split() 
 _IRREGULAR = {"men": "man", "women": "woman", "children": "child", "people": "person", "puppies": "puppy"}
 _IRREGULAR |= {"babies": "baby", "ladies": "lady", "ponies": "pony", "somebody": "person", "someone": "person"}
 # No noun phrase goes on past one of these.
-_PHRASE_ENDS = frozenset("in on with is are and of at by to for from who that while near , . 's '".split())
+_ENDING_WORDS = "in on with is are and of at by to for from who that while near , . 's '"
+_PHRASE_ENDS = frozenset(_ENDING_WORDS.split())
 _LONGEST_PHRASE = 6
 # Captions of an image that have to agree on its type.
 _AGREEING = 4
+# Of a type, so that each part has some.
+_FEWEST_IMAGES = 20
 # Log odds of the types, given the words beside the name, beyond which a caption tells its type.
 _TELLING = 2.0
 
@@ -64,8 +67,8 @@ class Caption:
 class CaptionCorpus:
     """What `build_corpus` makes; all datasets have the columns id, tokens, ner_tags, image (a path) and name.
 
-    `train` has the tags of half of the names, and None for the others. The test sets have no image, and captions that
-    hardly tell the type.
+    `train` has the tags of half of the names, and None for the others. The test sets have captions that hardly tell
+    the type, and by default no image, as the validation set.
     """
 
     train: datasets.Dataset
@@ -158,8 +161,6 @@ def _dealt(
     rng: random.Random, captions: list[Caption], names: Sequence[str], each: int
 ) -> Iterator[tuple[str, Caption]]:
     """Deal captions to names, each as many; one is dealt again once all have been."""
-    if not captions:
-        return
     deck: list[Caption] = []
     for name in names:
         for _ in range(each):
@@ -186,37 +187,65 @@ def _rows(
     return datasets.Dataset.from_dict(rows, features=datasets.Features({key: features.get(key, text) for key in rows}))
 
 
+def _split(captions: Sequence[Caption], rng: random.Random) -> dict[str, str]:
+    """Deal the images of each type to the parts; those of labelled and of never-labelled names differ too."""
+    part_of: dict[str, str] = {}
+    for kind in KINDS:
+        images = sorted({caption.image for caption in captions if caption.kind == kind})
+        rng.shuffle(images)
+        tests, validation = 2 * len(images) // 5, len(images) // 20
+        half = (len(images) - tests - validation) // 2
+        parts = {"test": tests, "validation": validation, "train-labelled": half, "train-unlabelled": len(images)}
+        part_of |= zip(images, (part for part, number in parts.items() for _ in range(number)), strict=False)
+    return part_of
+
+
+def _pools(folder: Path, rng: random.Random, tests_per_name: int) -> dict[tuple[str, str], list[Caption]]:
+    """Return the captions of each part and type; of the test's those that hardly tell the type."""
+    captions = read_captions(folder)
+    images = {kind: len({caption.image for caption in captions if caption.kind == kind}) for kind in KINDS}
+    if min(images.values()) < _FEWEST_IMAGES:
+        raise ValueError(
+            f"Expected at least {_FEWEST_IMAGES} images of each type whose captions agree, in pictures/ of --data_dir "
+            f"{shown(str(folder))}, got {shown(images)}. Add images and captions."
+        )
+    part_of = _split(captions, rng)
+    pools: dict[tuple[str, str], list[Caption]] = {(part, kind): [] for part in part_of.values() for kind in KINDS}
+    for caption, odds in zip(captions, _log_odds(captions), strict=True):
+        part = part_of[caption.image]
+        if part != "test" or abs(odds) < _TELLING:
+            pools[part, caption.kind].append(caption)
+    tests = {kind: len(pools["test", kind]) for kind in KINDS}
+    if min(tests.values()) < tests_per_name:
+        raise ValueError(
+            f"Expected at least {tests_per_name} test captions of each type that hardly tell it, got {shown(tests)}. "
+            "Add images and captions."
+        )
+    return pools
+
+
 def build_corpus(
-    folder: Path, seed: int, names_per_type: int = 40, pairs_per_name: int = 25, tests_per_name: int = 9
+    folder: Path,
+    seed: int,
+    names_per_type: int = 40,
+    pairs_per_name: int = 25,
+    tests_per_name: int = 9,
+    test_images: bool = False,
 ) -> CaptionCorpus:
     """Make the corpus of a seed: other names, other images in each set, and other captions for each name.
 
-    Two fifths of the images are for the test sets and a twentieth for the validation set. A caption that
-    hardly tells the type tests several names.
+    Of each type, two fifths of the images are for the test sets and a twentieth for the validation set; one half of
+    the others is for labelled names, and one for those that are never labelled. A caption that hardly tells the type
+    tests several names. `test_images` adds the images of test captions, for a model that is to look at them.
 
     Raises
     ------
     ValueError
-        If there are too few captions of a type.
+        If there are too few images, or too few captions that hardly tell the type.
     """
-    captions = read_captions(folder)
-    images = sorted({caption.image for caption in captions})
     rng = random.Random(f"captions-{seed}")
-    rng.shuffle(images)
-    fifths, twentieth = 2 * len(images) // 5, len(images) // 20
-    part_of = dict.fromkeys(images, "train") | dict.fromkeys(images[:fifths], "test")
-    part_of |= dict.fromkeys(images[fifths : fifths + twentieth], "validation")
-    odds = _log_odds(captions)
-
-    def of(part: str, kind: str) -> list[Caption]:
-        return [
-            caption
-            for caption, value in zip(captions, odds, strict=True)
-            if part_of[caption.image] == part and caption.kind == kind and (part != "test" or abs(value) < _TELLING)
-        ]
-
+    pools = _pools(folder, rng, tests_per_name)
     labelled, unlabelled = invent_names(seed, names_per_type, KINDS)
-    # names stand where test captions begin, whatever their case
     dealt: dict[str, list[tuple[str, Caption]]] = {}
     for part, names, each in (
         ("train-labelled", labelled, pairs_per_name),
@@ -225,25 +254,20 @@ def build_corpus(
     ):
         for kind in KINDS:
             own = [name for name, its in names.items() if its == kind]
-            dealt.setdefault(part, []).extend(_dealt(rng, of(part.partition("-")[0], kind), own, each))
-    few = {kind: found for kind in KINDS if (found := len(of("test", kind))) < tests_per_name}
-    if few:
-        raise ValueError(
-            f"Expected at least {tests_per_name} test captions of each type that hardly tell it, got {shown(few)}. "
-            "Add images and captions."
-        )
+            dealt.setdefault(part, []).extend(_dealt(rng, pools[part, kind], own, each))
     for kind in KINDS:
         own = [name for half in (labelled, unlabelled) for name, its in half.items() if its == kind]
-        for name, caption in _dealt(rng, of("test", kind), own, tests_per_name):
+        for name, caption in _dealt(rng, pools["test", kind], own, tests_per_name):
             dealt.setdefault("test-labelled" if name in labelled else "test-unseen", []).append((name, caption))
     pictures = folder / "pictures"
     known = _rows(dealt["train-labelled"], "train-labelled", pictures)
     hidden = _rows(dealt["train-unlabelled"], "train-unlabelled", pictures, tagged=False)
+    shown_at_test = pictures if test_images else None
     return CaptionCorpus(
         train=datasets.concatenate_datasets([known, hidden]).shuffle(seed=seed),
         validation=_rows(dealt["validation"], "validation", None),
-        test_unseen_labels=_rows(dealt["test-unseen"], "test-unseen", None),
-        test_labelled=_rows(dealt["test-labelled"], "test-labelled", None),
+        test_unseen_labels=_rows(dealt["test-unseen"], "test-unseen", shown_at_test),
+        test_labelled=_rows(dealt["test-labelled"], "test-labelled", shown_at_test),
         labelled_names=labelled,
         unlabelled_names=unlabelled,
     )

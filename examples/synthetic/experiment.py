@@ -63,6 +63,20 @@ def score(predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]])
     }
 
 
+def with_images(
+    rows: Sequence[dict[str, Any]], images: str, seed: int, column: str = "pixel_values"
+) -> list[dict[str, Any]]:
+    """Return encoded pairs with their images, with those of others, or without, as `Variant.images` says."""
+    if images == "paired":
+        return list(rows)
+    order = list(range(len(rows)))
+    random.Random(f"shuffled-{seed}").shuffle(order)
+    return [
+        row | {column: rows[other][column] if images == "shuffled" else None}
+        for row, other in zip(rows, order, strict=True)
+    ]
+
+
 _RECIPE_FLAGS = (
     "entity_replacement_probability",
     "gate_initial_bias",
@@ -194,16 +208,6 @@ class Experiment:
         )
         return vision, image_processor, accuracy
 
-    def _train_rows(self, images: str) -> list[dict[str, Any]]:
-        if images == "paired":
-            return self.rows
-        order = list(range(len(self.rows)))
-        random.Random(f"shuffled-{self.seed}").shuffle(order)
-        return [
-            row | {"pixel_values": self.rows[other]["pixel_values"] if images == "shuffled" else None}
-            for row, other in zip(self.rows, order, strict=True)
-        ]
-
     def train(self, variant: Variant) -> Trainer:
         """Train a variant."""
         options = self.options
@@ -219,7 +223,7 @@ class Experiment:
         if self.prepare is not None:
             self.prepare(model)
         settings = (options.steps, self.output_dir, self.seed, options.batch_size, options.learning_rate, options.quiet)
-        return train(model, self.processor, self._train_rows(variant.images), *settings)
+        return train(model, self.processor, with_images(self.rows, variant.images, self.seed), *settings)
 
     def scores(self, model: Any, variant: Variant) -> dict[str, float]:
         """Score a trained model on sentences, those with labelled names too."""
