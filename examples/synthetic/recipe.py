@@ -62,7 +62,13 @@ class ConceptClassifier(nn.Module):
 
 
 def training_arguments(
-    output_dir: Path, steps: int, batch_size: int, learning_rate: float, seed: int, quiet: bool | None = None
+    output_dir: Path,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    quiet: bool | None = None,
+    use_cpu: bool = True,
 ) -> TrainingArguments:
     """Arguments that both trainings share."""
     return TrainingArguments(
@@ -77,7 +83,7 @@ def training_arguments(
         save_strategy="no",
         report_to="none",
         seed=seed,
-        use_cpu=True,
+        use_cpu=use_cpu,
         # raw columns are encoded on the fly
         remove_unused_columns=False,
         dataloader_pin_memory=False,

@@ -1,0 +1,364 @@
+"""Measure whether images teach the types of names in real captions, and how much of a type generated features tell.
+
+The subject of a photograph's caption becomes an invented name (`caption_names.py`); half of the names only occur in
+captions whose tags are hidden. Scored on other captions *without* images, whose words hardly tell the type::
+
+    python benchmarks/captions.py --data_dir flickr8k --text_model minilm --vision_model dinov2 --json
+
+`data_dir` holds `captions.tsv` (`<id><TAB><caption>`) and `pictures/<id>.jpg`. F1 is strict, by entity; type accuracy
+is the share of the spans found whose type is right (chance: 0.5), and "names right" the share of never-labelled names
+that are typed right in more than half of their test captions. Intervals (95 %) are of resampled names of all seeds. The
+vision encoder is kept frozen, and looks at each image once.
+"""
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bga_mner.examples.command_line import Parser, at_least, json_object, names_of, positive, rate, run_main, seeds
+
+import numpy as np
+import torch
+from datasets import Dataset
+from rich.console import Console
+from scipy import stats
+from transformers import Trainer, set_seed
+
+from bga_mner import (
+    BgaMnerForTokenClassification,
+    BgaMnerProcessor,
+    DataCollatorForMner,
+    LossPartsCallback,
+    cache_vision_states,
+    layerwise_parameter_groups,
+    predict_tags,
+    spans_from_tags,
+)
+from bga_mner.benchmarks import alignment
+from bga_mner.benchmarks.caption_names import KINDS, LABELS, CaptionCorpus, build_corpus
+from bga_mner.examples.fine_tuning.arguments import ModelArguments
+from bga_mner.examples.fine_tuning.model import build_model
+from bga_mner.examples.reporting import add_common_options, mean_and_worst, print_json, print_table, start
+from bga_mner.examples.synthetic.experiment import Variant, score, with_images
+from bga_mner.examples.synthetic.recipe import encode_once, training_arguments
+from bga_mner.modeling_bga.training.collapse_alarm import comparable, spread
+from bga_mner.processing.images.vision_states import VISION_STATES, read_vision_states
+from bga_mner.processing.inference.evaluation_mode import evaluating
+
+
+# Vision layers that read text make other states of an image for each caption, which can't be cached.
+VARIANTS = {
+    name: variant for name, variant in alignment.VARIANTS.items() if variant.options.get("hybrid_attention") != "both"
+}
+SCORES = ("f1", "type_accuracy", "names_right", "labelled_f1")
+# As in the recipe for generated corpora, but for the gate: these encoders are pretrained.
+RECIPE = {"num_bga_layers": 2, "entity_replacement_probability": 0.5}
+EVALUATION_BATCH = 64
+
+
+def name_counts(
+    predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]], names: Sequence[str]
+) -> np.ndarray:
+    """Count for each name its captions' spans that were found, those typed right, and captions: (names, 3).
+
+    Each caption has one entity; `names` has its name. Names are in the order in which they occur first.
+    """
+    counts: dict[str, list[int]] = {}
+    for ours, theirs, name in zip(predicted, expected, names, strict=True):
+        [(kind, *ends)] = spans_from_tags(theirs)
+        found = [ours_kind for ours_kind, *ours_ends in spans_from_tags(ours) if ours_ends == ends]
+        of_name = counts.setdefault(name, [0, 0, 0])
+        for column, number in enumerate((len(found), found.count(kind), 1)):
+            of_name[column] += number
+    return np.array(list(counts.values()))
+
+
+def _fractions(counts: np.ndarray) -> np.ndarray:
+    """Write type accuracy and names right as sums over names: (names, 3) -> (2, 2, names), measure by over and under.
+
+    >>> _fractions(np.array([[3, 2, 3]]))[..., 0].tolist()
+    [[2.0, 3.0], [1.0, 1.0]]
+    """
+    found, right, captions = counts.T.astype(float)
+    return np.array([[right, found], [2 * right > captions, np.ones_like(found)]])
+
+
+def name_measures(counts: np.ndarray) -> np.ndarray:
+    """Compute type accuracy and the share of names that are right (2,) from `name_counts` (names, 3)."""
+    return _ratios(_fractions(counts).sum(axis=-1))
+
+
+def _ratios(sums: np.ndarray) -> np.ndarray:
+    """Divide sums over names: (2, 2, ...) -> (2, ...)."""
+    return sums[:, 0] / np.maximum(sums[:, 1], 1)
+
+
+def name_intervals(counts: np.ndarray, others: np.ndarray | None = None, samples: int = 10_000) -> np.ndarray:
+    """Return the 95 % bootstrap intervals over names of `name_measures`: (2, 2), measure by low and high.
+
+    With the counts of `others`, for the same names, those of what is gained on them.
+    """
+
+    def of_names(*sampled: np.ndarray, axis: int) -> np.ndarray:
+        measures = [_ratios(part.sum(axis=axis)) for part in sampled]
+        return measures[0] - measures[1] if len(measures) == 2 else measures[0]
+
+    interval = stats.bootstrap(
+        [_fractions(part) for part in (counts, others) if part is not None],
+        of_names,
+        n_resamples=samples,
+        batch=1000,
+        axis=-1,
+        paired=others is not None,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return np.stack([interval.low, interval.high], axis=-1)
+
+
+def make_model(options: argparse.Namespace, variant: Variant) -> Any:
+    """Join the pretrained encoders, of which that of images is frozen; alignment, head and CRF are new."""
+    model = BgaMnerForTokenClassification.from_text_vision_pretrained(
+        options.text_model,
+        options.vision_model,
+        labels=list(LABELS),
+        **(RECIPE | {"image_size": options.image_size} | options.config | variant.options),
+    )
+    model.freeze_vision_encoder()
+    return model
+
+
+def encode_images(options: argparse.Namespace, processor: BgaMnerProcessor, images: Sequence[str]) -> Dataset:
+    """Run the vision encoder once on each image; all variants and seeds share the states."""
+    paths = Dataset.from_dict({"image": sorted(set(images))})
+    cached = cache_vision_states(paths, make_model(options, Variant()), processor, cache_dir=options.folder)
+    return cached.add_column("path", paths["image"])
+
+
+class CaptionExperiment:
+    """One seed: its captions, and trainings that share them; `states` are those of `encode_images`."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        seed: int,
+        corpus: CaptionCorpus,
+        processor: BgaMnerProcessor,
+        states: Dataset,
+    ) -> None:
+        self.options, self.seed, self.corpus, self.processor = options, seed, corpus, processor
+        paths = corpus.train["image"]
+        number = {path: index for index, path in enumerate(states["path"])}
+        # pairs of an image share its states
+        of_image = {path: read_vision_states(states[number[path]][VISION_STATES]) for path in set(paths)}
+        encoded = encode_once(processor, corpus.train.remove_columns("image"))
+        self.rows = [row | {VISION_STATES: of_image[path]} for row, path in zip(encoded, paths, strict=True)]
+
+    def train(self, variant: Variant) -> Any:
+        """Train a variant, with the stock Trainer."""
+        options = self.options
+        set_seed(self.seed)
+        model = make_model(options, variant)
+        groups = layerwise_parameter_groups(model, options.learning_rate, 1.0, options.new_learning_rate, 0.01)
+        steps = options.epochs * math.ceil(len(self.rows) / options.batch_size)
+        arguments = training_arguments(
+            options.folder,
+            steps,
+            options.batch_size,
+            options.learning_rate,
+            self.seed,
+            options.quiet,
+            use_cpu=not torch.cuda.is_available(),
+        )
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=with_images(self.rows, variant.images, self.seed, VISION_STATES),
+            data_collator=DataCollatorForMner(self.processor),
+            callbacks=[LossPartsCallback()],
+            optimizers=(torch.optim.AdamW(groups), None),
+        )
+        trainer.train()
+        return model
+
+    def scores(self, model: Any, variant: Variant) -> tuple[dict[str, float], np.ndarray]:
+        """Score a trained model on test captions: `SCORES`, and `name_counts` of the never-labelled names."""
+
+        def tags(test: Dataset) -> list[list[str]]:
+            return predict_tags(
+                model, self.processor, test, variant.visual_source, EVALUATION_BATCH, show_progress=False
+            )
+
+        unseen, labelled = self.corpus.test_unseen_labels, self.corpus.test_labelled
+        predicted = tags(unseen)
+        found = score(predicted, unseen["ner_tags"]) | {
+            "labelled_f1": score(tags(labelled), labelled["ner_tags"])["f1"]
+        }
+        counts = name_counts(predicted, unseen["ner_tags"], unseen["name"])
+        found["names_right"] = float(name_measures(counts)[1])
+        return {name: found[name] for name in SCORES}, counts
+
+    def report(self, model: Any) -> dict[str, float] | None:
+        """Measure how much of a name's type is in what is generated, by a linear probe that learns from real images.
+
+        The probe learns from the images of labelled pairs. `real_accuracy` is its accuracy on images of never-labelled
+        names; `..._auc` the areas under the ROC curve on features generated of never-labelled names: from the bare
+        names, their training and their test captions. None for a model whose text generates nothing to be read, or
+        has other targets than the last vision states.
+        """
+        branch = model.bga_mner.text_branch
+        if branch.generator is None or branch.projections is None or model.config.visual_target != "last":
+            return None
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.metrics import roc_auc_score
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        types = self.corpus.labelled_names | self.corpus.unlabelled_names
+
+        def is_first(names: Sequence[str]) -> np.ndarray:
+            return np.array([types[name] == KINDS[0] for name in names])
+
+        names = self.corpus.train["name"]
+        pairs: dict[bool, list[int]] = {True: [], False: []}
+        for index, name in enumerate(names):
+            pairs[name in self.corpus.labelled_names].append(index)
+        _, known = self._mean_features(model, [self.rows[index] for index in pairs[True]])
+        from_training, real = self._mean_features(model, [self.rows[index] for index in pairs[False]])
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+        probe.fit(known.numpy(), is_first([names[index] for index in pairs[True]]))
+        hidden = is_first([names[index] for index in pairs[False]])
+        report = {"real_accuracy": float(probe.score(real.numpy(), hidden))}
+        bare, test = list(self.corpus.unlabelled_names), self.corpus.test_unseen_labels
+        for part, generated, truth in (
+            ("names", self._generated(model, [name.split() for name in bare]), is_first(bare)),
+            ("training", from_training, hidden),
+            ("test", self._generated(model, test["tokens"]), is_first(test["name"])),
+        ):
+            report[f"{part}_auc"] = float(roc_auc_score(truth, probe.decision_function(generated.numpy())))
+        ratio = spread(from_training[:, None]) / spread(real[:, None]).clamp(1e-12)
+        return report | {"generated_spread": float(ratio)}
+
+    def _generated(self, model: Any, sentences: Sequence[Sequence[str]]) -> torch.Tensor:
+        """Return the mean features (sentences, width) that are generated from sentences, given as words."""
+        rows = encode_once(self.processor, Dataset.from_dict({"tokens": sentences}))
+        # any image: what is generated from a text depends on none
+        return self._mean_features(model, [row | {VISION_STATES: self.rows[0][VISION_STATES]} for row in rows])[0]
+
+    def _mean_features(self, model: Any, rows: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what is generated from texts, and the real features of images, averaged over positions."""
+        collate, device = DataCollatorForMner(self.processor), next(model.parameters()).device
+        means: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
+        with evaluating(model):
+            for first in range(0, len(rows), EVALUATION_BATCH):
+                batch = {key: it.to(device) for key, it in collate(rows[first : first + EVALUATION_BATCH]).items()}
+                output = model(**batch, visual_source="generated")
+                sides = comparable(model.config, output.generated_vision[-1], output.vision_last_hidden_state)
+                for kept, features in zip(means, sides, strict=True):
+                    # (batch, positions, width) -> (batch, width)
+                    kept.append(features.mean(dim=1).cpu())
+        return torch.cat(means[0]), torch.cat(means[1])
+
+
+def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(__doc__)
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder with captions.tsv and pictures/")
+    parser.add_argument("--text_model", required=True, help="pretrained text encoder: folder, or name on the Hub")
+    parser.add_argument("--vision_model", required=True, help="pretrained vision encoder: folder, or name on the Hub")
+    parser.add_argument("--image_size", type=positive, default=112, help="side of the images in pixels")
+    parser.add_argument("--names", type=at_least(2), default=40, help="names of a type, half of them never labelled")
+    parser.add_argument("--pairs_per_name", type=positive, default=25, help="training captions with images")
+    parser.add_argument("--seeds", type=seeds, default="0", help="comma-separated list")
+    of_variants = f"comma-separated list from {', '.join(VARIANTS)}"
+    parser.add_argument("--variants", type=names_of(VARIANTS), default="full,text_only", help=of_variants)
+    parser.add_argument("--config", type=json_object, default={}, help="additional options of BgaMnerConfig, as JSON")
+    parser.add_argument("--epochs", type=positive, default=10)
+    parser.add_argument("--batch_size", type=positive, default=16)
+    parser.add_argument("--learning_rate", type=rate, default=1e-4, help="of pretrained weights")
+    parser.add_argument("--new_learning_rate", type=rate, default=1e-3, help="of weights that are new")
+    parser.add_argument("--report", action="store_true", help="also print how much of a type generated features tell")
+    add_common_options(parser, quiet=True)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]:
+    """Run the benchmark, and print tables; return by variant its `SCORES`, each with one value per seed."""
+    options = read_options(argv)
+    start(options)
+    console = Console(width=120)
+    found: dict[str, dict[str, list[float]]] = {name: {key: [] for key in SCORES} for name in options.variants}
+    counts: dict[str, list[np.ndarray]] = {name: [] for name in options.variants}
+    reports: dict[str, dict[str, list[float]]] = {}
+    looks = any(VARIANTS[name].visual_source == "real" for name in options.variants)
+    sizes = (options.names, options.pairs_per_name)
+    corpora = [build_corpus(options.data_dir, seed, *sizes, test_images=looks) for seed in options.seeds]
+    with tempfile.TemporaryDirectory() as folder:
+        options.folder = Path(folder)
+        encoders = ModelArguments(options.text_model, options.vision_model, image_size=options.image_size)
+        _, processor = build_model(encoders, list(LABELS), images=True, max_length=None)
+        states = encode_images(options, processor, [path for corpus in corpora for path in corpus.train["image"]])
+        for seed, corpus in zip(options.seeds, corpora, strict=True):
+            begin = time.perf_counter()
+            experiment = CaptionExperiment(options, seed, corpus, processor, states)
+            trained: dict[str, tuple[Any, dict[str, float] | None]] = {}
+            for name in options.variants:
+                variant = VARIANTS[name]
+                # variants that only differ at test share a training
+                key = json.dumps([variant.options, variant.images])
+                if key not in trained:
+                    model = experiment.train(variant)
+                    trained[key] = model, experiment.report(model) if options.report else None
+                model, figures = trained[key]
+                values, of_names = experiment.scores(model, variant)
+                counts[name].append(of_names)
+                for score_name, value in values.items():
+                    found[name][score_name].append(value)
+                for figure, value in (figures or {}).items():
+                    reports.setdefault(name, {}).setdefault(figure, []).append(value)
+                shown = ", ".join(f"{key} {value:.3f}" for key, value in (values | (figures or {})).items())
+                console.print(f"Seed {seed}, {name}: {shown}")
+            console.print(f"Seed {seed}: {time.perf_counter() - begin:.0f} s")
+    _print_scores(console, found, {name: np.concatenate(of_seeds) for name, of_seeds in counts.items()})
+    if reports:
+        rows = [(name, *map(mean_and_worst, figures.values())) for name, figures in reports.items()]
+        columns = ("variant", "real, accuracy", "from names, AUC", "from training, AUC", "from test, AUC", "spread")
+        print_table("Types of never-labelled names in features, mean (worst) over seeds", columns, rows, console)
+    print_json(options, {"captions": found} | ({"report": reports} if reports else {}))
+    return found
+
+
+def _print_scores(
+    console: Console, found: Mapping[str, Mapping[str, list[float]]], counts: Mapping[str, np.ndarray]
+) -> None:
+    """Print scores with intervals over names and, of several variants, what each gains on the first."""
+
+    def between(ends: np.ndarray) -> str:
+        return f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+    rows = []
+    for name, values in found.items():
+        f1, accuracy, right, labelled = (mean_and_worst(values[key]) for key in SCORES)
+        of_accuracy, of_right = map(between, name_intervals(counts[name]))
+        rows.append((name, f1, accuracy, of_accuracy, right, of_right, labelled))
+    columns = ("variant", "F1", "type accuracy", "95 %", "names right", "95 %", "F1 of labelled names")
+    print_table("Never-labelled names, mean (worst) over seeds", columns, rows, console)
+    first, *others = counts
+    rows = []
+    for name in others:
+        gains = name_measures(counts[name]) - name_measures(counts[first])
+        ends = map(between, name_intervals(counts[name], counts[first]))
+        rows.append((name, *(cell for gain, its in zip(gains, ends, strict=True) for cell in (f"{gain:+.3f}", its))))
+    if rows:
+        columns = ("variant", "type accuracy", "95 %", "names right", "95 %")
+        print_table(f"Difference to {first}, on the same names", columns, rows, console)
+
+
+if __name__ == "__main__":
+    run_main(main)
