@@ -170,7 +170,7 @@ def _dealt(
 
 
 def _rows(
-    dealt: Sequence[tuple[str, Caption]], part: str, pictures: Path | None, tagged: bool = True
+    dealt: Sequence[tuple[str, Caption]], part: str, image_folder: Path | None, tagged: bool = True
 ) -> datasets.Dataset:
     rows: dict[str, list[Any]] = {"id": [], "tokens": [], "ner_tags": [], "image": [], "name": []}
     for number, (name, caption) in enumerate(dealt):
@@ -179,7 +179,7 @@ def _rows(
         rows["id"].append(f"{part}-{number:05d}")
         rows["tokens"].append([*words, *caption.rest])
         rows["ner_tags"].append(tags if tagged else None)
-        rows["image"].append(None if pictures is None else str(pictures / f"{caption.image}.jpg"))
+        rows["image"].append(None if image_folder is None else str(image_folder / f"{caption.image}.jpg"))
         rows["name"].append(name)
     strings = datasets.Sequence(datasets.Value("string"))
     features = {"tokens": strings, "ner_tags": strings}
@@ -259,10 +259,10 @@ def build_corpus(
         own = [name for half in (labelled, unlabelled) for name, its in half.items() if its == kind]
         for name, caption in _dealt(rng, pools["test", kind], own, tests_per_name):
             dealt.setdefault("test-labelled" if name in labelled else "test-unseen", []).append((name, caption))
-    pictures = folder / "pictures"
-    known = _rows(dealt["train-labelled"], "train-labelled", pictures)
-    hidden = _rows(dealt["train-unlabelled"], "train-unlabelled", pictures, tagged=False)
-    shown_at_test = pictures if test_images else None
+    image_folder = folder / "pictures"
+    known = _rows(dealt["train-labelled"], "train-labelled", image_folder)
+    hidden = _rows(dealt["train-unlabelled"], "train-unlabelled", image_folder, tagged=False)
+    shown_at_test = image_folder if test_images else None
     return CaptionCorpus(
         train=datasets.concatenate_datasets([known, hidden]).shuffle(seed=seed),
         validation=_rows(dealt["validation"], "validation", None),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from transformers import BertConfig, BertModel
+from PIL import Image
+from transformers import BertConfig, BertModel, ViTConfig, ViTImageProcessorPil, ViTModel, set_seed
 
 from bga_mner import write_conll
 from bga_mner.examples.synthetic.corpus import generate_corpus
@@ -39,4 +41,39 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
     config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes)
     BertModel(config).save_pretrained(folder / "bert")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def caption_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write captions.tsv and pictures of 30 people and 30 animals, and tiny encoders, "bert" and "vit".
+
+    Three captions of an image say where someone is, which tells no type; one what only that type does.
+    """
+    folder, rng = tmp_path_factory.mktemp("captions"), random.Random(0)
+    (folder / "pictures").mkdir()
+    places = ["on grass", "in water", "near a tree", "by a wall", "at night"]
+    looks = {
+        "person": ("woman", "reads a long book", (200, 150, 120)),
+        "animal": ("brown dog", "wags its tail", (60, 40, 20)),
+    }
+    lines, words = [], []
+    for kind, (subject, does, colour) in looks.items():
+        for number in range(30):
+            image = f"{kind}-{number}"
+            noisy = tuple(channel + rng.randrange(-20, 20) for channel in colour)
+            Image.new("RGB", (16, 16), noisy).save(folder / "pictures" / f"{image}.jpg")
+            for rest in [*rng.sample(places, 3), does]:
+                lines.append(f"{image}\tA {subject} {rest} .")
+                words.append(f"{rest} .".split())
+    (folder / "captions.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    set_seed(0)
+    tokenizer = build_tokenizer(words, model_max_length=64)
+    tokenizer.save_pretrained(folder / "bert")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes)).save_pretrained(
+        folder / "bert"
+    )
+    ViTModel(ViTConfig(image_size=16, patch_size=8, **sizes), add_pooling_layer=False).save_pretrained(folder / "vit")
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder / "vit")
     return folder
