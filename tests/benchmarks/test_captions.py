@@ -1,0 +1,169 @@
+"""The benchmark on real captions, shortened to where only its machinery is tested."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bga_mner.examples.synthetic.experiment import Variant, score, with_images
+
+
+@pytest.fixture
+def short(caption_folder):
+    argv = ["--data_dir", str(caption_folder), "--text_model", str(caption_folder / "bert"), "--image_size", "16"]
+    argv += ["--vision_model", str(caption_folder / "vit"), "--names", "4", "--pairs_per_name", "3", "--epochs", "1"]
+    return [*argv, "--config", '{"num_bga_layers": 1}', "--batch_size", "8", "--quiet", "--json"]
+
+
+def last_line(capsys):
+    return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+
+
+def test_prints_every_variant_for_every_seed(benchmark, short, capsys):
+    names = ["full", "text_only", "real_images"]
+    found = benchmark.main([*short, "--seeds", "3,4", "--variants", ",".join(names), "--report"])
+    line = last_line(capsys)
+    assert line.keys() == {"captions", "report"}
+    assert line["captions"] == found
+    assert list(found) == list(line["report"]) == names
+    for values in found.values():
+        assert set(values) == {"f1", "type_accuracy", "names_right", "labelled_f1"}
+    figures = {"real_accuracy", "names_auc", "training_auc", "test_auc", "generated_spread"}
+    for values in line["report"].values():
+        assert set(values) == figures
+        # people and animals have other colours, which any encoder tells apart
+        assert min(values["real_accuracy"]) > 0.9
+        assert min(values["generated_spread"]) >= 0
+    for values in (*found.values(), *line["report"].values()):
+        assert all(len(of_seeds) == 2 for of_seeds in values.values())
+    shares = [values for kind, values in line["report"]["full"].items() if kind != "generated_spread"]
+    assert all(0 <= value <= 1 for values in (*shares, *found["full"].values()) for value in values)
+    # they only differ at test, and text that learns from images ends elsewhere
+    assert line["report"]["full"] == line["report"]["real_images"] != line["report"]["text_only"]
+
+
+@pytest.mark.slow
+def test_every_variant_runs(benchmark, short, capsys):
+    found = benchmark.main([*short, "--variants", ",".join(benchmark.VARIANTS), "--report"])
+    # without hybrid attention and without its generator the text generates nothing that is read
+    assert list(found) == [*benchmark.VARIANTS]
+    assert found.keys() - last_line(capsys)["report"].keys() == {"no_hybrid", "image_to_text_only"}
+
+
+def test_each_image_is_seen_once(benchmark, short, monkeypatch):
+    seen = []
+    cache = benchmark.cache_vision_states
+
+    def watched(dataset, model, *args, **kwargs):
+        assert not any(weight.requires_grad for weight in model.bga_mner.vision_encoder.parameters())
+        seen.extend(dataset["image"])
+        return cache(dataset, model, *args, **kwargs)
+
+    monkeypatch.setattr(benchmark, "cache_vision_states", watched)
+    benchmark.main([*short, "--seeds", "0,1", "--variants", "full,shuffled_images"])
+    assert max(Counter(seen).values()) == 1
+    used = {path for seed in (0, 1) for path in benchmark.build_corpus(Path(short[1]), seed, 4, 3).train["image"]}
+    assert set(seen) == used
+
+
+@pytest.fixture
+def experiment(benchmark, short, tmp_path):
+    options = benchmark.read_options(short)
+    options.folder = tmp_path
+    corpus = benchmark.build_corpus(options.data_dir, 0, options.names, options.pairs_per_name)
+    encoders = benchmark.ModelArguments(options.text_model, options.vision_model, image_size=16)
+    _, processor = benchmark.build_model(encoders, list(benchmark.LABELS), images=True, max_length=None)
+    states = benchmark.encode_images(options, processor, corpus.train["image"])
+    return benchmark.CaptionExperiment(options, 0, corpus, processor, states)
+
+
+def test_pairs_have_the_states_of_their_images(benchmark, experiment):
+    model = benchmark.make_model(experiment.options, Variant()).eval()
+    train = experiment.corpus.train
+    for row, words in zip(experiment.rows, train.select_columns(["image", "tokens", "ner_tags"]), strict=True):
+        pixels = experiment.processor(images=[words["image"]], return_tensors="pt")["pixel_values"]
+        expected = model.bga_mner.encode_images(pixels)[0].detach().numpy()
+        np.testing.assert_allclose(row["vision_states"], expected, atol=1e-5)
+        known = [label for label in row["labels"] if label != -100]
+        assert bool(known) == (words["ner_tags"] is not None)
+
+
+def test_controls_see_what_they_should(experiment):
+    rows = experiment.rows
+    assert with_images(rows, "paired", 0, "vision_states") == rows
+    assert all(row["vision_states"] is None for row in with_images(rows, "none", 0, "vision_states"))
+    shuffled = with_images(rows, "shuffled", 0, "vision_states")
+    own, others = ([id(row["vision_states"]) for row in part] for part in (rows, shuffled))
+    assert own != others
+    assert sorted(own) == sorted(others)
+    assert [row["input_ids"] for row in shuffled] == [row["input_ids"] for row in rows]
+
+
+def test_rates_are_of_pretrained_and_of_new_weights(benchmark, experiment, monkeypatch):
+    rates, adam = {}, benchmark.torch.optim.AdamW
+
+    def watched(groups):
+        rates.update({group["name"]: group["lr"] for group in groups})
+        return adam(groups)
+
+    monkeypatch.setattr(benchmark.torch.optim, "AdamW", watched)
+    experiment.options.learning_rate, experiment.options.new_learning_rate = 0.25, 0.5
+    experiment.train(Variant())
+    assert {rate for name, rate in rates.items() if name.startswith("new")} == {0.5}
+    assert {rate for name, rate in rates.items() if not name.startswith("new")} == {0.25}
+    assert not any(name.startswith("vision_encoder") for name in rates)
+
+
+def test_counts_are_of_exact_spans(benchmark):
+    expected = [["B-person", "I-person", "O"], ["B-person", "I-person", "O"], ["B-animal", "O"]]
+    names = ["Zva Gim", "Zva Gim", "Dvai"]
+    predicted = [["B-person", "I-person", "O"], ["B-person", "O", "O"], ["B-person", "B-animal"]]
+    counts = benchmark.name_counts(predicted, expected, names)
+    assert counts.tolist() == [[1, 1, 2], [1, 0, 1]]
+    # one right of two isn't most
+    assert benchmark.name_measures(counts).tolist() == [0.5, 0.0]
+    assert benchmark.name_measures(counts)[0] == score(predicted, expected)["type_accuracy"]
+    assert benchmark.name_measures(np.zeros((2, 3), int)).tolist() == [0.0, 0.0]
+
+
+def slow_measures(counts):
+    found = right = names = 0
+    for of_name in counts:
+        found, right = found + of_name[0], right + of_name[1]
+        names += of_name[1] > of_name[2] - of_name[1]
+    return right / max(found, 1), names / len(counts)
+
+
+def test_intervals_are_those_of_a_slow_loop(benchmark):
+    rng = np.random.default_rng(7)
+    captions = np.full(24, 9)
+    found = rng.integers(5, 10, 24)
+    counts = np.stack([found, rng.binomial(found, 0.7), captions], axis=1)
+    others = np.stack([found, rng.binomial(found, 0.4), captions], axis=1)
+    np.testing.assert_allclose(benchmark.name_measures(counts), slow_measures(counts))
+    samples = [rng.integers(0, 24, 24) for _ in range(4000)]
+    of_counts = np.array([slow_measures(counts[sample]) for sample in samples])
+    gains = of_counts - np.array([slow_measures(others[sample]) for sample in samples])
+    for values, arguments in ((of_counts, (counts,)), (gains, (counts, others))):
+        expected = np.percentile(values, [2.5, 97.5], axis=0).T
+        np.testing.assert_allclose(benchmark.name_intervals(*arguments), expected, atol=0.05)
+    # of the same counts nothing is gained, in any sample
+    assert not benchmark.name_intervals(counts, counts).any()
+
+
+def test_says_what_to_mend(benchmark, short, tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"Expected captions\.tsv in --data_dir"):
+        benchmark.main([*short, "--data_dir", str(tmp_path)])
+    for flags, message in (
+        (["--variants", "both_branches"], "got both_branches"),
+        (["--names", "1"], "at least 2"),
+    ):
+        with pytest.raises(SystemExit):
+            benchmark.main([*short, *flags])
+        assert message in capsys.readouterr().err
+    with pytest.raises(ValueError, match="image processor in the vision model"):
+        benchmark.main([*short, "--vision_model", str(tmp_path)])
