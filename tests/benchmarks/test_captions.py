@@ -16,7 +16,7 @@ from bga_mner.examples.synthetic.experiment import Variant, score, with_images
 def short(caption_folder):
     argv = ["--data_dir", str(caption_folder), "--text_model", str(caption_folder / "bert"), "--image_size", "16"]
     argv += ["--vision_model", str(caption_folder / "vit"), "--names", "4", "--pairs_per_name", "3", "--epochs", "1"]
-    return [*argv, "--config", '{"num_bga_layers": 1}', "--batch_size", "8", "--quiet", "--json"]
+    return [*argv, "--config", '{"gate_initial_bias": 0.0}', "--batch_size", "8", "--quiet", "--json"]
 
 
 def last_line(capsys):
@@ -167,3 +167,40 @@ def test_says_what_to_mend(benchmark, short, tmp_path, capsys):
         assert message in capsys.readouterr().err
     with pytest.raises(ValueError, match="image processor in the vision model"):
         benchmark.main([*short, "--vision_model", str(tmp_path)])
+
+
+def test_the_probe_learns_from_images_of_labelled_pairs(benchmark, experiment, monkeypatch):
+    corpus = experiment.corpus
+    name_of = dict(zip(map(id, experiment.rows), corpus.train["name"], strict=True))
+    types = corpus.labelled_names | corpus.unlabelled_names
+    sign = {name: 1.0 if kind == "person" else -1.0 for name, kind in types.items()}
+    texts = iter([list(corpus.unlabelled_names), corpus.test_unseen_labels["name"]])
+
+    def features(model, rows):
+        names = [name_of[id(row)] for row in rows] if id(rows[0]) in name_of else next(texts)
+        signs = benchmark.torch.tensor([[sign[name]] for name in names])
+        # images of never-labelled names tell nothing, and their captions the wrong type
+        return (-signs, 0 * signs) if id(rows[0]) in name_of and names[0] in corpus.unlabelled_names else (signs, signs)
+
+    monkeypatch.setattr(experiment, "_mean_features", features)
+    report = experiment.report(benchmark.make_model(experiment.options, Variant()))
+    assert {name: report[name] for name in ("real_accuracy", "names_auc", "training_auc", "test_auc")} == {
+        "real_accuracy": 0.5,
+        "names_auc": 1.0,
+        "training_auc": 0.0,
+        "test_auc": 1.0,
+    }
+
+
+def test_features_are_means_of_what_is_generated_and_of_targets(benchmark, experiment):
+    model = benchmark.make_model(experiment.options, Variant()).eval()
+    generated, real = experiment._mean_features(model, experiment.rows[:3])
+    for row, made, target in zip(experiment.rows[:3], generated, real, strict=True):
+        states = benchmark.torch.from_numpy(row["vision_states"][-1])
+        expected = (states - states.mean(-1, keepdim=True)) / states.std(-1, keepdim=True, correction=0)
+        np.testing.assert_allclose(target, expected.mean(0), atol=1e-3)
+        alone = model(input_ids=benchmark.torch.tensor([row["input_ids"]])).generated_vision[-1]
+        np.testing.assert_allclose(made, alone[0].mean(0).detach(), atol=1e-5)
+    # an image adds nothing to what is generated from words
+    words = experiment.corpus.train["tokens"][:3]
+    np.testing.assert_allclose(experiment._generated(model, words), generated, atol=1e-5)
