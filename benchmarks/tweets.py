@@ -173,7 +173,7 @@ class Trainings:
             args=arguments,
             train_dataset=Rows(texts, choose_images(own, variant.images, seed), self.states),
             data_collator=DataCollatorForMner(self.processor),
-            optimizers=(torch.optim.AdamW(groups), None),
+            optimizers=(torch.optim.AdamW(groups, fused=True), None),
         )
         trainer.train()
         return trainer

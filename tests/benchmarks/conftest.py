@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from transformers import BertConfig, BertModel
+from PIL import Image
+from transformers import BertConfig, BertModel, ViTConfig, ViTImageProcessorPil, ViTModel
 
 from bga_mner import write_conll
 from bga_mner.examples.synthetic.corpus import generate_corpus
@@ -39,4 +41,22 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
     config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes)
     BertModel(config).save_pretrained(folder / "bert")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tweet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write tweets.jsonl (30 tweets, six of unknown sentiment, two with the same text), pictures/, and a tiny "vit"."""
+    folder = tmp_path_factory.mktemp("tweets")
+    (folder / "pictures").mkdir()
+    lines = []
+    for number in range(30):
+        sentiment = None if number % 5 == 4 else ("negative", "neutral", "positive")[number % 3]
+        text = f"This is {min(number, 28)} #now"
+        lines.append(json.dumps({"id": str(number), "text": text, "image": f"{number}.jpg", "sentiment": sentiment}))
+        Image.new("RGB", (20, 20), (8 * number, 0, 255 - 8 * number)).save(folder / "pictures" / f"{number}.jpg")
+    (folder / "tweets.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    ViTModel(ViTConfig(image_size=16, patch_size=8, **sizes), add_pooling_layer=False).save_pretrained(folder / "vit")
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder / "vit")
     return folder
