@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,10 @@ from transformers import BertConfig, BertModel, ViTConfig, ViTImageProcessorPil,
 from bga_mner import write_conll
 from bga_mner.examples.synthetic.corpus import generate_corpus
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
+
+
+# of encoders
+_TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +75,30 @@ def caption_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     set_seed(0)
     tokenizer = build_tokenizer(words, model_max_length=64)
     tokenizer.save_pretrained(folder / "bert")
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes)).save_pretrained(
+    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **_TINY)).save_pretrained(
         folder / "bert"
     )
-    ViTModel(ViTConfig(image_size=16, patch_size=8, **sizes), add_pooling_layer=False).save_pretrained(folder / "vit")
-    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder / "vit")
+    _save_tiny_vit(folder / "vit")
     return folder
+
+
+@pytest.fixture(scope="module")
+def tweet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write tweets.jsonl (30 tweets, six of unknown sentiment, two with the same text), pictures/, and a tiny "vit"."""
+    folder = tmp_path_factory.mktemp("tweets")
+    (folder / "pictures").mkdir()
+    lines = []
+    for number in range(30):
+        sentiment = None if number % 5 == 4 else ("negative", "neutral", "positive")[number % 3]
+        text = f"This is {min(number, 28)} #now"
+        lines.append(json.dumps({"id": str(number), "text": text, "image": f"{number}.jpg", "sentiment": sentiment}))
+        Image.new("RGB", (20, 20), (8 * number, 0, 255 - 8 * number)).save(folder / "pictures" / f"{number}.jpg")
+    (folder / "tweets.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _save_tiny_vit(folder / "vit")
+    return folder
+
+
+def _save_tiny_vit(folder: Path) -> None:
+    """Write a random vision encoder and its image processor."""
+    ViTModel(ViTConfig(image_size=16, patch_size=8, **_TINY), add_pooling_layer=False).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
