@@ -25,6 +25,7 @@ import torch
 from rich.console import Console
 
 from bga_mner import DataCollatorForMner, alignment_report
+from bga_mner.configuration.configuration_bga_mner import PAPER
 from bga_mner.examples.reporting import mean_and_worst, print_json, print_table, start
 from bga_mner.examples.synthetic.experiment import SCORES, Experiment, Variant, add_options, read_options
 from bga_mner.examples.synthetic.recipe import IMAGE_SIZE
@@ -42,7 +43,12 @@ VARIANTS = {
     "no_replacement": Variant({"entity_replacement_probability": 0.0}),
     "no_scs": Variant({"use_context_sampler": False}),
     "no_reconstruction": Variant({"reconstruction_weight": 0.0}),
-    "no_cycle": Variant({"cycle_weight": 0.0}),
+    "cycle": Variant({"cycle_weight": 1.0}),
+    # the generator has a feature to make of each patch, or reads all words at all times
+    "per_patch": Variant({"visual_target": "last"}),
+    "no_hiding": Variant({"context_hiding_probability": 0.0}),
+    "low_weight": Variant({"reconstruction_weight": 1.0}),
+    "paper": Variant(dict(PAPER)),
     "text_to_image_only": Variant({"use_image_to_text": False}),
     "image_to_text_only": Variant({"use_text_to_image": False, **_READS_NOTHING}),
     "no_hybrid": Variant({"hybrid_attention": "none", **_READS_NOTHING}),

@@ -52,12 +52,18 @@ from bga_mner.processing.inference.evaluation_mode import evaluating
 
 
 # Vision layers that read text make other states of an image for each caption, which can't be cached.
+_CACHED = {"hybrid_attention": "text"}
+# Nothing is replaced here, so that what replaced entities read makes no variant.
 VARIANTS = {
-    name: variant for name, variant in alignment.VARIANTS.items() if variant.options.get("hybrid_attention") != "both"
+    name: variant
+    for name, variant in alignment.VARIANTS.items()
+    if name not in ("no_replacement", "no_teaching", "both_branches")
 }
+VARIANTS["replacement"] = Variant({"entity_replacement_probability": 0.5})
+VARIANTS["paper"] = Variant({**alignment.VARIANTS["paper"].options, **_CACHED, "num_bga_layers": 6})
 SCORES = ("f1", "type_accuracy", "names_right", "labelled_f1")
-# As in the recipe for generated corpora, but for the gate: these encoders are pretrained.
-RECIPE = {"num_bga_layers": 2, "entity_replacement_probability": 0.5}
+# The layers that are aligned of MiniLM's six.
+RECIPE = {"num_bga_layers": 2}
 EVALUATION_BATCH = 64
 
 
@@ -209,11 +215,11 @@ class CaptionExperiment:
 
         The probe learns from the images of labelled pairs. `real_accuracy` is its accuracy on images of never-labelled
         names; `..._auc` the areas under the ROC curve on features generated of never-labelled names: from the bare
-        names, their training and their test captions. None for a model whose text generates nothing to be read, or
-        has other targets than the last vision states.
+        names, their training and their test captions. None for a model whose text generates nothing to be read, or the
+        states of inner layers.
         """
         branch = model.bga_mner.text_branch
-        if branch.generator is None or branch.projections is None or model.config.visual_target != "last":
+        if branch.generator is None or branch.projections is None or model.config.visual_target == "layer":
             return None
         from sklearn.linear_model import LogisticRegression
         from sklearn.metrics import roc_auc_score
@@ -259,10 +265,11 @@ class CaptionExperiment:
             for first in range(0, len(rows), EVALUATION_BATCH):
                 batch = {key: it.to(device) for key, it in collate(rows[first : first + EVALUATION_BATCH]).items()}
                 output = model(**batch, visual_source="generated")
-                sides = comparable(model.config, output.generated_vision[-1], output.vision_last_hidden_state)
+                sides = comparable(model, output.generated_vision[-1], output.vision_last_hidden_state)
                 for kept, features in zip(means, sides, strict=True):
-                    # (batch, positions, width) -> (batch, width)
-                    kept.append(features.mean(dim=1).cpu())
+                    # (batch, positions, width) -> (batch, width), of pooled features (batch, positions * width)
+                    pooled = model.config.visual_target == "pooled"
+                    kept.append((features.flatten(1) if pooled else features.mean(dim=1)).cpu())
         return torch.cat(means[0]), torch.cat(means[1])
 
 
@@ -279,9 +286,9 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     of_variants = f"comma-separated list from {', '.join(VARIANTS)}"
     parser.add_argument("--variants", type=names_of(VARIANTS), default="full,text_only", help=of_variants)
     parser.add_argument("--config", type=json_object, default={}, help="additional options of BgaMnerConfig, as JSON")
-    parser.add_argument("--epochs", type=positive, default=10)
+    parser.add_argument("--epochs", type=positive, default=6)
     parser.add_argument("--batch_size", type=positive, default=16)
-    parser.add_argument("--learning_rate", type=rate, default=1e-4, help="of pretrained weights")
+    parser.add_argument("--learning_rate", type=rate, default=2e-4, help="of pretrained weights")
     parser.add_argument("--new_learning_rate", type=rate, default=1e-3, help="of weights that are new")
     parser.add_argument("--report", action="store_true", help="also print how much of a type generated features tell")
     add_common_options(parser, quiet=True)

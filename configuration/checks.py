@@ -28,7 +28,10 @@ _PROBABILITY: _Range = (lambda value: 0 <= value <= 1, "as a probability between
 _POSITIVE: _Range = (lambda value: value > 0, "as a positive number", "Raise it.")
 _WEIGHT: _Range = (lambda value: value >= 0, "of at least 0", "0 switches the loss off.")
 _RANGES: dict[str, _Range] = {
-    **dict.fromkeys(("generator_dropout", "classifier_dropout", "entity_replacement_probability"), _PROBABILITY),
+    **dict.fromkeys(
+        ("generator_dropout", "classifier_dropout", "entity_replacement_probability", "context_hiding_probability"),
+        _PROBABILITY,
+    ),
     **dict.fromkeys(
         ("sampler_temperature", "generator_ffn_ratio", "generator_num_layers", "initializer_range"), _POSITIVE
     ),
@@ -96,6 +99,9 @@ def check_switches(config: Any) -> None:
     if config.visual_source == "real" and config.hybrid_attention == "none":
         expected = 'hybrid_attention="text" or "both" with visual_source="real", which lets the text attend to images'
         raise mismatch(expected, "none", 'Set hybrid_attention="text".')
+    if config.keep_weighted_reconstruction and config.visual_target == "pooled":
+        expected = 'visual_target="last" or "layer" with keep_weighted_reconstruction=True, which weights patches'
+        raise mismatch(expected, "pooled", "Set keep_weighted_reconstruction=False.")
     replaces = config.entity_replacement_probability > 0 and config.replaced_entities_read == "real"
     if replaces and not config.text_reads_features:
         raise ValueError(

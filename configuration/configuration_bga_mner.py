@@ -55,6 +55,22 @@ VISION_ENCODERS = (*VISION_FAMILIES, *BACKBONE_FAMILIES)
 """`model_type` of the vision encoders: transformers, and convolutional ones, which get new transformer layers."""
 
 DEFAULT_ALIGNED_LAYERS = 4
+PAPER: dict[str, Any] = {
+    "hybrid_attention": "both",
+    "visual_target": "layer",
+    "keep_weighted_reconstruction": True,
+    "sampler_reads_match": False,
+    "reconstruction_weight": 1.0,
+    "cycle_weight": 1.0,
+    "loss_stages": "all",
+    "context_hiding_probability": 0.0,
+}
+"""Options of the paper's model that differ from the defaults; see [`BgaMnerConfig.paper`]."""
+# Defaults have changed, and may again: a saved file says what these were.
+_ALWAYS_SAVED = (
+    *("visual_target", "context_hiding_probability", "reconstruction_weight", "cycle_weight"),
+    *("gate_initial_bias", "loss_stages"),
+)
 _OTHER_LABELS = {"id2label": "label2id", "label2id": "id2label"}
 _READ = "a configuration of BGA-MNER"
 
@@ -101,24 +117,31 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         Width of a generator's feed-forward block over the width of the features it generates.
     generator_dropout : float, default 0.1
         Dropout in the generators.
-    gate_initial_bias : float, default -4.0
+    gate_initial_bias : float, default 0.0
         Initial value of a layer's gate, a bias on the attention scores of generated keys.
-    reconstruction_weight, cycle_weight : float, default 1.0
-        alpha and beta in L = L_crf + alpha L_rec + beta L_cyc.
-    loss_stages : {"all", "sampled"}, default "all"
+    reconstruction_weight, cycle_weight : float, default 10.0 and 0.0
+        alpha and beta in L = L_crf + alpha L_rec + beta L_cyc; 0 switches a loss off.
+    loss_stages : {"all", "sampled"}, default "sampled"
         Stages whose image side is generated and compared in training: all, or one that is sampled for each pair.
+    keep_weighted_reconstruction : bool, default False
+        Whether positions that the other modality's sampler dropped need not be generated, as in the paper. No use with
+        pooled targets of images.
     reconstruction_distance : {"mse", "smooth_l1", "cosine"}, default "mse"
         Distance of generated and real features, averaged over dimensions ("cosine": one minus the similarity).
     normalize_targets : bool, default True
         Layer-normalise the real features before they are compared.
-    visual_target : {"last", "layer"}, default "last"
-        What a stage's text -> image generator has to generate: the vision encoder's last states, or those that enter
-        the paired layer.
+    visual_target : {"pooled", "last", "layer"}, default "pooled"
+        What a stage's text -> image generator has to generate of the image: the class token and the mean patch of the
+        vision encoder's last states, standardised over images; all of these states, one per patch; or all that enter
+        the paired layer, as in the paper.
     entity_replacement_probability : float, default 0.0
         In training, the share of labelled sentences whose entity tokens (of a sequence classifier: the target's) are
         replaced by random ones.
     replaced_entities_read : {"real", "generated"}, default "real"
         What these read: the image, or the features that the true words generate.
+    context_hiding_probability : float, default 0.8
+        In training of a tagger, the share of pairs without labels of which words are hidden around the entities that
+        the model finds, so that a name has to make its image alone.
     visual_source : {"generated", "real", "none"}, default "generated"
         What the text attends to at inference: features generated from the text, those of the image (or generated ones
         where there is none), or nothing.
@@ -187,15 +210,17 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     generator_num_layers: int = 1
     generator_ffn_ratio: int | float = 1
     generator_dropout: int | float = 0.1
-    gate_initial_bias: int | float = -4.0
-    reconstruction_weight: int | float = 1.0
-    cycle_weight: int | float = 1.0
-    loss_stages: Literal["all", "sampled"] = "all"
+    gate_initial_bias: int | float = 0.0
+    reconstruction_weight: int | float = 10.0
+    cycle_weight: int | float = 0.0
+    loss_stages: Literal["all", "sampled"] = "sampled"
+    keep_weighted_reconstruction: bool = False
     reconstruction_distance: Literal["mse", "smooth_l1", "cosine"] = "mse"
     normalize_targets: bool = True
-    visual_target: Literal["last", "layer"] = "last"
+    visual_target: Literal["pooled", "last", "layer"] = "pooled"
     entity_replacement_probability: int | float = 0.0
     replaced_entities_read: Literal["real", "generated"] = "real"
+    context_hiding_probability: int | float = 0.8
     visual_source: Literal["generated", "real", "none"] = "generated"
     constrain_transitions: bool = True
     classifier_dropout: int | float = 0.1
@@ -207,6 +232,24 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     label2id: Any = None
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
     training_summary: dict[str, Any] | None = None
+
+    @classmethod
+    def paper(cls, **options: Any) -> "BgaMnerConfig":
+        """Make the configuration of the paper's model (arXiv 2308.02570); `options` are changed beside.
+
+        All layers are aligned, those of both encoders read generated features, each stage generates the states of its
+        own layer, and reconstruction is weighted by the keep masks. The defaults are what did better since.
+
+        Examples
+        --------
+        >>> config = BgaMnerConfig.paper(id2label={0: "O", 1: "B-PER", 2: "I-PER"})
+        >>> config.num_bga_layers, config.visual_target, config.hybrid_attention
+        (12, 'layer', 'both')
+        """
+        config = cls(**(PAPER | options))
+        if options.get("num_bga_layers") is None:
+            config.num_bga_layers = min(config.depths)
+        return config
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
@@ -355,6 +398,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         """Return what `config.json` holds: what differs from the defaults, and the classes that read the folder."""
         values = super().to_diff_dict()
         values |= {name: without_folders(values[name]) for name in ENCODERS if name in values}
+        values |= {name: getattr(self, name) for name in _ALWAYS_SAVED}
         return {**values, "auto_map": dict(AUTO_MAP), "custom_pipelines": deepcopy(CUSTOM_PIPELINES)}
 
     @property
@@ -376,6 +420,13 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     def num_vision_tokens(self) -> int:
         """Positions of the vision encoder: class and register tokens, if it has any, and one per patch."""
         return self.vision_grid_side**2 + self.num_vision_prefix_tokens
+
+    @property
+    def num_target_positions(self) -> int:
+        """Visual features that a text generates at a stage: one per vision token, or pooled ones."""
+        if self.visual_target != "pooled":
+            return self.num_vision_tokens
+        return 2
 
     @property
     def vision_grid_side(self) -> int:
@@ -408,4 +459,4 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
             setattr(self, name, labels)
 
 
-__all__ = ["DEFAULT_ALIGNED_LAYERS", "TEXT_ENCODERS", "VISION_ENCODERS", "BgaMnerConfig"]
+__all__ = ["DEFAULT_ALIGNED_LAYERS", "PAPER", "TEXT_ENCODERS", "VISION_ENCODERS", "BgaMnerConfig"]

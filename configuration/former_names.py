@@ -1,10 +1,19 @@
-"""Words that files of release 0.1 hold, and what they are called today. Nothing else knows the old ones."""
+"""Words and defaults of release 0.1, in files that it saved. Nothing else knows them."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 _OLD_VALUES = {"loss_stages": {"drawn": "sampled"}}
+# Files hold what differs from the defaults of their time.
+_OLD_DEFAULTS = {
+    "visual_target": "last",
+    "context_hiding_probability": 0.0,
+    "gate_initial_bias": -4.0,
+    "reconstruction_weight": 1.0,
+    "cycle_weight": 1.0,
+    "loss_stages": "all",
+}
 _OLD_SUMMARY_KEYS = {"trained_with_pictures": "trained_with_images"}
 _OLD_DATA_KEYS = {"pictures": "images"}
 
@@ -12,12 +21,18 @@ _OLD_DATA_KEYS = {"pictures": "images"}
 def in_todays_words(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a `config.json` holds in the words of today; what isn't as it should be is left to the checks.
 
+    What it leaves out, because it once was the default, is filled in.
+
     Examples
     --------
-    >>> in_todays_words({"loss_stages": "drawn", "training_summary": {"data": {"train": {"pictures": {"found": 3}}}}})
-    {'loss_stages': 'sampled', 'training_summary': {'data': {'train': {'images': {'found': 3}}}}}
+    >>> in_todays_words({"loss_stages": "drawn"})["loss_stages"]
+    'sampled'
+    >>> in_todays_words({"training_summary": {"data": {"train": {"pictures": {"found": 3}}}}})["training_summary"]
+    {'data': {'train': {'images': {'found': 3}}}}
+    >>> in_todays_words({})["visual_target"]
+    'last'
     """
-    values = dict(saved)
+    values = _OLD_DEFAULTS | dict(saved)
     for name, words in _OLD_VALUES.items():
         if isinstance(old := values.get(name), str):
             values[name] = words.get(old, old)

@@ -12,8 +12,9 @@ from ..configuration.errors import mismatch
 from .alignment.context_sampler import padding_bias
 from .alignment.entity_replacement import ReplacedEntities
 from .alignment.hybrid_attention import LayerMask
-from .alignment.losses import Alignment, alignment_losses, keep_budget_loss, mean_over_batch, pair_match, visual_targets
+from .alignment.losses import Alignment, alignment_losses, keep_budget_loss, mean_over_batch, pair_match
 from .alignment.modality_branch import AlignedBranch, BranchTrace, ReadFeatures
+from .alignment.visual_target import PooledTarget, reconstruction_target
 from .encoders.embedding import TextInputs, embed_images, embed_text
 from .encoders.encoder import build_encoder, final_norm, is_frozen, longest_text, only_new_layers_trained
 from .input_checks import ImageInputs, check_images, check_pixels, check_source, check_text, refuse_attentions
@@ -38,7 +39,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             config,
             text,
             vision,
-            config.num_vision_tokens,
+            config.num_target_positions,
             generates=config.use_text_to_image,
             reads=config.text_reads_features,
         )
@@ -54,6 +55,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
                 reads=reads,
                 # where its layers read text, they run before the texts
                 reads_match=config.sampler_reads_match and config.use_text_to_image and not reads,
+                pooled_target=PooledTarget(config) if config.visual_target == "pooled" else None,
             )
         self.post_init()
 
@@ -126,6 +128,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             source = "generated"
 
         vision = None if images is None else self._look(images, texts)
+        if self.training and self.pooled_target is not None and images is not None and vision is not None:
+            self.pooled_target.measure(vision.last, images.present)
 
         # sentences that read real features, and pairs that are aligned
         reads_real = images.present if images is not None and source == "real" else None
@@ -189,6 +193,11 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         return torch.stack([*trace.states, trace.last], dim=1)
 
     @property
+    def pooled_target(self) -> PooledTarget | None:
+        """What pools the features of images, with `visual_target="pooled"`."""
+        return None if self.vision_branch is None else self.vision_branch.pooled_target
+
+    @property
     def _vision_reads(self) -> bool:
         """Whether layers of the vision encoder read generated text."""
         return self.vision_branch is not None and self.vision_branch.projections is not None
@@ -246,7 +255,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         states, layers = embed_text(self.text_encoder, texts)
         # the first attended position, wherever padding puts it
         class_token_mask = texts.attended & (texts.attended.long().cumsum(dim=1) == 1)
-        trace = BranchTrace(texts.padding_mask, class_token_mask, self.config.num_vision_tokens)
+        trace = BranchTrace(texts.padding_mask, class_token_mask, self.config.num_target_positions)
         for layer, stage in self.text_branch.with_layers(layers):
             if keeps_hidden_states:
                 trace.hidden_states.append(states)
@@ -274,20 +283,46 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         generated = text.generated[stage] if text.generated else None
         if reads_real is None or vision is None:
             return None if generated is None else ReadFeatures(generated, None)
-        real = vision.last if self.config.visual_target == "last" else vision.states[stage]
+        real = self._real_features(vision, stage)
         if generated is None:
             # nothing to fall back to: a sentence without an image reads nothing
             return ReadFeatures(real, padding_bias(reads_real[:, None].expand(real.shape[:2]), real.dtype))
         return ReadFeatures(torch.where(reads_real[:, None, None], real, generated), None)
 
+    def _real_features(self, vision: BranchTrace, stage: int) -> Tensor:
+        """Return what a layer reads of an image in the place of generated features (batch, positions, width)."""
+        if self.pooled_target is not None:
+            return self.pooled_target(vision.last).to(vision.last.dtype)
+        return vision.last if self.config.visual_target == "last" else vision.states[stage]
+
+    def visual_target(self, states: Tensor) -> Tensor:
+        """Return what the text is to generate of an image.
+
+        Parameters
+        ----------
+        states : torch.FloatTensor of shape (batch, vision tokens, vision width)
+            `vision_last_hidden_state`, or with `visual_target="layer"` the states that enter the paired layer.
+
+        Returns
+        -------
+        torch.FloatTensor of shape (batch, positions, vision width)
+            In float32, detached; one position per vision token, or the two of [`PooledTarget`].
+        """
+        if self.pooled_target is not None:
+            return self.pooled_target(states.detach())
+        return reconstruction_target(states, self.config.normalize_targets)
+
     def _align(self, text: BranchTrace, vision: BranchTrace, aligned: Tensor, present: Tensor) -> Alignment:
         """Finish the vision branch's stages, and compute the losses of pairs that are aligned, both masks (batch,)."""
         config, branch = self.config, self.vision_branch
         assert branch is not None
-        targets = visual_targets(config, vision)
+        if config.visual_target == "layer":
+            targets = [self.visual_target(states) for states in vision.states]
+        else:
+            targets = [self.visual_target(vision.last)] * config.num_stages
         # in doubt a pair belongs together
         matches = [
-            torch.where(aligned, pair_match(generated, target), 1.0)
+            torch.where(aligned, pair_match(generated, target, config.visual_target == "pooled"), 1.0)
             for generated, target in zip(text.generated, targets, strict=False)  # nothing may be generated
         ]
         if not self._vision_reads:

@@ -71,9 +71,10 @@ class BgaMnerModelOutput(_Alignment, _Losses, _States):
     pair_match : torch.FloatTensor of shape (batch,), optional
         Cosine of what the last stage generates from the text and the image's features, averaged over positions: low
         for pairs that don't belong together. 1 for sentences without an image, or with replaced entities.
-    generated_vision, generated_text : tuple of torch.FloatTensor of shape (batch, length, hidden size), optional
-        Features that each stage generated from the text, of the shape of vision states, and from the image, of that of
-        text states; of the latter a single tensor where stages were sampled.
+    generated_vision : tuple of torch.FloatTensor of shape (batch, positions, vision width), optional
+        Features that each stage generated from the text, of the shape of [`BgaMnerModel.visual_target`].
+    generated_text : tuple of torch.FloatTensor of shape (batch, length, text width), optional
+        Features that each stage generated from the image; a single tensor where stages were sampled.
     text_keep_masks, vision_keep_masks : tuple of torch.FloatTensor of shape (batch, length)
         Keep mask of each stage over tokens and over patches.
     hidden_states : tuple of torch.FloatTensor of shape (batch, length, text hidden size), optional

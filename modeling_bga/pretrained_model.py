@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -199,6 +199,7 @@ class BgaMnerPreTrainedModel(FrozenPartsMixin, CheckedFilesMixin, ModelCardMixin
         text: str | PreTrainedModel,
         vision: str | PreTrainedModel,
         labels: Sequence[str] | None = None,
+        preset: Literal["default", "paper"] = "default",
         **options: Any,
     ) -> BgaMnerPreTrainedModel:
         """Build a model from a pretrained text encoder and a pretrained vision encoder.
@@ -210,6 +211,8 @@ class BgaMnerPreTrainedModel(FrozenPartsMixin, CheckedFilesMixin, ModelCardMixin
             vision tower, and so does a model of open_clip, named `open_clip:ViT-B-32/laion2b_s34b_b79k`.
         labels : list of str, optional
             Tags, for example ["O", "B-PER", "I-PER"]; their order gives the ids.
+        preset : {"default", "paper"}
+            What options that aren't given are: the defaults, or those of [`BgaMnerConfig.paper`].
         **options
             Further arguments of [`BgaMnerConfig`].
 
@@ -225,7 +228,7 @@ class BgaMnerPreTrainedModel(FrozenPartsMixin, CheckedFilesMixin, ModelCardMixin
             raise ImportError(
                 "Expected the package bga-mner, got a saved model's code alone. Run: pip install bga-mner."
             ) from error
-        return build_from_encoders(cls, text, vision, labels, options)
+        return build_from_encoders(cls, text, vision, labels, options, preset)
 
 
 __all__ = ["BgaMnerPreTrainedModel"]

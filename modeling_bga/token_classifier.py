@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..configuration.configuration_bga_mner import BgaMnerConfig
 from ..configuration.errors import shown
+from .alignment.context_hiding import hide_context
 from .alignment.entity_replacement import replace_entities
 from .alignment.losses import total_loss
 from .crf.crf import ConditionalRandomField, bio_constraints, is_recorded
@@ -79,6 +80,9 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
             has_images = pixel_values is not None or vision_states is not None
             replaced = replace_entities(self.config, input_ids, entity, has_images, image_mask)
         texts = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        has_images = pixel_values is not None or vision_states is not None
+        if self.training and has_images and self.config.context_hiding_probability > 0:
+            texts = (input_ids, self._hide_context(texts, labels, word_start_mask), *texts[2:])
         images = (pixel_values, image_mask, vision_states)
         asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         outputs = self.bga_mner(*texts, *images, replaced=replaced, visual_source=visual_source, **asked)
@@ -100,6 +104,30 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         own = {"loss": loss, "logits": logits, "predictions": predictions, "emissions": emissions, "crf_loss": crf_loss}
         output = head_output(BgaMnerTokenClassifierOutput, outputs, **own)
         return output if return_dict is not False else output.to_tuple()
+
+    def _hide_context(
+        self, texts: tuple[Tensor | None, ...], labels: Tensor | None, word_start_mask: Tensor | None
+    ) -> Tensor | None:
+        """Hide words around the entities that are found in texts without any known tag; return what is attended."""
+        input_ids, attention_mask, *_, inputs_embeds = texts
+        given = inputs_embeds if input_ids is None else input_ids
+        if given is None:
+            return attention_mask  # refused by the base model
+        attended = torch.ones(given.shape[:2], dtype=torch.bool, device=given.device)
+        if attention_mask is not None:
+            attended = attention_mask.to(torch.bool)
+        sampled = torch.rand(len(attended), device=attended.device) < self.config.context_hiding_probability
+        if labels is not None:
+            sampled = sampled & (labels == -100).all(dim=1)
+        # processes that share layers have to run the same ones
+        if not (sampled.any() or (torch.distributed.is_available() and torch.distributed.is_initialized())):
+            return attention_mask
+        with torch.no_grad():
+            tags = self.classifier(self.bga_mner(*texts).last_hidden_state).argmax(dim=-1)
+        # older versions of autocast would hand what they cast here, without its gradient, to the forward that follows
+        torch.clear_autocast_cache()
+        entity = tags != self.config.label2id.get("O", -1)
+        return attended & ~hide_context(attended, sampled, entity, word_start_mask)
 
     def _tag(self, emissions: Tensor, mask: Tensor, word_start_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return log marginals (batch, length, tags) and the most probable tags (batch, length), -100 where masked."""

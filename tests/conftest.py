@@ -136,10 +136,15 @@ def _no_deepspeed() -> Iterator[None]:
 
 @pytest.fixture
 def make_config() -> Callable[..., BgaMnerConfig]:
-    """Return a function that makes a tiny configuration: text family, vision family, further options."""
+    """Return a function that makes a tiny configuration: text family, vision family, further options.
+
+    All losses are on and nothing but the samplers' noise is random, unless asked for.
+    """
 
     def make(text: str = "bert", vision: str = "vit", **options: Any) -> BgaMnerConfig:
-        defaults = {"id2label": dict(enumerate(LABELS)), "num_bga_layers": 2}
+        defaults: dict[str, Any] = {"id2label": dict(enumerate(LABELS)), "num_bga_layers": 2}
+        defaults |= {"context_hiding_probability": 0.0, "loss_stages": "all"}
+        defaults |= {"reconstruction_weight": 1.0, "cycle_weight": 1.0, "gate_initial_bias": -4.0}
         text_config = TEXT_CONFIGS[text] | options.pop("text_options", {})
         vision_config = VISION_CONFIGS[vision] | options.pop("vision_options", {})
         return BgaMnerConfig(text_config=text_config, vision_config=vision_config, **(defaults | options))
@@ -149,10 +154,16 @@ def make_config() -> Callable[..., BgaMnerConfig]:
 
 @pytest.fixture
 def make_model(make_config: Callable[..., BgaMnerConfig]) -> Callable[..., BgaMnerForTokenClassification]:
-    """Return a function that makes a tiny model in evaluation mode; arguments as for `make_config`."""
+    """Return a function that makes a tiny model in evaluation mode; arguments as for `make_config`.
+
+    It has seen enough images to measure no more of them: a batch changes nothing for the next.
+    """
 
     def make(*families: str, **options: Any) -> BgaMnerForTokenClassification:
-        return BgaMnerForTokenClassification(make_config(*families, **options)).eval()
+        model = BgaMnerForTokenClassification(make_config(*families, **options)).eval()
+        if model.bga_mner.pooled_target is not None:
+            model.bga_mner.pooled_target.images_seen.fill_(10**6)
+        return model
 
     return make
 

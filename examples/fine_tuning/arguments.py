@@ -38,6 +38,7 @@ class ModelArguments:
         "otherwise a small random one stands in, which is never run.",
     )
     model_name_or_path: str | None = flag(None, "Saved bga_mner model to continue from, instead of two encoders.")
+    preset: str = flag("default", "What options that are left out are: 'default', or 'paper' (the paper's model).")
     image_size: int | None = flag(None, "Side of the images in pixels. Default: the image processor's.")
     num_bga_layers: int | None = flag(None, "Number of aligned layers.")
     reconstruction_weight: float | None = flag(None, "Weight of the reconstruction loss.")

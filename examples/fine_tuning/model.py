@@ -56,8 +56,14 @@ def build_model(
     if arguments.model_name_or_path and (arguments.text_model or arguments.vision_model):
         raise ValueError("Expected --model_name_or_path or --text_model and --vision_model, got both. Drop one.")
     if arguments.model_name_or_path:
+        if arguments.preset != "default":
+            raise ValueError(
+                "Expected no --preset beside --model_name_or_path, whose options are saved, got "
+                f"{shown(arguments.preset)}. Leave it out, or start from --text_model."
+            )
         model, processor = _load(arguments.model_name_or_path, labels, options)
     else:
+        options["preset"] = arguments.preset
         model, processor = _combine(arguments.text_model, arguments.vision_model, labels, options, images)
     if arguments.freeze_vision_encoder and not model.config.text_only:
         model.freeze_vision_encoder()

@@ -14,6 +14,7 @@ from ...configuration.errors import mismatch
 from ..outputs import BgaMnerModelOutput
 from .context_sampler import padding_bias
 from .modality_branch import AlignedBranch, BranchTrace, at_sampled_stage
+from .visual_target import reconstruction_target
 
 
 class Alignment(NamedTuple):
@@ -52,24 +53,15 @@ def feature_distance(generated: Tensor, target: Tensor, weight: Tensor, distance
     return (distances * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
 
-def reconstruction_target(states: Tensor, normalize: bool) -> Tensor:
-    """Return what is to be generated of real states (batch, length, width): in float32, detached, layer-normalised."""
-    target = states.detach().float()
-    return F.layer_norm(target, target.shape[-1:]) if normalize else target
+def pair_match(generated: Tensor, target: Tensor, pooled: bool = False) -> Tensor:
+    """Cosine (batch,) of generated and real features (batch, positions, width); detached.
 
-
-def visual_targets(config: BgaMnerConfig, vision: BranchTrace) -> list[Tensor]:
-    """Return what the text is to generate at each stage; with `visual_target="last"` the same tensor every time."""
-    if config.visual_target == "last":
-        return [reconstruction_target(vision.last, config.normalize_targets)] * len(vision.states)
-    return [reconstruction_target(states, config.normalize_targets) for states in vision.states]
-
-
-def pair_match(generated: Tensor, target: Tensor) -> Tensor:
-    """Cosine (batch,) of generated and real features (batch, positions, width) averaged over positions; detached."""
+    Pooled features are compared as one vector, those of patches by their means.
+    """
     generated, target = generated.detach().float(), target.detach().float()
-    # (batch, positions, width) -> (batch, width)
-    return F.cosine_similarity(generated.mean(dim=1), target.mean(dim=1), dim=-1)
+    # (batch, positions, width) -> (batch, positions * width) or (batch, width)
+    generated, target = (made.flatten(1) if pooled else made.mean(dim=1) for made in (generated, target))
+    return F.cosine_similarity(generated, target, dim=-1)
 
 
 def mean_over_batch(per_sentence: list[Tensor], counted: Tensor) -> Tensor:
@@ -101,21 +93,27 @@ def alignment_losses(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Compute L_rec and L_cyc, each averaged over stages and the batch and summed over directions; None if off.
 
-    Everything that exists is to be generated, kept or not (the paper weights targets by their keep mask). Where stages
-    were sampled, reconstruction of the texts and both cycles are those of a pair's sampled stage. `targets` are the
-    [`visual_targets`] of `vision`; `aligned` (batch,) says which pairs take part.
+    Everything that exists is to be generated, kept or not, unless `keep_weighted_reconstruction` weights targets by
+    their keep mask (detached: a sampler must not learn to keep what is easy to generate). Where stages were sampled,
+    reconstruction of the texts and both cycles are those of a pair's sampled stage. `targets` are the visual targets of
+    the stages; `aligned` (batch,) says which pairs take part.
     """
     textual_weight = text.last.new_ones(text.last.shape[:2]) if text.padding_mask is None else text.padding_mask
-    visual_weight = vision.last.new_ones(vision.last.shape[:2])
+    visual_weight = targets[0].new_ones(targets[0].shape[:2])
     sampled = vision.sampled
     textual = [
         reconstruction_target(states, config.normalize_targets) for states in at_sampled_stage(text.states, sampled)
     ]
 
-    def loss(generated: Sequence[Tensor], targets: list[Tensor], weight: Tensor) -> Tensor:
+    def loss(
+        generated: Sequence[Tensor], targets: list[Tensor], weight: Tensor, keep_masks: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        weights = [weight] * len(generated)
+        if keep_masks is not None and config.keep_weighted_reconstruction:
+            weights = [weight * keep.detach() for keep in keep_masks]
         of_stages = [
-            feature_distance(made, target, weight, config.reconstruction_distance)
-            for made, target in zip(generated, targets, strict=True)
+            feature_distance(made, target, its_weight, config.reconstruction_distance)
+            for made, target, its_weight in zip(generated, targets, weights, strict=True)
         ]
         return mean_over_batch(of_stages, aligned)
 
@@ -123,9 +121,10 @@ def alignment_losses(
     if config.reconstruction_weight > 0:
         parts = []
         if text.generated:
-            parts.append(loss(text.generated, targets, visual_weight))
+            parts.append(loss(text.generated, targets, visual_weight, vision.keep_masks))
         if vision.generated:
-            parts.append(loss(vision.generated, textual, textual_weight))
+            keep_masks = at_sampled_stage(text.keep_masks, sampled)
+            parts.append(loss(vision.generated, textual, textual_weight, keep_masks))
         reconstruction_loss = torch.stack(parts).sum() if parts else None
     to_vision, to_text = text_branch.generator, vision_branch.generator
     if config.cycle_weight > 0 and to_vision is not None and to_text is not None:
@@ -159,7 +158,5 @@ __all__ = [
     "keep_budget_loss",
     "mean_over_batch",
     "pair_match",
-    "reconstruction_target",
     "total_loss",
-    "visual_targets",
 ]

@@ -15,6 +15,7 @@ from ..encoders.embedding import LayerCall
 from .context_sampler import ContextSampler, keep_mask_bias
 from .cross_modal_generator import CrossModalGenerator, PreparedQueries
 from .hybrid_attention import HybridProjection, LayerMask
+from .visual_target import PooledTarget
 
 
 class ReadFeatures(NamedTuple):
@@ -47,7 +48,8 @@ class AlignedBranch(nn.Module):
     """What one modality's encoder needs beside its own layers: samplers, the generator, and projections.
 
     `own` and `other` are the configurations of both encoders. `reads` says whether layers read features of the other
-    modality, `reads_match` whether samplers are told how well image and text match.
+    modality, `reads_match` whether samplers are told how well image and text match. `pooled_target` is what the other
+    branch generates of this one, if that is not its states.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class AlignedBranch(nn.Module):
         generates: bool,
         reads: bool,
         reads_match: bool = False,
+        pooled_target: PooledTarget | None = None,
     ) -> None:
         super().__init__()
+        self.pooled_target = pooled_target
         stages = range(config.num_stages)
         self.num_stages = len(stages)
         self.samplers: nn.ModuleList | None = None

@@ -21,7 +21,7 @@ from transformers.utils import logging
 from ...configuration.arguments import check_names
 from ...configuration.configuration_conv_stages import CONV_STAGES
 from ...configuration.encoder_families import BACKBONE_FAMILIES
-from ...configuration.errors import shown
+from ...configuration.errors import mismatch, shown
 from ...configuration.hub.hub_names import marked_folder
 from ..alignment.hybrid_attention import HYBRID_ATTENTION, register_hybrid_attention
 from .conv_stages import ConvStages
@@ -47,6 +47,7 @@ def build_from_encoders(
     vision: str | PreTrainedModel,
     labels: Sequence[str] | None,
     options: dict[str, Any],
+    preset: str = "default",
 ) -> Model:
     """Build a model of a class; see `BgaMnerPreTrainedModel.from_text_vision_pretrained`."""
     config_class: Any = cls.config_class
@@ -61,7 +62,10 @@ def build_from_encoders(
                 f"{shown(labels)} and the options {shown(sorted(options))}. Pass such a list, or id2label."
             )
         options = {**options, "id2label": dict(enumerate(labels))}
-    model = cls(config_class(text_config=_config_of(text), vision_config=_config_of(vision), **options))
+    if preset not in ("default", "paper"):
+        raise mismatch('the preset "default" or "paper"', preset, "Pass one of these.")
+    make_config = config_class.paper if preset == "paper" else config_class
+    model = cls(make_config(text_config=_config_of(text), vision_config=_config_of(vision), **options))
     base: Any = getattr(model, cls.base_model_prefix, model)
     sources = {"text_encoder": text, "vision_encoder": vision}
     copied = [

@@ -10,9 +10,7 @@ from torch.nn import functional as F
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import ModelOutput, logging
 
-from ...configuration.configuration_bga_mner import BgaMnerConfig
 from ...configuration.errors import shown
-from ..alignment.losses import reconstruction_target
 from .callbacks import OutputWatchingCallback
 
 
@@ -37,13 +35,15 @@ def spread(features: torch.Tensor, counted: torch.Tensor | None = None) -> torch
     return ((means - centre).square() * weight).sum() / number
 
 
-def comparable(config: BgaMnerConfig, generated: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bring generated and real features (sentences, positions, width) to where the loss makes them alike, in float32.
+def comparable(model: Any, generated: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bring generated features (sentences, positions, width) and last states to where the loss makes them alike.
 
+    Both are then of (sentences, positions, width), in float32. `model` is a BGA-MNER model, with a head or without.
     With the distance "cosine" both become unit vectors, since the loss leaves the generated ones' lengths to chance.
     """
-    generated, real = generated.float(), reconstruction_target(real, config.normalize_targets)
-    if config.reconstruction_distance == "cosine":
+    base = getattr(model, "bga_mner", model)
+    generated, real = generated.float(), base.visual_target(real)
+    if base.config.reconstruction_distance == "cosine":
         generated, real = F.normalize(generated, dim=-1), F.normalize(real, dim=-1)
     return generated, real
 
@@ -68,7 +68,7 @@ class CollapseAlarmCallback(OutputWatchingCallback):
     ------
     ValueError
         If `threshold` isn't above 0 or `patience` is less than 1; and at the start of a training, if the model has
-        another `visual_target` than "last".
+        `visual_target="layer"`.
 
     Examples
     --------
@@ -94,11 +94,11 @@ class CollapseAlarmCallback(OutputWatchingCallback):
     ) -> None:
         """Watch the model's outputs, if what it is to generate is among them."""
         target = kwargs["model"].config.visual_target
-        if target != "last":
+        if target == "layer":
             raise ValueError(
-                'Expected a model with visual_target="last", since only last states are returned to compare with, got '
-                f"{shown(target)}. Leave CollapseAlarmCallback out of the callbacks, or train with "
-                'visual_target="last".'
+                'Expected a model with visual_target="pooled" or "last", since only last states are returned to '
+                f"compare with, got {shown(target)}. Leave CollapseAlarmCallback out of the callbacks, or train with "
+                "one of them."
             )
         super().on_train_begin(args, state, control, **kwargs)
 
@@ -110,7 +110,7 @@ class CollapseAlarmCallback(OutputWatchingCallback):
             return
         pairs = options.get("image_mask")
         pairs = torch.ones(len(real), device=real.device).bool() if pairs is None else pairs.to(real.device).bool()
-        made, real = comparable(model.config, generated[-1], real)
+        made, real = comparable(model, generated[-1], real)
         ratio = spread(made, pairs) / spread(real, pairs).clamp(min=1e-12)
         # stays on the device: reading it here would make every step wait
         enough = pairs.sum() >= 2

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from transformers.utils.logging import tqdm
 
 from ...configuration.errors import shown
-from ...modeling_bga.alignment.losses import feature_distance, reconstruction_target
+from ...modeling_bga.alignment.losses import feature_distance
+from ...modeling_bga.alignment.visual_target import reconstruction_target
 from ...modeling_bga.training.collapse_alarm import comparable, spread
 from ..data_collator import DataCollatorForMner
 from ..images.vision_states import VISION_STATES
@@ -22,8 +23,8 @@ from ..inference.evaluation_mode import evaluating
 if TYPE_CHECKING:
     from transformers.utils import ModelOutput
 
-    from ...configuration.configuration_bga_mner import BgaMnerConfig
     from ...modeling_bga.alignment.cross_modal_generator import CrossModalGenerator
+    from ...modeling_bga.modeling_bga_mner import BgaMnerModel
     from ...modeling_bga.token_classifier import BgaMnerForTokenClassification
     from ..processing_bga_mner import BgaMnerProcessor
 
@@ -149,9 +150,9 @@ def alignment_report(
             batch = {name: value.to(device) for name, value in collate([row for _, row in numbered]).items()}
             batch.pop("labels", None)
             output = model(**batch, visual_source="generated", output_hidden_states=True)
-            for name, error in _errors(model.config, to_text, output, batch["attention_mask"].bool()):
+            for name, error in _errors(model.bga_mner, to_text, output, batch["attention_mask"].bool()):
                 errors[name].append(error)
-            made, real = comparable(model.config, output.generated_vision[-1], output.vision_last_hidden_state)
+            made, real = comparable(model, output.generated_vision[-1], output.vision_last_hidden_state)
             # (batch, patches, width) -> (batch, 1, width)
             generated_means.append(made.mean(dim=1, keepdim=True))
             real_means.append(real.mean(dim=1, keepdim=True))
@@ -181,10 +182,10 @@ def _check(
             f"use_image_to_text={config.use_image_to_text}, text_only={config.text_only}. Report on a model that was "
             "trained with both."
         )
-    if config.visual_target != "last":
+    if config.visual_target == "layer":
         raise ValueError(
-            f'Expected visual_target="last", got {shown(config.visual_target)}. Train a model with it: other targets '
-            "are not returned."
+            f'Expected visual_target="pooled" or "last", got {shown(config.visual_target)}. Train a model with one of '
+            "them: other targets are not returned."
         )
     if groups is not None and len(groups) != len(pairs):
         raise ValueError(
@@ -198,13 +199,14 @@ def _check(
 
 
 def _errors(
-    config: BgaMnerConfig, to_text: CrossModalGenerator, output: ModelOutput, mask: torch.Tensor
+    base: BgaMnerModel, to_text: CrossModalGenerator, output: ModelOutput, mask: torch.Tensor
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield what each stage's generated features are off the real ones, and off the next pair's, by name."""
+    config = base.config
     first_stage = config.text_config.num_hidden_layers - config.num_stages
-    real, queries = output.vision_last_hidden_state, to_text.prepare(mask.shape[1], mask)
+    real, queries = base.visual_target(output.vision_last_hidden_state), to_text.prepare(mask.shape[1], mask)
     for stage in range(config.num_stages):
-        states = output.hidden_states[first_stage + stage]
+        states = reconstruction_target(output.hidden_states[first_stage + stage], config.normalize_targets)
         back = to_text(output.generated_vision[stage], None, queries)
         sides = (
             (output.generated_vision[stage], real, real.new_ones(real.shape[:2])),
@@ -217,8 +219,7 @@ def _errors(
             for suffix, other, shared in zip(
                 ("", "_shuffled"), (target, target.roll(-1, dims=0)), weights, strict=True
             ):
-                wanted = reconstruction_target(other, config.normalize_targets)
-                yield name + suffix, feature_distance(generated, wanted, shared, config.reconstruction_distance)
+                yield name + suffix, feature_distance(generated, other, shared, config.reconstruction_distance)
 
 
 __all__ = ["alignment_report", "retrieval_ranks", "sample_distractors"]

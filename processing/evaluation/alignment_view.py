@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from ...configuration.errors import shown
 from ...modeling_bga.alignment.context_sampler import padding_bias
-from ...modeling_bga.alignment.losses import reconstruction_target
 from ..images.image_loading import limit_aspect_ratio, load_image
 from ..inference.evaluation_mode import evaluating
 from ..inference.text_tagging import longest_input
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from ...configuration.configuration_bga_mner import BgaMnerConfig
     from ...modeling_bga.alignment.cross_modal_generator import CrossModalGenerator
+    from ...modeling_bga.modeling_bga_mner import BgaMnerModel
     from ...modeling_bga.token_classifier import BgaMnerForTokenClassification
     from ..processing_bga_mner import BgaMnerProcessor
 
@@ -120,7 +120,7 @@ def align(
         output = model(**batch, output_hidden_states=True)
         tags = [config.id2label[tag] for tag in output.predictions[0].tolist()]
         # real features as the generator's targets are: (patches, width)
-        real = reconstruction_target(output.vision_last_hidden_state, config.normalize_targets)[0, first_patch:]
+        real = _patch_targets(model.bga_mner, output.vision_last_hidden_state)[0]
         states = output.hidden_states[config.text_config.num_hidden_layers - 1]  # they enter the last layer
         generate = _feature_generator(generator, config, states)
         matches = []
@@ -153,24 +153,33 @@ def _check(model: BgaMnerForTokenClassification, words: Sequence[str]) -> CrossM
         raise ValueError(
             "Expected a model with a text -> image generator, got use_text_to_image=False. Train one with it."
         )
-    if config.visual_target != "last" or not config.normalize_targets:
+    if config.visual_target == "layer" or not config.normalize_targets:
         raise ValueError(
             "Expected a model that generates normalised last states, since these are compared with the image's, got "
             f"visual_target={shown(config.visual_target)}, normalize_targets={config.normalize_targets}. Train one "
-            'with visual_target="last" and normalize_targets=True.'
+            'with visual_target="pooled" or "last" and normalize_targets=True.'
         )
     return generator
+
+
+def _patch_targets(base: BgaMnerModel, states: torch.Tensor) -> torch.Tensor:
+    """Bring the patches of last states to where generated features are: (batch, patches, width)."""
+    if base.pooled_target is not None:
+        return base.pooled_target.patches(states)
+    return base.visual_target(states)[:, base.config.num_vision_prefix_tokens :]
 
 
 def _feature_generator(
     generator: CrossModalGenerator, config: BgaMnerConfig, states: torch.Tensor
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a function that generates the mean visual features (width,) from the tokens of a mask (tokens,)."""
-    queries = generator.prepare(config.num_vision_tokens)
+    queries = generator.prepare(config.num_target_positions)
+    # the last one of pooled features is the mean patch
+    first_patch = -1 if config.visual_target == "pooled" else config.num_vision_prefix_tokens
 
     def generate(positions: torch.Tensor) -> torch.Tensor:
         bias = padding_bias(positions[None], states.dtype)  # (1, tokens)
-        return generator(states, bias, queries)[0, config.num_vision_prefix_tokens :].mean(dim=0)
+        return generator(states, bias, queries)[0, first_patch:].mean(dim=0)
 
     return generate
 

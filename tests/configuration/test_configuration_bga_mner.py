@@ -92,11 +92,25 @@ def test_one_label_map_makes_the_other(given):
             "probability=0 .*Set it to 0",
         ),
         ({"cycle_wieght": 1.0}, "Did you mean 'cycle_weight'"),
+        ({"context_hiding_probability": 1.1}, "context_hiding_probability as a probability between 0 and 1"),
+        ({"keep_weighted_reconstruction": True}, 'visual_target="last" or "layer" with .* got \'pooled\'. Set keep_'),
     ],
 )
 def test_what_cannot_be_built_is_refused_with_the_fix(options, message):
     with pytest.raises(ValueError, match=message):
         BgaMnerConfig(**options)
+
+
+def test_the_paper_s_model_aligns_all_layers_with_the_paper_s_losses():
+    config = BgaMnerConfig.paper()
+    assert config.num_bga_layers == 12
+    assert (config.hybrid_attention, config.visual_target, config.context_hiding_probability) == ("both", "layer", 0)
+    assert (config.reconstruction_weight, config.cycle_weight, config.loss_stages) == (1, 1, "all")
+    assert config.num_target_positions == config.num_vision_tokens
+    assert config.keep_weighted_reconstruction
+    assert BgaMnerConfig.paper(**SMALL).num_bga_layers == 3
+    changed = BgaMnerConfig.paper(**SMALL, num_bga_layers=2, cycle_weight=0.5)
+    assert (changed.num_bga_layers, changed.cycle_weight, changed.visual_target) == (2, 0.5, "layer")
 
 
 def test_configurations_that_are_passed_in_stay_as_they_are():
@@ -169,7 +183,7 @@ def test_what_is_filled_in_is_the_default(make_config, vision):
         config = make_config("bert", vision, num_bga_layers=None, image_size=chosen)
         assert option_default(config, "image_size") == size
         assert option_default(config, "num_bga_layers") == config.num_bga_layers == 3
-    assert option_default(config, "cycle_weight") == 1.0
+    assert option_default(config, "cycle_weight") == 0.0
     assert option_default(make_config(), "num_bga_layers") == 3
 
 

@@ -10,6 +10,15 @@ from bga_mner.configuration.hub.model_card import build_model_card
 
 
 PICTURES = {"found": 1190, "missing": 4, "broken": {"empty": 5}, "checked": True}
+# Of release 0.1.0, whose files leave out what is the default.
+OLD_DEFAULTS = {
+    "visual_target": "last",
+    "context_hiding_probability": 0.0,
+    "gate_initial_bias": -4.0,
+    "reconstruction_weight": 1.0,
+    "cycle_weight": 1.0,
+    "loss_stages": "all",
+}
 OLD_SUMMARY = {
     "name": "tweets",
     "trained_with_pictures": True,
@@ -74,3 +83,17 @@ def test_what_is_no_summary_is_left_to_the_checks(saved, summary):
     else:
         with pytest.raises(ValueError, match="Expected training_summary as"):
             BgaMnerConfig.from_pretrained(saved)
+
+
+def test_what_old_files_leave_out_is_as_it_was(tmp_path):
+    BgaMnerConfig().save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    values = json.loads(file.read_text(encoding="utf-8"))
+    # what has a new default is always said
+    assert OLD_DEFAULTS.keys() <= values.keys()
+    assert BgaMnerConfig.from_pretrained(tmp_path).visual_target == "pooled"
+    file.write_text(json.dumps({k: v for k, v in values.items() if k not in OLD_DEFAULTS}), encoding="utf-8")
+    old = BgaMnerConfig.from_pretrained(tmp_path)
+    assert {name: getattr(old, name) for name in OLD_DEFAULTS} == OLD_DEFAULTS
+    assert all(getattr(BgaMnerConfig(), name) != value for name, value in OLD_DEFAULTS.items())
+    assert AutoConfig.from_pretrained(tmp_path, visual_target="layer").visual_target == "layer"

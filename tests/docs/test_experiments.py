@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bga_mner.configuration.configuration_bga_mner import PAPER
 from bga_mner.examples import run_mner
 from bga_mner.examples.fine_tuning.model import build_model
 
@@ -41,28 +42,27 @@ def words_of(command: str) -> list[str]:
 def test_the_commands_run(run_in, here, command):
     script, *words = words_of(command)
     words[words.index("--seeds") + 1] = "0,1"
-    if "--num_bga_layers" in words:  # the encoders have two
-        words[words.index("--num_bga_layers") + 1] = "2"
     run_in(here, [sys.executable, str(ROOT / script), *words, "--max_steps", "2", "--use_cpu", "true"])
     output = Path(words[words.index("--output_dir") + 1])
     found = json.loads((here / output / "seeds.json").read_text(encoding="utf-8"))
     assert "test" in json.dumps(found)
 
 
-def test_the_plain_tagger_and_the_paired_layer_s_states_are_options(here, monkeypatch):
+def test_the_paper_s_model_and_the_plain_tagger_are_options(here, monkeypatch):
     monkeypatch.chdir(here)
     _, _, _, _, *words = words_of(COMMANDS[0])
-    (layer,) = re.findall(r"`(hybrid_attention=both,visual_target=[^`]*)`", PAGE)
-    changed = [layer if word == "hybrid_attention=both" else "2" if word == "12" else word for word in words]
-    arguments = run_mner.read_arguments([*changed, "--use_cpu", "true"])[0]
+    (raw,) = re.findall(r"`(--config_overrides normalize_targets=[^`]*)`", PAGE)
+    arguments = run_mner.read_arguments([*words, *raw.split(), "--use_cpu", "true"])[0]
     config = build_model(arguments, ["O", "B-PER", "I-PER"], images=True, max_length=None)[0].config
-    assert (config.visual_target, config.normalize_targets, config.hybrid_attention) == ("layer", False, "both")
+    assert not config.normalize_targets
+    assert config.num_bga_layers == min(config.depths)
+    assert {name: getattr(config, name) for name in PAPER} == PAPER
     flat = " ".join(PAGE.split())
     ((left_out, own),) = re.findall(r"\*first\* command without (.*?), and with `--config_overrides (\S*)`", flat)
     for flag in re.findall(r"`(--\w+)", left_out):
         place = words.index(flag)
         del words[place : place + 2]
-    words[words.index("--config_overrides") + 1] = own
+    words += ["--config_overrides", own]
     arguments = run_mner.read_arguments([*words, "--use_cpu", "true"])[0]
     config = build_model(arguments, ["O", "B-PER", "I-PER"], images=False, max_length=None)[0].config
     assert config.hybrid_attention == "none"
@@ -76,11 +76,11 @@ def test_there_are_ablations():
 def test_the_ablations_are_options(here, monkeypatch, ablation):
     monkeypatch.chdir(here)
     _, _, _, _, *words = words_of(COMMANDS[0])
-    words = ["2" if word == "12" else word for word in words] + shlex.split(ablation.replace("4", "1"))
+    words += shlex.split(ablation.replace("4", "1"))
     model_arguments = run_mner.read_arguments([*words, "--use_cpu", "true"])[0]
     changed, _ = build_model(model_arguments, ["O", "B-PER", "I-PER"], images=True, max_length=None)
     plain_arguments = run_mner.read_arguments([*words[: -len(ablation.split())], "--use_cpu", "true"])[0]
     plain, _ = build_model(plain_arguments, ["O", "B-PER", "I-PER"], images=True, max_length=None)
     differing = {name for name, value in changed.config.to_dict().items() if plain.config.to_dict()[name] != value}
-    name, _, value = ablation.removeprefix("--config_overrides hybrid_attention=both,").partition("=")
+    name, _, value = ablation.removeprefix("--config_overrides ").partition("=")
     assert differing == {name if value else ablation.split()[0].removeprefix("--")}

@@ -38,9 +38,10 @@ from bga_mner import BgaMnerConfig
 class Noise:
     """What a training step draws, for the whole batch, padding included, as the model does.
 
-    In this order: sentences whose entities are replaced, and the tokens in their place; the samplers' Gumbel noise,
-    stage by stage, of the texts and then of the images (of the images first, if their layers read generated text);
-    the stage whose losses each pair is trained on.
+    In this order: sentences whose entities are replaced, and the tokens in their place; sentences whose words are
+    hidden, the share that is, and which of them; the samplers' Gumbel noise, stage by stage, of the texts and then of
+    the images (of the images first, if their layers read generated text); the stage whose losses each pair is trained
+    on.
     """
 
     def __init__(self, seed: int) -> None:
@@ -116,6 +117,7 @@ class Reference:
         count, length = batch["attention_mask"].shape
         replaced_ids, chosen = self._replace_entities(batch, noise)
         teaches = config.replaced_entities_read == "real"
+        read_mask = self._hide_context(batch, noise)
 
         has_vision = pixels is not None
         vision_noise: list[Tensor] = []
@@ -132,29 +134,33 @@ class Reference:
         if has_vision and self.training and config.loss_stages == "sampled" and not self.vision_reads:
             sampled = noise.stages(self.stages, count)
 
-        sentences, images = [], []
+        sentences: list[Sentence] = []
+        images: list[Image] = []
         for row in range(count):
             beside_image = has_vision and bool(batch["image_mask"][row])
             hidden = bool(chosen[row]) and teaches
             ids = replaced_ids if hidden else batch.get("input_ids")
             sentence = Sentence(
-                batch["attention_mask"][row].nonzero().squeeze(1),
-                self._embed(batch, ids, row),
+                read_mask[row].nonzero().squeeze(1),
+                self._embed(batch, ids, row, read_mask),
                 beside_image,
                 beside_image and not hidden,
             )
             sentences.append(sentence)
-            image = None
             if has_vision:
                 shown = pixels[row].double() if beside_image else torch.zeros_like(pixels[row]).double()
-                image = self._look(shown, len(sentence.places), [stage[row] for stage in vision_noise])
-                images.append(image)
+                images.append(self._look(shown, len(sentence.places), [stage[row] for stage in vision_noise]))
+        self._measure(images, [sentence.beside_image for sentence in sentences])
+        for row, sentence in enumerate(sentences):
+            hidden = bool(chosen[row]) and teaches
+            image = images[row] if images else None
             self._read_text(sentence, image, hidden, batch.get("visual_source"), [n[row] for n in text_noise])
             if image is not None:
                 only = None if sampled is None else sampled[row]
                 self._finish_image(sentence, image, [n[row] for n in vision_noise], only)
             if chosen[row] and not teaches:
-                sentence.last = self._read_again(sentence, self._embed(batch, replaced_ids, row))
+                embedded = self._embed(batch, replaced_ids, row, read_mask)
+                sentence.last = self._read_again(sentence, embedded)
 
         parts: dict[str, Any] = {"crf_loss": None, "reconstruction_loss": None, "cycle_loss": None, "keep_loss": None}
         if has_vision:
@@ -200,8 +206,71 @@ class Reference:
         entity = (labels != -100) & (labels != outside)
         return torch.where(entity, random_ids, batch["input_ids"]), chosen
 
-    def _embed(self, batch: dict[str, Any], ids: Tensor | None, row: int) -> Tensor:
-        places = batch["attention_mask"][row].nonzero().squeeze(1)
+    def _hide_context(self, batch: dict[str, Any], noise: Noise) -> Tensor:
+        """Hide words around the entities that are found in sentences without labels; return what is read."""
+        config, mask = self.config, batch["attention_mask"]
+        if not self.training or batch.get("pixel_values") is None or config.context_hiding_probability == 0:
+            return mask
+        count, length = mask.shape
+        chosen = noise.uniform(count) < config.context_hiding_probability
+        if batch.get("labels") is not None:
+            for row in range(count):
+                chosen[row] &= all(label == -100 for label in batch["labels"][row].tolist())
+        if not any(chosen.tolist()):
+            return mask
+        text_noise: list[Tensor] = []
+        if config.use_context_sampler and config.use_text_to_image:
+            text_noise = noise.gumbel(self.stages, count, length)
+        shares = noise.uniform(count)
+        of_words = noise.uniform(count * (length + 1)).view(count, length + 1)
+        starts = batch.get("word_start_mask")
+        read = mask.clone()
+        for row in chosen.nonzero().flatten().tolist():
+            places = mask[row].nonzero().squeeze(1)
+            sentence = Sentence(places, self._embed(batch, batch.get("input_ids"), row, mask), False, False)
+            self._read_text(sentence, None, False, None, [stage[row] for stage in text_noise])
+            tags = linear(self.head["classifier"], sentence.last).argmax(dim=1).tolist()
+            begins = (mask if starts is None else starts)[row]
+            numbers = begins.long().cumsum(0).tolist()
+            outside = config.label2id.get("O", -1)
+            found = [place for place, tag in zip(places.tolist(), tags, strict=True) if tag != outside]
+            kept = {numbers[place] for place in places.tolist()[1:] if place in found and begins[place]}
+            share = min(2 * float(shares[row]), 1.0) if kept else float(shares[row])
+            for place in places.tolist()[1:]:
+                word = numbers[place]
+                if word > 0 and word not in kept and of_words[row, word] < share:
+                    read[row, place] = False
+        return read
+
+    def _measure(self, images: list[Image], present: list[bool]) -> None:
+        """Find mean and variance of pooled features over all images so far, until there have been enough."""
+        if self.config.visual_target != "pooled" or not images:
+            return
+        part = self.vision_branch["pooled_target"]
+        self.mean, self.variance = part.tensor("mean"), part.tensor("variance")
+        seen = int(part.tensor("images_seen"))
+        if not (self.training and any(present) and seen < 1024):
+            return
+        rows = [row for row, there in enumerate(present) if there]
+        pooled = torch.stack([self._pool(image.last).detach() for image in images])[rows]
+        # the sums of all images, from the moments of those before
+        total = seen + len(pooled)
+        first = (seen * self.mean + pooled.sum(dim=0)) / total
+        second = (seen * (self.variance + self.mean.square()) + pooled.square().sum(dim=0)) / total
+        self.mean, self.variance = first.detach(), (second - first.square()).detach()
+
+    def _pool(self, states: Tensor) -> Tensor:
+        """Class token, or else the largest value of any patch, and mean patch."""
+        states = normalize(states) if self.config.normalize_targets else states
+        if self.config.vision_config.model_type == "siglip_vision_model":
+            return torch.stack([states.max(dim=0).values, states.mean(dim=0)])
+        return torch.stack([states[0], states[1:].mean(dim=0)])
+
+    def _pooled(self, states: Tensor) -> Tensor:
+        return (self._pool(states) - self.mean) / (self.variance + 1e-6).sqrt()
+
+    def _embed(self, batch: dict[str, Any], ids: Tensor | None, row: int, read_mask: Tensor) -> Tensor:
+        places = read_mask[row].nonzero().squeeze(1)
         types, positions = torch.zeros_like(places), torch.arange(len(places))
         if batch.get("token_type_ids") is not None:
             types = batch["token_type_ids"][row][places]
@@ -254,6 +323,8 @@ class Reference:
             if not reads:
                 return None
             if shows_real and image is not None:
+                if config.visual_target == "pooled":
+                    return self._project(self.text_branch, stage, self._pooled(image.last))
                 real = image.last if config.visual_target == "last" else image.states[stage]
                 return self._project(self.text_branch, stage, real)
             if sentence.generated:
@@ -296,8 +367,11 @@ class Reference:
         """Cosine of the mean generated and the mean real visual features; 1 where the two needn't fit."""
         if not sentence.aligned:
             return torch.ones((), dtype=torch.float64)
-        ours = sentence.generated[stage].detach().mean(dim=0)
-        theirs = self._visual_target(image, stage).mean(dim=0)
+        ours, theirs = sentence.generated[stage].detach(), self._visual_target(image, stage)
+        if self.config.visual_target == "pooled":
+            ours, theirs = ours.flatten(), theirs.flatten()
+        else:
+            ours, theirs = ours.mean(dim=0), theirs.mean(dim=0)
         return (ours @ theirs) / (ours.norm() * theirs.norm()).clamp(min=1e-8)
 
     def _sample_image(self, image: Image, stage: int, match: Tensor | None, noise: list[Tensor]) -> None:
@@ -352,7 +426,7 @@ class Reference:
 
     def _generate_vision(self, text_states: Tensor, bias: Tensor) -> Tensor:
         heads = self.config.vision_config.num_attention_heads
-        count = self.config.num_vision_tokens
+        count = len(self.text_branch["generator"].tensor("modality_queries"))
         return self._generate(self.text_branch["generator"], text_states, bias, count, heads, causal=False)
 
     def _generate_text(self, vision_states: Tensor, keep: Tensor | None, count: int) -> Tensor:
@@ -394,10 +468,15 @@ class Reference:
         return normalize(states) if self.config.normalize_targets else states
 
     def _visual_target(self, image: Image, stage: int) -> Tensor:
+        if self.config.visual_target == "pooled":
+            return self._pooled(image.last).detach()
         return self._target(image.last if self.config.visual_target == "last" else image.states[stage])
 
-    def _distance(self, generated: Tensor, target: Tensor) -> Tensor:
-        """Mean over positions of the distance of two vectors."""
+    def _distance(self, generated: Tensor, target: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Mean over positions, or over those that are kept, of the distance of two vectors."""
+        if keep is not None and self.config.keep_weighted_reconstruction:
+            kept = keep.detach().nonzero().squeeze(1)
+            generated, target = generated[kept], target[kept]
         kind, total = self.config.reconstruction_distance, torch.zeros((), dtype=torch.float64)
         for ours, theirs in zip(generated, target, strict=True):
             if kind == "cosine":
@@ -421,11 +500,11 @@ class Reference:
                 textual = self._target(sentence.states[stage])
                 if sentence.generated:
                     made = sentence.generated[stage]
-                    to_vision.append(self._distance(made, visual) if sentence.aligned else zero)
+                    to_vision.append(self._distance(made, visual, image.keep[stage]) if sentence.aligned else zero)
                 if stage not in image.generated:
                     continue
                 made = image.generated[stage]
-                to_text.append(self._distance(made, textual) if sentence.aligned else zero)
+                to_text.append(self._distance(made, textual, sentence.keep[stage]) if sentence.aligned else zero)
                 if both_ways:
                     # text -> generated vision -> text, and vision -> generated text -> vision, all of it read
                     back = self._generate_text(sentence.generated[stage], None, len(sentence.places))

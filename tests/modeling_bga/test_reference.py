@@ -53,7 +53,10 @@ def draw(seed: int) -> Case:
         "loss_stages": rng.choice(["all", "sampled"]),
         "reconstruction_distance": rng.choice(["mse", "smooth_l1", "cosine"]),
         "normalize_targets": rng.random() < 0.6,
-        "visual_target": rng.choice(["last", "layer"]),
+        "visual_target": rng.choice(["pooled", "pooled", "last", "layer"]),
+        "keep_weighted_reconstruction": rng.random() < 0.4,
+        "context_hiding_probability": rng.choice([0.0, 0.8]),
+        "images_seen": rng.choice([0, 3, 10**6]),
         "entity_replacement_probability": rng.choice([0.0, 0.7]),
         "replaced_entities_read": rng.choice(["real", "generated"]),
         "visual_source": rng.choice(["generated", "generated", "real", "none"]),
@@ -73,7 +76,7 @@ def draw(seed: int) -> Case:
     sampled["vision_side"] = rng.choice([2, 3])
     _make_consistent(sampled)
     own = {"training", "text_layers", "vision_layers", "vision_family", "tags", "padding", "labels", "images", "gives"}
-    own |= {"words", "token_type_ids", "position_ids", "word_start_mask", "vision_side"}
+    own |= {"words", "token_type_ids", "position_ids", "word_start_mask", "vision_side", "images_seen"}
     text_heads, vision_heads = rng.choice([1, 2]), rng.choice([1, 3])
     config = {
         "text_config": {
@@ -109,6 +112,8 @@ def _make_consistent(sampled: dict[str, Any]) -> None:
     """Change what the configuration or the forward would refuse."""
     if sampled["text_only"]:
         sampled["images"] = "not given"
+    if sampled["visual_target"] == "pooled":
+        sampled["keep_weighted_reconstruction"] = False
     if sampled["visual_source"] == "real" and (sampled["hybrid_attention"] == "none" or sampled["text_only"]):
         sampled["visual_source"] = "generated"
     reads = sampled["hybrid_attention"] != "none" and (
@@ -175,6 +180,10 @@ def make_model(case: Case) -> BgaMnerForTokenClassification:
                 parameter.normal_(0, 1 / parameter[0].numel() ** 0.5)
             else:
                 parameter.normal_(0, 0.5)
+        if (pooled := model.bga_mner.pooled_target) is not None and case.sampled["images_seen"]:
+            pooled.mean.normal_(0, 0.5)
+            pooled.variance.uniform_(0.5, 2.0)
+            pooled.images_seen.fill_(case.sampled["images_seen"])
     return model
 
 

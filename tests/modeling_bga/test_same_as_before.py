@@ -25,6 +25,9 @@ from bga_mner import BgaMnerConfig, BgaMnerForSequenceClassification, BgaMnerFor
 
 
 RECORD = Path(__file__).with_name("recorded_outputs.json")
+# Defaults of release 0.1.
+FORMER: dict[str, Any] = {"visual_target": "last", "context_hiding_probability": 0.0, "gate_initial_bias": -4.0}
+FORMER |= {"reconstruction_weight": 1.0, "cycle_weight": 1.0, "loss_stages": "all"}
 # Families of the encoders, training or evaluation, and options of the configuration.
 CASES: dict[str, tuple[str, str, bool, dict[str, Any]]] = {
     "default": ("bert", "clip_vision_model", False, {}),
@@ -43,6 +46,11 @@ CASES: dict[str, tuple[str, str, bool, dict[str, Any]]] = {
     "replaced entities read real features": (
         *("bert", "vit", True),
         {"entity_replacement_probability": 0.6, "replaced_entities_read": "real"},
+    ),
+    "pooled target": ("bert", "vit", True, {"visual_target": "pooled"}),
+    "pooled target, real features": (
+        *("bert", "siglip_vision_model", False),
+        {"visual_target": "pooled", "visual_source": "real"},
     ),
     "real features": ("bert", "vit", False, {"visual_source": "real"}),
     "text alone": ("bert", "vit", False, {"text_only": True}),
@@ -66,7 +74,7 @@ def make(case: str) -> torch.nn.Module:
         text_config=TEXT_CONFIGS[text] | dict.fromkeys(without_dropout, 0.0),
         vision_config=VISION_CONFIGS[vision],
         **{"id2label": dict(enumerate(LABELS)), "num_bga_layers": 2, "generator_dropout": 0.0},
-        **{"classifier_dropout": 0.0, **options},
+        **{"classifier_dropout": 0.0, **FORMER, **options},
     )
     of_case = BgaMnerForSequenceClassification if case == "sequence classifier" else BgaMnerForTokenClassification
     model = of_case(config).train(training)

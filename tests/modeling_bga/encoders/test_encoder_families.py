@@ -327,7 +327,9 @@ def test_images_of_another_size_than_the_encoders_own(make_model, make_batch, vi
     side = GRID_OF_24.get(vision, 3)
     assert model.config.vision_grid_side == side
     assert output.vision_last_hidden_state.shape[1] == side**2 + model.config.num_vision_prefix_tokens
-    assert output.vision_last_hidden_state.shape == output.generated_vision[0].shape
+    assert output.generated_vision[0].shape[1] == 2
+    per_patch = make_model(vision=vision, image_size=24, visual_target="last")(**batch)
+    assert per_patch.vision_last_hidden_state.shape == per_patch.generated_vision[0].shape
 
 
 @pytest.mark.parametrize(("text", "vision"), [("mpnet", "dinov3_vit"), ("deberta-v2", "convnext")])

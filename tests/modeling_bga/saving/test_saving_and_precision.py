@@ -164,13 +164,19 @@ def test_from_two_checkpoints(make_batch, tmp_path, caplog):
         str(tmp_path / "text"), str(tmp_path / "vision"), labels=labels, cycle_weight=0.5
     )
     from_memory = BgaMnerForTokenClassification.from_text_vision_pretrained(text, vision, labels=labels)
-    for model in (from_disk, from_memory):
+    of_paper = BgaMnerForTokenClassification.from_text_vision_pretrained(
+        text, vision, labels=labels, preset="paper", cycle_weight=0.5
+    )
+    with pytest.raises(ValueError, match=r'the preset "default" or "paper", got .papr.'):
+        BgaMnerForTokenClassification.from_text_vision_pretrained(text, vision, labels=labels, preset="papr")
+    for model in (from_disk, from_memory, of_paper):
         assert not model.training
         assert model.config.label2id == {"O": 0, "B-PER": 1, "I-PER": 2}
         for ours, theirs in ((model.bga_mner.text_encoder, text), (model.bga_mner.vision_encoder, vision)):
             weights = theirs.state_dict()
             assert all(torch.equal(tensor, weights[name]) for name, tensor in ours.state_dict().items())
-    assert from_disk.config.cycle_weight == 0.5
+    assert from_disk.config.cycle_weight == of_paper.config.cycle_weight == 0.5
+    assert (of_paper.config.visual_target, of_paper.config.num_bga_layers) == ("layer", 2)
     batch = make_batch()
     batch["labels"].clamp_(max=2)
     assert from_disk(**batch).loss.isfinite()

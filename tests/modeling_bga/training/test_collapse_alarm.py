@@ -115,7 +115,7 @@ def test_lengths_that_the_distance_leaves_free_do_not_count(make_model, rows, tm
 
 def test_targets_that_are_not_returned_are_refused(make_model, rows, tmp_path):
     model = make_model(visual_target="layer")
-    with pytest.raises(ValueError, match=r"visual_target=.last., .*got 'layer'\. Leave"):
+    with pytest.raises(ValueError, match=r"visual_target=.pooled. or .last., .*got 'layer'\. Leave"):
         train(model, rows, tmp_path, CollapseAlarmCallback())
     assert not model._forward_hooks
 
