@@ -25,7 +25,7 @@ The tables say how an encoder reads generated features:
 - **new layers**: a convolutional encoder has no layers for stages to stand before. Each cell of its last feature map
   becomes a token. New transformer layers (ViT's, untrained) read these tokens layer-wise.
 
-Every gate starts nearly closed, so a model starts as the plain encoder that it was built from.
+Generated features get little attention at first, so a model starts near the plain encoder that it was built from.
 """
 
 TAIL = """## Settings

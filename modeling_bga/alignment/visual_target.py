@@ -26,13 +26,13 @@ def _normalised(states: Tensor, normalize: bool) -> Tensor:
 class PooledTarget(nn.Module):
     r"""What an image shows, and not where: its class token and the mean of its patches, each standardised.
 
-    The largest value of any patch stands in for a class token that an encoder hasn't. A caption names what is in an
-    image. It can't tell which patch shows it, and a generator of one feature per patch
-    spends most of its loss on that. Features of all images also share most of what they are: :math:`(x - \mu) /
-    \sigma`, with mean and deviation of each dimension over images, leaves what tells images apart. A feature that is
-    generated in doubt is a short vector then, which still points to what it means.
+    A caption names what is in an image. It can't tell which patch shows it, and a generator of one feature per patch
+    spends most of its loss on that. Features of all images also share most of what they are:
+    :math:`(x - \mu) / \sigma`, with mean and deviation of each dimension over images, leaves what tells images apart.
+    A feature that is generated in doubt is a short vector then, which still points to what it means.
 
-    Statistics are those of the first images seen in training, and constant after about a thousand.
+    The largest value of any patch stands in for a class token that an encoder hasn't. Statistics are those of the first
+    images seen in training, and constant after about a thousand.
     """
 
     def __init__(self, config: BgaMnerConfig) -> None:

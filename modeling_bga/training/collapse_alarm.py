@@ -59,8 +59,9 @@ class CollapseAlarmCallback(OutputWatchingCallback):
 
     Parameters
     ----------
-    threshold : float, default 0.01
-        Below it the generator counts as collapsed.
+    threshold : float, default 0.001
+        Below it the generator counts as collapsed. A caption tells little of all that an image shows: a few hundredths
+        are usual.
     patience : int, default 3
         After how many logs in a row below the threshold to warn; once for each time that it collapses.
 
@@ -76,7 +77,7 @@ class CollapseAlarmCallback(OutputWatchingCallback):
     >>> trainer = Trainer(..., callbacks=[CollapseAlarmCallback()])  # doctest: +SKIP
     """
 
-    def __init__(self, threshold: float = 0.01, patience: int = 3) -> None:
+    def __init__(self, threshold: float = 0.001, patience: int = 3) -> None:
         if threshold <= 0 or patience < 1:
             raise ValueError(
                 f"Expected threshold > 0 and patience >= 1, got {threshold} and {patience}. "
