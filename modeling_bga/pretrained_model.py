@@ -20,6 +20,7 @@ from ..configuration.hub.remote_code import RemoteCodeMixin
 from .alignment.context_sampler import INITIAL_MATCH_WEIGHT, ContextSampler
 from .alignment.cross_modal_generator import CrossModalGenerator
 from .alignment.hybrid_attention import HybridProjection
+from .alignment.visual_target import PooledTarget
 from .crf.crf import ConditionalRandomField
 from .encoders.encoder import longest_text, pretrained_part
 from .saving.model_card_mixin import ModelCardMixin
@@ -173,6 +174,10 @@ class BgaMnerPreTrainedModel(FrozenPartsMixin, CheckedFilesMixin, ModelCardMixin
             init.copy_(module.decision_bias, torch.tensor([module.initial_logit, 0.0]))
             if module.match_weight is not None:
                 init.constant_(module.match_weight, INITIAL_MATCH_WEIGHT)
+        elif isinstance(module, PooledTarget):
+            init.zeros_(module.mean)
+            init.ones_(module.variance)
+            init.zeros_(module.images_seen)
         elif isinstance(module, ConditionalRandomField):
             for parameter in module.parameters():
                 init.uniform_(parameter, -0.1, 0.1)

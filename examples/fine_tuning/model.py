@@ -145,8 +145,14 @@ def _load(name: str, labels: list[str], options: dict[str, Any]) -> tuple[Any, B
             f"Expected the labels of the model in {shown(name)}, {listed(config.label2id)}, got also "
             f"{listed(unknown)}. Rename them in the data, or start a new model with --text_model and --vision_model."
         )
+    generated = config.num_target_positions
     for key, value in options.items():
         setattr(config, key, value)
+    if config.num_target_positions != generated:
+        raise ValueError(
+            f"Expected a visual_target that the {generated} modality queries in {shown(name)} can generate, got "
+            f"{shown(config.visual_target)} with {config.num_target_positions}. Leave it out, or give --text_model."
+        )
     config.validate_consistency()
     processor.label2id = dict(config.label2id)
     with _reading("a saved model", "--model_name_or_path", name, "train first"):

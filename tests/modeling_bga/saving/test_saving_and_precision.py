@@ -73,6 +73,10 @@ def test_weights_missing_from_a_checkpoint_are_initialised(make_model, tmp_path)
         assert 0.5 < branch.generator.modality_queries.std() < 1.5
         for sampler in branch.samplers:
             assert sampler.decision_bias[0].item() == pytest.approx(sampler.initial_logit)
+    pooled = loaded.bga_mner.pooled_target
+    assert (pooled.mean == 0).all()
+    assert (pooled.variance == 1).all()
+    assert pooled.images_seen == 0
     assert [p.gate.item() for p in loaded.bga_mner.text_branch.projections] == [loaded.config.gate_initial_bias] * 2
 
 
