@@ -391,7 +391,7 @@ def test_refuses_data_that_do_not_fit(trained, texts, encoders, files, tmp_path)
         run(**encoders, train_file=tmp_path / "plain.txt", output_dir=tmp_path)
     with pytest.raises(ValueError, match="These can be changed"):
         run(model_name_or_path=trained[0], **texts, output_dir=tmp_path, num_bga_layers=1)
-    with pytest.raises(ValueError, match="5 modality queries .* got 'pooled' with 2"):
+    with pytest.raises(ValueError, match=r"5 modality queries .* got 'pooled' with 2"):
         run(model_name_or_path=trained[0], **texts, output_dir=tmp_path, config_overrides="visual_target=pooled")
     with pytest.raises(ValueError, match="no --preset beside --model_name_or_path"):
         run(model_name_or_path=trained[0], **texts, output_dir=tmp_path, preset="paper")
