@@ -306,7 +306,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         Returns
         -------
         torch.FloatTensor of shape (batch, positions, vision width)
-            In float32, detached; one position per vision token, or the two of [`PooledTarget`].
+            In float32, detached; one position per vision token, or, pooled, the class token and the mean patch.
         """
         if self.pooled_target is not None:
             return self.pooled_target(states.detach())
