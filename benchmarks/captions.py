@@ -60,7 +60,7 @@ VARIANTS = {
     if name not in ("no_replacement", "no_teaching", "both_branches")
 }
 VARIANTS["replacement"] = Variant({"entity_replacement_probability": 0.5})
-VARIANTS["paper"] = Variant({**alignment.VARIANTS["paper"].options, **_CACHED, "num_bga_layers": 6})
+VARIANTS["paper"] = Variant({**alignment.VARIANTS["paper"].options, **_CACHED, "num_bga_layers": None})
 SCORES = ("f1", "type_accuracy", "names_right", "labelled_f1")
 # The layers that are aligned of MiniLM's six.
 RECIPE = {"num_bga_layers": 2}

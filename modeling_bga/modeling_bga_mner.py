@@ -128,8 +128,11 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             source = "generated"
 
         vision = None if images is None else self._look(images, texts)
-        if self.training and self.pooled_target is not None and images is not None and vision is not None:
-            self.pooled_target.measure(vision.last, images.present)
+        # a step without images counts too, where processes share what they see
+        if self.training and self.pooled_target is not None and (vision is not None or torch.is_grad_enabled()):
+            self.pooled_target.measure(
+                None if vision is None else vision.last, None if images is None else images.present
+            )
 
         # sentences that read real features, and pairs that are aligned
         reads_real = images.present if images is not None and source == "real" else None

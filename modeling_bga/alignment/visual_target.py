@@ -67,24 +67,35 @@ class PooledTarget(nn.Module):
         return torch.stack([whole, patches.mean(dim=1)], dim=1)
 
     @torch.no_grad()
-    def measure(self, states: Tensor, present: Tensor) -> None:
-        """Add the rows that are present (batch,) of states (batch, vision tokens, width) to the statistics."""
-        # weights in place of a choice of rows, which would wait for the device
-        counted = (present & (self.images_seen < _IMAGES_MEASURED)).float()
-        seen, new = self.images_seen.float(), counted.sum()
-        total = (seen + new).clamp(min=1)
-        pooled, weight = self.pool(states), counted[:, None, None]
-        pooled = torch.where(weight > 0, pooled, 0.0)
-        mean = pooled.sum(dim=0) / new.clamp(min=1)
+    def measure(self, states: Tensor | None, present: Tensor | None) -> None:
+        """Add the rows that are present (batch,) of states (batch, vision tokens, width) to the statistics.
+
+        Processes that train together share what they see, so each has to call this, with None where it has no image.
+        """
+        mean, seen = self.mean.float(), self.images_seen.float()
+        # of no image, where there is none
+        off, counted = torch.zeros(1, *mean.shape, device=mean.device), torch.zeros(1, 1, 1, device=mean.device)
+        if states is not None and present is not None:
+            # weights in place of a choice of rows, which would wait for the device
+            counted = (present & (self.images_seen < _IMAGES_MEASURED)).float()[:, None, None]
+            off = torch.where(counted > 0, self.pool(states) - mean, 0.0)
         # (batch, 2, width) -> (2, width)
-        spread = ((pooled - mean).square() * weight).sum(dim=0)
-        apart = mean - self.mean.float()
+        new, apart = _over_processes(torch.stack([counted.sum().expand_as(mean), off.sum(dim=0)]))
+        apart = apart / new.clamp(min=1)
+        spread = _over_processes(((off - apart).square() * counted).sum(dim=0))
+        total = (seen + new).clamp(min=1)
         # of two samples: the deviations in each, and that between them (Chan et al. 1979)
         spread = spread + self.variance.float() * seen + apart.square() * seen * new / total
-        measured = new > 0
-        self.mean.copy_(torch.where(measured, self.mean + apart * new / total, self.mean))
-        self.variance.copy_(torch.where(measured, spread / total, self.variance))
-        self.images_seen += new.long()
+        self.mean.copy_(mean + apart * new / total)
+        self.variance.copy_(torch.where(new > 0, spread / total, self.variance))
+        self.images_seen += new[0, :1].long()
+
+
+def _over_processes(sums: Tensor) -> Tensor:
+    """Add up sums over the processes that train together, if there are several."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(sums)
+    return sums
 
 
 __all__ = ["PooledTarget", "reconstruction_target"]

@@ -21,8 +21,8 @@ def test_quality_is_measured_with_the_presets_options(benchmark, monkeypatch, tm
     assert len(found["4 layers, fewer queries"]["f1"]) == 2
     assert [arguments[arguments.index("--seeds") + 1] for arguments in given] == ["3", "4"]
     assert json.loads(given[1][given[1].index("--config") + 1]) == {
+        **benchmark._PER_PATCH,
         "num_bga_layers": 4,
-        "loss_stages": "all",
         "image_size": 32,
     }
 

@@ -45,7 +45,9 @@ def quiet(mner_files, mner_arguments, tmp_path_factory):
         if number % 4 == 0 or number % 5 == 0:
             path.unlink()
     folders = {name: folder / Path(value).name for name, value in mner_arguments.items() if isinstance(value, Path)}
-    overrides = "classifier_dropout=0,generator_dropout=0,use_context_sampler=false"
+    overrides = "classifier_dropout=0,generator_dropout=0,use_context_sampler=false,loss_stages=all"
+    # statistics of the first images follow the batches that these come in
+    overrides += ",context_hiding_probability=0,visual_target=last"
     options = {"config_overrides": overrides, "entity_replacement_probability": 0, "max_steps": STEPS}
     return mner_arguments | folders | options | {"validation_file": None}
 
