@@ -114,3 +114,28 @@ def test_patches_are_on_the_scale_of_their_mean(make_config):
     target, states = make_target(make_config), torch.randn(6, 5, 24)
     target.measure(states, torch.ones(6, dtype=torch.bool))
     torch.testing.assert_close(target.patches(states).mean(dim=1), target(states)[:, 1], rtol=1e-4, atol=1e-4)
+
+
+def _measure_in_turn(rank, address, config, states, folder):
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    target = PooledTarget(config)
+    target.measure(states[rank::2], torch.ones(len(states[rank::2]), dtype=torch.bool))
+    # then the second process has no image
+    more = None if rank else states[:3] + 1
+    target.measure(more, None if rank else torch.ones(3, dtype=torch.bool))
+    torch.save(target.state_dict(), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_share_what_they_see(make_config, tmp_path):
+    config, states = make_config(visual_target="pooled"), torch.randn(10, 5, 24)
+    address = f"file://{tmp_path}/rendezvous"
+    torch.multiprocessing.spawn(_measure_in_turn, (address, config, states, str(tmp_path)), nprocs=2)
+    alone = PooledTarget(config)
+    for batch in (states, states[:3] + 1):
+        alone.measure(batch, torch.ones(len(batch), dtype=torch.bool))
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert found["images_seen"] == 13
+        torch.testing.assert_close(found["mean"], alone.mean)
+        torch.testing.assert_close(found["variance"], alone.variance)
