@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 
-FLICKR = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "flickr8k"
+FLICKR = os.environ.get("BGA_MNER_FLICKR8K", "")
 SIZES = {"names_per_type": 4, "pairs_per_name": 5, "tests_per_name": 3}
 TELLING = {"book", "tail"}
 
@@ -137,9 +138,9 @@ def test_says_what_to_mend(benchmark, caption_folder, tmp_path):
         benchmark.build_corpus(caption_folder, 0, tests_per_name=99)
 
 
-@pytest.mark.skipif(not FLICKR.is_dir(), reason=f"needs Flickr8k in {FLICKR}")
+@pytest.mark.skipif(not FLICKR, reason="BGA_MNER_FLICKR8K names no folder with captions.tsv and pictures/")
 def test_real_captions(benchmark):
-    corpus = benchmark.build_corpus(FLICKR, 0, test_images=True)
+    corpus = benchmark.build_corpus(Path(FLICKR), 0, test_images=True)
     check(corpus, names_per_type=40, pairs_per_name=25, tests_per_name=9)
     sentences = Counter(" ".join(row["tokens"][len(row["name"].split()) :]) for row in corpus.train)
     assert len(sentences) > 1800  # hardly any caption is dealt twice
