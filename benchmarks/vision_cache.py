@@ -35,8 +35,7 @@ from bga_mner.processing.images.vision_states import read_vision_states
 TOLERANCE = 1e-5
 # cached steps of models without some of the parts
 WITHOUT: dict[str, dict[str, Any]] = {
-    "no_cycle": {"cycle_weight": 0.0},
-    "no_cycle_no_image_to_text": {"use_image_to_text": False, "cycle_weight": 0.0},
+    "no_image_to_text": {"use_image_to_text": False},
     "no_context_sampler": {"use_context_sampler": False},
 }
 

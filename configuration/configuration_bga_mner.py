@@ -424,9 +424,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     @property
     def num_target_positions(self) -> int:
         """Visual features that a text generates at a stage: one per vision token, or pooled ones."""
-        if self.visual_target != "pooled":
-            return self.num_vision_tokens
-        return 2
+        return 2 if self.visual_target == "pooled" else self.num_vision_tokens
 
     @property
     def vision_grid_side(self) -> int:
