@@ -48,6 +48,7 @@ VARIANTS = {
     "per_patch": Variant({"visual_target": "last"}),
     "no_hiding": Variant({"context_hiding_probability": 0.0}),
     "low_weight": Variant({"reconstruction_weight": 1.0}),
+    "label_taught": Variant({"generators_learn_from_labels": True}),
     "paper": Variant(dict(PAPER)),
     "text_to_image_only": Variant({"use_image_to_text": False}),
     "image_to_text_only": Variant({"use_text_to_image": False, **_READS_NOTHING}),

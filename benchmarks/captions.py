@@ -188,7 +188,7 @@ class CaptionExperiment:
             train_dataset=with_images(self.rows, variant.images, self.seed, VISION_STATES),
             data_collator=DataCollatorForMner(self.processor),
             callbacks=[LossPartsCallback()],
-            optimizers=(torch.optim.AdamW(groups), None),
+            optimizers=(torch.optim.AdamW(groups, fused=True), None),
         )
         trainer.train()
         return model

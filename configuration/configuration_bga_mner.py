@@ -59,6 +59,7 @@ PAPER: dict[str, Any] = {
     "hybrid_attention": "both",
     "visual_target": "layer",
     "keep_weighted_reconstruction": True,
+    "generators_learn_from_labels": True,
     "sampler_reads_match": False,
     "reconstruction_weight": 1.0,
     "cycle_weight": 1.0,
@@ -69,7 +70,7 @@ PAPER: dict[str, Any] = {
 # Defaults have changed, and may again: a saved file says what these were.
 _ALWAYS_SAVED = (
     *("visual_target", "context_hiding_probability", "reconstruction_weight", "cycle_weight"),
-    *("gate_initial_bias", "loss_stages"),
+    *("gate_initial_bias", "loss_stages", "generators_learn_from_labels"),
 )
 _OTHER_LABELS = {"id2label": "label2id", "label2id": "id2label"}
 _READ = "a configuration of BGA-MNER"
@@ -117,6 +118,9 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         Width of a generator's feed-forward block over the width of the features it generates.
     generator_dropout : float, default 0.1
         Dropout in the generators.
+    generators_learn_from_labels : bool, default False
+        Whether the loss of tags or labels trains the generators too, as in the paper, through the layers that read what
+        they generate. Off: reconstruction and cycle alone do.
     gate_initial_bias : float, default 0.0
         Initial value of a layer's gate, a bias on the attention scores of generated keys.
     reconstruction_weight, cycle_weight : float, default 10.0 and 0.0
@@ -140,11 +144,11 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     replaced_entities_read : {"real", "generated"}, default "real"
         What these read: the image, or the features that the true words generate.
     context_hiding_probability : float, default 0.8
-        In training of a tagger, the share of pairs without labels of which words are hidden around the entities that
-        the model finds, so that a name has to make its image alone.
+        In training of a tagger, the share of pairs of which words are hidden around the entities, so that a name has to
+        make its image alone. With labels half as many; without, entities are those that the model finds.
     visual_source : {"generated", "real", "none"}, default "generated"
-        What the text attends to at inference: features generated from the text, those of the image (or generated ones
-        where there is none), or nothing.
+        What the text attends to: features generated from the text, those of the image (or generated ones where there is
+        none, and in training), or nothing, as suits a training without images.
     constrain_transitions : bool, default True
         Forbid tag transitions that BIO forbids in the CRF.
     classifier_dropout : float, default 0.1
@@ -210,6 +214,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     generator_num_layers: int = 1
     generator_ffn_ratio: int | float = 1
     generator_dropout: int | float = 0.1
+    generators_learn_from_labels: bool = False
     gate_initial_bias: int | float = 0.0
     reconstruction_weight: int | float = 10.0
     cycle_weight: int | float = 0.0

@@ -13,6 +13,7 @@ _OLD_DEFAULTS = {
     "reconstruction_weight": 1.0,
     "cycle_weight": 1.0,
     "loss_stages": "all",
+    "generators_learn_from_labels": True,
 }
 _OLD_SUMMARY_KEYS = {"trained_with_pictures": "trained_with_images"}
 _OLD_DATA_KEYS = {"pictures": "images"}

@@ -13,7 +13,7 @@ from .alignment.context_sampler import padding_bias
 from .alignment.entity_replacement import ReplacedEntities
 from .alignment.hybrid_attention import LayerMask
 from .alignment.losses import Alignment, alignment_losses, keep_budget_loss, mean_over_batch, pair_match
-from .alignment.modality_branch import AlignedBranch, BranchTrace, ReadFeatures
+from .alignment.modality_branch import AlignedBranch, BranchTrace, ReadFeatures, Stage
 from .alignment.visual_target import PooledTarget, reconstruction_target
 from .encoders.embedding import TextInputs, embed_images, embed_text
 from .encoders.encoder import build_encoder, final_norm, is_frozen, longest_text, only_new_layers_trained
@@ -111,7 +111,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         replaced : ReplacedEntities, optional
             Sentences whose entity tokens are to be replaced, for training; see `config.replaced_entities_read`.
         visual_source : {"generated", "real", "none"}, optional
-            What the text reads in evaluation; `config.visual_source` by default. In training: generated features.
+            What the text reads; `config.visual_source` by default. In training generated features stand for real ones.
         output_hidden_states : bool, optional
             Whether to return the text states of all layers.
         return_dict : bool, optional
@@ -124,7 +124,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         texts = check_text(config, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids)
         images = check_images(config, pixel_values, vision_states, image_mask, texts.attended, self._vision_reads)
         source = check_source(config, visual_source, self.text_branch.projections is not None)
-        if self.training and self.text_branch.generator is not None:
+        if self.training and source == "real" and self.text_branch.generator is not None:
             source = "generated"
 
         vision = None if images is None else self._look(images, texts)
@@ -229,7 +229,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
                 if self._vision_reads:
                     stage.sample(trace)
                     stage.generate(trace)
-                    mask = stage.read(ReadFeatures(trace.generated[stage.number], text_bias), mask)
+                    mask = stage.read(ReadFeatures(stage.generated(trace), text_bias), mask)
             states = layer.run(states, mask)
         trace.last = final_norm(self.vision_encoder, states)
         return trace
@@ -269,7 +269,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
                 if reads or vision is not None:
                     stage.generate(trace)
                 if reads:
-                    mask = stage.read(self._visual_features(stage.number, trace, vision, reads_real), mask)
+                    mask = stage.read(self._visual_features(stage, trace, vision, reads_real), mask)
             states = layer.run(states, mask)
         trace.last = final_norm(self.text_encoder, states)
         if keeps_hidden_states:
@@ -277,16 +277,16 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         return trace
 
     def _visual_features(
-        self, stage: int, text: BranchTrace, vision: BranchTrace | None, reads_real: Tensor | None
+        self, stage: Stage, text: BranchTrace, vision: BranchTrace | None, reads_real: Tensor | None
     ) -> ReadFeatures | None:
         """Choose, sentence by sentence, between generated and real visual features of a stage.
 
         Real ones are read whole, as generated ones are: a keep mask says what a generator reads.
         """
-        generated = text.generated[stage] if text.generated else None
+        generated = stage.generated(text) if text.generated else None
         if reads_real is None or vision is None:
             return None if generated is None else ReadFeatures(generated, None)
-        real = self._real_features(vision, stage)
+        real = self._real_features(vision, stage.number)
         if generated is None:
             # nothing to fall back to: a sentence without an image reads nothing
             return ReadFeatures(real, padding_bias(reads_real[:, None].expand(real.shape[:2]), real.dtype))

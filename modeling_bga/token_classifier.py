@@ -82,7 +82,8 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         texts = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         has_images = pixel_values is not None or vision_states is not None
         if self.training and has_images and self.config.context_hiding_probability > 0:
-            texts = (input_ids, self._hide_context(texts, labels, word_start_mask), *texts[2:])
+            attention_mask = self._hide_context(texts, labels, word_start_mask, image_mask)
+            texts = (input_ids, attention_mask, *texts[2:])
         images = (pixel_values, image_mask, vision_states)
         asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         outputs = self.bga_mner(*texts, *images, replaced=replaced, visual_source=visual_source, **asked)
@@ -106,27 +107,39 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
     def _hide_context(
-        self, texts: tuple[Tensor | None, ...], labels: Tensor | None, word_start_mask: Tensor | None
+        self,
+        texts: tuple[Tensor | None, ...],
+        labels: Tensor | None,
+        word_start_mask: Tensor | None,
+        image_mask: Tensor | None,
     ) -> Tensor | None:
-        """Hide words around the entities that are found in texts without any known tag; return what is attended."""
+        """Hide words around the entities of pairs; return what is attended: the texts without these words.
+
+        Entities are those of the labels or, in texts without any known tag, those that the model finds. Of pairs with
+        labels, which also have to teach where entities stand, half as many are sampled.
+        """
         input_ids, attention_mask, *_, inputs_embeds = texts
         given = inputs_embeds if input_ids is None else input_ids
         if given is None:
             return attention_mask  # refused by the base model
+        _check_shape("labels", labels, given.shape[:2])
         attended = torch.ones(given.shape[:2], dtype=torch.bool, device=given.device)
         if attention_mask is not None:
             attended = attention_mask.to(torch.bool)
-        sampled = torch.rand(len(attended), device=attended.device) < self.config.context_hiding_probability
-        if labels is not None:
-            sampled = sampled & (labels == -100).all(dim=1)
+        known = torch.zeros_like(attended[:, 0]) if labels is None else (labels != -100).any(dim=1)
+        share = self.config.context_hiding_probability * torch.where(known, 0.5, 1.0)
+        sampled = torch.rand(len(attended), device=attended.device) < share
+        if image_mask is not None:
+            sampled = sampled & image_mask.to(torch.bool)
+        outside = self.config.label2id.get("O", -1)
+        entity = torch.zeros_like(attended) if labels is None else (labels != -100) & (labels != outside)
         # processes that share layers have to run the same ones
-        if not (sampled.any() or (torch.distributed.is_available() and torch.distributed.is_initialized())):
-            return attention_mask
-        with torch.no_grad():
-            tags = self.classifier(self.bga_mner(*texts).last_hidden_state).argmax(dim=-1)
-        # older versions of autocast would hand what they cast here, without its gradient, to the forward that follows
-        torch.clear_autocast_cache()
-        entity = tags != self.config.label2id.get("O", -1)
+        if (sampled & ~known).any() or (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            with torch.no_grad():
+                tags = self.classifier(self.bga_mner(*texts).last_hidden_state).argmax(dim=-1)
+            # older versions of autocast would hand what they cast here, without its gradient, to the next forward
+            torch.clear_autocast_cache()
+            entity = torch.where(known[:, None], entity, tags != outside)
         return attended & ~hide_context(attended, sampled, entity, word_start_mask)
 
     def _tag(self, emissions: Tensor, mask: Tensor, word_start_mask: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -27,14 +27,11 @@ logger = logging.getLogger("run_mner")
 
 # What a saved model can be given anew; everything else would change its weights.
 CHANGEABLE: tuple[str, ...] = (
-    "reconstruction_weight",
-    "cycle_weight",
-    "reconstruction_distance",
-    "normalize_targets",
-    "visual_target",
+    *("reconstruction_weight", "cycle_weight", "reconstruction_distance", "normalize_targets", "visual_target"),
+    *("entity_replacement_probability", "replaced_entities_read", "context_hiding_probability", "loss_stages"),
+    *("sampler_temperature", "generator_dropout", "classifier_dropout", "generators_learn_from_labels"),
+    "visual_source",
 )
-CHANGEABLE += ("entity_replacement_probability", "replaced_entities_read", "sampler_temperature", "generator_dropout")
-CHANGEABLE += ("classifier_dropout",)
 # Without images only the shape of this vision encoder matters: it says what features the text branch generates.
 STAND_IN = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "patch_size": 16}
 
@@ -182,6 +179,8 @@ def _combine(
         logger.info(
             "No --vision_model: a random ViT of %d layers and %d pixels stands in; it is never run.", depth, side
         )
+    if not images:  # nothing learns to generate what texts could read
+        options = {"visual_source": "none", **options}
     # What the processor really makes: DINOv2's crops to 224 pixels, though its config says 518.
     options = {**options, "image_size": _side(image_processor)}
     model = BgaMnerForTokenClassification.from_text_vision_pretrained(text, vision, labels=labels, **options)

@@ -65,6 +65,7 @@ class AlignedBranch(nn.Module):
     ) -> None:
         super().__init__()
         self.pooled_target = pooled_target
+        self.generator_learns_from_labels = config.generators_learn_from_labels
         stages = range(config.num_stages)
         self.num_stages = len(stages)
         self.samplers: nn.ModuleList | None = None
@@ -142,6 +143,15 @@ class Stage(NamedTuple):
     def generate(self, trace: BranchTrace) -> None:
         """Add what is generated from what this stage keeps to a trace; nothing without a generator."""
         self.branch.generate(trace, trace.states[self.number], trace.keep_biases[self.number])
+
+    def generated(self, trace: BranchTrace) -> Tensor:
+        """Return what was generated at this stage of a trace, as layers read it.
+
+        The loss of tags would teach the generator to spell out the tags of labelled names, and layers to read that.
+        """
+        generated = trace.generated[self.number]
+        detached = self.branch.training and not self.branch.generator_learns_from_labels
+        return generated.detach() if detached else generated
 
     def read(self, features: ReadFeatures | None, own_mask: Tensor | None) -> LayerMask:
         """Return what the layer takes as its mask: with the features, if there are any and it has a projection."""

@@ -106,9 +106,9 @@ def test_controls_see_what_they_should(experiment):
 def test_rates_are_of_pretrained_and_of_new_weights(benchmark, experiment, monkeypatch):
     rates, adam = {}, benchmark.torch.optim.AdamW
 
-    def watched(groups):
+    def watched(groups, **options):
         rates.update({group["name"]: group["lr"] for group in groups})
-        return adam(groups)
+        return adam(groups, **options)
 
     monkeypatch.setattr(benchmark.torch.optim, "AdamW", watched)
     experiment.options.learning_rate, experiment.options.new_learning_rate = 0.25, 0.5

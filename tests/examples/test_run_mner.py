@@ -285,6 +285,8 @@ def test_no_images_at_all(texts, files, tmp_path, caplog):
     assert {"train_loss", "eval_f1"} <= set(found)
     assert not any(name.startswith("test_") for name in found)
     check_predictions(tmp_path / "out", texts["validation_file"])  # there is no test set
+    model = BgaMnerForTokenClassification.from_pretrained(tmp_path / "out")
+    assert model.config.visual_source == "none", "nothing has learned to generate"
 
 
 def test_continues_from_a_saved_model_with_another_loss(trained, texts, tmp_path):

@@ -170,12 +170,7 @@ class Reference:
         if labels is not None:
             known = [labels[row][sentence.places].tolist() for row, sentence in enumerate(sentences)]
             parts["crf_loss"] = sum(map(crf.loss, emissions, known)) / count
-        factors = (
-            1.0,
-            config.reconstruction_weight,
-            config.cycle_weight,
-            config.keep_budget_weight,
-        )
+        factors = (1.0, config.reconstruction_weight, config.cycle_weight, config.keep_budget_weight)
         summands = [factor * part for factor, part in zip(factors, parts.values(), strict=True) if part is not None]
         return parts | {
             "loss": sum(summands) if summands else None,
@@ -207,19 +202,18 @@ class Reference:
         return torch.where(entity, random_ids, batch["input_ids"]), chosen
 
     def _hide_context(self, batch: dict[str, Any], noise: Noise) -> Tensor:
-        """Hide words around the entities that are found in sentences without labels; return what is read."""
+        """Hide words around the entities of pairs; return what is read."""
         config, mask = self.config, batch["attention_mask"]
         if not self.training or batch.get("pixel_values") is None or config.context_hiding_probability == 0:
             return mask
         count, length = mask.shape
-        chosen = noise.uniform(count) < config.context_hiding_probability
-        if batch.get("labels") is not None:
-            for row in range(count):
-                chosen[row] &= all(label == -100 for label in batch["labels"][row].tolist())
-        if not any(chosen.tolist()):
-            return mask
+        known = [[-100] * length] * count if batch.get("labels") is None else batch["labels"].tolist()
+        labelled = [any(label != -100 for label in labels) for labels in known]
+        share = torch.tensor([config.context_hiding_probability * (0.5 if has else 1.0) for has in labelled])
+        chosen = (noise.uniform(count) < share) & batch["image_mask"]
         text_noise: list[Tensor] = []
-        if config.use_context_sampler and config.use_text_to_image:
+        looks = any(chosen[row] and not labelled[row] for row in range(count))
+        if looks and config.use_context_sampler and config.use_text_to_image:
             text_noise = noise.gumbel(self.stages, count, length)
         shares = noise.uniform(count)
         of_words = noise.uniform(count * (length + 1)).view(count, length + 1)
@@ -227,13 +221,15 @@ class Reference:
         read = mask.clone()
         for row in chosen.nonzero().flatten().tolist():
             places = mask[row].nonzero().squeeze(1)
-            sentence = Sentence(places, self._embed(batch, batch.get("input_ids"), row, mask), False, False)
-            self._read_text(sentence, None, False, None, [stage[row] for stage in text_noise])
-            tags = linear(self.head["classifier"], sentence.last).argmax(dim=1).tolist()
+            tags = [known[row][place] for place in places.tolist()]
+            if not labelled[row]:
+                sentence = Sentence(places, self._embed(batch, batch.get("input_ids"), row, mask), False, False)
+                self._read_text(sentence, None, False, None, [stage[row] for stage in text_noise])
+                tags = linear(self.head["classifier"], sentence.last).argmax(dim=1).tolist()
             begins = (mask if starts is None else starts)[row]
             numbers = begins.long().cumsum(0).tolist()
             outside = config.label2id.get("O", -1)
-            found = [place for place, tag in zip(places.tolist(), tags, strict=True) if tag != outside]
+            found = [place for place, tag in zip(places.tolist(), tags, strict=True) if tag not in (-100, outside)]
             kept = {numbers[place] for place in places.tolist()[1:] if place in found and begins[place]}
             share = min(2 * float(shares[row]), 1.0) if kept else float(shares[row])
             for place in places.tolist()[1:]:
@@ -294,7 +290,7 @@ class Reference:
                 if self.vision_reads:
                     self._sample_image(image, stage, None, noise)
                     image.generated[stage] = self._generate_text(states, image.keep[stage], text_length)
-                    read = self._project(self.vision_branch, stage, image.generated[stage])
+                    read = self._project(self.vision_branch, stage, self._as_read(image.generated[stage]))
             states = vision_layer(self.vision, config, index, states, read)
         image.last = vision_final_norm(self.vision, config, states)
         return image
@@ -305,7 +301,7 @@ class Reference:
         """Run the text branch: sample, generate, and let each layer read what its sentence is to read."""
         config = self.config
         source = source or config.visual_source
-        if self.training and config.use_text_to_image:
+        if self.training and config.use_text_to_image and source == "real":
             source = "generated"
         reads = self.text_reads and source != "none"
         shows_real = sentence.beside_image and (source == "real" or hidden)
@@ -323,15 +319,16 @@ class Reference:
             if not reads:
                 return None
             if shows_real and image is not None:
-                if config.visual_target == "pooled":
-                    return self._project(self.text_branch, stage, self._pooled(image.last))
-                real = image.last if config.visual_target == "last" else image.states[stage]
+                real = image.states[stage] if config.visual_target == "layer" else image.last
+                real = self._pooled(real) if config.visual_target == "pooled" else real
                 return self._project(self.text_branch, stage, real)
-            if sentence.generated:
-                return self._project(self.text_branch, stage, sentence.generated[stage])
-            return None
+            made = sentence.generated
+            return self._project(self.text_branch, stage, self._as_read(made[stage])) if made else None
 
         sentence.last = self._run_bert(sentence.embedded, at_stage)
+
+    def _as_read(self, generated: Tensor) -> Tensor:
+        return generated.detach() if self.training and not self.config.generators_learn_from_labels else generated
 
     def _read_again(self, sentence: Sentence, embedded: Tensor) -> Tensor:
         """Read a sentence with replaced entities beside what its true words generated."""

@@ -48,6 +48,7 @@ def draw(seed: int) -> Case:
         "use_image_to_text": rng.random() < 0.85,
         "generator_num_layers": rng.choice([1, 1, 2]),
         "generator_ffn_ratio": rng.choice([0.5, 1, 2]),
+        "generators_learn_from_labels": rng.random() < 0.5,
         "reconstruction_weight": rng.choice([0.0, 1.0, 0.7]),
         "cycle_weight": rng.choice([0.0, 1.0, 0.3]),
         "loss_stages": rng.choice(["all", "sampled"]),

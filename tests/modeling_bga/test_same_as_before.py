@@ -28,6 +28,7 @@ RECORD = Path(__file__).with_name("recorded_outputs.json")
 # Defaults of release 0.1.
 FORMER: dict[str, Any] = {"visual_target": "last", "context_hiding_probability": 0.0, "gate_initial_bias": -4.0}
 FORMER |= {"reconstruction_weight": 1.0, "cycle_weight": 1.0, "loss_stages": "all"}
+FORMER["generators_learn_from_labels"] = True
 # Families of the encoders, training or evaluation, and options of the configuration.
 CASES: dict[str, tuple[str, str, bool, dict[str, Any]]] = {
     "default": ("bert", "clip_vision_model", False, {}),

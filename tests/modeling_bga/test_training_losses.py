@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from model_changes import only_text, spread_samplers
+from model_changes import only_text, open_gates, spread_samplers, without_dropout
 
 from bga_mner.modeling_bga.encoders.encoder import encoder_layers
 
@@ -25,6 +25,29 @@ def test_loss_is_the_weighted_sum_of_its_parts(make_model, make_batch):
     parts = output.crf_loss + 0.3 * output.reconstruction_loss + 0.2 * output.cycle_loss
     assert torch.allclose(output.loss, parts)
     assert min(output.crf_loss, output.reconstruction_loss, output.cycle_loss) > 0
+
+
+@pytest.mark.parametrize("hybrid_attention", ["text", "both"])
+@pytest.mark.parametrize("taught", [False, True])
+def test_labels_teach_what_layers_read_and_generators_only_if_asked(make_model, make_batch, hybrid_attention, taught):
+    options = {"hybrid_attention": hybrid_attention, "generators_learn_from_labels": taught}
+    # what vision layers read reaches labels through the real image alone
+    options |= {"visual_target": "last", "entity_replacement_probability": 0.5}
+    model, batch = open_gates(make_model(**options)).train(), make_batch()
+    torch.manual_seed(1)
+    model(**batch).crf_loss.backward()
+    for branch in (model.bga_mner.text_branch, model.bga_mner.vision_branch):
+        for part, learns in ((branch.generator, taught), (branch.samplers, taught), (branch.projections, True)):
+            if part is not None and (branch.projections is not None):
+                gradients = [p.grad for p in part.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+                assert bool(gradients) == learns, type(part).__name__
+
+
+def test_reconstruction_teaches_generators_that_labels_do_not(make_model, make_batch):
+    model = make_model(generators_learn_from_labels=False).train()
+    model(**make_batch()).reconstruction_loss.backward()
+    for branch in (model.bga_mner.text_branch, model.bga_mner.vision_branch):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in branch.generator.parameters())
 
 
 @pytest.mark.parametrize("visual_target", ["last", "layer"])
@@ -141,6 +164,21 @@ def test_without_a_generator_real_images_are_read_in_training_too(make_model, ma
     model(**make_batch()).loss.backward()
     for name, parameter in model.bga_mner.text_branch.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
+
+
+def test_texts_may_read_nothing_in_training_too(make_model, make_batch):
+    model, batch = without_dropout(open_gates(make_model(visual_source="none")).train()), make_batch()
+    labels, batch = batch["labels"], only_text(batch)
+    output = model(**batch, labels=labels)
+    assert output.generated_vision is None
+    output.loss.backward()
+    assert all(p.grad is None for p in model.bga_mner.text_branch.generator.parameters())
+    # the same as the text encoder alone
+    plain = model.bga_mner.text_encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+    attended = batch["attention_mask"].bool()
+    torch.testing.assert_close(output.emissions[attended], model.classifier(plain)[attended])
+    # and not what is read by default
+    assert (model(**batch, visual_source="generated").emissions - output.emissions).abs().max() > 1e-5
 
 
 def test_sampled_stages_have_the_mean_loss_of_all_stages(make_model, make_batch):
