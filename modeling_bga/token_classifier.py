@@ -75,12 +75,11 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
             True at the first subword of each word; elsewhere `predictions` are -100, for scores by word.
         """
         replaced = None
+        has_images = pixel_values is not None or vision_states is not None
         if self.training and labels is not None and self.config.entity_replacement_probability > 0:
             entity = (labels != -100) & (labels != self.config.label2id.get("O", -100))
-            has_images = pixel_values is not None or vision_states is not None
             replaced = replace_entities(self.config, input_ids, entity, has_images, image_mask)
         texts = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        has_images = pixel_values is not None or vision_states is not None
         if self.training and has_images and self.config.context_hiding_probability > 0:
             attention_mask = self._hide_context(texts, labels, word_start_mask, image_mask)
             texts = (input_ids, attention_mask, *texts[2:])
@@ -129,7 +128,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         known = torch.zeros_like(attended[:, 0]) if labels is None else (labels != -100).any(dim=1)
         share = self.config.context_hiding_probability * torch.where(known, 0.5, 1.0)
         sampled = torch.rand(len(attended), device=attended.device) < share
-        if image_mask is not None:
+        if image_mask is not None and image_mask.shape == sampled.shape:  # others are refused by the base model
             sampled = sampled & image_mask.to(torch.bool)
         outside = self.config.label2id.get("O", -1)
         entity = torch.zeros_like(attended) if labels is None else (labels != -100) & (labels != outside)

@@ -65,7 +65,7 @@ class AlignedBranch(nn.Module):
     ) -> None:
         super().__init__()
         self.pooled_target = pooled_target
-        self.generator_learns_from_labels = config.generators_learn_from_labels
+        self.config = config
         stages = range(config.num_stages)
         self.num_stages = len(stages)
         self.samplers: nn.ModuleList | None = None
@@ -150,7 +150,7 @@ class Stage(NamedTuple):
         The loss of tags would teach the generator to spell out the tags of labelled names, and layers to read that.
         """
         generated = trace.generated[self.number]
-        detached = self.branch.training and not self.branch.generator_learns_from_labels
+        detached = self.branch.training and not self.branch.config.generators_learn_from_labels
         return generated.detach() if detached else generated
 
     def read(self, features: ReadFeatures | None, own_mask: Tensor | None) -> LayerMask:

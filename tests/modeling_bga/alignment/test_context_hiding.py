@@ -90,6 +90,14 @@ def test_pairs_lose_words_and_those_with_labels_half_as_often(make_model, make_b
     assert torch.equal(model.train()(**texts).text_keep_masks[0], attended.float())
 
 
+@pytest.mark.parametrize("name", ["labels", "image_mask"])
+def test_inputs_of_another_shape_are_refused(make_model, make_batch, name):
+    model, batch = make_model(context_hiding_probability=1.0).train(), make_batch()
+    batch[name] = batch[name][:2]
+    with pytest.raises(ValueError, match=name):
+        model(**batch)
+
+
 def test_labels_alone_need_no_search_for_entities(make_model, make_batch):
     model, batch = make_model(context_hiding_probability=1.0).train(), make_batch()
     passes = []
