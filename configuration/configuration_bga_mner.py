@@ -119,8 +119,8 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     generator_dropout : float, default 0.1
         Dropout in the generators.
     generators_learn_from_labels : bool, default False
-        Whether the loss of tags or labels trains the generators too, as in the paper, through the layers that read what
-        they generate. Off: reconstruction and cycle alone do.
+        Whether the loss of tags or labels trains the generators too, through the layers that read what they generate.
+        Off: reconstruction and cycle alone do.
     gate_initial_bias : float, default 0.0
         Initial value of a layer's gate, a bias on the attention scores of generated keys.
     reconstruction_weight, cycle_weight : float, default 10.0 and 0.0

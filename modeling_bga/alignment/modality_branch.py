@@ -147,7 +147,7 @@ class Stage(NamedTuple):
     def generated(self, trace: BranchTrace) -> Tensor:
         """Return what was generated at this stage of a trace, as layers read it.
 
-        The loss of tags would teach the generator to spell out the tags of labelled names, and layers to read that.
+        The loss of tags could teach the generator to spell out the tags of labelled names, and layers to read that.
         """
         generated = trace.generated[self.number]
         detached = self.branch.training and not self.branch.config.generators_learn_from_labels

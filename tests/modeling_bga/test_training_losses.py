@@ -38,7 +38,7 @@ def test_labels_teach_what_layers_read_and_generators_only_if_asked(make_model, 
     model(**batch).crf_loss.backward()
     for branch in (model.bga_mner.text_branch, model.bga_mner.vision_branch):
         for part, learns in ((branch.generator, taught), (branch.samplers, taught), (branch.projections, True)):
-            if part is not None and (branch.projections is not None):
+            if part is not None and branch.projections is not None:
                 gradients = [p.grad for p in part.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
                 assert bool(gradients) == learns, type(part).__name__
 
