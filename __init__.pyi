@@ -22,6 +22,13 @@ from .processing.data.formats.reading import read_annotations as read_annotation
 from .processing.data.formats.spans import tags_from_spans as tags_from_spans
 from .processing.data.formats.writing import write_annotations as write_annotations
 from .processing.data_collator import DataCollatorForMner as DataCollatorForMner
+from .processing.distillation.distillation_loss import distillation_loss as distillation_loss
+from .processing.distillation.student_card import save_student as save_student
+from .processing.distillation.student_examples import DataCollatorForStudent as DataCollatorForStudent
+from .processing.distillation.student_examples import encode_for_student as encode_for_student
+from .processing.distillation.student_model import build_student as build_student
+from .processing.distillation.student_report import compare_with_teacher as compare_with_teacher
+from .processing.distillation.teacher_probabilities import add_teacher_probabilities as add_teacher_probabilities
 from .processing.evaluation.alignment_measures import alignment_report as alignment_report
 from .processing.evaluation.bootstrap import bootstrap_interval as bootstrap_interval
 from .processing.evaluation.bootstrap import paired_bootstrap as paired_bootstrap

@@ -8,8 +8,9 @@ Look first, then push; `hf auth login` or the environment variable HF_TOKEN give
 `org` is your user name on the Hub, or an organisation that you may write to. The token needs write access. A
 repository that is made without `--private` is public.
 
-`--text_only` leaves out what only images need: vision encoder, vision branch and image processor. All files go into
-one commit; a README.md in the model's folder goes along.
+`--text_only` leaves out what only images need: vision encoder, vision branch and image processor. A student of
+examples/distill.py is pushed as the plain model that it is, with its ONNX files. All files go into one commit; a
+README.md in the model's folder goes along.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from tempfile import TemporaryDirectory
 
 from bga_mner.examples.command_line import Parser, run_main
 
+import transformers
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import validate_repo_id
+from transformers import AutoConfig, AutoTokenizer
 
 from bga_mner import (
     BgaMnerConfig,
@@ -32,6 +35,7 @@ from bga_mner import (
     BgaMnerProcessor,
 )
 from bga_mner.configuration.errors import brief, listed, shown
+from bga_mner.processing.distillation.student_card import with_repository
 
 
 MODELS = {kind.__name__: kind for kind in (BgaMnerForTokenClassification, BgaMnerForSequenceClassification)}
@@ -52,10 +56,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def save(model_dir: Path, text_only: bool, folder: Path) -> dict[str, int]:
+def save(model_dir: Path, text_only: bool, folder: Path, repo_id: str) -> dict[str, int]:
     """Save model and processor as they are to be pushed; return the sizes of the files in bytes."""
     if not Path(model_dir, "config.json").is_file():
         raise ValueError(f"Expected a saved model, got {shown(str(model_dir))} without config.json. Check --model_dir.")
+    if AutoConfig.from_pretrained(model_dir).model_type != BgaMnerConfig.model_type:
+        if text_only:
+            raise ValueError("Expected a bga_mner model for --text_only, got a plain one, which has no vision parts.")
+        save_plain(model_dir, repo_id, folder)
+        return _sizes(folder)
     saved = BgaMnerConfig.from_pretrained(model_dir).architectures or []
     kinds = [MODELS[name] for name in saved if name in MODELS]
     if not kinds:
@@ -71,6 +80,29 @@ def save(model_dir: Path, text_only: bool, folder: Path) -> dict[str, int]:
         shutil.copy(Path(model_dir, "README.md"), folder)
     model.save_pretrained(folder, text_only=text_only)
     processor.save_pretrained(folder)
+    return _sizes(folder)
+
+
+def save_plain(model_dir: Path, repo_id: str, folder: Path) -> None:
+    """Save a plain tagger or classifier as it is to be pushed: weights, tokenizer, card, and ONNX files."""
+    saved = AutoConfig.from_pretrained(model_dir).architectures or []
+    kinds = [name for name in saved if name.endswith(("ForTokenClassification", "ForSequenceClassification"))]
+    if not kinds:
+        raise ValueError(
+            f"Expected a tagger or a classifier under 'architectures' in config.json of {shown(str(model_dir))}, got "
+            f"{listed(saved)}. Save the trained model there."
+        )
+    getattr(transformers, kinds[0]).from_pretrained(model_dir).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model_dir).save_pretrained(folder)
+    card = model_dir / "README.md"
+    if card.is_file():
+        text = with_repository(card.read_text(encoding="utf-8"), repo_id)
+        (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
+    if (model_dir / "onnx").is_dir():
+        shutil.copytree(model_dir / "onnx", folder / "onnx")
+
+
+def _sizes(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
@@ -106,7 +138,7 @@ def main(arguments: list[str] | None = None) -> dict[str, int]:
             "HF_TOKEN, or see what would be pushed with --dry_run."
         )
     with TemporaryDirectory() as folder:
-        sizes = save(options.model_dir, options.text_only, Path(folder))
+        sizes = save(options.model_dir, options.text_only, Path(folder), options.repo_id)
         for name, size in sizes.items():
             print(f"{size:>15,}  {name}")
         print(f"{sum(sizes.values()):>15,}  bytes in {len(sizes)} files")

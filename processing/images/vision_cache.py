@@ -19,6 +19,7 @@ from ...configuration.errors import shown
 from ...modeling_bga.encoders.encoder import is_frozen, only_new_layers_trained, pretrained_part
 from ..inference.evaluation_mode import evaluating
 from ..processing_bga_mner import BgaMnerProcessor
+from ..weight_digest import add_weights
 from .vision_states import VISION_STATES
 
 
@@ -131,11 +132,7 @@ def _key(dataset: Dataset, base: Any, processor: BgaMnerProcessor) -> str:
     if base.vision_encoder is not None:
         whole = not only_new_layers_trained(base.vision_encoder)
         key.update(b"states" if whole else b"feature map")
-        run = base.vision_encoder if whole else pretrained_part(base.vision_encoder)
-        for name, weight in sorted(run.state_dict().items()):
-            key.update(name.encode())
-            # any dtype as bytes: numpy has no bfloat16
-            key.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        add_weights(key, base.vision_encoder if whole else pretrained_part(base.vision_encoder))
     return key.hexdigest()[:32]
 
 

@@ -64,11 +64,7 @@ def tag_texts(
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
 
     def score(batch: list[Window]) -> WindowScores:
-        tokenizer = processor.tokenizer
-        columns = pad_columns(model_columns([window.ids for window in batch], tokenizer), tokenizer)
-        # W rows of different lengths -> (W, L)
-        inputs = {name: torch.tensor(rows, dtype=torch.int64) for name, rows in columns.items()}
-        _check_vocabulary(inputs["input_ids"], text_config.vocab_size)
+        inputs = window_inputs(batch, processor.tokenizer, text_config.vocab_size)
         mask = inputs["attention_mask"].numpy().astype(bool)
         if encode_images is not None:
             inputs |= encode_images(batch)
@@ -95,6 +91,15 @@ def tag_texts(
             stride=stride,
             progress=progress,
         )
+
+
+def window_inputs(batch: Sequence[Window], tokenizer: PreTrainedTokenizerBase, known: int) -> dict[str, torch.Tensor]:
+    """Pad W windows to what a model with `known` embeddings reads: int64 (W, L) each."""
+    columns = pad_columns(model_columns([window.ids for window in batch], tokenizer), tokenizer)
+    # W rows of different lengths -> (W, L)
+    inputs = {name: torch.tensor(rows, dtype=torch.int64) for name, rows in columns.items()}
+    _check_vocabulary(inputs["input_ids"], known)
+    return inputs
 
 
 def _check_vocabulary(ids: torch.Tensor, known: int) -> None:
@@ -143,4 +148,4 @@ def _span_probabilities(model: PreTrainedModel, labels: list[str]) -> SpanProbab
     return without if own is None else with_crf
 
 
-__all__ = ["find_entities", "longest_input", "reads_images", "tag_texts"]
+__all__ = ["find_entities", "longest_input", "reads_images", "tag_texts", "window_inputs"]

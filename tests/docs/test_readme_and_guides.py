@@ -26,6 +26,7 @@ PAGES = [
             "how_to/sentiment.md",
             "how_to/configurations.md",
             "how_to/hub.md",
+            "how_to/publish_a_student.md",
             "how_to/robustness.md",
             "how_to/looking_inside.md",
             "how_to/serve_without_torch.md",
@@ -56,7 +57,9 @@ def fine_tuned(run_in, workplace) -> Path:
 
 def test_the_python_examples_run_in_order(run_in, workplace, fine_tuned):
     (workplace / "outputs" / "mner").symlink_to(fine_tuned)  # what README's command writes there
-    examples = [example for example in blocks("python") if "trust_remote_code" not in example]
+    # the student is made by a command
+    own = [example for example in blocks("python") if "outputs/student" not in example]
+    examples = [example for example in own if "trust_remote_code" not in example]
     assert len(examples) == 9
     assert "multimodal-ner" in examples[0]
     run_in(workplace, [sys.executable, "-c", "\n".join(examples)])
@@ -93,7 +96,7 @@ def test_the_loop_s_command_runs(run_in, workplace):
 
 @pytest.mark.slow
 def test_the_hub_section_runs(run_in, workplace, fine_tuned, loopback_hub, bare_python, run_python, tmp_path):
-    (commands,) = [block for block in blocks("bash") if "push_to_hub.py" in block]
+    (commands,) = [block for block in blocks("bash") if "hf auth login" in block]
     login, *pushes = commands.splitlines()
     assert login == "hf auth login"
     environment = loopback_hub.environment(tmp_path / "home")  # which has the token
@@ -120,6 +123,19 @@ def test_the_commands_that_serve_without_torch_run_in(run_in, workplace, fine_tu
         run_in(workplace, words)
     annotate[0] = sys.executable
     assert json.loads(run_in(workplace, annotate))["text"] == annotate[-1]
+
+
+@pytest.mark.slow
+def test_the_student_s_commands_and_example_run(run_in, workplace, fine_tuned):
+    (commands,) = [block for block in blocks("bash") if "distill.py" in block]
+    distill, push = map(shlex.split, commands.replace("\\\n", " ").splitlines())
+    for words in (distill, push):
+        words[:2] = [sys.executable, str(ROOT / words[1])]
+    distill[distill.index("outputs/mner")] = str(fine_tuned)
+    assert "Agreement on" in run_in(workplace, [*distill, "--max_steps", "3", "--use_cpu", "true"])
+    assert "Nothing was pushed to org/student" in run_in(workplace, push)
+    (example,) = [block for block in blocks("python") if "outputs/student" in block]
+    run_in(workplace, [sys.executable, "-c", example])
 
 
 def test_the_annotation_command_runs(run_in, workplace, fine_tuned):

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import ViTImageProcessorPil
+from transformers import BertConfig, BertModel, ViTImageProcessorPil
 
 from bga_mner import (
     BgaMnerForSequenceClassification,
     BgaMnerForTokenClassification,
     BgaMnerModel,
     BgaMnerProcessor,
+    build_student,
+    save_student,
 )
 from bga_mner.configuration.hub.remote_code import code_files
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
@@ -61,7 +63,7 @@ def test_a_classifier_is_pushed_with_its_own_weights(script, make_config, model_
     model = BgaMnerForSequenceClassification(make_config(id2label={0: "bad", 1: "good"}))
     model.save_pretrained(model_dir)
     (tmp_path / "pushed").mkdir()
-    script.save(model_dir, text_only, tmp_path / "pushed")
+    script.save(model_dir, text_only, tmp_path / "pushed", "org/x")
     config = json.loads((tmp_path / "pushed" / "config.json").read_text())
     assert config["architectures"] == ["BgaMnerForSequenceClassification"]
     pushed = BgaMnerForSequenceClassification.from_pretrained(tmp_path / "pushed").state_dict()
@@ -73,7 +75,54 @@ def test_a_classifier_is_pushed_with_its_own_weights(script, make_config, model_
 def test_a_model_without_a_head_is_refused(script, make_config, model_dir, tmp_path):
     BgaMnerModel(make_config()).save_pretrained(model_dir)
     with pytest.raises(ValueError, match=r"one of 'BgaMnerForTokenClassification'.*got 'BgaMnerModel'"):
-        script.save(model_dir, False, tmp_path)
+        script.save(model_dir, False, tmp_path, "org/x")
+
+
+@pytest.fixture
+def student_dir(make_model, tmp_path):
+    tokenizer = build_tokenizer([["Kawhi", "wins"]])
+    teacher = make_model(text_options={"vocab_size": len(tokenizer)})
+    student = build_student(teacher, BgaMnerProcessor(None, tokenizer, label2id=teacher.config.label2id))
+    save_student(tmp_path / "student", *student, teacher, training={})
+    (tmp_path / "student" / "onnx").mkdir()
+    (tmp_path / "student" / "onnx" / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "student" / "checkpoint-9").mkdir()
+    (tmp_path / "student" / "checkpoint-9" / "optimizer.pt").write_bytes(b"state")
+    (tmp_path / "student" / "training_args.bin").write_bytes(b"pickled")
+    return tmp_path / "student"
+
+
+def test_a_student_is_pushed_as_the_plain_model_that_it_is(
+    student_dir, loopback_hub, run_python, bare_python, tmp_path
+):
+    environment = loopback_hub.environment(tmp_path / "home")
+    code = f"""
+import runpy
+main = runpy.run_path({str(SCRIPT)!r})["main"]
+main(["--model_dir", "student", "--repo_id", "org/student"])
+"""
+    run_python(code, environment=environment)
+    files = loopback_hub.files("org/student", "main")
+    assert set(files) - {".gitattributes"} == {
+        *("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+        "onnx/model.onnx",
+    }
+    card = files["README.md"].decode()
+    assert 'model="org/student"' in card
+    assert "FOLDER_OR_HUB_NAME" not in card
+    code = """
+from transformers import pipeline
+print(type(pipeline("token-classification", model="org/student").model).__name__)
+"""
+    assert "BertForTokenClassification" in run_python(code, bare_python, environment)
+
+
+def test_what_is_no_student_is_refused(script, student_dir, tmp_path):
+    with pytest.raises(ValueError, match="Expected a bga_mner model for --text_only"):
+        script.save(student_dir, True, tmp_path, "org/x")
+    BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).save_pretrained(tmp_path / "bare")
+    with pytest.raises(ValueError, match=r"Expected a tagger or a classifier .*got 'BertModel'"):
+        script.save(tmp_path / "bare", False, tmp_path, "org/x")
 
 
 def test_one_commit_holds_all(model_dir, loopback_hub, run_python, tmp_path):

@@ -1,0 +1,179 @@
+"""Save a student as a plain model, with a card that says who taught it, on what, and how well."""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.constants import REPOCARD_NAME
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ...configuration.hub.hub_names import came_from_hub
+from ..inference.text_tagging import longest_input
+
+
+_TASKS = {"token-classification": "Named entity recognition", "text-classification": "Text classification"}
+_METRICS = {"f1": "F1", "precision": "Precision", "recall": "Recall", "accuracy": "Accuracy"}
+_EXAMPLE = "Kawhi Leonard wins the fan vote in Toronto"
+_PLACEHOLDER = "FOLDER_OR_HUB_NAME"
+
+
+def save_student(
+    folder: str | os.PathLike[str],
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher: PreTrainedModel,
+    *,
+    training: Mapping[str, Any],
+    report: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    language: str | None = None,
+    license: str | None = None,
+    widget_texts: Sequence[str] = (),
+    repository: str | None = None,
+) -> None:
+    """Save a student, its tokenizer and its card: a folder without any code, which transformers alone loads.
+
+    Parameters
+    ----------
+    folder : str or path
+        Made if it isn't there. Its README.md is replaced.
+    student, tokenizer
+        What [`build_student`] made, trained.
+    teacher : BgaMnerForTokenClassification or BgaMnerForSequenceClassification
+        Named in the card if it came from the Hub.
+    training : mapping of str to object
+        Rows of the card's table, such as `{"texts": 3373, "steps": 900}`.
+    report : mapping, optional
+        What [`compare_with_teacher`] measured; with `data`, on what.
+    name, language, license, widget_texts, repository
+        For the card: the model's name, language (such as "en") and license, texts for the Hub's widget, and the name on
+        the Hub, with which its examples load the model.
+    """
+    student.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_student_card(
+        folder,
+        student,
+        teacher,
+        training={**training, "most tokens of a text": longest_input(tokenizer, student.config)},
+        report=report or {},
+        name=name,
+        language=language,
+        license=license,
+        widget_texts=widget_texts,
+        repository=repository,
+    )
+
+
+def write_student_card(
+    folder: str | os.PathLike[str],
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    *,
+    training: Mapping[str, Any],
+    report: Mapping[str, Any],
+    name: str | None = None,
+    language: str | None = None,
+    license: str | None = None,
+    widget_texts: Sequence[str] = (),
+    repository: str | None = None,
+) -> None:
+    """Write README.md beside a student, as [`save_student`] does; it tells of ONNX files that are there."""
+    labels = [str(label) for label in student.config.id2label.values()]
+    tagger = hasattr(teacher, "crf")
+    task = "token-classification" if tagger else "text-classification"
+    teacher_name = str(teacher.config.name_or_path or "")
+    on_hub = came_from_hub(teacher_name)
+    repository = repository or _PLACEHOLDER
+    texts = list(widget_texts) or [_EXAMPLE]
+    title = name or "BGA-MNER student"
+    facts = {
+        "title": title,
+        "tagger": tagger,
+        "task": task,
+        "labels": labels,
+        "types": sorted({label[2:] for label in labels if label[1:2] == "-"}),
+        "architecture": type(student).__name__,
+        "teacher": teacher_name if on_hub else "a model that is not on the Hub",
+        "teacher_url": f"https://huggingface.co/{teacher_name}" if on_hub else None,
+        "trained_with_images": (teacher.config.training_summary or {}).get("trained_with_images"),
+        "repository": repository,
+        "placeholder": _PLACEHOLDER,
+        "example": json.dumps(texts[0], ensure_ascii=False),
+        "onnx": Path(folder, "onnx", "model.onnx").is_file(),
+        "quantized": Path(folder, "onnx", "model_quantized.onnx").is_file(),
+        "training": {"parameters": f"{student.num_parameters():,}", **training},
+        **_score_facts(report),
+    }
+    results = _eval_results(report, task) if "student" in report else []
+    metadata = ModelCardData(
+        language=language,
+        license=license,
+        library_name="transformers",
+        pipeline_tag=task,
+        tags=["named-entity-recognition", "bga-mner", "distillation"] if tagger else ["bga-mner", "distillation"],
+        base_model=teacher_name if on_hub else None,
+        metrics=[result.metric_type for result in results] or None,
+        model_name=title if results else None,
+        eval_results=results or None,
+    )
+    metadata["widget"] = [{"text": text} for text in texts]
+    card = str(ModelCard.from_template(metadata, template_str=_template(), **facts))
+    # the template's switches leave empty lines
+    Path(folder, REPOCARD_NAME).write_text(
+        re.sub(r"\n{3,}", "\n\n", card).rstrip() + "\n", encoding="utf-8", newline="\n"
+    )
+
+
+@cache
+def _template() -> str:
+    """Read the template, `student_card.md` beside this file."""
+    return files("bga_mner.processing.distillation").joinpath("student_card.md").read_text(encoding="utf-8")
+
+
+def with_repository(card: str, repository: str) -> str:
+    """Name the repository in the examples of a card that was written before there was one."""
+    return re.sub(rf"Replace `{_PLACEHOLDER}`[^.]*\.\n\n", "", card).replace(_PLACEHOLDER, repository)
+
+
+def _score_facts(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Write what was measured as the template shows it."""
+    facts: dict[str, Any] = {"contradictions": report.get("contradictions"), "scores": []}
+    if "agreement" in report:
+        facts |= {"agreement": f"{report['agreement']:.3f}", "compared_texts": f"{report['texts']:,}"}
+    for who in ("student", "teacher"):
+        if (scores := report.get(who)) is None:
+            continue
+        row = {key: f"{scores[key]:.3f}" for key in _METRICS if key in scores} | {"name": who}
+        if "f1_low" in scores:
+            row["interval"] = f"{scores['f1_low']:.3f} to {scores['f1_high']:.3f}"
+            facts["interval_note"] = (
+                f"Intervals ({scores['confidence']:.0%}) are of {scores['samples']} bootstrap samples of the texts."
+            )
+        facts["scores"].append(row | {"number": scores.get("number")})
+    return facts
+
+
+def _eval_results(report: Mapping[str, Any], task: str) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type=task,
+            task_name=_TASKS[task],
+            dataset_type="unknown",
+            dataset_name=str(report.get("data", "test set")),
+            metric_type=metric,
+            metric_name=label,
+            metric_value=report["student"][metric],
+        )
+        for metric, label in _METRICS.items()
+        if metric in report["student"]
+    ]
+
+
+__all__ = ["save_student", "with_repository", "write_student_card"]

@@ -1,0 +1,138 @@
+"""Teaching a student from files: what is written, what is read, what goes on, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+from transformers import pipeline
+
+from bga_mner import BgaMnerForSequenceClassification, BgaMnerForTokenClassification, BgaMnerProcessor
+from bga_mner.examples.synthetic.tokenizer import build_tokenizer
+
+
+@pytest.fixture(scope="module")
+def teacher_dir(mner_files, mner_corpus, tmp_path_factory):
+    """Save a tagger that was built of the encoders beside the files, and its processor."""
+    folder = tmp_path_factory.mktemp("teacher")
+    torch.manual_seed(0)
+    labels = list(mner_corpus.labels)
+    bert, vit = str(mner_files / "bert"), str(mner_files / "vit")
+    model = BgaMnerForTokenClassification.from_text_vision_pretrained(bert, vit, labels=labels)
+    tokenizer = build_tokenizer(mner_corpus.sentences(), model_max_length=64)
+    model.save_pretrained(folder)
+    BgaMnerProcessor(None, tokenizer, label2id=model.config.label2id).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def arguments(teacher_dir, tmp_path):
+    given = {"teacher": teacher_dir, "output_dir": tmp_path / "student", "num_train_epochs": 1, "use_cpu": True}
+    given |= {"per_device_train_batch_size": 8, "disable_tqdm": True, "learning_rate": 1e-3}
+    return given
+
+
+@pytest.fixture
+def run(script, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def run(arguments, **more):
+        pairs = [(f"--{name}", str(value)) for name, value in {**arguments, **more}.items() if value is not None]
+        return script.main([word for pair in pairs for word in pair])
+
+    return run
+
+
+def test_files_give_a_plain_model_with_a_card(run, arguments, mner_files, tmp_path):
+    texts = tmp_path / "more.txt"
+    texts.write_text("Kawhi wins.\n\n  \nAnd again\n", encoding="utf-8")
+    files = {"train_file": mner_files / "train.txt", "test_file": mner_files / "test.txt", "text_file": texts}
+    report = run(arguments, **files, license="mit", name="pupil", widget_text="Kawhi wins")
+    output = arguments["output_dir"]
+    assert report == json.loads((output / "distillation.json").read_text())
+    assert {"teacher", "student", "agreement", "texts", "contradictions", "data"} == set(report)
+    assert report["texts"] == 6
+    card = (output / "README.md").read_text()
+    # 24 sentences and two lines that aren't empty
+    assert re.search(r"\| texts \| 26 \|", card)
+    assert "# pupil" in card
+    assert "license: mit" in card
+    assert pipeline("token-classification", model=str(output)).model.config.num_labels == 9
+    assert not list(output.glob("*.py"))
+
+
+def test_a_half_from_json_lines_with_known_labels(run, arguments, mner_files, tmp_path):
+    (tmp_path / "more.jsonl").write_text('{"text": "Kawhi wins", "id": 7}\n{"text": null, "id": 8}\n', encoding="utf-8")
+    run(
+        arguments, text_file=tmp_path / "more.jsonl", train_file=mner_files / "train.txt", num_layers=1, gold_weight=0.5
+    )
+    config = json.loads((arguments["output_dir"] / "config.json").read_text())
+    assert config["num_hidden_layers"] == 1
+    card = (arguments["output_dir"] / "README.md").read_text()
+    assert "| started from | 1 layers of the teacher's text encoder |" in card
+    assert "| texts | 25 |" in card
+    assert "## Evaluation" not in card
+
+
+def test_another_encoder_learns_from_a_stream(run, arguments, mner_files, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = [{"tokens": ["Kawhi", "wins"], "ner_tags": ["B-PER", "O"]}] * 5
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    more = {"dataset_name": folder, "streaming": True, "max_steps": 4, "student": mner_files / "bert"}
+    run(arguments, **more)
+    card = (arguments["output_dir"] / "README.md").read_text()
+    assert "| texts | a stream |" in card
+    assert "| steps | 4 |" in card
+
+
+def test_a_run_goes_on_from_its_checkpoint(run, arguments, mner_files, caplog):
+    files = {"train_file": mner_files / "train.txt", "save_strategy": "steps", "save_steps": 1}
+    run(arguments, **files, max_steps=2)
+    first = (arguments["output_dir"] / "model.safetensors").read_bytes()
+    with caplog.at_level("INFO", logger="run_mner"):
+        run(arguments, **files, max_steps=2)
+    assert "Continuing from" in caplog.text
+    assert (arguments["output_dir"] / "model.safetensors").read_bytes() == first
+    with pytest.raises(ValueError, match="gold_weight"):
+        run(arguments, **files, max_steps=2, gold_weight=0.5)
+    run(arguments, **files, max_steps=2, gold_weight=0.5, overwrite_output_dir=True)
+    assert (arguments["output_dir"] / "model.safetensors").read_bytes() != first
+
+
+def test_a_classifier_teaches_too(run, arguments, mner_files, mner_corpus, tmp_path):
+    folder = tmp_path / "classifier"
+    model = BgaMnerForSequenceClassification.from_text_vision_pretrained(
+        str(mner_files / "bert"), str(mner_files / "vit"), labels=["bad", "good"]
+    )
+    model.save_pretrained(folder)
+    BgaMnerProcessor(None, build_tokenizer(mner_corpus.sentences(), 64)).save_pretrained(folder)
+    (tmp_path / "more.csv").write_text("text\nKawhi wins\nAnd again\n", encoding="utf-8")
+    run(arguments, teacher=folder, text_file=tmp_path / "more.csv")
+    classify = pipeline("text-classification", model=str(arguments["output_dir"]))
+    assert classify("Kawhi")[0]["label"] in ("bad", "good")
+    assert "pipeline_tag: text-classification" in (arguments["output_dir"] / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"teacher": None}, "Expected --teacher, got none"),
+        ({"teacher": "nowhere"}, r"as --teacher, got 'nowhere'.*Check the path"),
+        ({}, "Expected texts to learn from, got none"),
+        ({"text_file": "texts.pdf"}, r"as --text_file, got 'texts\.pdf'"),
+        ({"text_file": "missing.txt"}, r"as --text_file, got 'missing\.txt'"),
+        ({"gold_weight": -1}, "Expected --gold_weight of at least 0, got -1"),
+    ],
+)
+def test_what_is_wrong_is_said(run, arguments, more, message):
+    with pytest.raises(ValueError, match=message):
+        run(arguments, **more)
+
+
+def test_a_file_without_texts_is_refused(run, arguments, tmp_path):
+    (tmp_path / "more.jsonl").write_text('{"content": "Kawhi"}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"Expected a column 'text' in .*got \['content'\]"):
+        run(arguments, text_file=tmp_path / "more.jsonl")
