@@ -49,6 +49,7 @@ from .processing.pipeline_bga_mner import BgaMnerPipeline as BgaMnerPipeline
 from .processing.processing_bga_mner import BgaMnerProcessor as BgaMnerProcessor
 from .processing.serving.onnx_export import export_onnx as export_onnx
 from .processing.serving.onnx_predictor import OnnxPredictor as OnnxPredictor
+from .processing.serving.student_export import export_student as export_student
 from .processing.tags.label_map import map_labels as map_labels
 from .processing.tags.label_map import name_tags as name_tags
 from .processing.tags.tag_conversion import to_bio as to_bio

@@ -47,6 +47,7 @@ from bga_mner.examples.fine_tuning.arguments import ArgumentsParser, DataArgumen
 from bga_mner.examples.fine_tuning.data import log_reports, read_data
 from bga_mner.examples.fine_tuning.skeleton import logger, start_logging
 from bga_mner.examples.fine_tuning.trainer_arguments import settings_of
+from bga_mner.processing.serving.onnx_program import check_onnx_packages
 
 
 TEACHERS = {kind.__name__: kind for kind in (BgaMnerForTokenClassification, BgaMnerForSequenceClassification)}
@@ -63,10 +64,13 @@ class DistillationArguments:
     text_file: str | None = flag(None, "More texts: .txt (one a line), .jsonl, .csv or .parquet with a column 'text'.")
     gold_weight: float = flag(0.0, "Weight of known labels in the targets, between 0 and 1.")
     teacher_batch_size: int = flag(32, "Texts that the teacher reads at a time.")
+    onnx: bool = flag(False, "Also write onnx/, which browsers load with Transformers.js. Needs the extra 'onnx'.")
     name: str | None = flag(None, "For the model card: the student's name.")
     language: str | None = flag(None, "For the model card: language of the texts, such as 'en'.")
     license: str | None = flag(None, "For the model card: license of the weights, such as 'cc-by-4.0'.")
-    widget_text: str | None = flag(None, "For the model card: text that the Hub's widget shows.")
+    widget_text: str | None = flag(
+        None, "For the model card: text that the Hub's widget shows. Default: the teacher's."
+    )
 
 
 def load_teacher(name: str | None) -> tuple[Any, BgaMnerProcessor]:
@@ -159,6 +163,8 @@ def encode(rows: list[Any], arguments: DistillationArguments, data: DataArgument
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the script with the arguments of the command line, or these; return what was measured."""
     arguments, data, training = read_arguments(list(sys.argv[1:] if argv is None else argv))
+    if arguments.onnx:
+        check_onnx_packages()  # rather than after the training
     start_logging(training.process_index == 0)
     set_seed(training.seed)
     teacher, processor = load_teacher(arguments.teacher)
@@ -223,6 +229,8 @@ def finish(
         language=arguments.language,
         license=arguments.license,
         widget_texts=[arguments.widget_text] if arguments.widget_text else (),
+        repository=training.hub_model_id,
+        onnx=arguments.onnx,
     )
     Path(training.output_dir, "distillation.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     for who in ("teacher", "student"):

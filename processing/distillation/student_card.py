@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...configuration.hub.hub_names import came_from_hub
 from ..inference.text_tagging import longest_input
+from ..serving.student_export import export_student
 
 
 _TASKS = {"token-classification": "Named entity recognition", "text-classification": "Text classification"}
@@ -36,6 +37,7 @@ def save_student(
     license: str | None = None,
     widget_texts: Sequence[str] = (),
     repository: str | None = None,
+    onnx: bool = False,
 ) -> None:
     """Save a student, its tokenizer and its card: a folder without any code, which transformers alone loads.
 
@@ -52,11 +54,15 @@ def save_student(
     report : mapping, optional
         What [`compare_with_teacher`] measured; with `data`, on what.
     name, language, license, widget_texts, repository
-        For the card: the model's name, language (such as "en") and license, texts for the Hub's widget, and the name on
-        the Hub, with which its examples load the model.
+        For the card: the model's name, language (such as "en") and license, texts for the Hub's widget (by default
+        those of the teacher's card), and the name on the Hub, with which its examples load the model.
+    onnx : bool, default False
+        Whether to write what browsers load, as [`export_student`] does.
     """
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if onnx:
+        export_student(student, tokenizer, folder)
     write_student_card(
         folder,
         student,
@@ -91,7 +97,8 @@ def write_student_card(
     teacher_name = str(teacher.config.name_or_path or "")
     on_hub = came_from_hub(teacher_name)
     repository = repository or _PLACEHOLDER
-    texts = list(widget_texts) or [_EXAMPLE]
+    summary = teacher.config.training_summary or {}
+    texts = list(widget_texts or summary.get("widget_texts") or [_EXAMPLE])
     title = name or "BGA-MNER student"
     facts = {
         "title": title,
@@ -102,7 +109,7 @@ def write_student_card(
         "architecture": type(student).__name__,
         "teacher": teacher_name if on_hub else "a model that is not on the Hub",
         "teacher_url": f"https://huggingface.co/{teacher_name}" if on_hub else None,
-        "trained_with_images": (teacher.config.training_summary or {}).get("trained_with_images"),
+        "trained_with_images": summary.get("trained_with_images"),
         "repository": repository,
         "placeholder": _PLACEHOLDER,
         "example": json.dumps(texts[0], ensure_ascii=False),

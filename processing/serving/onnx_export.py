@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,13 +20,13 @@ from ...configuration.hub.code_bundle import one_file
 from ...modeling_bga.crf.span_probabilities import CrfScores
 from ...modeling_bga.encoders.encoder import longest_text
 from ...modeling_bga.token_classifier import BgaMnerForTokenClassification
-from ..inference.evaluation_mode import evaluating
 from ..inference.text_tagging import longest_input
 from ..padding import column_padding
 from ..processing_bga_mner import BgaMnerProcessor
 from ..text.word_encoding import special_tokens, substitute_token, word_prefix
 from .onnx_graph import add_best_path
 from .onnx_predictor import MODEL_FILE, TAGGER_FILE, TOKENIZER_FILE
+from .onnx_program import check_onnx_packages, quietly, trace
 
 
 if TYPE_CHECKING:
@@ -135,7 +131,7 @@ def export_onnx(
         aren't all on one device, or are quantised.
     """
     model = cast("BgaMnerForTokenClassification", getattr(model, "_orig_mod", model))  # of what torch.compile wraps
-    _check_packages()
+    check_onnx_packages()
     _check_model(model)
     if any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in model.parameters()):
         model = deepcopy(model).float()
@@ -146,20 +142,6 @@ def export_onnx(
     _write_graph(model, folder / MODEL_FILE, token_types, int8, scores)
     _write_tagger(model, processor, folder, scores)
     return folder / MODEL_FILE
-
-
-def _check_packages() -> None:
-    missing = []
-    for name in ("onnx", "onnxruntime", "onnxscript"):
-        try:
-            __import__(name)
-        except ImportError:
-            missing.append(name)
-    if missing:
-        raise ValueError(
-            f"Expected the packages of the extra 'onnx', but {listed(missing)} can't be imported. "
-            'Install them: pip install "bga-mner[onnx]".'
-        )
 
 
 def _check_model(model: BgaMnerForTokenClassification) -> None:
@@ -209,39 +191,9 @@ def _write_graph(
 
 def _trace(model: BgaMnerForTokenClassification, path: Path, token_types: bool) -> None:
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if token_types else [])]
-    device = next(model.parameters()).device
-    # sizes that differ, and aren't 1, which the exporter would take for a constant
-    mask = torch.ones(2, 5, dtype=torch.int64, device=device)
-    mask[1, 3:] = 0
-    # a tensor each: one that is passed twice would be one input
-    inputs = {name: torch.zeros_like(mask) for name in names} | {"attention_mask": mask}
-    batch = torch.export.Dim("batch")
-    length = torch.export.Dim("length", max=longest_text(model.config.text_config))
-    with evaluating(model), _quietly(), _OnnxAttention():
-        program: Any = torch.onnx.export(
-            _TextBranch(model).eval(),
-            kwargs=inputs,
-            dynamo=True,
-            dynamic_shapes={name: {0: batch, 1: length} for name in names},
-            input_names=names,
-            output_names=["emissions"],
-            opset_version=_OPSET,
-            verbose=False,
-        )
+    with _OnnxAttention():
+        program = trace(_TextBranch(model), names, "emissions", longest_text(model.config.text_config), _OPSET)
     program.save(str(path), external_data=True)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep the exporter and the quantiser from telling of what isn't installed, and of what was left as it was."""
-    level = logging.root.manager.disable
-    logging.disable(max(level, logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 def _fold_constants(source: Path, target: Path) -> None:
@@ -266,7 +218,7 @@ def _quantise(exact: ModelProto, scratch: Path) -> ModelProto:
     source, target = scratch / "exact.onnx", scratch / "int8.onnx"
     onnx.save(exact, source, save_as_external_data=True, location=f"{source.name}.data")
     (scores,) = [node for node in exact.graph.node if "emissions" in node.output]
-    with _quietly():
+    with quietly():
         quantize_dynamic(
             source,
             target,
