@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 # An installed environment is reused until what is to be installed changes.
 INSTALLED := $(VENV)/installed
 SPACE_INSTALLED := $(VENV)/installed_space
+BROWSER_INSTALLED := $(VENV)/installed_browser
 DOCS_INSTALLED := $(VENV)/installed_docs
 FUZZ_INSTALLED := $(VENV)/installed_fuzz
 # of each target; and how many of them run at a time
@@ -15,7 +16,7 @@ FUZZ_JOBS ?= 1
 PYTHONS := 3.11 3.12 3.13
 find_python = $(firstword $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python$(1)) $(shell command -v python$(1)))
 
-.PHONY: help install demo test test-all space-test torchvision-test coverage mutants fuzz oldest-test newest-test \
+.PHONY: help install demo test test-all space-test browser-test torchvision-test coverage mutants fuzz oldest-test newest-test \
 	pythons-test lint docs package clean
 
 help:
@@ -23,6 +24,7 @@ help:
 	@echo "make test     install, then run the tests: at most six minutes on two cores"
 	@echo "make test-all  these, and what is slow or exhaustive"
 	@echo "make space-test  install gradio too, and test examples/space; in a browser if there is a chromium"
+	@echo "make browser-test  test examples/browser, if there are an npm and a chromium"
 	@echo "make torchvision-test  test the encoders of timm and open_clip alone, which make test runs too"
 	@echo "make coverage which lines of the package its tests run: at least 95 in a hundred"
 	@echo "make mutants  break the core in ninety places, and see whether tests notice"
@@ -58,6 +60,15 @@ $(SPACE_INSTALLED): $(INSTALLED)
 
 space-test: $(SPACE_INSTALLED)
 	$(BIN)/python -m pytest tests/examples/test_space.py -rs
+
+# 475 MB of libraries, of which the page holds 16; without an npm the tests are skipped.
+$(BROWSER_INSTALLED): $(INSTALLED) examples/browser/package-lock.json
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[browser-test]"
+	if command -v npm > /dev/null; then npm ci --ignore-scripts --no-audit --no-fund --prefix examples/browser; fi
+	touch $@
+
+browser-test: $(BROWSER_INSTALLED)
+	$(BIN)/python -m pytest tests/examples/test_browser.py -rs
 
 # Not into the environment: where transformers finds torchvision, it uses other image processors. Without dependencies,
 # since those of open_clip would bring another build of torch.

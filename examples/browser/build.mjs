@@ -51,6 +51,10 @@ const examples = [...matter.matchAll(/^- text: (.*)$/gm)].map(([, text]) => {
 });
 writeFileSync(join(page, "model", "examples.json"), JSON.stringify(examples));
 
+// what makes a folder of the Hub a static Space
+const [, space] = readFileSync(join(here, "README.md"), "utf8").split(/^---$/m);
+writeFileSync(join(page, "README.md"), `---${space}---\n`);
+
 // of all files, so that browsers fetch a new build once, and no build twice
 const digest = createHash("sha256");
 for (const entry of readdirSync(page, { recursive: true, withFileTypes: true })) {

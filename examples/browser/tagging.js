@@ -48,20 +48,32 @@ function fold(text) {
   return [folded.join(""), places];
 }
 
-/** Lay the tokens of a part one after the other; what can't be found stands for the whole part. */
+/** Lay the tokens of a part one after the other; one that can't be found stands for what is between its neighbours. */
 function inside(text, { start, end, tokens }) {
   if (tokens.length === 1) return [[start, end]];
   const [content, characters] = fold(text.slice(start, end));
-  const places = [];
+  const first = (position) => start + (characters[position]?.[0] ?? end - start);
+  const found = [];
   let position = 0;
   for (const token of tokens) {
+    while (/\s/u.test(content[position] ?? "")) position += 1;
     const [plain] = fold(token.replace(/^(##|▁|Ġ)/u, ""));
-    const found = content.indexOf(plain, position);
-    if (found < 0 || !plain) return tokens.map(() => [start, end]);
-    position = found + plain.length;
-    places.push([start + characters[found][0], start + characters[position - 1][1]]);
+    const at = content.indexOf(plain, position);
+    if (at < 0) {
+      found.push(null);
+      continue;
+    }
+    position = at + plain.length;
+    // a token may be a space alone
+    found.push(plain ? [first(at), start + characters[position - 1][1]] : [first(at), first(at)]);
   }
-  return places;
+  return found.map((place, number) => {
+    if (place) return place;
+    const before = found.slice(0, number).findLast((other) => other)?.[1] ?? start;
+    const after = found.slice(number).find((other) => other)?.[0] ?? end;
+    const between = text.slice(before, after);
+    return [before + between.length - between.trimStart().length, after - between.length + between.trimEnd().length];
+  });
 }
 
 /**

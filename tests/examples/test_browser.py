@@ -19,11 +19,12 @@ from bga_mner.benchmarks.browser import ASK, chromium, compare, find_chromium, i
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "browser"
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+# no character three times in a row: two ways to part them are equally probable, and libraries differ in which they take
 SENTENCES = [
     "Kawhi Leonard wins the fan vote in Toronto!",
-    "RT @NBA: we're live 😍 from KeyArena, Seattle (again)...",
+    "RT @NBA: we're live 😍 from KeyArena, Seattle (again).",
     "Zoë & José's café   opened in São Paulo\tyesterday",
-    "1,000 fans — 5.5km away; #NBAAwards http://t.co/abc",
+    "1,024 fans — 7.5km away; #NBAAwards http://t.co/abc",
     "🙌",
 ]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -123,7 +124,7 @@ def test_answers_are_those_of_pytorch(make_page, kind):
     for text, answer, expected in zip(texts, answers, tag(texts), strict=True):
         found = [(one["type"], in_utf16(text, one["start"]), in_utf16(text, one["end"])) for one in answer["entities"]]
         places = [(one["entity_group"], one["start"], one["end"]) for one in expected]
-        if kind == "wordpiece":  # where a token is unknown, the others may be placed less finely
+        if kind == "wordpiece":  # tokens of bytes may hold parts of a character
             assert found == places, text
         assert [kind for kind, *_ in found] == [kind for kind, *_ in places]
         scores = [float(one["score"]) for one in expected]
