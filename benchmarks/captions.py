@@ -47,6 +47,7 @@ from bga_mner.examples.reporting import add_common_options, mean_and_worst, prin
 from bga_mner.examples.synthetic.experiment import Variant, score, with_images
 from bga_mner.examples.synthetic.recipe import encode_once, training_arguments
 from bga_mner.modeling_bga.training.collapse_alarm import comparable, spread
+from bga_mner.processing.evaluation.alignment_view import align
 from bga_mner.processing.images.vision_states import VISION_STATES, read_vision_states
 from bga_mner.processing.inference.evaluation_mode import evaluating
 
@@ -251,6 +252,25 @@ class CaptionExperiment:
         ratio = spread(from_training[:, None]) / spread(real[:, None]).clamp(1e-12)
         return report | {"generated_spread": float(ratio)}
 
+    def draw(self, model: Any, path: Path) -> None:
+        """Draw what the model matched of one image each of never-labelled names: up to three right, and three wrong."""
+        from bga_mner.processing.evaluation.alignment_figure import draw_alignment  # needs matplotlib
+
+        pairs = [row for row in self.corpus.train if row["name"] in self.corpus.unlabelled_names]
+        first = list({row["name"]: row for row in pairs}.values())
+        types = self.corpus.unlabelled_names
+        tagged = predict_tags(
+            model, self.processor, Dataset.from_dict({"tokens": [row["tokens"] for row in first]}), show_progress=False
+        )
+        chosen: dict[bool, list[Any]] = {True: [], False: []}
+        for row, tags in zip(first, tagged, strict=True):
+            spans = [(kind, " ".join(row["tokens"][start:end])) for kind, start, end in spans_from_tags(tags)]
+            chosen[spans == [(types[row["name"]], row["name"])]].append(row)
+        rows = [*chosen[True][:3], *chosen[False][:3]]
+        draw_alignment(
+            [(align(model, self.processor, row["tokens"], row["image"]), row["image"]) for row in rows], path
+        )
+
     def _generated(self, model: Any, sentences: Sequence[Sequence[str]]) -> torch.Tensor:
         """Return the mean features (sentences, width) that are generated from sentences, given as words."""
         rows = encode_once(self.processor, Dataset.from_dict({"tokens": sentences}))
@@ -291,6 +311,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--learning_rate", type=rate, default=2e-4, help="of pretrained weights")
     parser.add_argument("--new_learning_rate", type=rate, default=1e-3, help="of weights that are new")
     parser.add_argument("--report", action="store_true", help="also print how much of a type generated features tell")
+    parser.add_argument("--figure", type=Path, help="PNG to draw: matches of the first variant and seed, and failures")
     add_common_options(parser, quiet=True)
     return parser.parse_args(argv)
 
@@ -324,6 +345,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
                 if key not in trained:
                     model = experiment.train(variant)
                     trained[key] = model, experiment.report(model) if options.report else None
+                    if options.figure is not None and (seed, name) == (options.seeds[0], options.variants[0]):
+                        experiment.draw(model, options.figure)
                 model, figures = trained[key]
                 values, of_names = experiment.scores(model, variant)
                 counts[name].append(of_names)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bga_mner.examples.synthetic.experiment import Variant, score, with_images
 
@@ -44,6 +46,37 @@ def test_prints_every_variant_for_every_seed(benchmark, short, capsys):
     assert all(0 <= value <= 1 for values in (*shares, *found["full"].values()) for value in values)
     # they only differ at test, and text that learns from images ends elsewhere
     assert line["report"]["full"] == line["report"]["real_images"] != line["report"]["text_only"]
+
+
+def test_draws_matches_and_failures(benchmark, experiment, tmp_path, monkeypatch):
+    drawn = []
+    view = import_module("bga_mner.processing.evaluation.alignment_figure")
+    monkeypatch.setattr(view, "draw_alignment", lambda pairs, path: drawn.extend(pairs))
+    model, names = benchmark.make_model(experiment.options, Variant()).eval(), experiment.corpus.unlabelled_names
+
+    def right_for_one_kind(model, processor, rows, **_):
+        found = []
+        for words in rows["tokens"]:
+            name = next(name for name in names if name in " ".join(words))
+            count = len(name.split())
+            first = words.index(name.split()[0])
+            tags = ["O"] * len(words)
+            tags[first : first + count] = ["B-person", *["I-person"] * (count - 1)]
+            found.append(tags)
+        return found
+
+    monkeypatch.setattr(benchmark, "predict_tags", right_for_one_kind)
+    experiment.draw(model, tmp_path / "figure.png")
+    # of four names of a type, two are never labelled: first those that are right
+    kinds = [next(kind for name, kind in names.items() if name in " ".join(one.words)) for one, _ in drawn]
+    assert kinds == ["person", "person", "animal", "animal"]
+    assert all(Path(image).is_file() for _, image in drawn)
+
+
+def test_the_figure_is_of_the_first_training(benchmark, short, tmp_path):
+    benchmark.main([*short, "--variants", "full", "--figure", str(tmp_path / "figure.png")])
+    with Image.open(tmp_path / "figure.png") as figure:
+        assert figure.height > 300
 
 
 @pytest.mark.slow
