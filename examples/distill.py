@@ -61,7 +61,12 @@ class DistillationArguments:
     teacher: str | None = flag(None, "Saved bga_mner model: folder, or name on the Hub.")
     student: str | None = flag(None, "Encoder and tokenizer to start from. Default: the teacher's own.")
     num_layers: int | None = flag(None, "Of a student that starts from its teacher: number of layers. Default: all.")
-    text_file: str | None = flag(None, "More texts: .txt (one a line), .jsonl, .csv or .parquet with a column 'text'.")
+    text_file: str | None = flag(
+        None,
+        "More texts: .txt (one a line), .jsonl, .csv or .parquet with a column 'text'. For a classifier's student also "
+        "'target' (offsets) and 'label', as far as they are known.",
+    )
+    test_text_file: str | None = flag(None, "Texts to compare both on, in the same form, in place of --test_file.")
     gold_weight: float = flag(0.0, "Weight of known labels in the targets, between 0 and 1.")
     teacher_batch_size: int = flag(32, "Texts that the teacher reads at a time.")
     onnx: bool = flag(False, "Also write onnx/, which browsers load with Transformers.js. Needs the extra 'onnx'.")
@@ -89,20 +94,21 @@ def load_teacher(name: str | None) -> tuple[Any, BgaMnerProcessor]:
         ) from error
 
 
-def read_running_text(file: str, streaming: bool) -> Any:
-    """Read the column `text` of a file."""
+def read_running_text(file: str, streaming: bool = False, flag: str = "--text_file") -> Any:
+    """Read the column `text` of a file, and what a classifier is asked about and answers."""
     path = Path(file)
     reader = TEXT_READERS.get(path.suffix.lower())
     if reader is None or not path.is_file():
         raise ValueError(
-            f"Expected a file that ends in one of {', '.join(TEXT_READERS)} as --text_file, got {shown(file)}. "
+            f"Expected a file that ends in one of {', '.join(TEXT_READERS)} as {flag}, got {shown(file)}. "
             "Correct the path, or give annotations with --train_file."
         )
     rows = datasets.load_dataset(reader, data_files=file, split="train", streaming=streaming)
     columns = rows.column_names or list(next(iter(rows), {}))
     if "text" not in columns:
         raise ValueError(f"Expected a column 'text' in {shown(file)}, got {shown(columns)}. Rename yours.")
-    return rows.select_columns("text").filter(lambda row: bool(row["text"] and row["text"].strip()))
+    rows = rows.select_columns([name for name in ("text", "target", "label") if name in columns])
+    return rows.filter(lambda row: bool(row["text"] and row["text"].strip()))
 
 
 def read_texts(arguments: DistillationArguments, data: DataArguments, teacher: Any, seed: int) -> dict[str, list[Any]]:
@@ -116,6 +122,8 @@ def read_texts(arguments: DistillationArguments, data: DataArguments, teacher: A
             found[part].append(rows.select_columns(["tokens", "ner_tags"]))
     if arguments.text_file:
         found["train"].append(read_running_text(arguments.text_file, data.streaming))
+    if arguments.test_text_file:
+        found["test"] = [read_running_text(arguments.test_text_file, flag="--test_text_file")]
     if not found["train"]:
         raise ValueError("Expected texts to learn from, got none. Give --train_file, --dataset_name or --text_file.")
     return found

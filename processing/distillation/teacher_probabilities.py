@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedModel
 
-from ...configuration.errors import shown
+from ...configuration.errors import listed, mismatch, shown
 from ...modeling_bga.sequence_classifier import BgaMnerForSequenceClassification
 from ..data_collator import DataCollatorForMner
 from ..inference.evaluation_mode import evaluating
@@ -171,7 +171,7 @@ def _ask_classifier(
         check_finite(logits.numpy())
         probabilities += list(logits.softmax(dim=-1).numpy())
     labels = batch.get("label") or [None] * len(texts)
-    gold = [UNKNOWN if label is None else int(label) for label in labels]
+    gold = [_gold_label(label, teacher.config.label2id) for label in labels]
     return {TEXT: texts, PROBABILITIES: probabilities, GOLD: gold}
 
 
@@ -193,6 +193,16 @@ def _gold_tags(
         first = range(len(row)) if text.groups is None else [group.start for group in text.groups]
         numbers.append([UNKNOWN if row[word] is None else label2id[str(row[word])] for word in first])
     return numbers
+
+
+def _gold_label(label: str | int | None, label2id: Mapping[str, int]) -> int:
+    """Return the number of a text's label, which may be given by name; -100 where unknown."""
+    if label is None or label == UNKNOWN:
+        return UNKNOWN
+    number = label2id.get(label, UNKNOWN) if isinstance(label, str) else int(label)
+    if number not in label2id.values():
+        raise mismatch(f"one of the teacher's labels, {listed(label2id)}, or their numbers, or None", label)
+    return number
 
 
 def _check_single_label(teacher: Any) -> None:

@@ -109,8 +109,11 @@ def test_a_classifier_teaches_too(run, arguments, mner_files, mner_corpus, tmp_p
     )
     model.save_pretrained(folder)
     BgaMnerProcessor(None, build_tokenizer(mner_corpus.sentences(), 64)).save_pretrained(folder)
-    (tmp_path / "more.csv").write_text("text\nKawhi wins\nAnd again\n", encoding="utf-8")
-    run(arguments, teacher=folder, text_file=tmp_path / "more.csv")
+    rows = [{"text": "Kawhi wins", "target": [0, 5], "label": "good"}, {"text": "And again", "label": None}]
+    (tmp_path / "more.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    report = run(arguments, teacher=folder, text_file=tmp_path / "more.jsonl", test_text_file=tmp_path / "more.jsonl")
+    assert report["texts"] == 2
+    assert report["teacher"]["number"] == report["student"]["number"] == 1
     classify = pipeline("text-classification", model=str(arguments["output_dir"]))
     assert classify("Kawhi")[0]["label"] in ("bad", "good")
     assert "pipeline_tag: text-classification" in (arguments["output_dir"] / "README.md").read_text()

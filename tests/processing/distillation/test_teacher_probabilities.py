@@ -146,6 +146,14 @@ def test_a_classifier_gives_one_row_a_text(classifier, column):
         np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-6)
 
 
+def test_labels_of_texts_have_names_or_numbers(classifier):
+    rows = Dataset.from_dict({"text": ["fan"] * 3, "label": ["c", None, "a"]})
+    assert add_teacher_probabilities(rows, *classifier)["gold"] == [2, -100, 0]
+    for wrong in (["d"], [3]):
+        with pytest.raises(ValueError, match="one of the teacher's labels, 'a', 'b', 'c', or their numbers"):
+            add_teacher_probabilities(Dataset.from_dict({"text": ["fan"], "label": wrong}), *classifier)
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
