@@ -41,7 +41,7 @@ from bga_mner import (
     read_conll,
 )
 from bga_mner.benchmarks import real_text
-from bga_mner.examples.distill import read_running_text
+from bga_mner.examples.fine_tuning.lessons import read_running_text
 from bga_mner.examples.reporting import mean_and_worst, print_json, print_table, start
 from bga_mner.examples.synthetic.experiment import Experiment, Variant, add_options, read_options
 from bga_mner.examples.synthetic.recipe import LONGEST_TEXT, training_arguments
@@ -163,7 +163,7 @@ def on_real_text(options: argparse.Namespace, seed: int, folder: Path) -> dict[s
         if name in options.students:
             found[name] = scores(teacher, *teach(teacher, options, seed, folder, **student_options))
     if "more_texts" in options.students:
-        teacher.texts.append(read_running_text(str(options.text_file), streaming=False))
+        teacher.texts.append(read_running_text(str(options.text_file)))
         found["more_texts"] = scores(teacher, *teach(teacher, options, seed, folder))
     return found
 

@@ -19,17 +19,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bga_mner.examples.command_line import run_main
 
-import datasets
+from accelerate import PartialState
+from datasets import Features, IterableDataset, List, Value, concatenate_datasets
 from transformers import Trainer, TrainingArguments, set_seed
 
 from bga_mner import (
-    BgaMnerConfig,
-    BgaMnerForSequenceClassification,
-    BgaMnerForTokenClassification,
     BgaMnerProcessor,
     DataCollatorForStudent,
     WholeCheckpointCallback,
@@ -42,16 +40,12 @@ from bga_mner import (
     last_whole_checkpoint,
     save_student,
 )
-from bga_mner.configuration.errors import brief, listed, shown
+from bga_mner.configuration.hub.hub_names import came_from_hub
 from bga_mner.examples.fine_tuning.arguments import ArgumentsParser, DataArguments, flag
-from bga_mner.examples.fine_tuning.data import log_reports, read_data
+from bga_mner.examples.fine_tuning.lessons import digest_of_files, load_teacher, read_texts
 from bga_mner.examples.fine_tuning.skeleton import logger, start_logging
 from bga_mner.examples.fine_tuning.trainer_arguments import settings_of
 from bga_mner.processing.serving.onnx_program import check_onnx_packages
-
-
-TEACHERS = {kind.__name__: kind for kind in (BgaMnerForTokenClassification, BgaMnerForSequenceClassification)}
-TEXT_READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
 @dataclass
@@ -78,175 +72,151 @@ class DistillationArguments:
     )
 
 
-def load_teacher(name: str | None) -> tuple[Any, BgaMnerProcessor]:
-    """Load a teacher and its processor."""
-    if name is None:
-        raise ValueError("Expected --teacher, got none. Name the folder of a trained bga_mner model.")
-    try:
-        config = BgaMnerConfig.from_pretrained(name)
-        kinds = [TEACHERS[kind] for kind in config.architectures or [] if kind in TEACHERS]
-        if not kinds:
-            raise ValueError(f"it is a {listed(config.architectures or [])}")
-        return kinds[0].from_pretrained(name), BgaMnerProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"Expected a saved {' or '.join(TEACHERS)} as --teacher, got {shown(name)}: {brief(error)}. Check the path."
-        ) from error
+class Lesson(NamedTuple):
+    """Who learns from whom."""
+
+    student: Any
+    tokenizer: Any
+    teacher: Any
+    processor: BgaMnerProcessor
 
 
-def read_running_text(file: str, streaming: bool = False, flag: str = "--text_file") -> Any:
-    """Read the column `text` of a file, and what a classifier is asked about and answers."""
-    path = Path(file)
-    reader = TEXT_READERS.get(path.suffix.lower())
-    if reader is None or not path.is_file():
-        raise ValueError(
-            f"Expected a file that ends in one of {', '.join(TEXT_READERS)} as {flag}, got {shown(file)}. "
-            "Correct the path, or give annotations with --train_file."
-        )
-    rows = datasets.load_dataset(reader, data_files=file, split="train", streaming=streaming)
-    columns = rows.column_names or list(next(iter(rows), {}))
-    if "text" not in columns:
-        raise ValueError(f"Expected a column 'text' in {shown(file)}, got {shown(columns)}. Rename yours.")
-    rows = rows.select_columns([name for name in ("text", "target", "label") if name in columns])
-    return rows.filter(lambda row: bool(row["text"] and row["text"].strip()))
-
-
-def read_texts(arguments: DistillationArguments, data: DataArguments, teacher: Any, seed: int) -> dict[str, list[Any]]:
-    """Read what there is to learn from, by set: for `train` up to two sets of rows, for the others one each."""
-    found: dict[str, list[Any]] = {"train": [], "validation": [], "test": []}
-    if data.dataset_name or data.train_file or data.validation_file or data.test_file:
-        data.labels = data.labels or ",".join(map(str, teacher.config.id2label.values()))
-        parts, _ = read_data(data, seed, endless=True)
-        log_reports(parts)
-        for part, (rows, _) in parts.items():
-            found[part].append(rows.select_columns(["tokens", "ner_tags"]))
-    if arguments.text_file:
-        found["train"].append(read_running_text(arguments.text_file, data.streaming))
-    if arguments.test_text_file:
-        found["test"] = [read_running_text(arguments.test_text_file, flag="--test_text_file")]
-    if not found["train"]:
-        raise ValueError("Expected texts to learn from, got none. Give --train_file, --dataset_name or --text_file.")
-    return found
-
-
-def settings(arguments: DistillationArguments, training: TrainingArguments) -> dict[str, Any]:
-    """Say what has to be the same for a run to go on as if it had not been cut off."""
-    names = ("teacher", "student", "num_layers", "gold_weight", "text_file")
-    return settings_of(training) | {name: getattr(arguments, name) for name in names}
-
-
-def read_arguments(
-    argv: Sequence[str],
-) -> tuple[DistillationArguments, DataArguments, TrainingArguments]:
-    """Read the command line, or the JSON file that it names."""
+def read_arguments(argv: Sequence[str]) -> tuple[DistillationArguments, DataArguments, TrainingArguments]:
+    """Read the command line, or the JSON file that it names; refuse what would be found late, or has no meaning."""
     parser = ArgumentsParser((DistillationArguments, DataArguments, TrainingArguments), __doc__)
     given = parser.read(argv, {"num_layers": 1, "gold_weight": 0, "teacher_batch_size": 1})
     defaults = {"save_strategy": "steps" if given.get("streaming") else "epoch", "save_total_limit": 2}
     arguments, data, training = parser.parse_dict({**defaults, **given})
+    if arguments.gold_weight > 1:
+        raise ValueError(f"Expected --gold_weight of at most 1, got {arguments.gold_weight}. Give another.")
+    if training.eval_strategy != "no" or training.load_best_model_at_end or training.label_smoothing_factor:
+        raise ValueError(
+            "Expected no --eval_strategy, --load_best_model_at_end and --label_smoothing_factor: the loss is the "
+            "teacher's, and both are scored at the end. Leave them out."
+        )
+    if data.streaming:
+        if training.max_steps <= 0:
+            raise ValueError("Expected --max_steps beside --streaming, got none, and a stream has no length. Give it.")
+        # each process reads for itself: texts of different lengths can't be put together and handed out
+        training.accelerator_config.dispatch_batches = False
+    if arguments.onnx:
+        check_onnx_packages()
     training.remove_unused_columns = False
     return arguments, data, training
 
 
-def encode(rows: list[Any], arguments: DistillationArguments, data: DataArguments, pupil: Any, master: Any) -> Any:
-    """Let the teacher answer, and bring its answers onto the student's tokens; sets of one kind become one."""
-    (_, tokenizer), (teacher, processor) = pupil, master
-    encoded = []
-    for part in rows:
-        taught = add_teacher_probabilities(part, teacher, processor, batch_size=arguments.teacher_batch_size)
-        options = {
-            "tokenizer": tokenizer,
-            "id2label": teacher.config.id2label,
-            "max_length": data.max_length,
-            "gold_weight": arguments.gold_weight,
-        }
-        progress = {} if isinstance(taught, datasets.IterableDataset) else {"desc": "Encoding for the student"}
-        encoded.append(
-            taught.map(
-                encode_for_student, batched=True, remove_columns=taught.column_names, fn_kwargs=options, **progress
+def encode(rows: list[Any], lesson: Lesson, arguments: DistillationArguments, data: DataArguments, folder: Path) -> Any:
+    """Let the teacher answer once, and bring its answers onto the student's tokens; several sets become one."""
+    names = [name for name in lesson.tokenizer.model_input_names if name != "labels"]
+    of_labels = Value("float32") if not hasattr(lesson.teacher, "crf") else List(Value("float32"))
+    features = Features({name: List(Value("int64")) for name in names} | {"labels": List(of_labels)})
+    options = {"max_length": data.max_length, "gold_weight": arguments.gold_weight}
+    options |= {"tokenizer": lesson.tokenizer, "id2label": lesson.teacher.config.id2label}
+
+    def encoded(batch: Any) -> dict[str, Any]:
+        columns = encode_for_student(batch, **options)
+        return {name: columns[name] for name in features}
+
+    found = []
+    with PartialState().main_process_first():
+        for part in rows:
+            taught = add_teacher_probabilities(
+                part, lesson.teacher, lesson.processor, batch_size=arguments.teacher_batch_size, cache_dir=folder
             )
-        )
-    return encoded[0] if len(encoded) == 1 else datasets.concatenate_datasets(encoded)
+            found.append(taught.map(encoded, batched=True, remove_columns=taught.column_names, features=features))
+    return found[0] if len(found) == 1 else concatenate_datasets(found)
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the script with the arguments of the command line, or these; return what was measured."""
-    arguments, data, training = read_arguments(list(sys.argv[1:] if argv is None else argv))
-    if arguments.onnx:
-        check_onnx_packages()  # rather than after the training
-    start_logging(training.process_index == 0)
-    set_seed(training.seed)
-    teacher, processor = load_teacher(arguments.teacher)
-    texts = read_texts(arguments, data, teacher, training.seed)
-    if data.streaming and training.max_steps <= 0:
-        raise ValueError("Expected --max_steps beside --streaming, got none, and a stream has no length. Give it.")
-    teacher.to(training.device)
-    student, tokenizer = build_student(teacher, processor, arguments.student, arguments.num_layers)
-    rows = encode(texts["train"], arguments, data, (student, tokenizer), (teacher, processor))
-    kept = settings(arguments, training)
+def settings(arguments: DistillationArguments, data: DataArguments, training: TrainingArguments) -> dict[str, Any]:
+    """Say what has to be the same for a run to go on as if it had not been cut off."""
+    names = ("teacher", "student", "num_layers", "gold_weight")
+    texts = digest_of_files(data.train_file, data.dataset_name, arguments.text_file)
+    chosen = {name: getattr(arguments, name) for name in names} | {"max_length": data.max_length}
+    return settings_of(training) | chosen | {"texts (sha256)": texts}
+
+
+def train(lesson: Lesson, rows: Any, training: TrainingArguments, kept: dict[str, Any], start_over: bool) -> Trainer:
+    """Train with the stock Trainer, from the last checkpoint if there is one."""
     limit, training.save_total_limit = training.save_total_limit, None
     trainer = Trainer(
-        model=student,
+        model=lesson.student,
         args=training,
-        data_collator=DataCollatorForStudent(tokenizer),
+        data_collator=DataCollatorForStudent(lesson.tokenizer),
         train_dataset=rows,
         compute_loss_func=distillation_loss,
         # old checkpoints are deleted when the new one is whole, which the Trainer can't know
         callbacks=[WholeCheckpointCallback(kept, limit)],
     )
-    checkpoint = None if data.overwrite_output_dir else last_whole_checkpoint(training.output_dir)
+    checkpoint = training.resume_from_checkpoint
+    if checkpoint in (None, "auto"):
+        checkpoint = None if start_over else last_whole_checkpoint(training.output_dir)
     if checkpoint is not None:
         check_settings(checkpoint, kept)
         logger.info("Continuing from %s; --overwrite_output_dir starts over.", checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
-    report: dict[str, Any] = {}
-    if trainer.is_world_process_zero():
-        tested = next((part for part in ("test", "validation") if texts[part]), None)
-        if tested is not None:
-            report = compare_with_teacher(student.eval(), tokenizer, teacher, processor, texts[tested][0])
-            report["data"] = f"{tested} set"
-        finish(arguments, training, (student, tokenizer), teacher, trainer, report)
-    return report
+    return trainer
 
 
-def finish(
-    arguments: DistillationArguments,
-    training: TrainingArguments,
-    pupil: tuple[Any, Any],
-    teacher: Any,
-    trainer: Trainer,
-    report: dict[str, Any],
-) -> None:
-    """Save the student with its card, and say how well it learned."""
-    layers, rows = pupil[0].config.num_hidden_layers, trainer.train_dataset
-    facts = {
-        "started from": arguments.student or f"{layers} layers of the teacher's text encoder",
-        "texts": "a stream" if isinstance(rows, datasets.IterableDataset) else len(rows),
+def card_rows(lesson: Lesson, arguments: DistillationArguments, trainer: Trainer, texts: list[Any]) -> dict[str, Any]:
+    """Collect what the model card says of the training."""
+    layers = f"{lesson.student.config.num_hidden_layers} layers of the teacher's text encoder"
+    other = arguments.student if came_from_hub(arguments.student or "") else "another encoder"
+    streams = any(isinstance(rows, IterableDataset) for rows in texts)
+    training = trainer.args
+    return {
+        "started from": other if arguments.student else layers,
+        "texts": "a stream" if streams else sum(map(len, texts)),
         "steps": trainer.state.global_step,
-        "batch size": trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps,
+        "batch size": training.train_batch_size * training.gradient_accumulation_steps * training.world_size,
         "learning rate": training.learning_rate,
         "weight of known labels": arguments.gold_weight,
         "seed": training.seed,
     }
-    save_student(
-        training.output_dir,
-        *pupil,
-        teacher,
-        training=facts,
-        report=report,
-        name=arguments.name,
-        language=arguments.language,
-        license=arguments.license,
-        widget_texts=[arguments.widget_text] if arguments.widget_text else (),
-        repository=training.hub_model_id,
-        onnx=arguments.onnx,
-    )
-    Path(training.output_dir, "distillation.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def log_scores(report: dict[str, Any]) -> None:
+    """Say how well both do."""
     for who in ("teacher", "student"):
         scores = [name for name in ("f1", "precision", "recall", "accuracy") if name in report.get(who, {})]
         if scores:
             logger.info("%s: %s", who.capitalize(), ", ".join(f"{name} {report[who][name]:.4f}" for name in scores))
     if report:
         logger.info("Agreement on %d texts: %.4f", report["texts"], report["agreement"])
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the script with the arguments of the command line, or these; return what was measured."""
+    arguments, data, training = read_arguments(list(sys.argv[1:] if argv is None else argv))
+    start_logging(training.process_index == 0)
+    set_seed(training.seed)
+    teacher, processor = load_teacher(arguments.teacher)
+    files = (arguments.text_file, arguments.test_text_file)
+    texts = read_texts(data, *files, teacher, arguments.gold_weight > 0, training.seed)
+    teacher.to(training.device)
+    lesson = Lesson(*build_student(teacher, processor, arguments.student, arguments.num_layers), teacher, processor)
+    rows = encode(texts["train"], lesson, arguments, data, Path(training.output_dir, "taught"))
+    trainer = train(lesson, rows, training, settings(arguments, data, training), data.overwrite_output_dir)
+    report: dict[str, Any] = {}
+    if trainer.is_world_process_zero():
+        lesson.student.eval()
+        tested = next((part for part in ("test", "validation") if texts[part]), None)
+        if tested is not None:
+            report = compare_with_teacher(*lesson, texts[tested][0]) | {"data": f"{tested} set"}
+        save_student(
+            training.output_dir,
+            *lesson[:3],
+            training=card_rows(lesson, arguments, trainer, texts["train"]),
+            report=report,
+            name=arguments.name,
+            language=arguments.language,
+            license=arguments.license,
+            widget_texts=[arguments.widget_text] if arguments.widget_text else (),
+            repository=training.hub_model_id,
+            onnx=arguments.onnx,
+        )
+        Path(training.output_dir, "distillation.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        log_scores(report)
+    return report
 
 
 if __name__ == "__main__":

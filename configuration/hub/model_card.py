@@ -144,8 +144,12 @@ def build_model_card(
         facts["seed"] = summary["hyperparameters"]["seed"]
     own_tags = ["multimodal", "bga-mner"] if classifier else ["named-entity-recognition", "multimodal", "bga-mner"]
     metadata = _metadata(summary, saved_class, texts, [*own_tags, *summary.get("tags", []), *(tags or ())])
-    mark = _MARK.format(_UNKNOWN_CHECKSUM)
-    card = ModelCard.from_template(metadata, template_str=card_template(), mark=mark, **facts)
+    return fill_template(card_template(), metadata, facts)
+
+
+def fill_template(template: str, metadata: ModelCardData, facts: Mapping[str, Any]) -> str:
+    """Fill a template with facts and a `mark`, by which a card that nobody edited is known."""
+    card = ModelCard.from_template(metadata, template_str=template, mark=_MARK.format(_UNKNOWN_CHECKSUM), **facts)
     # the template's switches leave empty lines
     content = re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
     return content.replace(_UNKNOWN_CHECKSUM, _checksum(content), 1)
@@ -242,6 +246,7 @@ def reads_at_inference(config: BgaMnerConfig) -> str:
 __all__ = [
     "build_model_card",
     "card_template",
+    "fill_template",
     "hand_written_card",
     "reads_at_inference",
     "write_model_card",

@@ -15,7 +15,7 @@ let timer = 0;
 let asked = 0; // the last text that was asked about: answers to older ones come too late
 
 function fail(what, error) {
-  element.error.textContent = `${what} (${error.message ?? error}). Reload the page to try again.`;
+  element.error.textContent = `${what} (${error.message ?? error}). Try again, or reload the page.`;
   element.error.hidden = false;
   element.loading.hidden = true;
 }
@@ -64,7 +64,9 @@ async function read() {
   const number = ++asked;
   try {
     const answer = await tagger.tag(text);
-    if (number === asked) show(text, answer);
+    if (number !== asked) return;
+    show(text, answer);
+    element.error.hidden = true;
   } catch (error) {
     fail("The text could not be read", error);
   }
@@ -77,8 +79,8 @@ function readSoon() {
 
 /** Offer the texts of the model's card; the first is read at once. */
 async function offerExamples() {
-  const response = await fetch("model/examples.json");
-  const examples = response.ok ? await response.json() : [];
+  const response = await fetch("model/examples.json").catch(() => null);
+  const examples = response?.ok ? await response.json() : [];
   for (const example of examples) {
     const button = document.createElement("button");
     button.type = "button";

@@ -31,6 +31,10 @@ const missing = MODEL_FILES.filter((name) => !existsSync(join(student, name)));
 if (missing.length) {
   fail(`Expected a student with ${missing.join(", ")}, got none in ${student}. Write them: examples/distill.py --onnx`);
 }
+const [architecture] = JSON.parse(readFileSync(join(student, "config.json"), "utf8")).architectures ?? [];
+if (!architecture?.endsWith("ForTokenClassification")) {
+  fail(`Expected a student that tags tokens, got ${architecture} in ${student}. Distil a tagger.`);
+}
 const modules = join(here, "node_modules");
 if (!existsSync(join(modules, "@huggingface"))) {
   fail(`Expected @huggingface/transformers in ${modules}, got none. Run: npm ci --ignore-scripts`);
@@ -42,14 +46,9 @@ for (const name of PAGE_FILES) cpSync(join(here, name), join(page, name));
 for (const [source, name] of Object.entries(LIBRARY_FILES)) cpSync(join(modules, source), join(page, "vendor", name));
 for (const name of MODEL_FILES) cpSync(join(student, name), join(page, "model", name));
 
-// the texts of the model card's widget, in its front matter
-const card = existsSync(join(student, "README.md")) ? readFileSync(join(student, "README.md"), "utf8") : "";
-const [, matter = ""] = card.split(/^---$/m);
-const examples = [...matter.matchAll(/^- text: (.*)$/gm)].map(([, text]) => {
-  if (text.startsWith("'")) return text.slice(1, -1).replaceAll("''", "'");
-  return text.startsWith('"') ? JSON.parse(text) : text;
-});
-writeFileSync(join(page, "model", "examples.json"), JSON.stringify(examples));
+// the widget's texts, where distill.py knew some
+const examples = join(student, "onnx", "examples.json");
+writeFileSync(join(page, "model", "examples.json"), existsSync(examples) ? readFileSync(examples) : "[]");
 
 // what makes a folder of the Hub a static Space
 const [, space] = readFileSync(join(here, "README.md"), "utf8").split(/^---$/m);

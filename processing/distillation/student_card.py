@@ -9,14 +9,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.constants import REPOCARD_NAME
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from ...configuration.hub.hub_names import came_from_hub
-from ..inference.text_tagging import longest_input
-from ..serving.student_export import export_student
+from ...configuration.hub.model_card import fill_template, hand_written_card
+from ..serving.student_export import EXACT_FILE, QUANTISED_FILE, export_student
 
+
+logger = logging.get_logger(__name__)
+
+EXAMPLES_FILE = "examples.json"
 
 _TASKS = {"token-classification": "Named entity recognition", "text-classification": "Text classification"}
 _METRICS = {"f1": "F1", "precision": "Precision", "recall": "Recall", "accuracy": "Accuracy"}
@@ -41,10 +46,12 @@ def save_student(
 ) -> None:
     """Save a student, its tokenizer and its card: a folder without any code, which transformers alone loads.
 
+    A card that a person wrote or edited is kept.
+
     Parameters
     ----------
     folder : str or path
-        Made if it isn't there. Its README.md is replaced.
+        Made if it isn't there.
     student, tokenizer
         What [`build_student`] made, trained.
     teacher : BgaMnerForTokenClassification or BgaMnerForSequenceClassification
@@ -57,90 +64,73 @@ def save_student(
         For the card: the model's name, language (such as "en") and license, texts for the Hub's widget (by default
         those of the teacher's card), and the name on the Hub, with which its examples load the model.
     onnx : bool, default False
-        Whether to write what browsers load, as [`export_student`] does.
+        Whether to write what browsers load, as [`export_student`] does, and the widget's texts beside it, for
+        examples/browser. Without it, what an older student left there is removed.
     """
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    summary = teacher.config.training_summary or {}
+    texts = list(widget_texts or summary.get("widget_texts") or ([_EXAMPLE] if language in (None, "en") else []))
     if onnx:
         export_student(student, tokenizer, folder)
-    write_student_card(
-        folder,
-        student,
-        teacher,
-        training={**training, "most tokens of a text": longest_input(tokenizer, student.config)},
-        report=report or {},
-        name=name,
-        language=language,
-        license=license,
-        widget_texts=widget_texts,
-        repository=repository,
-    )
-
-
-def write_student_card(
-    folder: str | os.PathLike[str],
-    student: PreTrainedModel,
-    teacher: PreTrainedModel,
-    *,
-    training: Mapping[str, Any],
-    report: Mapping[str, Any],
-    name: str | None = None,
-    language: str | None = None,
-    license: str | None = None,
-    widget_texts: Sequence[str] = (),
-    repository: str | None = None,
-) -> None:
-    """Write README.md beside a student, as [`save_student`] does; it tells of ONNX files that are there."""
+        Path(folder, "onnx", EXAMPLES_FILE).write_text(json.dumps(texts, ensure_ascii=False) + "\n", encoding="utf-8")
+    else:
+        for file in (EXACT_FILE, QUANTISED_FILE, EXAMPLES_FILE):
+            Path(folder, "onnx", file).unlink(missing_ok=True)
+    if hand_written_card(folder) is not None:
+        logger.warning("%s was edited and is kept as it is. Remove it and save again for a new one.", folder)
+        return
     labels = [str(label) for label in student.config.id2label.values()]
     tagger = hasattr(teacher, "crf")
-    task = "token-classification" if tagger else "text-classification"
     teacher_name = str(teacher.config.name_or_path or "")
-    on_hub = came_from_hub(teacher_name)
-    repository = repository or _PLACEHOLDER
-    summary = teacher.config.training_summary or {}
-    texts = list(widget_texts or summary.get("widget_texts") or [_EXAMPLE])
-    title = name or "BGA-MNER student"
     facts = {
-        "title": title,
+        "title": name or "BGA-MNER student",
         "tagger": tagger,
-        "task": task,
+        "task": "token-classification" if tagger else "text-classification",
         "labels": labels,
         "types": sorted({label[2:] for label in labels if label[1:2] == "-"}),
         "architecture": type(student).__name__,
-        "teacher": teacher_name if on_hub else "a model that is not on the Hub",
-        "teacher_url": f"https://huggingface.co/{teacher_name}" if on_hub else None,
+        "teacher": teacher_name if came_from_hub(teacher_name) else None,
         "trained_with_images": summary.get("trained_with_images"),
-        "repository": repository,
+        "repository": repository or _PLACEHOLDER,
         "placeholder": _PLACEHOLDER,
-        "example": json.dumps(texts[0], ensure_ascii=False),
-        "onnx": Path(folder, "onnx", "model.onnx").is_file(),
-        "quantized": Path(folder, "onnx", "model_quantized.onnx").is_file(),
-        "training": {"parameters": f"{student.num_parameters():,}", **training},
-        **_score_facts(report),
+        "example": json.dumps(texts[0] if texts else _EXAMPLE, ensure_ascii=False),
+        "onnx": onnx,
+        "training": {
+            "parameters": f"{student.num_parameters():,}",
+            **training,
+            "most tokens of a text": tokenizer.model_max_length,
+        },
+        **_score_facts(report or {}),
     }
-    results = _eval_results(report, task) if "student" in report else []
+    metadata = _metadata(facts, report or {}, language, license, texts)
+    Path(folder, REPOCARD_NAME).write_text(fill_template(_template(), metadata, facts), encoding="utf-8", newline="\n")
+
+
+def _metadata(
+    facts: Mapping[str, Any], report: Mapping[str, Any], language: str | None, license: str | None, texts: Sequence[str]
+) -> ModelCardData:
+    """Make the front matter."""
+    results = _eval_results(report, facts["task"]) if "student" in report else []
+    own = ["named-entity-recognition"] if facts["tagger"] else []
     metadata = ModelCardData(
         language=language,
         license=license,
         library_name="transformers",
-        pipeline_tag=task,
-        tags=["named-entity-recognition", "bga-mner", "distillation"] if tagger else ["bga-mner", "distillation"],
-        base_model=teacher_name if on_hub else None,
+        pipeline_tag=facts["task"],
+        tags=[*own, "bga-mner", "distillation"],
+        base_model=facts["teacher"],
         metrics=[result.metric_type for result in results] or None,
-        model_name=title if results else None,
+        model_name=facts["title"] if results else None,
         eval_results=results or None,
     )
-    metadata["widget"] = [{"text": text} for text in texts]
-    card = str(ModelCard.from_template(metadata, template_str=_template(), **facts))
-    # the template's switches leave empty lines
-    Path(folder, REPOCARD_NAME).write_text(
-        re.sub(r"\n{3,}", "\n\n", card).rstrip() + "\n", encoding="utf-8", newline="\n"
-    )
+    if texts:
+        metadata["widget"] = [{"text": text} for text in texts]
+    return metadata
 
 
 @cache
 def _template() -> str:
-    """Read the template, `student_card.md` beside this file."""
     return files("bga_mner.processing.distillation").joinpath("student_card.md").read_text(encoding="utf-8")
 
 
@@ -183,4 +173,4 @@ def _eval_results(report: Mapping[str, Any], task: str) -> list[EvalResult]:
     ]
 
 
-__all__ = ["save_student", "with_repository", "write_student_card"]
+__all__ = ["save_student", "with_repository"]

@@ -70,11 +70,14 @@ def encode_for_student(
         raise mismatch("a fast tokenizer, which knows where its tokens stand", type(tokenizer).__name__, "Load one.")
     if not 0 <= gold_weight <= 1:
         raise mismatch("gold_weight between 0 and 1", gold_weight)
+    longest = tokenizer.model_max_length if max_length is None else max_length
+    if not tokenizer.num_special_tokens_to_add() < longest <= tokenizer.model_max_length:
+        raise mismatch(f"max_length of at most {tokenizer.model_max_length}, and more than special tokens", max_length)
     of_words = OFFSETS in batch
     encoding = tokenizer(
         list(batch[TEXT]),
         truncation=True,
-        max_length=default_max_length(tokenizer) if max_length is None else max_length,
+        max_length=min(longest, default_max_length(tokenizer)),
         return_overflowing_tokens=of_words,
         return_offsets_mapping=of_words,
     )
@@ -125,19 +128,22 @@ def _words_of_tokens(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Say which word each token begins in, -1 where in none, and whether it is the first there: (tokens,) each.
 
-    `offsets` are those of the tokens in the text, `words` those of the words.
+    A space that is a token is of the word that follows, so that no entity is parted there. `offsets` are those of the
+    tokens in the text, `words` those of the words.
     """
     found, is_first = np.full(len(offsets), -1), np.zeros(len(offsets), bool)
-    begins = np.array([start for start, _ in words])
+    begins = np.array([start for start, _ in words], int)
     last = -1
     for token, (start, end) in enumerate(offsets):
-        # some tokenizers count the space before a word as part of it
-        start += len(text[start:end]) - len(text[start:end].lstrip())
+        space = text[start:end]
+        # some tokenizers count the space before a word as part of it, or make a token of it alone
+        start += len(space) - len(space.lstrip())
         word = int(begins.searchsorted(start, side="right")) - 1
-        if start == end or word < 0 or start >= words[word][1]:
+        if start == end and space:
+            word = int(begins.searchsorted(start))
+        if not space or not 0 <= word < len(words) or start >= words[word][1]:
             continue
-        # a word that a tokenizer begins with an empty token has one start
-        found[token], is_first[token] = word, word != last and start == begins[word]
+        found[token], is_first[token] = word, word != last
         last = word
     return found, is_first
 

@@ -15,10 +15,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ...configuration.errors import mismatch
+from ...configuration.configuration_bga_mner import TEXT_ENCODERS
+from ...configuration.errors import brief, mismatch, shown
 from ...modeling_bga.sequence_classifier import BgaMnerForSequenceClassification
 from ..inference.text_tagging import longest_input
 from ..processing_bga_mner import BgaMnerProcessor
+from ..text.word_encoding import DEFAULT_MAX_LENGTH, default_max_length
 
 
 _LAYER = re.compile(r"(?<![^.])(layers?)\.(\d+)\.")
@@ -53,7 +55,8 @@ def build_student(
     Raises
     ------
     ValueError
-        If `num_layers` is more than there are, or comes with a checkpoint, or the tokenizer is slow.
+        If `num_layers` is more than there are, or comes with a checkpoint; if a checkpoint can't be loaded, or its
+        tokenizer is slow or can't pad; or the teacher has adapters, which have to be merged first.
     """
     classifies = isinstance(teacher, BgaMnerForSequenceClassification)
     auto_class: Any = AutoModelForSequenceClassification if classifies else AutoModelForTokenClassification
@@ -64,19 +67,33 @@ def build_student(
     if checkpoint is not None:
         if num_layers is not None:
             raise mismatch("num_layers for a student that starts from its teacher", checkpoint, "Drop one of both.")
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        if not tokenizer.is_fast:
-            raise mismatch("a checkpoint with a fast tokenizer", checkpoint, "Name another.")
-        student = auto_class.from_pretrained(checkpoint, ignore_mismatched_sizes=True, **labels)
+        options = {"ignore_mismatched_sizes": True, "dtype": torch.float32, **labels}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+            student = auto_class.from_pretrained(checkpoint, **options)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"Expected an encoder with its tokenizer, got {shown(checkpoint)}, which can't be loaded: "
+                f"{brief(error)}. Check the path, or the name on the Hub."
+            ) from error
+        if not tokenizer.is_fast or tokenizer.pad_token is None:
+            raise mismatch("a checkpoint with a fast tokenizer that has a padding token", checkpoint, "Name another.")
     else:
         tokenizer = deepcopy(processor.tokenizer)
         config, taken = _shortened(teacher.config.text_config, num_layers)
         config.update(labels)
         config.classifier_dropout = teacher.config.classifier_dropout
-        student = auto_class.from_config(config)
+        student = auto_class.from_config(config).float()
         _copy_weights(teacher, student, taken)
-    tokenizer.model_max_length = longest_input(tokenizer, student.config)
+    tokenizer.model_max_length = _longest(tokenizer, student.config)
     return student.eval(), tokenizer
+
+
+def _longest(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> int:
+    """Return the most tokens that a student reads; of an encoder that no teacher has, what its configuration says."""
+    if config.model_type in TEXT_ENCODERS:
+        return longest_input(tokenizer, config)
+    return min(default_max_length(tokenizer), getattr(config, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH)
 
 
 def _shortened(text_config: PreTrainedConfig, num_layers: int | None) -> tuple[PreTrainedConfig, list[int]]:
@@ -115,7 +132,7 @@ def _copy_weights(teacher: PreTrainedModel, student: PreTrainedModel, taken: lis
     if missing or weights.keys() - known:
         raise ValueError(
             f"Expected a text encoder with the weights of {type(base).__name__}, got one in which {len(missing)} are "
-            f"missing, such as {min(missing, default='none')}. Start the student from a checkpoint."
+            f"missing, such as {min(missing, default='none')}. Merge adapters first, or start from a checkpoint."
         )
     base.load_state_dict(weights, strict=False)
     head: Any = getattr(student, "classifier", None)

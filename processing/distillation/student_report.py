@@ -11,9 +11,10 @@ from ..evaluation.bootstrap import score_with_interval
 from ..inference.text_tagging import find_entities
 from ..processing_bga_mner import BgaMnerProcessor
 from ..tags.label_alignment import UNKNOWN
+from ..tags.label_map import name_tags
 from ..tags.tag_scheme import spans_from_tags
 from ..text.given_words import split_texts
-from .teacher_probabilities import GOLD, OFFSETS, PROBABILITIES, TEXT, add_teacher_probabilities
+from .teacher_probabilities import GOLD, PROBABILITIES, TEXT, add_teacher_probabilities, gold_tags
 
 
 class Located(NamedTuple):
@@ -67,9 +68,9 @@ def compare_with_teacher(
         raise ValueError("Expected texts to compare student and teacher on, got none. Give some.")
     if isinstance(teacher, BgaMnerForSequenceClassification):
         return _compare_labels(student, tokenizer, teacher, processor, rows, batch_size)
-    read = add_teacher_probabilities(rows, teacher, processor, batch_size=batch_size)
-    given = rows["tokens"] if "tokens" in rows.column_names else rows[TEXT]
-    texts, _ = split_texts(list(given), "tokens" in rows.column_names, processor.word_reader)
+    are_words = "tokens" in rows.column_names
+    given = list(rows["tokens" if are_words else TEXT])
+    texts, _ = split_texts(given, are_words, processor.word_reader)
     taught = [
         [Located(entity.label, entity.start, entity.end) for entity in entities]
         for entities in find_entities(texts, teacher, processor, batch_size=batch_size)
@@ -77,9 +78,10 @@ def compare_with_teacher(
     contents = [text.content for text in texts]
     found, contradictions = student_entities(student, tokenizer, contents, batch_size)
     names = {int(number): str(label) for number, label in teacher.config.id2label.items()}
+    tags = name_tags(rows)["ner_tags"] if "ner_tags" in rows.column_names else [None] * len(texts)
     gold = [
-        None if UNKNOWN in row else entities_at([names[number] for number in row], offsets)
-        for row, offsets in zip(read[GOLD], read[OFFSETS], strict=True)
+        None if UNKNOWN in row or not row else entities_at([names[number] for number in row], text.offsets)
+        for row, text in zip(gold_tags(texts, tags, given, teacher.config.label2id), texts, strict=True)
     ]
     report: dict[str, Any] = {"texts": len(texts), "contradictions": contradictions}
     report["agreement"] = score_entities(contents, found, taught)["f1"]
@@ -106,10 +108,11 @@ def student_entities(
             goes_on = token["index"] == last["index"] + 1 and token["entity"][1:] == last["entity"][1:]
             contradictions += token["entity"].startswith("I-") and not goes_on
             last = token
-    found = [
-        [_trimmed(Located(entity["entity_group"], entity["start"], entity["end"]), text) for entity in entities]
-        for text, entities in zip(texts, group(texts), strict=True)
-    ]
+    found = []
+    for text, entities in zip(texts, group(texts), strict=True):
+        trimmed = [_trimmed(Located(one["entity_group"], one["start"], one["end"]), text) for one in entities]
+        # a space is no entity
+        found.append([entity for entity in trimmed if entity.start < entity.end])
     return found, contradictions
 
 

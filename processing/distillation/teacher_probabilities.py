@@ -18,6 +18,7 @@ from ..inference.text_tagging import longest_input, window_inputs
 from ..inference.text_windows import check_finite, cut_windows, make_batches
 from ..processing_bga_mner import BgaMnerProcessor
 from ..tags.label_alignment import UNKNOWN, read_word_labels
+from ..tags.label_map import name_tags
 from ..text.given_words import split_texts
 from ..text.target_marking import mark_targets
 from ..text.text_input import SplitText
@@ -76,8 +77,10 @@ def add_teacher_probabilities(
     --------
     >>> rows = add_teacher_probabilities(rows, teacher, processor)  # doctest: +SKIP
     """
+    if rows.column_names is None:  # a stream that nobody has read yet
+        rows = rows._resolve_features()
     columns = rows.column_names
-    if columns is not None and not {"tokens", "text"} & set(columns):
+    if not {"tokens", "text"} & set(columns):
         raise ValueError(f"Expected a column 'tokens' or 'text', got {shown(columns)}. Rename yours.")
     classifies = isinstance(teacher, BgaMnerForSequenceClassification)
     if classifies:
@@ -85,7 +88,7 @@ def add_teacher_probabilities(
     elif not hasattr(teacher, "crf"):
         raise ValueError(
             "Expected a BgaMnerForTokenClassification or BgaMnerForSequenceClassification as the teacher, got "
-            f"{type(teacher).__name__}. Load it with its own class."
+            f"{type(teacher).__name__}. Load it with its own class, and merge adapters first: merge_and_unload()."
         )
     ask = _ask_classifier if classifies else _ask_tagger
 
@@ -93,19 +96,22 @@ def add_teacher_probabilities(
         with evaluating(teacher):
             return ask(batch, teacher, processor, batch_size)
 
+    known = {GOLD: Value("int64") if classifies else _NUMBERS}
+    features = Features((_OF_TEXTS if classifies else _OF_WORDS) | known)
     if isinstance(rows, IterableDataset):
-        return rows.map(add, batched=True, batch_size=batch_size, remove_columns=columns)
+        return rows.map(add, batched=True, batch_size=batch_size, remove_columns=columns, features=features)
+    if "ner_tags" in columns:
+        rows = name_tags(rows)  # ids of a data set aren't the teacher's
     key = _key(rows, teacher, processor)
     if cache_dir is not None:
         Path(cache_dir).mkdir(parents=True, exist_ok=True)
-    known = {GOLD: Value("int64") if classifies else _NUMBERS}
     return rows.with_format(None).map(
         add,
         batched=True,
         # many at a time, so that texts of like length find each other
         batch_size=batch_size * 32,
         remove_columns=columns,
-        features=Features((_OF_TEXTS if classifies else _OF_WORDS) | known),
+        features=features,
         # of what the result depends on; datasets would hash the whole teacher, by pickling it
         new_fingerprint=key,
         cache_file_name=None if cache_dir is None else str(Path(cache_dir, f"teacher_probabilities-{key}.arrow")),
@@ -122,12 +128,12 @@ def _ask_tagger(
     return {
         TEXT: [text.content for text in texts],
         OFFSETS: [[list(ends) for ends in text.offsets] for text in texts],
-        PROBABILITIES: word_probabilities(texts, teacher, processor, batch_size),
-        GOLD: _gold_tags(texts, tags, given, teacher.config.label2id),
+        PROBABILITIES: _word_probabilities(texts, teacher, processor, batch_size),
+        GOLD: gold_tags(texts, tags, given, teacher.config.label2id),
     }
 
 
-def word_probabilities(
+def _word_probabilities(
     texts: Sequence[SplitText], teacher: Any, processor: BgaMnerProcessor, batch_size: int
 ) -> list[np.ndarray]:
     """Compute the probability of each tag of each word: for each text float32 (words, tags)."""
@@ -181,7 +187,7 @@ def _texts(batch: Mapping[str, Sequence[Any]]) -> tuple[list[Any], bool]:
     return list(batch["tokens" if are_words else TEXT]), are_words
 
 
-def _gold_tags(
+def gold_tags(
     texts: Sequence[SplitText], tags: Sequence[Any], given: Sequence[Any], label2id: Mapping[str, int]
 ) -> list[list[int]]:
     """Bring the known tags of given words to numbers of the words that are read; -100 where unknown."""
@@ -226,4 +232,4 @@ def _key(rows: Dataset, teacher: PreTrainedModel, processor: BgaMnerProcessor) -
     return key.hexdigest()[:32]
 
 
-__all__ = ["GOLD", "OFFSETS", "PROBABILITIES", "TEXT", "add_teacher_probabilities", "word_probabilities"]
+__all__ = ["GOLD", "OFFSETS", "PROBABILITIES", "TEXT", "add_teacher_probabilities", "gold_tags"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from copy import deepcopy
 from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..inference.text_tagging import longest_input
 from .onnx_program import check_onnx_packages, quietly, trace
 
 
@@ -44,7 +44,7 @@ def export_student(
     Parameters
     ----------
     student : transformers.PreTrainedModel
-        A stock model for token or sequence classification, in float32.
+        A stock model for token or sequence classification. One in another precision is exported as a copy in float32.
     tokenizer : transformers.PreTrainedTokenizerBase
         Its tokenizer.
     folder : str or path
@@ -63,11 +63,14 @@ def export_student(
     check_onnx_packages()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    if any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in student.parameters()):
+        student = deepcopy(student).float()
     target = Path(folder, "onnx")
     target.mkdir(parents=True, exist_ok=True)
     exact, quantised = target / EXACT_FILE, target / QUANTISED_FILE
+    longest = tokenizer.model_max_length  # as build_student sets it
     names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in tokenizer.model_input_names]
-    program = trace(_Scores(student), names, "logits", longest_input(tokenizer, student.config), _OPSET)
+    program = trace(_Scores(student), names, "logits", longest, _OPSET)
     program.save(str(exact), external_data=False)
     with quietly():
         quantize_dynamic(
@@ -82,4 +85,4 @@ def export_student(
     return {"fp32": exact, "q8": quantised}
 
 
-__all__ = ["export_student"]
+__all__ = ["EXACT_FILE", "QUANTISED_FILE", "export_student"]

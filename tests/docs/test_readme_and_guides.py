@@ -127,12 +127,19 @@ def test_the_commands_that_serve_without_torch_run_in(run_in, workplace, fine_tu
 
 @pytest.mark.slow
 def test_the_student_s_commands_and_example_run(run_in, workplace, fine_tuned):
-    (commands,) = [block for block in blocks("bash") if "distill.py" in block]
+    commands, in_browser = [block for block in blocks("bash") if "distill.py" in block]
     distill, push = map(shlex.split, commands.replace("\\\n", " ").splitlines())
     for words in (distill, push):
         words[:2] = [sys.executable, str(ROOT / words[1])]
     distill[distill.index("outputs/mner")] = str(fine_tuned)
-    assert "Agreement on" in run_in(workplace, [*distill, "--max_steps", "3", "--use_cpu", "true"])
+    short = ["--max_steps", "3", "--use_cpu", "true"]
+    assert "Agreement on" in run_in(workplace, [*distill, *short])
+    # the other commands are run by tests/examples/test_browser.py
+    export = shlex.split(in_browser.replace("\\\n", " ").splitlines()[0])
+    export = [sys.executable, str(ROOT / export[1]), *export[2:]]
+    export[export.index("outputs/mner")] = str(fine_tuned)
+    run_in(workplace, [*export, *short])
+    assert (workplace / "outputs" / "student" / "onnx" / "model_quantized.onnx").exists()
     assert "Nothing was pushed to org/student" in run_in(workplace, push)
     (example,) = [block for block in blocks("python") if "outputs/student" in block]
     run_in(workplace, [sys.executable, "-c", example])

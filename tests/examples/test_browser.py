@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -87,8 +88,8 @@ def make_page(tmp_path_factory):
         model.save_pretrained(folder / "student")
         tokenizer.save_pretrained(folder / "student")
         export_student(model, tokenizer, folder / "student")
-        widget = "widget:\n- text: 'Zoë''s fans in Toronto: 5'\n- text: Kawhi wins\n"
-        (folder / "student" / "README.md").write_text(f"---\n{widget}---\n\n- text: no\n", encoding="utf-8")
+        texts = json.dumps(["Zoë's fans in Toronto: 5", "Kawhi wins"])
+        (folder / "student" / "onnx" / "examples.json").write_text(texts, encoding="utf-8")
         build(folder / "student", folder / "page")
         return folder, model, tokenizer
 
@@ -195,6 +196,34 @@ def test_the_measurement_ends_in_a_line_of_json(wordpiece, tmp_path, capsys):
     assert found["fp32"]["difference"] < 1e-3
     assert found["fp32"]["f1"] == found["pytorch"]["f1"]
     assert found["q8"]["megabytes"] < found["fp32"]["megabytes"]
+
+
+def test_the_commands_of_its_page_run(wordpiece, tmp_path):
+    folder, *_ = wordpiece
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    install, build_it, serve = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)[0].splitlines()
+    assert install in (FOLDER.parents[1] / "Makefile").read_text(encoding="utf-8").replace(" --no-audit --no-fund", "")
+    words = [
+        {"outputs/student": folder / "student", "outputs/page": tmp_path}.get(word, word) for word in build_it.split()
+    ]
+    subprocess.run(words, cwd=FOLDER.parents[1], check=True, capture_output=True)
+    assert (tmp_path / "README.md").read_text().startswith("---\ntitle: ")
+    assert "sdk: static" in (tmp_path / "README.md").read_text()
+    assert serve.split()[1:4] == ["-m", "http.server", "--directory"]
+    guide = (FOLDER.parents[1] / "docs" / "how_to" / "publish_a_student.md").read_text(encoding="utf-8")
+    assert f"{install}\n{build_it}\n{serve}\n" in guide
+
+
+def test_a_classifier_has_no_page(wordpiece, tmp_path):
+    folder, *_ = wordpiece
+    shutil.copytree(folder / "student", tmp_path / "student")
+    config = json.loads((tmp_path / "student" / "config.json").read_text())
+    config["architectures"] = ["BertForSequenceClassification"]
+    (tmp_path / "student" / "config.json").write_text(json.dumps(config))
+    words = ["node", FOLDER / "build.mjs", tmp_path / "student", tmp_path / "page"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "got BertForSequenceClassification" in done.stderr
 
 
 @pytest.mark.parametrize(("missing", "message"), [("onnx", "onnx/model.onnx"), ("", "got fewer")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -79,7 +80,8 @@ def test_a_half_from_json_lines_with_known_labels(run, arguments, mner_files, tm
 def test_another_encoder_learns_from_a_stream(run, arguments, mner_files, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
-    rows = [{"tokens": ["Kawhi", "wins"], "ner_tags": ["B-PER", "O"]}] * 5
+    # of different lengths, and one beyond what the student reads
+    rows = [{"tokens": ["Kawhi", "wins"] * number, "ner_tags": ["B-PER", "O"] * number} for number in (1, 2, 60)]
     (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     more = {"dataset_name": folder, "streaming": True, "max_steps": 4, "student": mner_files / "bert"}
     run(arguments, **more)
@@ -88,18 +90,51 @@ def test_another_encoder_learns_from_a_stream(run, arguments, mner_files, tmp_pa
     assert "| steps | 4 |" in card
 
 
-def test_a_run_goes_on_from_its_checkpoint(run, arguments, mner_files, caplog):
-    files = {"train_file": mner_files / "train.txt", "save_strategy": "steps", "save_steps": 1}
-    run(arguments, **files, max_steps=2)
-    first = (arguments["output_dir"] / "model.safetensors").read_bytes()
+def test_a_run_goes_on_from_its_checkpoint(run, arguments, mner_files, tmp_path, caplog):
+    files = {"train_file": mner_files / "train.txt", "save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    run(arguments, **files)
+    output = arguments["output_dir"]
+    unbroken = (output / "model.safetensors").read_bytes()
+    # as it was when it was cut off
+    shutil.rmtree(output / "checkpoint-4")
+    (output / "model.safetensors").unlink()
     with caplog.at_level("INFO", logger="run_mner"):
-        run(arguments, **files, max_steps=2)
-    assert "Continuing from" in caplog.text
-    assert (arguments["output_dir"] / "model.safetensors").read_bytes() == first
-    with pytest.raises(ValueError, match="gold_weight"):
-        run(arguments, **files, max_steps=2, gold_weight=0.5)
-    run(arguments, **files, max_steps=2, gold_weight=0.5, overwrite_output_dir=True)
-    assert (arguments["output_dir"] / "model.safetensors").read_bytes() != first
+        run(arguments, **files)
+    assert re.search("Continuing from .*checkpoint-2;", caplog.text)
+    assert (output / "model.safetensors").read_bytes() == unbroken
+    other = tmp_path / "other.txt"
+    other.write_text("Kawhi wins\n", encoding="utf-8")
+    for change in ({"gold_weight": 0.5}, {"max_length": 20}, {"text_file": other}):
+        with pytest.raises(ValueError, match=f"{next(iter(change))}|texts"):
+            run(arguments, **files, **change)
+    run(arguments, **files, gold_weight=0.5, overwrite_output_dir=True)
+    assert (output / "model.safetensors").read_bytes() != unbroken
+
+
+def test_the_teacher_is_asked_once(run, arguments, mner_files, monkeypatch):
+    asked = []
+    forward = BgaMnerForTokenClassification.forward
+    monkeypatch.setattr(
+        BgaMnerForTokenClassification, "forward", lambda *args, **rest: asked.append(1) or forward(*args, **rest)
+    )
+    files = {"train_file": mner_files / "train.txt", "max_steps": 1, "save_strategy": "no"}
+    run(arguments, **files)
+    number = len(asked)
+    run(arguments, **files)
+    assert len(asked) == number > 0
+
+
+def test_tags_that_the_teacher_lacks_do_not_matter(run, arguments, tmp_path):
+    (tmp_path / "train.txt").write_text("Kawhi\tB-MASCOT\nwins\tO\n", encoding="utf-8")
+    run(arguments, train_file=tmp_path / "train.txt", max_steps=1)
+    with pytest.raises(ValueError, match="got 'B-MASCOT'"):
+        run(arguments, train_file=tmp_path / "train.txt", max_steps=1, gold_weight=0.5, overwrite_output_dir=True)
+
+
+def test_long_texts_count_once(run, arguments, tmp_path):
+    (tmp_path / "long.txt").write_text(" ".join(["Kawhi wins"] * 90) + "\n", encoding="utf-8")
+    run(arguments, text_file=tmp_path / "long.txt", student=None)
+    assert "| texts | 1 |" in (arguments["output_dir"] / "README.md").read_text()
 
 
 def test_a_classifier_teaches_too(run, arguments, mner_files, mner_corpus, tmp_path):
@@ -128,6 +163,9 @@ def test_a_classifier_teaches_too(run, arguments, mner_files, mner_corpus, tmp_p
         ({"text_file": "texts.pdf"}, r"as --text_file, got 'texts\.pdf'"),
         ({"text_file": "missing.txt"}, r"as --text_file, got 'missing\.txt'"),
         ({"gold_weight": -1}, "Expected --gold_weight of at least 0, got -1"),
+        ({"gold_weight": 2}, "Expected --gold_weight of at most 1, got 2"),
+        ({"eval_strategy": "steps"}, "Expected no --eval_strategy"),
+        ({"dataset_name": "data", "streaming": True}, "Expected --max_steps beside --streaming"),
     ],
 )
 def test_what_is_wrong_is_said(run, arguments, more, message):
@@ -139,3 +177,15 @@ def test_a_file_without_texts_is_refused(run, arguments, tmp_path):
     (tmp_path / "more.jsonl").write_text('{"content": "Kawhi"}\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"Expected a column 'text' in .*got \['content'\]"):
         run(arguments, text_file=tmp_path / "more.jsonl")
+    (tmp_path / "blank.txt").write_text("\n \n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"Expected texts in .*blank\.txt', got none"):
+        run(arguments, text_file=tmp_path / "blank.txt")
+    (tmp_path / "broken.jsonl").write_text('{"text": ', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"broken\.jsonl', which can't be read"):
+        run(arguments, text_file=tmp_path / "broken.jsonl")
+
+
+def test_texts_that_are_numbers(run, arguments, tmp_path):
+    (tmp_path / "numbers.csv").write_text("text\n1234\n5\n", encoding="utf-8")
+    run(arguments, text_file=tmp_path / "numbers.csv", max_steps=1)
+    assert "| texts | 2 |" in (arguments["output_dir"] / "README.md").read_text()

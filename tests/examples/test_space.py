@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from PIL import Image
 from transformers import ViTImageProcessorPil
 
 from bga_mner import BgaMnerProcessor, predict
+from bga_mner.benchmarks.browser import find_chromium
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
@@ -22,7 +22,6 @@ pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.fil
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "space"
 TEXT = "Kawhi Leonard wins the fan vote in Seattle again"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -166,14 +165,14 @@ def test_front_matter_is_that_of_a_space():
 
 
 def test_in_a_browser(save, serve, image, tmp_path):
-    if CHROMIUM is None:
+    if find_chromium() is None:
         pytest.skip("there is no chromium on this machine (Debian: apt-get install chromium)")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `make space-test`")
     folder, expected = save()
     url = serve(folder)
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(
-            executable_path=CHROMIUM,
+            executable_path=find_chromium(),
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
         )
         page = browser.new_page(viewport={"width": 1100, "height": 1300})

@@ -61,10 +61,11 @@ def test_tokens_answer_for_their_words(tokenizer, running):
     for row, labels in enumerate(encoded["labels"]):
         text, seen = columns["text"][row], []
         for (start, end), target in zip(again["offset_mapping"][row], labels, strict=True):
-            start += len(text[start:end]) - len(text[start:end].lstrip())
-            if start == end:  # special, or nothing but a space
+            if start == end:  # special
                 assert (target == -100).all()
                 continue
+            # nothing but a space belongs to what follows
+            start += len(text[start:end]) - len(text[start:end].lstrip())
             [word] = [i for i, (first, last) in enumerate(columns["word_offsets"][row]) if first <= start < last]
             teacher = columns["teacher_probabilities"][row][word]
             np.testing.assert_allclose(target, inner(teacher) if word in seen else teacher, atol=1e-6)
@@ -90,6 +91,27 @@ def test_a_text_that_is_cut_inside_a_word_goes_on_inside_it(tokenizers):
     assert len(encoded["labels"]) > 1
     begins = [labels[labels[:, 0] >= 0][0, [1, 3]].sum() > 0 for labels in encoded["labels"]]
     assert begins == [True, *[False] * (len(begins) - 1)]
+
+
+def test_spaces_that_are_tokens_are_of_the_next_word(tokenizers):
+    columns = {
+        "text": ["Kawhi   wins  "],
+        "word_offsets": [[[0, 5], [8, 12]]],
+        "teacher_probabilities": [[[0.1, 0.2, 0.3, 0.3, 0.1], [0.5, 0.1, 0.1, 0.2, 0.1]]],
+        "gold": [[-100, -100]],
+    }
+    tokenizer = tokenizers["modernbert"]
+    [labels] = encode_for_student(columns, tokenizer, ID2LABEL)["labels"]
+    offsets = tokenizer(columns["text"][0], return_offsets_mapping=True)["offset_mapping"]
+    # before "wins" two spaces that are tokens of their own, and behind it two that belong to no word
+    spaces = [
+        place for place, (start, end) in enumerate(offsets) if start < end and not columns["text"][0][start:end].strip()
+    ]
+    before = [place for place in spaces if offsets[place][1] <= 8]
+    assert before
+    np.testing.assert_allclose(labels[before[0]], columns["teacher_probabilities"][0][1], atol=1e-6)
+    for place in set(spaces) - set(before):
+        assert (labels[place] == -100).all()
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
@@ -140,3 +162,6 @@ def test_what_is_wrong_is_said(tokenizers):
         encode_for_student({"text": ["a"]}, tokenizer, ID2LABEL)
     with pytest.raises(ValueError, match="gold_weight between 0 and 1, got 2"):
         encode_for_student(taught([WORDS]), tokenizer, ID2LABEL, gold_weight=2)
+    for length in (2, 65):
+        with pytest.raises(ValueError, match=f"max_length of at most 64, and more than special tokens, got {length}"):
+            encode_for_student(taught([WORDS]), tokenizer, ID2LABEL, max_length=length)

@@ -6,7 +6,14 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForTokenClassification, AutoTokenizer, BertConfig, BertModel
+from transformers import (
+    AlbertConfig,
+    AlbertModel,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+)
 
 from bga_mner import BgaMnerForSequenceClassification, BgaMnerProcessor, build_student, save_student
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
@@ -83,6 +90,37 @@ def test_it_may_start_from_another_encoder(make_teacher, tmp_path):
     assert tokenizer.model_max_length == 50
     assert student.num_labels == 5
     assert torch.equal(student.base_model.embeddings.word_embeddings.weight, encoder.embeddings.word_embeddings.weight)
+
+
+def test_a_student_of_half_precision_is_whole(make_teacher, tmp_path):
+    teacher, processor = make_teacher()
+    teacher.bfloat16().save_pretrained(tmp_path)
+    halved = type(teacher).from_pretrained(tmp_path)
+    assert halved.dtype == torch.bfloat16
+    student, _ = build_student(halved, processor)
+    assert {weight.dtype for weight in student.parameters()} == {torch.float32}
+
+
+def test_checkpoints_that_cannot_be_used_are_named(make_teacher, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match=r"Expected an encoder with its tokenizer, got '.*nowhere'.*Check the path"):
+        build_student(*make_teacher(), str(tmp_path / "nowhere"))
+    tokenizer = build_tokenizer([["other"]])
+    tokenizer.pad_token = None
+    BertModel(BertConfig(vocab_size=len(tokenizer), hidden_size=12, num_hidden_layers=1)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="a fast tokenizer that has a padding token"):
+        build_student(*make_teacher(), str(tmp_path))
+
+
+def test_an_encoder_that_no_teacher_has(make_teacher, tmp_path):
+    tokenizer = build_tokenizer([["other"]], model_max_length=300)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12}
+    AlbertModel(AlbertConfig(vocab_size=len(tokenizer), max_position_embeddings=50, **sizes)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    student, tokenizer = build_student(*make_teacher(), str(tmp_path))
+    assert type(student).__name__ == "AlbertForTokenClassification"
+    assert tokenizer.model_max_length == 50
 
 
 def test_a_classifier_has_its_labels(make_config):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 import torch
 from datasets import Dataset
 from huggingface_hub import ModelCard
+from tokenizers import pre_tokenizers
 
 from bga_mner import (
     BgaMnerForSequenceClassification,
@@ -19,6 +21,7 @@ from bga_mner import (
     score_tags,
 )
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
+from bga_mner.processing.distillation import student_card
 from bga_mner.processing.distillation.student_report import Located, entities_at, score_entities, student_entities
 
 
@@ -117,6 +120,32 @@ def test_without_known_labels_agreement_is_all_there_is(teacher):
     assert report == {"texts": 3, "contradictions": 0, "agreement": 1.0}
 
 
+def test_empty_texts_are_no_known_labels(teacher):
+    model, processor = teacher
+    student = build_student(model, processor)
+    for rows in ({"tokens": [*TEXTS, []]}, {"text": ["Kawhi wins", "  "]}):
+        report = compare_with_teacher(*student, model, processor, Dataset.from_dict(rows))
+        assert set(report) == {"texts", "contradictions", "agreement"}
+
+
+def test_a_space_is_no_entity(teacher):
+    student, tokenizer = build_student(*teacher)
+    set_tags(student, tokenizer, TAGS)
+    spaced = tokenizer.backend_tokenizer
+    spaced.pre_tokenizer = pre_tokenizers.Split(" ", "isolated")
+    spaced.add_tokens([" "])
+    scores = student.forward
+
+    def tags_spaces(input_ids, **_):
+        logits = scores(input_ids.clamp(max=len(tokenizer) - 2))["logits"].clone()
+        logits[input_ids == tokenizer.convert_tokens_to_ids(" "), 1] = 99
+        return {"logits": logits}
+
+    student.forward = tags_spaces
+    [found], _ = student_entities(student, tokenizer, ["Kawhi Leonard wins"])
+    assert [(entity.start, entity.end) for entity in found] == [(0, 5), (6, 13)]
+
+
 def test_classifiers_are_compared_by_labels(make_config):
     tokenizer = build_tokenizer([WORDS], model_max_length=40)
     config = make_config(text_options={"vocab_size": len(tokenizer)}, id2label={0: "no", 1: "yes"})
@@ -180,6 +209,43 @@ def test_the_card_says_who_taught_and_how_well(teacher, tmp_path):
     ):
         assert part in re.sub(r"\s+", " ", card.text), part
     assert "onnx" not in card.text.lower()
+
+
+def test_an_edited_card_is_kept(teacher, tmp_path):
+    model, processor = teacher
+    student = build_student(model, processor)
+    card = tmp_path / "README.md"
+    save_student(tmp_path, *student, model, training={"texts": 1})
+    save_student(tmp_path, *student, model, training={"texts": 2})
+    assert "| texts | 2 |" in card.read_text()
+    card.write_text(card.read_text() + "\nMine.\n")
+    save_student(tmp_path, *student, model, training={"texts": 3})
+    assert "| texts | 2 |" in card.read_text()
+    assert "Mine." in card.read_text()
+
+
+def test_graphs_of_an_older_student_do_not_stay(teacher, tmp_path, monkeypatch):
+    model, processor = teacher
+    student = build_student(model, processor)
+
+    def export(student, tokenizer, folder):
+        (folder / "onnx").mkdir(exist_ok=True)
+        for name in ("model.onnx", "model_quantized.onnx"):
+            (folder / "onnx" / name).write_bytes(b"graph")
+
+    monkeypatch.setattr(student_card, "export_student", export)
+    save_student(tmp_path, *student, model, training={}, onnx=True, widget_texts=["Zoë's"])
+    assert "Transformers.js" in (tmp_path / "README.md").read_text()
+    assert json.loads((tmp_path / "onnx" / "examples.json").read_text()) == ["Zoë's"]
+    save_student(tmp_path, *student, model, training={})
+    assert not list((tmp_path / "onnx").iterdir())
+    assert "Transformers.js" not in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("language", "widget"), [("de", False), ("en", True), (None, True)])
+def test_an_english_example_is_for_english_models(teacher, tmp_path, language, widget):
+    save_student(tmp_path, *build_student(*teacher), teacher[0], training={}, language=language)
+    assert ("widget" in ModelCard.load(tmp_path / "README.md").data.to_dict()) is widget
 
 
 def test_the_card_of_a_local_teacher_names_no_folder(teacher, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Features, List, Value
 
 from bga_mner import BgaMnerForSequenceClassification, BgaMnerProcessor, add_teacher_probabilities
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
@@ -76,6 +76,13 @@ def test_known_tags_come_along_as_numbers(teacher):
     tags = [["B-PER", "I-PER", "O", *[None] * 9], None, ["O"] * 5, [], None]
     rows = add_teacher_probabilities(Dataset.from_dict({"tokens": TEXTS, "ner_tags": tags}), *teacher)
     assert rows["gold"] == [[3, 4, 0, *[-100] * 9], [-100], [0] * 5, [], [-100] * 12]
+
+
+def test_ids_of_a_data_set_are_read_by_their_names(teacher):
+    tags = List(ClassLabel(names=["B-PER", "O", "I-PER"]))
+    features = Features(tokens=List(Value("string")), ner_tags=tags)
+    rows = Dataset.from_dict({"tokens": [WORDS[:3]], "ner_tags": [[0, 2, 1]]}, features=features)
+    assert add_teacher_probabilities(rows, *teacher)["gold"] == [[3, 4, 0]]
 
 
 def test_words_without_spaces_are_joined_as_the_model_reads_them(make_model):

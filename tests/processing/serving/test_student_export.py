@@ -83,8 +83,10 @@ def test_a_classifier_s_graph(make_student, tmp_path):
     assert largest_difference(student, files["fp32"]) < 1e-5
 
 
-def test_the_student_stays_in_its_mode(make_student, tmp_path):
+def test_the_student_stays_as_it_is_and_the_graph_is_exact(make_student, tmp_path):
     student, tokenizer = make_student()
-    student.train()
-    export_student(student, tokenizer, tmp_path)
+    student.train().bfloat16()
+    files = export_student(student, tokenizer, tmp_path)
     assert all(module.training for module in student.modules())
+    assert student.dtype == torch.bfloat16
+    assert largest_difference(student.eval().float(), files["fp32"]) < 1e-5
