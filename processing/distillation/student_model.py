@@ -20,7 +20,7 @@ from ...configuration.errors import brief, mismatch, shown
 from ...modeling_bga.sequence_classifier import BgaMnerForSequenceClassification
 from ..inference.text_tagging import longest_input
 from ..processing_bga_mner import BgaMnerProcessor
-from ..text.word_encoding import DEFAULT_MAX_LENGTH, default_max_length
+from ..text.word_encoding import default_max_length
 
 
 _LAYER = re.compile(r"(?<![^.])(layers?)\.(\d+)\.")
@@ -93,7 +93,8 @@ def _longest(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> in
     """Return the most tokens that a student reads; of an encoder that no teacher has, what its configuration says."""
     if config.model_type in TEXT_ENCODERS:
         return longest_input(tokenizer, config)
-    return min(default_max_length(tokenizer), getattr(config, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH)
+    longest = default_max_length(tokenizer)
+    return min(longest, getattr(config, "max_position_embeddings", longest))
 
 
 def _shortened(text_config: PreTrainedConfig, num_layers: int | None) -> tuple[PreTrainedConfig, list[int]]:
