@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,7 +27,7 @@ import transformers
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import validate_repo_id
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedConfig
 
 from bga_mner import (
     BgaMnerConfig,
@@ -60,10 +61,11 @@ def save(model_dir: Path, text_only: bool, folder: Path, repo_id: str) -> dict[s
     """Save model and processor as they are to be pushed; return the sizes of the files in bytes."""
     if not Path(model_dir, "config.json").is_file():
         raise ValueError(f"Expected a saved model, got {shown(str(model_dir))} without config.json. Check --model_dir.")
-    if AutoConfig.from_pretrained(model_dir).model_type != BgaMnerConfig.model_type:
+    written, _ = PreTrainedConfig.get_config_dict(model_dir)
+    if written.get("model_type", BgaMnerConfig.model_type) != BgaMnerConfig.model_type:
         if text_only:
             raise ValueError("Expected a bga_mner model for --text_only, got a plain one, which has no vision parts.")
-        save_plain(model_dir, repo_id, folder)
+        save_plain(model_dir, written.get("architectures") or [], repo_id, folder)
         return _sizes(folder)
     saved = BgaMnerConfig.from_pretrained(model_dir).architectures or []
     kinds = [MODELS[name] for name in saved if name in MODELS]
@@ -83,9 +85,8 @@ def save(model_dir: Path, text_only: bool, folder: Path, repo_id: str) -> dict[s
     return _sizes(folder)
 
 
-def save_plain(model_dir: Path, repo_id: str, folder: Path) -> None:
+def save_plain(model_dir: Path, saved: Sequence[str], repo_id: str, folder: Path) -> None:
     """Save a plain tagger or classifier as it is to be pushed: weights, tokenizer, card, and ONNX files."""
-    saved = AutoConfig.from_pretrained(model_dir).architectures or []
     kinds = [name for name in saved if name.endswith(("ForTokenClassification", "ForSequenceClassification"))]
     if not kinds:
         raise ValueError(

@@ -14,6 +14,7 @@ from huggingface_hub.constants import REPOCARD_NAME
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ...configuration.hub.card_facts import METRICS
 from ...configuration.hub.hub_names import came_from_hub
 from ...configuration.hub.model_card import fill_template, hand_written_card
 from ..serving.student_export import EXACT_FILE, QUANTISED_FILE, export_student
@@ -24,7 +25,6 @@ logger = logging.get_logger(__name__)
 EXAMPLES_FILE = "examples.json"
 
 _TASKS = {"token-classification": "Named entity recognition", "text-classification": "Text classification"}
-_METRICS = {"f1": "F1", "precision": "Precision", "recall": "Recall", "accuracy": "Accuracy"}
 _EXAMPLE = "Kawhi Leonard wins the fan vote in Toronto"
 _PLACEHOLDER = "FOLDER_OR_HUB_NAME"
 
@@ -147,7 +147,7 @@ def _score_facts(report: Mapping[str, Any]) -> dict[str, Any]:
     for who in ("student", "teacher"):
         if (scores := report.get(who)) is None:
             continue
-        row = {key: f"{scores[key]:.3f}" for key in _METRICS if key in scores} | {"name": who}
+        row = {key: f"{scores[key]:.3f}" for key in METRICS if key in scores} | {"name": who}
         if "f1_low" in scores:
             row["interval"] = f"{scores['f1_low']:.3f} to {scores['f1_high']:.3f}"
             facts["interval_note"] = (
@@ -168,7 +168,7 @@ def _eval_results(report: Mapping[str, Any], task: str) -> list[EvalResult]:
             metric_name=label,
             metric_value=report["student"][metric],
         )
-        for metric, label in _METRICS.items()
+        for metric, label in METRICS.items()
         if metric in report["student"]
     ]
 
