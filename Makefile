@@ -21,7 +21,7 @@ find_python = $(firstword $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python$(
 
 help:
 	@echo "make demo     install, then run the quickstart: a few minutes on two cores"
-	@echo "make test     install, then run the tests: at most six minutes on two cores"
+	@echo "make test     install, then run the tests: at most eight minutes on two cores"
 	@echo "make test-all  these, and what is slow or exhaustive"
 	@echo "make space-test  install gradio too, and test examples/space; in a browser if there is a chromium"
 	@echo "make browser-test  test examples/browser, if there are an npm and a chromium"
