@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .block_recursions import best_path_by_blocks, run_by_blocks
+
 
 _SUMS_AT_ONCE = 32768  # numbers for one operation of `best_path`; PyTorch spreads more than these over threads
 _RESCALE_EVERY = 4  # steps; fewer cost time, more send more sentences through log space
@@ -60,7 +62,6 @@ def posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> t
     shift = factors.amax(2, keepdim=True)
     factors = torch.sub(factors, shift).exp_()
     whole = keeps_all(mask)
-    gaps = [None] * length if whole else _gaps(mask)
     if not whole:
         factors.masked_fill_(masked.unsqueeze(2), 0)  # whatever masked positions hold, NaN included
     # the boundary, and all positions from their emission alone into what follows them: (L + 1, 2, N, T + 1)
@@ -70,22 +71,17 @@ def posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> t
     state[1:, 0, :, :tags], state[1:, 1, :, :tags] = factors.transpose(0, 1), factors.flip(1).transpose(0, 1)
     if not whole:
         state[1:, 0, :, tags], state[1:, 1, :, tags] = masked.T, masked.T.flip(0)
-    prior = torch.empty_like(state)  # of the step after each
     top = scores.max()
     matrix = torch.exp(scores - top)
     matrix[-1, -1] = 1  # from boundary to boundary, without a scale to count
     both = torch.stack([matrix, matrix.T])
-    scale = state.new_empty(length // _RESCALE_EVERY, 2, batch, 1)
-    states, priors, scales = state.unbind(0), prior.unbind(0), scale.unbind(0)
-    for t, kept in enumerate(gaps, 1):
-        now, before = states[t], states[t - 1]
-        now.mul_(torch.bmm(before, both, out=priors[t - 1]))
-        if kept is not None:
-            torch.where(kept, now, before, out=now)
-        if not t % _RESCALE_EVERY:
-            torch.sum(now, 2, keepdim=True, out=scales[t // _RESCALE_EVERY - 1])
-            now.div_(scales[t // _RESCALE_EVERY - 1])
-    torch.bmm(states[-1], both, out=priors[-1])
+    if is_cheap_to_read(mask):
+        gaps = [None] * length if whole else _gaps(mask)
+        scale, prior = _run(state, both, gaps)
+        carries = any(gap is not None for gap in gaps)
+    else:
+        state, scale = run_by_blocks(state, both, masked)
+        prior, carries = state @ both, True
 
     backward = state[:, 1].flip(0)
     joint = prior[:, 0].mul_(backward)
@@ -99,7 +95,7 @@ def posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> t
         sound *= scale.amin((0, 1)).squeeze(1)
     sound = sound > torch.finfo(state.dtype).tiny ** 0.65  # 1e-200 in float64
     weight = mass.reciprocal_()
-    if any(gap is not None for gap in gaps):
+    if carries:
         weight[:-1].masked_fill_(masked.T, 0)  # what is carried there has its weight elsewhere
     weight.unsqueeze_(2)
     # (L, N, T) -> (N, L, T)
@@ -115,6 +111,26 @@ def posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> t
         part = log_space_posterior(emissions[again], mask[again], scores)
         log_partition[again], unary[again], pairwise[again] = part
     return log_partition, unary, pairwise
+
+
+def _run(state: Tensor, both: Tensor, gaps: list[Tensor | None]) -> tuple[Tensor, Tensor]:
+    """Run both recursions over the states (L + 1, 2, N, T + 1), in place; return scales, and priors of the next step.
+
+    States are divided by the scales (L // _RESCALE_EVERY, 2, N, 1), each from its step on.
+    """
+    prior = torch.empty_like(state)
+    scale = state.new_empty(len(gaps) // _RESCALE_EVERY, *state.shape[1:3], 1)
+    states, priors, scales = state.unbind(0), prior.unbind(0), scale.unbind(0)
+    for t, kept in enumerate(gaps, 1):
+        now, before = states[t], states[t - 1]
+        now.mul_(torch.bmm(before, both, out=priors[t - 1]))
+        if kept is not None:
+            torch.where(kept, now, before, out=now)
+        if not t % _RESCALE_EVERY:
+            torch.sum(now, 2, keepdim=True, out=scales[t // _RESCALE_EVERY - 1])
+            now.div_(scales[t // _RESCALE_EVERY - 1])
+    torch.bmm(states[-1], both, out=priors[-1])
+    return scale, prior
 
 
 def log_space_posterior(emissions: Tensor, mask: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,6 +158,8 @@ def best_path(emissions: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
     Both halves of the positions are searched from their ends, stacked as in `posterior`, and meet in the best pair of
     tags. The loop keeps the best scores only; which tag gave them is looked up along the one path that is wanted.
     """
+    if not is_cheap_to_read(mask):
+        return best_path_by_blocks(emissions, mask, scores)
     batch, length, tags = emissions.shape
     half, rest = (length + 1) // 2, length // 2
     best = scores.new_full((half + 1, 2, batch, tags + 1), -torch.inf)
