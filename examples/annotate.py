@@ -68,7 +68,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="exit with code 3 if more rows are bad (default: %(default)s)",
     )
     running = parser.add_argument_group("model and machine")
-    running.add_argument("--batch_size", type=positive, default=64, help="texts per batch (default: %(default)s)")
+    running.add_argument("--batch_size", type=positive, help="texts per batch (default: by tokens, for speed)")
     running.add_argument(
         "--buffer_rows",
         type=positive,

@@ -29,6 +29,14 @@ def column_padding(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return {"input_ids": int(tokenizer.pad_token_id), "token_type_ids": token_type, **PADDING_VALUES}
 
 
+def padding_side(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return "left" or "right"."""
+    side = tokenizer.padding_side
+    if side not in ("left", "right"):
+        raise mismatch("the padding side 'left' or 'right'", side, "Set tokenizer.padding_side.")
+    return side
+
+
 def padded_length(longest: int, multiple: int | None = None) -> int:
     """Round a length up to a multiple; None leaves it alone."""
     return longest if not multiple else -(-longest // multiple) * multiple
@@ -58,9 +66,7 @@ def pad_columns(
     columns: Mapping[str, Sequence[Sequence[Any]]], tokenizer: PreTrainedTokenizerBase, length: int | None = None
 ) -> dict[str, list[list[Any]]]:
     """Pad all rows of all columns, on the tokenizer's side, to `length` or to the longest of them."""
-    side, values = tokenizer.padding_side, column_padding(tokenizer)
-    if side not in ("left", "right"):
-        raise mismatch("the padding side 'left' or 'right'", side, "Set tokenizer.padding_side.")
+    side, values = padding_side(tokenizer), column_padding(tokenizer)
     length = max(map(len, columns["input_ids"])) if length is None else length
 
     def pad(row: Sequence[Any], value: Any) -> list[Any]:
@@ -70,4 +76,4 @@ def pad_columns(
     return {name: [pad(row, values[name]) for row in rows] for name, rows in columns.items()}
 
 
-__all__ = ["chosen_length", "column_padding", "model_columns", "pad_columns", "padded_length"]
+__all__ = ["chosen_length", "column_padding", "model_columns", "pad_columns", "padded_length", "padding_side"]

@@ -20,9 +20,11 @@ from .sequences import as_list
 from .text.text_input import SplitText, check_texts, describe_entities
 
 
-# Inputs are sorted by length within so many batches; all of them at once would hold up streams and fill the memory.
+# Inputs are sorted by length within so many batches, or so many texts where batches have as many as are fast; all of
+# them at once would hold up streams and fill the memory.
 _BATCHES_READ_AHEAD = 16
-_DEFAULT_BATCH_SIZE = 16
+_TEXTS_READ_AHEAD = 1024
+_BY_TOKENS = 0  # in the place of a batch size, for which transformers would put 1
 _SPLIT_OPTIONS = ("is_split_into_words", "visual_source")
 _FIND_OPTIONS = ("max_length", "stride", "on_bad_image", "visual_source")
 
@@ -104,7 +106,8 @@ class BgaMnerPipeline(Pipeline):
             `words`, and optionally `image`, as for `predict`, or a URL. Iterables are read 16 batches ahead, or text by
             text with `batch_size=1`.
         batch_size : int, optional
-            Texts, or windows of long ones, at a time: by default the pipeline's, or 16, or 1 for what has no length.
+            Texts, or windows of long ones, at a time: by default the pipeline's, or as many as the device is fastest
+            with, or 1 for what has no length.
         num_workers : int, optional
             Processes that read a torch dataset.
         is_split_into_words, visual_source, max_length, stride, on_bad_image : optional
@@ -137,8 +140,8 @@ class BgaMnerPipeline(Pipeline):
         elif isinstance(inputs, Iterable) and not isinstance(inputs, str | bytes | Mapping | Dataset):
             inputs = (item for item in inputs)  # which is what Pipeline knows
         if batch_size is None:
-            batch_size = self._batch_size or (_DEFAULT_BATCH_SIZE if sized else 1)
-        if batch_size < 1:
+            batch_size = self._batch_size or (_BY_TOKENS if sized else 1)
+        elif batch_size < 1:
             raise mismatch("batch_size of at least 1", batch_size, "Raise it.")
         return super().__call__(inputs, batch_size=batch_size, **options)
 
@@ -174,7 +177,7 @@ class BgaMnerPipeline(Pipeline):
     def _forward(
         self,
         input_tensors: list[SplitText],
-        batch_size: int = _DEFAULT_BATCH_SIZE,
+        batch_size: int | None = None,
         on_bad_image: str = "missing",
         **options: Any,
     ) -> list[list[dict[str, Any]]]:
@@ -183,8 +186,11 @@ class BgaMnerPipeline(Pipeline):
             texts = [_fetched(text, on_bad_image, self.processor.bad_images) for text in texts]
         options |= {"batch_size": batch_size, "on_bad_image": on_bad_image}
         found = find_entities(texts, self.model, self.processor, **options)
-        # described here, since transformers makes plain tuples of named ones on the way to `postprocess`
         return [describe_entities(text, entities) for text, entities in zip(texts, found, strict=True)]
+
+    def _ensure_tensor_on_device(self, inputs: Any, device: Any) -> Any:
+        """Leave texts and entities as they are: transformers would search each of them for tensors."""
+        return inputs
 
     def postprocess(self, model_outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return a text's entities."""
@@ -213,9 +219,9 @@ class BgaMnerPipeline(Pipeline):
         texts = DataLoader(dataset, batch_size=None, num_workers=num_workers)
 
         def find(part: list[SplitText]) -> list[list[dict[str, Any]]]:
-            return self.forward(part, batch_size=batch_size, **forward_params)
+            return self.forward(part, batch_size=batch_size or None, **forward_params)
 
-        part_size = 1 if batch_size == 1 else _BATCHES_READ_AHEAD * batch_size
+        part_size = 1 if batch_size == 1 else _BATCHES_READ_AHEAD * batch_size or _TEXTS_READ_AHEAD
         return PipelineIterator(_InParts(texts, find, part_size), self.postprocess, postprocess_params)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **options: Any) -> None:

@@ -320,7 +320,7 @@ class BgaMnerProcessor(RemoteCodeMixin, ProcessorMixin):
 
     def encode_words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
         """Return the token ids of each word of each sentence, without special tokens."""
-        return encode_words(self.tokenizer, sentences, self.word_reader)
+        return encode_words(self.tokenizer, sentences, self.word_reader).nested()
 
     def encode_images(
         self, images: Images, *, on_bad_image: str = "missing", images_kwargs: dict[str, Any] | None = None

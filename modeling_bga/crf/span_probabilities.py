@@ -65,18 +65,18 @@ def span_log_probabilities(
         return np.zeros(0)
     mask = np.asarray(mask, dtype=bool)
     read = np.asarray(read, dtype=bool) & mask
-    _check(spans, read, labels)
+    rows, firsts, ends = np.array([(span.sentence, span.first, span.end) for span in spans]).T
+    _check(spans, rows, firsts, ends, read)
+    types = [span.label for span in spans]
+    tables = {label: _tag_tables(label, labels) for label in sorted(set(types))}
     # (batch, length, tags) -> (batch, length, tags + 1): the boundary stands before the first and after the last one
     steps = np.where(mask[:, :, None], emissions, 0.0).astype(np.float64)
     steps = np.pad(steps, ((0, 0), (0, 0), (0, 1)), constant_values=-np.inf)
     matrix = _bordered(scores)
     states = _recursions(steps, mask, matrix)
     log_partition = _log_sum_exp(states[-1, 0] + matrix[:, -1], 1)  # (batch,)
-    rows = np.array([span.sentence for span in spans])
-    firsts, ends = np.array([(span.first, span.end) for span in spans]).T
-    start, last = np.array([_deciding_positions(span, read[span.sentence]) for span in spans]).T
-    tables = {label: _tag_tables(label, labels) for label in {span.label for span in spans}}
-    of_spans = np.stack([tables[span.label] for span in spans])  # (spans, roles, 2, tags + 1)
+    start, last = _deciding_positions(rows, firsts, ends, read)
+    of_spans = np.stack([tables[label] for label in types])  # (spans, roles, 2, tags + 1)
     # Two ways to begin, with "B-" and with "I-", which exclude each other: (2, spans, tags + 1).
     state = np.stack([states[start, 0, rows]] * 2)
     for offset in range(int((last - start).max()) + 1):
@@ -84,33 +84,44 @@ def span_log_probabilities(
         conditions = [~read[rows, positions], positions < firsts, positions == firsts, positions < ends]
         roles = np.select(conditions, [_FREE, _BEFORE, _FIRST, _INSIDE], _AFTER)
         lets_through = of_spans[np.arange(len(spans)), roles].transpose(1, 0, 2)  # (2, spans, tags + 1)
-        moved = _log_sum_exp(state[..., :, None] + matrix, 2) + steps[rows, positions]
+        moved = _moved(state, matrix) + steps[rows, positions]
         runs = mask[rows, positions] & (start + offset <= last)
         state = np.where(runs[:, None], np.where(lets_through, moved, -np.inf), state)
-    # (spans, tags + 1, 1) + (tags + 1, tags + 1) [next, previous] -> (spans, tags + 1)
-    rest = _log_sum_exp(states[mask.shape[1] - 1 - last, 1, rows][:, :, None] + matrix.T, 1)
+    # (spans, tags + 1)
+    rest = _moved(states[mask.shape[1] - 1 - last, 1, rows], matrix.T)
     # (2, spans, tags + 1) -> (spans, 2, tags + 1) -> (spans,)
     joint = (state + rest).transpose(1, 0, 2).reshape(len(spans), -1)
     return np.minimum(_log_sum_exp(joint, 1) - log_partition[rows], 0.0)
+
+
+# In nats: with states and transitions no further below their maxima, float64 holds products of their exponentials. What
+# constraints forbid has a score far below the last of these, and is 0 beside whatever is allowed.
+_DEEPEST, _STEEPEST, _FORBIDDEN = 600.0, 100.0, 5000.0
 
 
 # What a position is to a span: not read, the last one read before it, its first, a later one of it, the next one read.
 _FREE, _BEFORE, _FIRST, _INSIDE, _AFTER = range(5)
 
 
-def _check(spans: Sequence[Span], read: np.ndarray, labels: Sequence[str]) -> None:
-    for span in spans:
-        if not {f"B-{span.label}", f"I-{span.label}"} & set(labels):
-            raise ValueError(
-                f"Expected a type that has a tag, got {shown(span.label)} with the tags {shown(list(labels))}. Give "
-                "the type alone, such as 'PER'."
-            )
-        inside = 0 <= span.sentence < len(read) and 0 <= span.first < span.end <= read.shape[1]
-        if not inside or not read[span.sentence, span.first]:
-            raise ValueError(
-                f"Expected spans that begin at a position that is read, in a batch of shape {read.shape}, got {span}. "
-                "Give positions of tokens: the first token of the first word, and the one after the last word's."
-            )
+def _check(spans: Sequence[Span], rows: np.ndarray, firsts: np.ndarray, ends: np.ndarray, read: np.ndarray) -> None:
+    """Refuse spans that no position of the batch begins."""
+    inside = (rows >= 0) & (rows < len(read)) & (firsts >= 0) & (firsts < ends) & (ends <= read.shape[1])
+    begins = np.zeros_like(inside)
+    begins[inside] = read[rows[inside], firsts[inside]]
+    if not begins.all():
+        raise ValueError(
+            f"Expected spans that begin at a position that is read, in a batch of shape {read.shape}, got "
+            f"{spans[int(begins.argmin())]}. Give positions of tokens: the first token of the first word, and the one "
+            "after the last word's."
+        )
+
+
+def _check_type(label: str, labels: Sequence[str]) -> None:
+    if not {f"B-{label}", f"I-{label}"} & set(labels):
+        raise ValueError(
+            f"Expected a type that has a tag, got {shown(label)} with the tags {shown(list(labels))}. Give the type "
+            "alone, such as 'PER'."
+        )
 
 
 def _bordered(scores: CrfScores) -> np.ndarray:
@@ -129,25 +140,32 @@ def _recursions(steps: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> np.n
     # (batch, length, T + 1) -> (length, 2, batch, T + 1)
     both_steps = np.stack([steps, steps[:, ::-1]]).transpose(2, 0, 1, 3)
     kept = np.stack([mask, mask[:, ::-1]]).transpose(2, 0, 1)[..., None]
-    moves = np.stack([matrix, matrix.T])[:, None]  # (2, 1, T + 1, T + 1)
+    moves = np.stack([matrix, matrix.T])  # (2, T + 1, T + 1)
     states = np.full((len(both_steps) + 1, *both_steps.shape[1:]), -np.inf)
     states[0, ..., -1] = 0
     for t, step in enumerate(both_steps):
-        moved = _log_sum_exp(states[t][..., None] + moves, 2) + step
+        moved = _moved(states[t], moves) + step
         states[t + 1] = np.where(kept[t], moved, states[t])
     return states
 
 
-def _deciding_positions(span: Span, read: np.ndarray) -> tuple[int, int]:
-    """First and last position that decide on a span: the ones that are read before and after it, or its own."""
-    positions = read.nonzero()[0]
-    before, after = positions[positions < span.first], positions[positions >= span.end]
-    inside = positions[(positions >= span.first) & (positions < span.end)]
-    return int(before[-1] if len(before) else span.first), int(after[0] if len(after) else inside[-1])
+def _deciding_positions(
+    rows: np.ndarray, firsts: np.ndarray, ends: np.ndarray, read: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """First and last position that decide on each span: those that are read before and after it, or its own."""
+    batch, length = read.shape
+    places = np.where(read, np.arange(length), -1)
+    # (batch, length + 1): the last position that is read in front of each, -1 for none, and the next from there on
+    before = np.hstack([np.full((batch, 1), -1), np.maximum.accumulate(places, axis=1)])
+    places = np.where(read, np.arange(length), length)
+    after = np.hstack([np.minimum.accumulate(places[:, ::-1], axis=1)[:, ::-1], np.full((batch, 1), length)])
+    start, last = before[rows, firsts], after[rows, ends]
+    return np.where(start < 0, firsts, start), np.where(last == length, before[rows, ends], last)
 
 
 def _tag_tables(label: str, labels: Sequence[str]) -> np.ndarray:
     """Which tags a position may have, by its role, if "B-" and if "I-" begins the entity: bool (roles, 2, T + 1)."""
+    _check_type(label, labels)
     begins = np.array([*(name == f"B-{label}" for name in labels), False])
     inside = np.array([*(name == f"I-{label}" for name in labels), False])
     any_tag = np.ones(len(labels) + 1, dtype=bool)
@@ -162,9 +180,29 @@ def _tag_tables(label: str, labels: Sequence[str]) -> np.ndarray:
     return np.array([by_role[role] for role in range(len(by_role))])
 
 
-def _log_sum_exp(values: np.ndarray, axis: int) -> np.ndarray:
+def _moved(states: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Log of the summed scores after one more transition: (..., N, T) and (..., T, T) [previous, next] to (..., N, T).
+
+    There are as many exponentials as states, in place of one for each pair of tags, where nothing that counts would
+    underflow. The sums don't depend on what else is in the batch, as those of a product of matrices would.
+    """
+    most, top = _finite_maximum(states, -1), matrix.max()
+    depth, moves = states - most, matrix - top
+    small = top < _STEEPEST and ((moves > -_STEEPEST) | (matrix < -_FORBIDDEN)).all()
+    if not small or (depth[np.isfinite(depth)] < -_DEEPEST).any():
+        # (..., N, T, 1) + (..., 1, T, T) -> (..., N, T)
+        return _log_sum_exp(states[..., None] + matrix[..., None, :, :], -2)
+    with np.errstate(divide="ignore"):  # the log of 0, where all are -inf
+        return np.log(np.einsum("...nt,...tu->...nu", np.exp(depth), np.exp(moves))) + most + top
+
+
+def _finite_maximum(values: np.ndarray, axis: int) -> np.ndarray:
     most = values.max(axis=axis, keepdims=True)
-    most = np.where(np.isfinite(most), most, 0.0)
+    return np.where(np.isfinite(most), most, 0.0)
+
+
+def _log_sum_exp(values: np.ndarray, axis: int) -> np.ndarray:
+    most = _finite_maximum(values, axis)
     with np.errstate(divide="ignore"):  # the log of 0, where all are -inf
         return np.log(np.exp(values - most).sum(axis=axis)) + most.squeeze(axis)
 

@@ -31,14 +31,14 @@ Annotate = Callable[[Callable[[], Iterator[TextChunk]]], Iterable[AnnotatedChunk
 class AnnotatorOptions:
     """What a process that annotates has to know.
 
-    The model is a folder or a name on the Hub, `batch_size` counts texts or windows of long ones, and `max_length` and
-    `stride` are those of `predict`. With `threads` None, torch keeps its own number.
+    The model is a folder or a name on the Hub, `batch_size`, `max_length` and `stride` are those of
+    `predict`. With `threads` None, torch keeps its own number.
     """
 
     model: str
     device: str = "cpu"
     dtype: str = "float32"
-    batch_size: int = 64
+    batch_size: int | None = None
     max_length: int | None = None
     stride: int | None = None
     threads: int | None = None

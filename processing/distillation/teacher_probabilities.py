@@ -22,7 +22,7 @@ from ..tags.label_map import name_tags
 from ..text.given_words import split_texts
 from ..text.target_marking import mark_targets
 from ..text.text_input import SplitText
-from ..text.word_encoding import special_tokens
+from ..text.word_encoding import encode_words, special_tokens
 from ..weight_digest import add_weights
 
 
@@ -140,16 +140,16 @@ def _word_probabilities(
     tokenizer, text_config = processor.tokenizer, teacher.config.text_config
     found = [np.zeros((len(text.words), teacher.num_labels), np.float32) for text in texts]
     most = [np.full(len(text.words), -1.0) for text in texts]  # context of each word where it was read
-    tokens = processor.encode_words([text.words for text in texts])
-    windows = cut_windows(tokens, special_tokens(tokenizer), longest_input(tokenizer, text_config))
-    for batch in make_batches(windows, batch_size):
+    encoded = encode_words(tokenizer, [text.words for text in texts], processor.word_reader)
+    windows = cut_windows(encoded, special_tokens(tokenizer), longest_input(tokenizer, text_config))
+    for batch in make_batches(windows, batch_size, 0):
         inputs = window_inputs(batch, tokenizer, text_config.vocab_size)
         mask = inputs["attention_mask"].numpy().astype(bool)
         # (windows, length, tags), log marginals
         logits = teacher(**{name: it.to(teacher.device) for name, it in inputs.items()}).logits.float().cpu().numpy()
         check_finite(logits[mask])
         for window, scores, attended in zip(batch, logits, mask, strict=True):
-            first_tokens = attended.argmax() + np.array(window.first_tokens, int)
+            first_tokens = attended.argmax() + window.first_tokens
             words = range(window.start, window.end)
             context = np.array([window.context(word, word + 1) for word in words])
             better = context > most[window.text][window.start : window.end]

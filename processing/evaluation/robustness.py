@@ -34,7 +34,7 @@ def predict_tags(
     processor: BgaMnerProcessor,
     dataset: datasets.Dataset,
     visual_source: str = "generated",
-    batch_size: int = 16,
+    batch_size: int | None = None,
     show_progress: bool = True,
 ) -> list[list[str]]:
     """Tag the words of a dataset.
@@ -53,8 +53,8 @@ def predict_tags(
     visual_source : {"generated", "real", "none"}, default "generated"
         What the text reads: generated features; the images' own, and generated ones where there is no image or a
         broken one; or none.
-    batch_size : int, default 16
-        Texts (or windows of long ones) at a time.
+    batch_size : int, optional
+        Texts (or windows of long ones) at a time; by default as of `predict`.
     show_progress : bool, default True
         Show a progress bar.
 
@@ -80,7 +80,7 @@ def predict_tags(
         rows = rows.cast_column("image", datasets.Image(decode=False))
     tags: list[list[str]] = []
     # a part at a time, so that a dataset's images may be larger than memory; several batches, to sort by length
-    part = 16 * batch_size
+    part = 16 * (batch_size or 16)
     with tqdm(total=len(rows), desc="Tagging", unit="sentence", disable=not show_progress) as progress:
         for start in range(0, len(rows), part):
             batch = rows[start : start + part]
@@ -109,7 +109,7 @@ def robustness_report(
     samples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     show_progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Score a model under conditions that differ in the images that it reads at test.

@@ -21,7 +21,7 @@ def predict(
     images: Images = None,
     *,
     is_split_into_words: bool | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     max_length: int | None = None,
     stride: int | None = None,
     on_bad_image: str = "missing",
@@ -46,8 +46,9 @@ def predict(
         read. Otherwise they are ignored, and not even opened.
     is_split_into_words : bool or None
         True says that a list of strings holds the words of one text.
-    batch_size : int
-        Texts (or windows of long ones) at a time.
+    batch_size : int or None
+        Texts (or windows of long ones) at a time; by default as many as the device is fastest with: batches have about
+        the same number of tokens, the fewer the wider the encoder. Of models that read real images 16.
     max_length : int or None
         Most tokens the model reads at once; by default what both tokenizer and text encoder take, and at most what the
         encoder takes.

@@ -12,12 +12,25 @@ from ...configuration.errors import mismatch
 from ...modeling_bga.crf.span_probabilities import CrfScores, Span, span_log_probabilities
 from ...modeling_bga.encoders.encoder import longest_text
 from ..images.image_loading import stack_images
-from ..padding import model_columns, pad_columns
+from ..padding import column_padding, padding_side
 from ..processing_bga_mner import BgaMnerProcessor
 from ..text.text_input import Entity, SplitText
-from ..text.word_encoding import default_max_length, special_tokens
+from ..text.word_encoding import default_max_length, encode_words, special_tokens
 from .evaluation_mode import evaluating
-from .text_windows import SpanProbabilities, TaggedWords, Window, WindowScores, check_finite, tag_in_windows
+from .text_windows import (
+    SpanProbabilities,
+    TaggedWords,
+    Window,
+    WindowScores,
+    check_finite,
+    pad_windows,
+    tag_in_windows,
+    tokens_at_once,
+)
+
+
+_TEXTS_WITH_IMAGES = 16
+_COMMON_WIDTH = 768  # of text encoders that don't tell theirs
 
 
 def reads_images(model: PreTrainedModel, visual_source: str | None) -> bool:
@@ -35,7 +48,7 @@ def find_entities(
 ) -> list[list[Entity]]:
     """Find the entities of texts; options as of `tag_texts`."""
     tagged = tag_texts(texts, model, processor, **options)
-    return [text.entities(*found) for text, found in zip(texts, tagged, strict=True)]
+    return [text.entities(found.spans, found.scores) for text, found in zip(texts, tagged, strict=True)]
 
 
 def tag_texts(
@@ -43,7 +56,7 @@ def tag_texts(
     model: PreTrainedModel,
     processor: BgaMnerProcessor,
     *,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     max_length: int | None = None,
     stride: int | None = None,
     on_bad_image: str = "missing",
@@ -61,6 +74,8 @@ def tag_texts(
     labels = [str(label) for _, label in sorted((int(id_), label) for id_, label in model.config.id2label.items())]
     options = {} if visual_source is None else {"visual_source": visual_source}
     encode_images = _image_encoder(texts, processor, on_bad_image) if reads_images(model, visual_source) else None
+    if encode_images is not None and batch_size is None:
+        batch_size = _TEXTS_WITH_IMAGES
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
 
     def score(batch: list[Window]) -> WindowScores:
@@ -81,12 +96,13 @@ def tag_texts(
 
     with evaluating(model):
         return tag_in_windows(
-            processor.encode_words([text.words for text in texts]),
+            encode_words(processor.tokenizer, [text.words for text in texts], processor.word_reader),
             special_tokens(processor.tokenizer),
             labels,
             score,
             _span_probabilities(model, labels),
             batch_size=batch_size,
+            batch_tokens=tokens_at_once(getattr(text_config, "hidden_size", _COMMON_WIDTH), device.type),
             max_length=max_length,
             stride=stride,
             progress=progress,
@@ -95,9 +111,12 @@ def tag_texts(
 
 def window_inputs(batch: Sequence[Window], tokenizer: PreTrainedTokenizerBase, known: int) -> dict[str, torch.Tensor]:
     """Pad W windows to what a model with `known` embeddings reads: int64 (W, L) each."""
-    columns = pad_columns(model_columns([window.ids for window in batch], tokenizer), tokenizer)
-    # W rows of different lengths -> (W, L)
-    inputs = {name: torch.tensor(rows, dtype=torch.int64) for name, rows in columns.items()}
+    padding = column_padding(tokenizer)
+    input_ids, mask = pad_windows(batch, padding["input_ids"], padding_side(tokenizer))
+    columns = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
+    if "token_type_ids" in tokenizer.model_input_names:
+        columns["token_type_ids"] = np.where(mask, 0, padding["token_type_ids"])
+    inputs = {name: torch.from_numpy(column) for name, column in columns.items()}
     _check_vocabulary(inputs["input_ids"], known)
     return inputs
 

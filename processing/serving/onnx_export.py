@@ -21,6 +21,7 @@ from ...modeling_bga.crf.span_probabilities import CrfScores
 from ...modeling_bga.encoders.encoder import longest_text
 from ...modeling_bga.token_classifier import BgaMnerForTokenClassification
 from ..inference.text_tagging import longest_input
+from ..inference.text_windows import tokens_at_once
 from ..padding import column_padding
 from ..processing_bga_mner import BgaMnerProcessor
 from ..text.word_encoding import special_tokens, substitute_token, word_prefix
@@ -248,6 +249,7 @@ def _write_tagger(
         "max_length": longest_input(tokenizer, model.config.text_config),
         "takes_token_type_ids": "token_type_ids" in tokenizer.model_input_names,
         "padding_token": column_padding(tokenizer)["input_ids"],
+        "batch_tokens": tokens_at_once(model.config.text_config.hidden_size),
         "special_tokens": {"before": before, "behind": after},
         "substitute_token": substitute_token(tokenizer),
         "word_prefix": word_prefix(tokenizer),

@@ -28,7 +28,7 @@ import numpy as np
 
 from ...configuration.errors import brief, listed, shown
 from ...modeling_bga.crf.span_probabilities import CrfScores, Span, span_log_probabilities
-from ..inference.text_windows import TaggedWords, Window, WindowScores, tag_in_windows
+from ..inference.text_windows import TaggedWords, Window, WindowScores, pad_windows, tag_in_windows
 from ..sequences import as_list
 from ..text.given_words import split_texts
 from ..text.text_input import describe_entities
@@ -36,13 +36,13 @@ from ..text.word_reader import WordReader
 
 
 MODEL_FILE, TAGGER_FILE, TOKENIZER_FILE = "model.onnx", "tagger.json", "tokenizer.json"
-_BATCH_SIZE = 16
+_BATCH_TOKENS = 512  # of models that were exported before it was written down
 # What stands in the tagger's file.
 _SETTINGS = ["id2label", "max_length", "takes_token_type_ids", "padding_token", "special_tokens", "substitute_token"]
 _SETTINGS += ["word_prefix", "crf"]
 _MEND = "Write one: python examples/export_onnx.py --model MODEL --output FOLDER."
-# Lines of the standard input are sorted by length within so many batches, and answered before more are read.
-_BATCHES_READ_AHEAD = 16
+# Lines of the standard input are sorted by length among so many, and answered before more are read.
+_LINES_READ_AHEAD = 256
 # Without these two ONNX Runtime is faster on a CPU: each makes one slow operator of two fast ones.
 _SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
 
@@ -104,7 +104,7 @@ class OnnxPredictor:
         text: str | Sequence[str] | Sequence[Sequence[str]],
         *,
         is_split_into_words: bool | None = None,
-        batch_size: int = _BATCH_SIZE,
+        batch_size: int | None = None,
         max_length: int | None = None,
         stride: int | None = None,
     ) -> list[Any]:
@@ -135,7 +135,10 @@ class OnnxPredictor:
         # an iterator can be read once
         texts, single = split_texts(text if items is None else items, is_split_into_words, self._reader)
         tagged = self._tag([item.words for item in texts], batch_size, max_length, stride)
-        found = [describe_entities(item, item.entities(*tags)) for item, tags in zip(texts, tagged, strict=True)]
+        found = [
+            describe_entities(item, item.entities(of_text.spans, of_text.scores))
+            for item, of_text in zip(texts, tagged, strict=True)
+        ]
         return found[0] if single else found
 
     def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +169,7 @@ class OnnxPredictor:
             raise ValueError(f"its inputs are {listed(sorted(given))}, its outputs {listed(sorted(made))}")
 
     def _tag(
-        self, sentences: list[list[str]], batch_size: int, max_length: int | None, stride: int | None
+        self, sentences: list[list[str]], batch_size: int | None, max_length: int | None, stride: int | None
     ) -> list[TaggedWords]:
         limit = self.settings["max_length"]
         max_length = limit if max_length is None else max_length
@@ -184,6 +187,7 @@ class OnnxPredictor:
             self._score,
             self._span_probabilities,
             batch_size=batch_size,
+            batch_tokens=self.settings.get("batch_tokens", _BATCH_TOKENS),
             max_length=max_length,
             stride=stride,
         )
@@ -193,11 +197,7 @@ class OnnxPredictor:
         return [(encoding.ids, encoding.word_ids) for encoding in encodings]
 
     def _score(self, batch: list[Window]) -> WindowScores:
-        lengths = np.array([len(window.ids) for window in batch])
-        mask = np.arange(lengths.max()) < lengths[:, None]  # (windows, length)
-        input_ids = np.full(mask.shape, self.settings["padding_token"], dtype=np.int64)
-        for row, window in enumerate(batch):
-            input_ids[row, : len(window.ids)] = window.ids
+        input_ids, mask = pad_windows(batch, self.settings["padding_token"])
         return WindowScores(*self.run(input_ids, mask.astype(np.int64)), mask)
 
     def _span_probabilities(
@@ -239,15 +239,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="what export_onnx wrote")
     parser.add_argument("text", nargs="+", help="texts; - reads lines from the standard input")
-    parser.add_argument("--batch_size", type=int, default=_BATCH_SIZE)
+    parser.add_argument("--batch_size", type=int, help="texts at a time; by default as many as are fast")
     parser.add_argument("--threads", type=int, help="threads of ONNX Runtime; by default one for each core")
     options = parser.parse_args(arguments)
     try:
-        if options.batch_size < 1:
+        if options.batch_size is not None and options.batch_size < 1:
             raise ValueError(f"Expected --batch_size of at least 1, got {options.batch_size}. Raise it.")
         annotate = OnnxPredictor(options.folder, threads=options.threads)
         lines = iter(sys.stdin if options.text == ["-"] else options.text)
-        while part := [line.rstrip("\r\n") for line in islice(lines, _BATCHES_READ_AHEAD * options.batch_size)]:
+        while part := [line.rstrip("\r\n") for line in islice(lines, _LINES_READ_AHEAD)]:
             for text, entities in zip(part, annotate(part, batch_size=options.batch_size), strict=True):
                 print(json.dumps({"text": text, "entities": entities}, ensure_ascii=False), flush=True)
     except ValueError as error:

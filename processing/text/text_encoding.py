@@ -43,7 +43,7 @@ def encode_sentences(
     room = max_length - len(before) - len(after)
     if truncation and room < 1:
         raise mismatch(f"max_length above the {max_length - room} special tokens", max_length, "Raise it.")
-    tokens = encode_words(tokenizer, sentences, reader)
+    tokens = encode_words(tokenizer, sentences, reader).nested()
     if truncation:
         tokens = _shorten(tokens, tags, room, on_long_text)
 

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from ...configuration.errors import shown
 from ..sequences import as_list, is_table
-from ..tags.tag_scheme import spans_from_tags
 from .word_reader import WordReader
 from .word_splitting import Words, how_to_make_text, split_words
 
@@ -114,10 +113,10 @@ class SplitText:
         offsets = [(given[group.start][0], given[group.stop - 1][1]) for group in groups]
         return cls(" ".join(words), read, offsets, groups, image)
 
-    def entities(self, tags: Sequence[str], scores: Sequence[float]) -> list[Entity]:
-        """Read the entities off a tag for each word that is read; `scores` has one of each entity."""
+    def entities(self, spans: Sequence[tuple[str, int, int]], scores: Sequence[float]) -> list[Entity]:
+        """Find entities, given as type, first word that is read and the one after the last, in the text."""
         found = []
-        for (label, first, stop), score in zip(spans_from_tags(tags), scores, strict=True):
+        for (label, first, stop), score in zip(spans, scores, strict=True):
             start, end = self.offsets[first][0], self.offsets[stop - 1][1]
             if self.groups is not None:
                 first, stop = self.groups[first].start, self.groups[stop - 1].stop

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from .encoded_words import EncodedWords
 from .word_reader import WordReader
 from .word_splitting import split_words
 
@@ -39,12 +40,12 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[
 
 def encode_words(
     tokenizer: PreTrainedTokenizerBase, sentences: Sequence[Sequence[str]], reader: WordReader
-) -> list[list[list[int]]]:
-    """Encode each word of each sentence, without special tokens; each has at least one token, the unknown one."""
+) -> EncodedWords:
+    """Encode the words of sentences, without special tokens; each has at least one token, the unknown one."""
 
     def encode(pieces: list[list[str]]) -> list[tuple[list[int], list[int | None]]]:
-        batch = tokenizer(pieces, add_special_tokens=False, verbose=False, **_PLAINLY)
-        return [(ids, batch.word_ids(row)) for row, ids in enumerate(batch["input_ids"])]
+        encodings = tokenizer(pieces, add_special_tokens=False, verbose=False, **_PLAINLY).encodings
+        return [(encoding.ids, encoding.word_ids) for encoding in encodings]
 
     return reader.encode(sentences, encode, word_prefix(tokenizer), substitute_token(tokenizer))
 

@@ -1,19 +1,15 @@
-"""The one way in which a model reads words, whether running text or the words of a file are given. Pure Python.
+"""The one way in which a model reads words, whether running text or the words of a file are given.
 
 The words of a file are split as running text is, and parts of a word, given character by character, are joined first.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from ...configuration.errors import shown
+from .encoded_words import EncodedWords, EncodePieces, encode_pieces
 from .word_splitting import Words, count_unspaced_letters, is_character, split_words
-
-
-# From the pieces of texts to the token ids of each, and the number of each token's piece.
-EncodePieces = Callable[[list[list[str]]], Iterable[tuple[Sequence[int], Sequence[int | None]]]]
 
 
 class WordReader(NamedTuple):
@@ -45,7 +41,8 @@ class WordReader(NamedTuple):
         pieces: list[str] = []
         owners: list[int] = []
         for number, word in enumerate(words):
-            plain = len(word) == 1 or (word.isascii() and word.isalpha())  # most words, and nothing to be split
+            # most words, and nothing to be split
+            plain = len(word) == 1 or (word.isascii() and (word.isalpha() or word.isdigit()))
             found = [word] if plain else [piece for piece, _, _ in self.split(word)] or [word]
             pieces += found
             owners += [number] * len(found)
@@ -53,28 +50,14 @@ class WordReader(NamedTuple):
 
     def encode(
         self, sentences: Sequence[Sequence[str]], encode: EncodePieces, prefix: str, substitute: int | None
-    ) -> list[list[list[int]]]:
-        """Return the token ids of each word of each sentence; `substitute` where the tokenizer makes none."""
+    ) -> EncodedWords:
+        """Return the token ids of the words of sentences; `substitute` where the tokenizer makes none."""
         read = [self.pieces(words) for words in sentences]
-        filled = [[_readable(piece, prefix) for piece in pieces] for pieces, _ in read if pieces]
-        encoded = iter(encode(filled) if filled else ())
-        found: list[list[list[int]]] = []
-        for words, (pieces, owners) in zip(sentences, read, strict=True):
-            ids, numbers = next(encoded) if pieces else ((), ())
-            tokens: list[list[int]] = [[] for _ in pieces]
-            for token, number in zip(ids, numbers, strict=True):
-                if number is not None:
-                    tokens[number].append(token)
-            by_word: list[list[int]] = [[] for _ in words]
-            for piece, owner, made in zip(pieces, owners, tokens, strict=True):
-                if not made and substitute is None:
-                    raise ValueError(
-                        f"Expected a tokenizer with an unknown token for the word {shown(piece)}, got one without. Set "
-                        "tokenizer.unk_token."
-                    )
-                by_word[owner] += made or [substitute]  # type: ignore[list-item]
-            found.append(by_word)
-        return found
+
+        def encode_readable(texts: list[list[str]]) -> Iterable[tuple[Sequence[int], Sequence[int | None]]]:
+            return encode([[_readable(piece, prefix) for piece in pieces] for pieces in texts])
+
+        return encode_pieces(read, [len(words) for words in sentences], encode_readable, substitute)
 
     def group_words(self, words: Sequence[str]) -> list[range]:
         r"""Say which given words are read as one, since running text wouldn't part them; white space may be in none.

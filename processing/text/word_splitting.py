@@ -19,8 +19,9 @@ _WHOLE = re.compile(
 )
 # Digits with separators inside: "10,000", "19.99".
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-# A plain word that is no part of an address: found at once, since looking at each character takes most of the time.
-_PLAIN = re.compile(r"[A-Za-z_]+(?=[ ,;!?'\")\n]|\Z)")
+# All of this where there is nothing but ASCII, in one search: no marks, joiners or emoji.
+_ASCII_WORD = re.compile(rf"(?<![A-Za-z0-9_])(?:{_WHOLE.pattern})|{_NUMBER.pattern}|[A-Za-z0-9_]+|\S")
+_CHUNK = re.compile(r"\S+")
 _ZWJ = "\u200d"
 _FLAG = re.compile("[\U0001f1e6-\U0001f1ff]{2}")
 _EMOJI_MODIFIER = re.compile("[\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")  # skin tones, tags of flags
@@ -129,20 +130,22 @@ def is_character(word: str) -> bool:
 
 def _split_spaced(text: str, offset: int) -> Words:
     """Split a part, from `offset` on, of a text whose scripts put spaces between words."""
+    if text.isascii():
+        return [(match.group(), offset + match.start(), offset + match.end()) for match in _ASCII_WORD.finditer(text)]
     words = []
-    position = 0
-    while position < len(text):
-        end = position + 1
-        if not text[position].isspace():
+    for chunk in _CHUNK.finditer(text):  # no word goes beyond white space
+        position, stop = chunk.span()
+        if chunk.group().isascii():
+            words += _split_spaced(chunk.group(), offset + position)
+            continue
+        while position < stop:
             end = _end_of_word(text, position)
             words.append((text[position:end], offset + position, offset + end))
-        position = end
+            position = end
     return words
 
 
 def _end_of_word(text: str, start: int) -> int:
-    if plain := _PLAIN.match(text, start):
-        return plain.end()
     if (start == 0 or not _is_letter(text[start - 1])) and (whole := _WHOLE.match(text, start)):
         return whole.end()
     if number := _NUMBER.match(text, start):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bga_mner import spans_from_tags
+from bga_mner.modeling_bga.crf import span_probabilities
 from bga_mner.modeling_bga.crf.crf import ConditionalRandomField, bio_constraints
 from bga_mner.modeling_bga.crf.span_probabilities import CrfScores, Span, span_log_probabilities
 
@@ -174,3 +175,19 @@ def test_says_what_to_mend():
     for span in (Span(0, "PER", 0, 2), Span(0, "PER", 2, 3), Span(1, "PER", 1, 2), Span(0, "PER", 1, 4)):
         with pytest.raises(ValueError, match="begin at a position that is read"):
             span_log_probabilities(*inputs, [span], labels, scores)
+
+
+@pytest.mark.parametrize("spread", [1, 30, 200, 1000])
+@pytest.mark.parametrize("constrained", [False, True])
+def test_products_of_exponentials_change_nothing(monkeypatch, spread, constrained):
+    """Against sums of logarithms throughout, for scores around the limits of either way."""
+    labels = SCHEMES["BIO"]
+    scores = make_crf(labels, constrained, spread=spread / 5).numpy_scores()
+    emissions = spread * np.random.default_rng(0).standard_normal((*MASK.shape, 5))
+    emissions[:, :, 4] = -np.inf  # a tag that can't be
+    spans = [Span(row, label, first, behind) for row, first, behind in all_spans() for label in ("PER", "LOC")]
+    found = span_log_probabilities(emissions, MASK, READ, spans, labels, scores)
+    monkeypatch.setattr(span_probabilities, "_DEEPEST", -1.0)
+    slow = span_log_probabilities(emissions, MASK, READ, spans, labels, scores)
+    assert np.isfinite(slow).any()
+    np.testing.assert_allclose(found, slow, rtol=1e-12, atol=1e-9 * spread)

@@ -5,14 +5,22 @@ import numpy as np
 import pytest
 
 from bga_mner.modeling_bga.crf.span_probabilities import CrfScores, Span, span_log_probabilities
+from bga_mner.processing.inference import text_windows
 from bga_mner.processing.inference.text_windows import (
+    EntityScorer,
+    TaggedWindow,
     Window,
     WindowScores,
     _ranges,
     check_finite,
-    join_windows,
+    join_tags,
+    make_batches,
+    part_with_most_context,
+    spans_from_tag_ids,
     tag_windows,
+    tokens_at_once,
 )
+from bga_mner.processing.tags.tag_scheme import spans_from_tags
 from bga_mner.processing.text.text_input import SplitText
 from bga_mner.processing.text.word_reader import WordReader
 
@@ -38,19 +46,19 @@ def score(windows, emissions, tags, side="right"):
         place = slice(len(part)) if side == "right" else slice(length - len(part), None)
         padded[row, place], mask[row, place], best[row, place] = part, True, 0
         best[row, place][window.first_tokens] = [LABELS.index(tag) for tag in tags[window.start : window.end]]
-    tagged = []
-    for row in range(len(windows)):  # a batch each
-        batch = slice(row, row + 1)
-        scores = WindowScores(padded[batch], best[batch], mask[batch])
-        tagged += tag_windows(windows[batch], scores, LABELS, probabilities)
-    found = join_windows(tagged, len(tags), probabilities)
-    assert found.tags == tags
-    return found.scores
+    tagged = [part for part, _ in tag_windows(windows, WindowScores(padded, best, mask), LABELS)]
+    assert join_tags(tagged) == tags
+    scores = []
+    scorer = EntityScorer(probabilities)
+    for span in spans_from_tags(tags):
+        scorer.add(*part_with_most_context(tagged, span), scores)
+    scorer.finish()
+    return scores
 
 
 def make_window(start, end, pieces=1):
     count = (end - start) * pieces
-    return Window(0, start, end, 6, [0] * (count + 2), list(range(1, count + 1, pieces)))
+    return Window(0, start, end, 6, np.zeros(count + 2, int), np.arange(1, count + 1, pieces))
 
 
 def test_ranges_cover_every_word_and_always_move_on():
@@ -74,7 +82,7 @@ def test_a_text_in_one_window(side, pieces):
     spans = [Span(0, "PER", 1 + pieces, 1 + 3 * pieces), Span(0, "LOC", 1 + 4 * pieces, 1 + 5 * pieces)]
     assert found == pytest.approx(probabilities(emissions[None], np.ones_like(read), read, spans).tolist())
     text = SplitText.from_words(["w"] * 6, WordReader())
-    assert [(entity.label, entity.score) for entity in text.entities(TAGS, found)] == list(
+    assert [(entity.label, entity.score) for entity in text.entities(spans_from_tags(TAGS), found)] == list(
         zip(("PER", "LOC"), found, strict=True)
     )
 
@@ -108,6 +116,62 @@ def test_an_entity_that_no_window_holds_is_scored_by_its_larger_part():
     windows = [make_window(0, 3), make_window(2, 6)]
     (found,) = score(windows, parts, ["O", "B-PER", "I-PER", "I-PER", "I-PER", "O"])
     assert found == pytest.approx(in_window(parts[1], ("PER", 0, 3)))
+
+
+def test_entities_are_scored_at_once_and_as_if_alone(monkeypatch):
+    """Windows of different lengths, more of them than are scored at once."""
+    monkeypatch.setattr(text_windows, "_WINDOWS_AT_ONCE", 3)
+    lengths, found, expected = [6, 4, 5, 6, 2, 3, 6], [], []
+    scorer = EntityScorer(probabilities)
+    for number, length in enumerate(lengths):
+        window = Window(number, 0, length, length, np.zeros(length + 2, int), np.arange(1, length + 1))
+        spans = [("PER", 0, 2)] + [("LOC", 3, 4)] * (length > 3)
+        emissions = emissions_of(length + 2, number)
+        scores = []
+        scorer.add(TaggedWindow(window, [], emissions), spans, scores)
+        scorer.add(TaggedWindow(window, [], None), [], scores)  # a window without entities
+        found.append(scores)
+        expected.append([in_window(emissions, span) for span in spans])
+    assert found[6] == []  # the last one waits
+    scorer.finish()
+    assert found == [pytest.approx(scores) for scores in expected]
+
+
+def test_spans_of_many_texts_are_those_of_each():
+    rng = random.Random(0)
+    labels = ["I-LOC", "O", "B-PER", "I-PER", "B-LOC", "B-A"]  # in any order, and without some
+    for _ in range(500):
+        texts = [[rng.randrange(len(labels)) for _ in range(rng.randrange(6))] for _ in range(rng.randrange(5))]
+        expected, first = [], 0
+        for tags in texts:
+            spans = spans_from_tags([labels[tag] for tag in tags])
+            expected += [(label, first + start, first + end) for label, start, end in spans]
+            first += len(tags)
+        owners = np.repeat(np.arange(len(texts)), [len(tags) for tags in texts])
+        flat = np.array([tag for tags in texts for tag in tags], dtype=np.int64)
+        assert spans_from_tag_ids(flat, owners, labels) == expected
+
+
+def test_batches_have_as_many_windows_as_asked_for_or_as_many_tokens():
+    lengths = [3, 9, 1, 7, 7, 2, 40, 3]
+    windows = [Window(n, 0, 1, 1, np.zeros(length, int), np.zeros(1, int)) for n, length in enumerate(lengths)]
+
+    def sizes(*options):
+        batches = make_batches(windows, *options)
+        found = [[len(window.ids) for window in batch] for batch in batches]
+        assert [one for batch in found for one in batch] == sorted(lengths, reverse=True)
+        return [len(batch) for batch in found]
+
+    assert sizes(3, 1) == [3, 3, 2]
+    assert sizes(None, 20) == [1, 2, 2, 3]  # 40 alone, then 9, 7, 7 and 3 as the longest
+    assert make_batches([], None, 20) == []
+    with pytest.raises(ValueError, match="batch_size of at least 1"):
+        make_batches(windows, 0, 20)
+
+
+def test_narrow_encoders_and_accelerators_get_larger_batches():
+    assert [tokens_at_once(width) for width in (32, 384, 768, 1024, 10**6)] == [2048, 682, 341, 256, 64]
+    assert tokens_at_once(768, "cuda") == 16 * tokens_at_once(768)
 
 
 def test_scores_of_a_broken_model_are_refused():

@@ -331,7 +331,7 @@ def test_words_that_running_text_does_not_part_are_read_as_one(words, read):
     text = SplitText.from_words(words, WordReader())
     assert " ".join(text.words) == read
     tags = ["B-LOC", *["I-LOC"] * (len(text.words) - 1)]
-    (entity,) = text.entities(tags, [1.0])
+    (entity,) = text.entities([("LOC", 0, len(text.words))], [1.0])
     assert (entity.start_word, entity.end_word) == (0, len(words))
     assert entity.word == " ".join(words)
     assert tags_of_given_words(text, tags, len(words)) == ["B-LOC", *["I-LOC"] * (len(words) - 1)]

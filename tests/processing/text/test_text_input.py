@@ -6,18 +6,18 @@ from bga_mner.processing.text.word_reader import WordReader
 
 
 def test_entities_of_text_and_of_words():
-    tags, scores = ["B-PER", "I-PER", "O", "B-LOC"], [0.6, 0.9]
+    spans, scores = [("PER", 0, 2), ("LOC", 3, 4)], [0.6, 0.9]
     text = SplitText.from_text("Kawhi  Leonard: LA", WordReader())
     words = SplitText.from_words(["Kawhi", "Leonard", ":", "LA"], WordReader())
-    assert [entity[2:] for entity in text.entities(tags, scores)] == [
+    assert [entity[2:] for entity in text.entities(spans, scores)] == [
         ("Kawhi  Leonard", 0, 14, 0, 2),
         ("LA", 16, 18, 3, 4),
     ]
-    assert [entity[2:] for entity in words.entities(tags, scores)] == [
+    assert [entity[2:] for entity in words.entities(spans, scores)] == [
         ("Kawhi Leonard", 0, 13, 0, 2),
         ("LA", 16, 18, 3, 4),
     ]
-    assert [(entity.label, entity.score) for entity in words.entities(tags, scores)] == [("PER", 0.6), ("LOC", 0.9)]
+    assert [(entity.label, entity.score) for entity in words.entities(spans, scores)] == [("PER", 0.6), ("LOC", 0.9)]
 
 
 @pytest.mark.parametrize(
