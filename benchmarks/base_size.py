@@ -17,7 +17,7 @@ from bga_mner.examples import reporting
 
 
 # Layers, width and vocabulary. The vision encoder is as deep and wide; base: BERT-base and CLIP ViT-B/32.
-SIZES = {"tiny": (3, 64, 100), "base": (12, 768, 30522)}
+SIZES = {"tiny": (3, 64, 100), "bert_tiny": (2, 128, 30522), "base": (12, 768, 30522)}
 # Trained on pairs: options by name. The vision encoder is trained too, but for the last, where it is frozen and was run
 # before.
 PAIR_MODELS: dict[str, dict[str, Any]] = {"12": {"num_bga_layers": 12}, "default": {}, "cached_vision": {}}
@@ -56,11 +56,13 @@ def _shape(size: str) -> dict[str, int]:
     }
 
 
-def make_baseline(size: str, id2label: dict[int, str] | None = None) -> BertForTokenClassification:
-    """Build the baseline, with the tags of `LABELS` by default."""
+def make_baseline(
+    size: str, id2label: dict[int, str] | None = None, vocab_size: int | None = None
+) -> BertForTokenClassification:
+    """Build the baseline, with the tags of `LABELS` and the vocabulary of the size by default."""
     return BertForTokenClassification(
         BertConfig(
-            vocab_size=SIZES[size][2],
+            vocab_size=vocab_size or SIZES[size][2],
             id2label=id2label or dict(enumerate(LABELS)),
             **_shape(size),
             attn_implementation="sdpa",
@@ -68,13 +70,13 @@ def make_baseline(size: str, id2label: dict[int, str] | None = None) -> BertForT
     )
 
 
-def make_model(size: str, **options: Any) -> BgaMnerForTokenClassification:
+def make_model(size: str, vocab_size: int | None = None, **options: Any) -> BgaMnerForTokenClassification:
     """Build a model; options are those of `BgaMnerConfig`, and as many layers are aligned as there are at most."""
     layers, _, vocabulary = SIZES[size]
     if "num_bga_layers" in options:
         options["num_bga_layers"] = min(options["num_bga_layers"], layers)
     config = BgaMnerConfig(
-        text_config={"model_type": "bert", "vocab_size": vocabulary, **_shape(size)},
+        text_config={"model_type": "bert", "vocab_size": vocab_size or vocabulary, **_shape(size)},
         vision_config={"model_type": "clip_vision_model", "image_size": 224, "patch_size": 32, **_shape(size)},
         **({"id2label": dict(enumerate(LABELS))} | options),
     )
