@@ -69,9 +69,11 @@ def training_arguments(
     seed: int,
     quiet: bool | None = None,
     use_cpu: bool = True,
+    bf16: bool = False,
 ) -> TrainingArguments:
     """Arguments that both trainings share."""
     return TrainingArguments(
+        bf16=bf16,
         output_dir=str(output_dir / "checkpoints"),
         max_steps=steps,
         per_device_train_batch_size=batch_size,
@@ -243,12 +245,13 @@ def train(
     batch_size: int = 32,
     learning_rate: float = 2e-3,
     quiet: bool | None = None,
+    **precision: bool,
 ) -> Trainer:
-    """Train on a dataset, or on rows of `encode_once`, with the stock Trainer."""
+    """Train on a dataset, or on rows of `encode_once`, with the stock Trainer; `use_cpu` and `bf16` are its own."""
     tags = isinstance(model, BgaMnerForTokenClassification)
     trainer = Trainer(
         model=model,
-        args=training_arguments(output_dir, steps, batch_size, learning_rate, seed, quiet),
+        args=training_arguments(output_dir, steps, batch_size, learning_rate, seed, quiet, **precision),
         train_dataset=rows.with_transform(processor.encode_examples) if isinstance(rows, Dataset) else rows,
         data_collator=DataCollatorForMner(processor),
         compute_metrics=build_compute_metrics(model.config.id2label) if tags else accuracy,
