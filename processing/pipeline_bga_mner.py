@@ -209,19 +209,21 @@ class BgaMnerPipeline(Pipeline):
         preprocess_params: dict,
         forward_params: dict,
         postprocess_params: dict,
-    ) -> PipelineIterator:
+    ) -> Iterable[Any]:
         """Find the entities of many texts, as they are asked for."""
+
+        def find(part: list[SplitText]) -> list[list[dict[str, Any]]]:
+            return self.forward(part, batch_size=batch_size or None, **forward_params)
+
+        part_size = 1 if batch_size == 1 else _BATCHES_READ_AHEAD * batch_size or _TEXTS_READ_AHEAD
+        if isinstance(inputs, list) and not num_workers:  # what follows takes its time for each text
+            return _InParts((self.preprocess(one, **preprocess_params) for one in inputs), find, part_size)
         if isinstance(inputs, Sized):
             dataset: Any = PipelineDataset(inputs, self.preprocess, preprocess_params)
         else:
             # each worker would read the whole stream
             dataset, num_workers = PipelineIterator(inputs, self.preprocess, preprocess_params), min(num_workers, 1)
         texts = DataLoader(dataset, batch_size=None, num_workers=num_workers)
-
-        def find(part: list[SplitText]) -> list[list[dict[str, Any]]]:
-            return self.forward(part, batch_size=batch_size or None, **forward_params)
-
-        part_size = 1 if batch_size == 1 else _BATCHES_READ_AHEAD * batch_size or _TEXTS_READ_AHEAD
         return PipelineIterator(_InParts(texts, find, part_size), self.postprocess, postprocess_params)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **options: Any) -> None:
@@ -234,7 +236,7 @@ class BgaMnerPipeline(Pipeline):
 class _InParts:
     """What is found in texts, part by part as it is asked for; as long as the texts, if they have a length."""
 
-    texts: DataLoader
+    texts: Any
     find: Callable[[list[SplitText]], list[Any]]
     part_size: int
 
