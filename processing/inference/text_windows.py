@@ -207,7 +207,7 @@ def _ranges(lengths: list[int], room: int, stride: int) -> Iterator[tuple[int, i
 def tokens_at_once(hidden_size: int, device: str = "cpu") -> int:
     """Say how many tokens make a batch that runs fast.
 
-    On a CPU those whose activations stay in its caches: with more of them a wide model is slower, with fewer a narrow one
+    On a CPU those whose activations stay in its caches: more of them slow a wide model down. With fewer, a narrow one
     spends its time on starting operations. Other devices have more to keep busy.
     """
     on_cpu = min(max(2**18 // hidden_size, 64), 2048)
