@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -66,7 +67,10 @@ def test_a_device_that_answers_otherwise_is_refused(benchmark, monkeypatch):
 
 
 @pytest.mark.slow
-def test_times_compiled_models(benchmark):
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of the compiler itself
+def test_times_compiled_models(benchmark, monkeypatch):
+    # the C++ of four graphs would take minutes: test_compilation.py has it made
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     found = benchmark.main([*SMALL, "--parts", "speed", "--batches", "2", "--lengths", "8"])
     torch.compiler.reset()
     assert found["speed"].keys() == {"inference", "inference_compiled", "training", "training_compiled"}
