@@ -139,10 +139,11 @@ class BgaMnerPipeline(Pipeline):
                 return []
         elif isinstance(inputs, Iterable) and not isinstance(inputs, str | bytes | Mapping | Dataset):
             inputs = (item for item in inputs)  # which is what Pipeline knows
-        if batch_size is None:
-            batch_size = self._batch_size or (_BY_TOKENS if sized else 1)
-        elif batch_size < 1:
+        batch_size = self._batch_size if batch_size is None else batch_size
+        if batch_size is not None and batch_size < 1:
             raise mismatch("batch_size of at least 1", batch_size, "Raise it.")
+        if batch_size is None:
+            batch_size = _BY_TOKENS if sized else 1
         return super().__call__(inputs, batch_size=batch_size, **options)
 
     def preprocess(

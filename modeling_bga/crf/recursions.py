@@ -8,6 +8,8 @@ the same recursion on the reversed sentence.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -15,12 +17,20 @@ from .block_recursions import best_path_by_blocks, run_by_blocks
 
 
 _SUMS_AT_ONCE = 32768  # numbers for one operation of `best_path`; PyTorch spreads more than these over threads
+_MOST_IN_BLOCKS = 2**26  # numbers in the largest tensor of the recursions by blocks: 512 MB
 _RESCALE_EVERY = 4  # steps; fewer cost time, more send more sentences through log space
 
 
 def is_cheap_to_read(tensor: Tensor) -> bool:
     """Whether the host can look at values without waiting for the device."""
     return tensor.device.type == "cpu"
+
+
+def _pays_by_blocks(mask: Tensor, scores: Tensor) -> bool:
+    """Whether to compute by blocks: not where memory would not do, nor in float32, which needs rescaling more often."""
+    blocks = math.isqrt(mask.shape[1]) + 1
+    numbers = len(mask) * blocks * len(scores) ** 3
+    return not is_cheap_to_read(mask) and scores.dtype == torch.float64 and numbers <= _MOST_IN_BLOCKS
 
 
 def keeps_all(mask: Tensor) -> bool:
@@ -75,7 +85,7 @@ def posterior(emissions: Tensor, mask: Tensor, scores: Tensor, pairs: bool) -> t
     matrix = torch.exp(scores - top)
     matrix[-1, -1] = 1  # from boundary to boundary, without a scale to count
     both = torch.stack([matrix, matrix.T])
-    if is_cheap_to_read(mask):
+    if not _pays_by_blocks(mask, scores):
         gaps = [None] * length if whole else _gaps(mask)
         scale, prior = _run(state, both, gaps)
         carries = any(gap is not None for gap in gaps)
@@ -158,7 +168,7 @@ def best_path(emissions: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
     Both halves of the positions are searched from their ends, stacked as in `posterior`, and meet in the best pair of
     tags. The loop keeps the best scores only; which tag gave them is looked up along the one path that is wanted.
     """
-    if not is_cheap_to_read(mask):
+    if _pays_by_blocks(mask, scores):
         return best_path_by_blocks(emissions, mask, scores)
     batch, length, tags = emissions.shape
     half, rest = (length + 1) // 2, length // 2

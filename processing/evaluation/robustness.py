@@ -135,7 +135,7 @@ def robustness_report(
         As for `bootstrap_interval` and `paired_bootstrap`.
     seed : int, default 0
         Of the bootstrap, and of which images are removed and swapped.
-    batch_size : int, default 16
+    batch_size : int, optional
         Texts at a time.
     show_progress : bool, default True
         Show progress bars.

@@ -273,7 +273,8 @@ def spans_from_tag_ids(tags: np.ndarray, texts: np.ndarray, labels: Sequence[str
     `tags` are numbers of labels and `texts` the text of each word, int64 (words,) both; words are counted over all
     texts.
     """
-    parts = [split_tag(label) for label in labels]
+    used = set(tags.tolist())  # others may be no BIO tags
+    parts = [split_tag(label) if number in used else ("O", "") for number, label in enumerate(labels)]
     types = sorted({kind for _, kind in parts})  # "" is the first, if there is an "O"
     kinds = np.array([types.index(kind) for _, kind in parts])[tags]
     entity = np.array([prefix != "O" for prefix, _ in parts])[tags]

@@ -83,6 +83,14 @@ def test_sentences_that_would_underflow_go_through_log_space(by_blocks):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+def test_blocks_are_left_out_in_float32_and_where_they_would_fill_the_memory(by_blocks):
+    by_blocks()
+    _, mask, scores = make_batch(16)
+    assert recursions._pays_by_blocks(mask, scores)
+    assert not recursions._pays_by_blocks(mask, scores.float())
+    assert not recursions._pays_by_blocks(mask.expand(6, 16).repeat(50, 1), scores.new_zeros(134, 134))
+
+
 class _Count(TorchDispatchMode):
     """Counts operations that compute; views cost no launch."""
 
