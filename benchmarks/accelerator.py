@@ -12,8 +12,8 @@ named::
   length, in bfloat16; of the first batch and length also compiled.
 - crf: times as fast as pytorch-crf, loss with gradients and decoding.
 - memory: peak of a training step over that of `BertForTokenClassification`, and the attention kernels that ran.
-- training: F1 of never-labelled names after the quickstart's training with `Trainer(bf16=True)`.
-- seeds: whether two trainings with one seed have the same weights.
+- training: F1 of never-labelled names after the quickstart's training with `Trainer(bf16=True)`, and how far the
+  weights of two short trainings with one seed are apart.
 """
 
 import argparse
@@ -57,9 +57,9 @@ class Device:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    def rounded(self) -> torch.autocast:
+    def rounded(self, enabled: bool = True) -> torch.autocast:
         """Compute in bfloat16."""
-        return torch.autocast(self.name.split(":")[0], torch.bfloat16)
+        return torch.autocast(self.name.split(":")[0], torch.bfloat16, enabled=enabled)
 
     def put(self, batch: Batch) -> Batch:
         """Copy a batch to the device."""
@@ -76,7 +76,7 @@ def measure_equality(device: Device, options: argparse.Namespace) -> dict[str, f
 
     def read(where: Device, rounds: bool) -> dict[str, Any]:
         model.to(where.name).zero_grad(set_to_none=True)
-        with torch.autocast(where.name.split(":")[0], torch.bfloat16, enabled=rounds):
+        with where.rounded(rounds):
             output = model(**where.put(batch))
         output.loss.backward()
         gradients = torch.cat([p.grad.flatten().float().cpu() for p in model.parameters() if p.grad is not None])
@@ -161,9 +161,6 @@ def measure_crf(device: Device, options: argparse.Namespace) -> dict[str, float]
         emissions, labels, mask = (part.to(device.name) for part in make_crf_batch(batch, length, tags, ragged=True))
         emissions.requires_grad_()
 
-        def train(loss: Callable[[], Tensor]) -> None:
-            loss().backward()
-
         losses: dict[str, Callable[[], Tensor]] = {
             "ours": lambda e=emissions, t=labels, m=mask: ours(e, t, m).mean(),
             "theirs": lambda e=emissions, t=labels, m=mask: -theirs(e, t, m, reduction="mean"),
@@ -173,7 +170,7 @@ def measure_crf(device: Device, options: argparse.Namespace) -> dict[str, float]
             "theirs": lambda e=emissions, m=mask: theirs.decode(e.detach(), m),
         }
         for name, functions in (
-            ("loss", {key: lambda loss=loss: train(loss) for key, loss in losses.items()}),
+            ("loss", {key: lambda loss=loss: loss().backward() for key, loss in losses.items()}),
             ("decode", decoders),
         ):
             seconds = time_in_turn(functions, options.repeats, clock=device.clock)

@@ -103,8 +103,8 @@ class BgaMnerPipeline(Pipeline):
         ----------
         inputs : str, list of str, dict, a list of these, or an iterable of these
             A text; or, inside a list or with `is_split_into_words`, a list of its words; or a dict with `text` or
-            `words`, and optionally `image`, as for `predict`, or a URL. Iterables are read 16 batches ahead, or text by
-            text with `batch_size=1`.
+            `words`, and optionally `image`, as for `predict`, or a URL. Iterables are read 16 batches ahead (1,024
+            items of what has a length, without a `batch_size`), or text by text with `batch_size=1`.
         batch_size : int, optional
             Texts, or windows of long ones, at a time: by default the pipeline's, or as many as the device is fastest
             with, or 1 for what has no length.

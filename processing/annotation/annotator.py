@@ -31,8 +31,8 @@ Annotate = Callable[[Callable[[], Iterator[TextChunk]]], Iterable[AnnotatedChunk
 class AnnotatorOptions:
     """What a process that annotates has to know.
 
-    The model is a folder or a name on the Hub, `batch_size`, `max_length` and `stride` are those of
-    `predict`. With `threads` None, torch keeps its own number.
+    The model is a folder or a name on the Hub; `batch_size`, `max_length` and `stride` are those of `predict`. With
+    `threads` None, torch keeps its own number.
     """
 
     model: str
