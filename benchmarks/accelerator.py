@@ -267,7 +267,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         if time.perf_counter() > until:
             found["left_out"].append(part)
             continue
-        found[part] = measure()
+        try:
+            found[part] = measure()
+        except torch.OutOfMemoryError:
+            found["left_out"].append(part)
+            continue
         console.print(f"{part} ({time.perf_counter() - begun:.0f} s): {found[part]}")
     print_json(options, {"accelerator": found})
     return found

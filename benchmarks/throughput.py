@@ -3,9 +3,9 @@
 Everything reads the same tweets in the same process, in turn, and makes entities of them: the stock
 `pipeline("token-classification")` on `BertForTokenClassification`, with its default batch of 1 and with its best one;
 `multimodal-ner`, on many texts at once and one by one; `predict`; the annotator of `examples/annotate.py`, in this
-process or on Ray; ONNX Runtime in float32 and with 8 bits; and a student in the stock pipeline. All have their defaults
-and random weights, which take as long as trained ones. First their entities are compared with those of `predict` on
-single texts. Loading is left out::
+process or on Ray; ONNX Runtime in float32 and with 8 bits; and a student in the stock pipeline and the annotator. All
+have their defaults and random weights, which take as long as trained ones. First their entities are compared with those
+of `predict` on single texts. Loading is left out::
 
     python benchmarks/throughput.py --data_dir twitter2017 --threads 1 --json
     python benchmarks/throughput.py --data_dir twitter2017 --threads 2 --ray --json
@@ -28,6 +28,7 @@ from typing import Any
 
 from bga_mner.examples.command_line import Parser, natural, positive, run_main
 
+import numpy as np
 import torch
 from rich.console import Console
 from transformers import AutoTokenizer, BertForTokenClassification, PreTrainedTokenizerBase, pipeline, set_seed
@@ -108,8 +109,9 @@ def check_same(name: str, found: Sequence[Entities], expected: Sequence[Entities
         number = next(n for n, pair in enumerate(zip(*without, strict=True)) if pair[0] != pair[1])
         raise RuntimeError(f"Expected the entities of `predict` from {name}, got others in text {number}.")
     pairs = [pair for texts in zip(found, expected, strict=True) for pair in zip(*texts, strict=True)]
-    largest = max((abs(one[3] - other[3]) for one, other in pairs), default=0.0)
-    if largest > tolerance:
+    differences = [abs(one[3] - other[3]) for one, other in pairs]
+    largest = float(np.max(differences, initial=0.0))  # NaN if any of them is
+    if not largest <= tolerance:
         raise RuntimeError(f"Expected scores from {name} within {tolerance} of `predict`, got {largest:.1e}.")
     return largest
 
@@ -133,7 +135,7 @@ class Contestants:
         self._add("multimodal-ner", lambda: annotate(texts))
         self._add("one_by_one", lambda: [annotate(text) for text in texts])
         self._add("predict", lambda: predict(self.model, self.processor, texts))
-        self._add_annotator(folder / "model")
+        self.fingerprint = self._add_annotator("annotate", self.model, self.processor, folder / "model")
         for name, int8 in (("onnx", False), ("onnx_int8", True)):
             export_onnx(self.model, self.processor, folder / name, int8=int8)
             find = OnnxPredictor(folder / name, threads=torch.get_num_threads())
@@ -142,6 +144,8 @@ class Contestants:
         for size in (None, *BATCH_SIZES):
             name = "student" if size is None else f"student, batches of {size}"
             self._add_stock(name, student.eval(), its_tokenizer, size)
+        self.student = student, BgaMnerProcessor(None, its_tokenizer, label2id=student.config.label2id)
+        self._add_annotator("annotate_student", student, its_tokenizer, folder / "student")
 
     def _add(self, name: str, find: Callable[[], Sequence[Any]]) -> None:
         self.functions[name] = lambda: [as_found(entities) for entities in find()]
@@ -159,21 +163,25 @@ class Contestants:
         options = {} if batch_size is None else {"batch_size": batch_size}
         self._add(name, lambda: made(self.texts, **options))
 
-    def _add_annotator(self, folder: Path) -> None:
-        self.model.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+    def _add_annotator(self, name: str, model: Any, tokenizer: Any, folder: Path) -> str:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         annotate = TextAnnotator(AnnotatorOptions(str(folder), threads=torch.get_num_threads()))
-        self.fingerprint = annotate.fingerprint
-        self._add("annotate", lambda: annotate(TextChunk(0, self._rows())).table.column("entities").to_pylist())
+        self._add(name, lambda: annotate(TextChunk(0, self._rows())).table.column("entities").to_pylist())
+        return annotate.fingerprint
 
     def _rows(self) -> list[InputRow]:
         return [InputRow(None, text) for text in self.texts]
 
     def check(self) -> None:
         """Compare all with `predict` on single texts; raise a RuntimeError if they find something else."""
-        alone = [as_found(predict(self.model, self.processor, text)) for text in self.texts]
+        ours, students = (
+            [as_found(predict(*parts, text)) for text in self.texts]
+            for parts in ((self.model, self.processor), self.student)
+        )
         for name in ("multimodal-ner", "predict", "annotate", "onnx"):
-            check_same(name, self.functions[name](), alone, ONNX_TOLERANCE if name == "onnx" else TOLERANCE)
+            check_same(name, self.functions[name](), ours, ONNX_TOLERANCE if name == "onnx" else TOLERANCE)
+        check_same("annotate_student", self.functions["annotate_student"](), students, TOLERANCE)
 
     def forward_alone(self) -> Callable[[], None]:
         """Return what runs the model on the batches that it gets in the pipeline, and does nothing else."""

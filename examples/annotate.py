@@ -1,6 +1,7 @@
 """Annotate many texts with a saved model: JSONL, CSV, Parquet or a dataset of the Hub to folders of Parquet or JSONL.
 
-Plain text, no images. The same command goes on where a run was cut off, whatever cut it off::
+Plain text, no images. The model is one of this package, or a stock tagger with BIO tags, such as a student, whose tags
+are read at the first tokens of words. The same command goes on where a run was cut off, whatever cut it off::
 
     python examples/annotate.py --model outputs/mner --input "texts/*.jsonl" --output outputs/annotated
     python examples/annotate.py --model outputs/mner --dataset_name org/texts --split train --output outputs/annotated
@@ -44,7 +45,7 @@ ALL_FINE, WRONG_INPUT, TOO_MANY_BAD, NOT_WRITTEN = 0, 2, 3, 4
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(__doc__)
-    parser.add_argument("--model", required=True, help="folder of a saved model and processor, or a name on the Hub")
+    parser.add_argument("--model", required=True, help="folder of a saved model, or of a student; or a name on the Hub")
     parser.add_argument("--output", type=Path, required=True, help="output folder; an interrupted run is resumed")
     reading = parser.add_argument_group("input")
     reading.add_argument(

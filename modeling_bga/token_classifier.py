@@ -179,7 +179,7 @@ class BgaMnerForTokenClassification(BgaMnerPreTrainedModel):
         mask = attention_mask.bool().cpu().numpy()
         read = np.ones_like(mask) if word_start_mask is None else word_start_mask.bool().cpu().numpy()
         labels = [str(self.config.id2label[number]) for number in range(self.num_labels)]
-        scores = emissions.detach().double().cpu().numpy()
+        scores = emissions.detach().cpu().double().numpy()
         entities = [Span(*span) for span in spans]
         found = span_log_probabilities(scores, mask, read, entities, labels, self.crf.numpy_scores())
         return torch.from_numpy(np.exp(found))

@@ -15,15 +15,12 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from ..configuration.errors import mismatch, shown
 from .images.image_loading import as_image_list, is_url
 from .inference.text_tagging import find_entities, reads_images
+from .inference.text_windows import texts_read_ahead
 from .processing_bga_mner import BgaMnerProcessor
 from .sequences import as_list
 from .text.text_input import SplitText, check_texts, describe_entities
 
 
-# Inputs are sorted by length within so many batches, or so many texts where batches have as many as are fast; all of
-# them at once would hold up streams and fill the memory.
-_BATCHES_READ_AHEAD = 16
-_TEXTS_READ_AHEAD = 1024
 _BY_TOKENS = 0  # in the place of a batch size, for which transformers would put 1
 _SPLIT_OPTIONS = ("is_split_into_words", "visual_source")
 _FIND_OPTIONS = ("max_length", "stride", "on_bad_image", "visual_source")
@@ -104,7 +101,8 @@ class BgaMnerPipeline(Pipeline):
         inputs : str, list of str, dict, a list of these, or an iterable of these
             A text; or, inside a list or with `is_split_into_words`, a list of its words; or a dict with `text` or
             `words`, and optionally `image`, as for `predict`, or a URL. Iterables are read 16 batches ahead (1,024
-            items of what has a length, without a `batch_size`), or text by text with `batch_size=1`.
+            items of what has a length, without a `batch_size`, or 256 if images are read), or text by text with
+            `batch_size=1`.
         batch_size : int, optional
             Texts, or windows of long ones, at a time: by default the pipeline's, or as many as the device is fastest
             with, or 1 for what has no length.
@@ -213,10 +211,12 @@ class BgaMnerPipeline(Pipeline):
     ) -> Iterable[Any]:
         """Find the entities of many texts, as they are asked for."""
 
-        def find(part: list[SplitText]) -> list[list[dict[str, Any]]]:
-            return self.forward(part, batch_size=batch_size or None, **forward_params)
+        def find(part: list[SplitText]) -> list[Any]:
+            found = self.forward(part, batch_size=batch_size or None, **forward_params)
+            return [self.postprocess(entities, **postprocess_params) for entities in found]
 
-        part_size = 1 if batch_size == 1 else _BATCHES_READ_AHEAD * batch_size or _TEXTS_READ_AHEAD
+        with_images = reads_images(self.model, preprocess_params.get("visual_source"))
+        part_size = 1 if batch_size == 1 else texts_read_ahead(batch_size or None, with_images)
         if isinstance(inputs, list) and not num_workers:  # what follows takes its time for each text
             return _InParts((self.preprocess(one, **preprocess_params) for one in inputs), find, part_size)
         if isinstance(inputs, Sized):
@@ -225,7 +225,7 @@ class BgaMnerPipeline(Pipeline):
             # each worker would read the whole stream
             dataset, num_workers = PipelineIterator(inputs, self.preprocess, preprocess_params), min(num_workers, 1)
         texts = DataLoader(dataset, batch_size=None, num_workers=num_workers)
-        return PipelineIterator(_InParts(texts, find, part_size), self.postprocess, postprocess_params)
+        return _InParts(texts, find, part_size)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **options: Any) -> None:
         """Save the model and its processor in a folder; options such as `push_to_hub` go to both."""

@@ -10,7 +10,8 @@ loss is then `log Z - log Z'`, `Z'` being the sum over the labellings that agree
 (Tsuboi et al., 2008, "Training conditional random fields using incomplete annotations").
 
 How it is computed (`recursions.py`): forward and backward recursion run stacked in one loop, in float64, on
-probabilities that are rescaled every few steps (Rabiner, 1989, "A tutorial on hidden Markov models", section V.A).
+probabilities that are rescaled every few steps (Rabiner, 1989, "A tutorial on hidden Markov models", section V.A), or,
+on other devices than the CPU, by blocks of positions (`block_recursions.py`).
 Together they give the posterior marginals, which are the gradient of `log Z`: autograd keeps no graph of the loop.
 """
 
@@ -207,7 +208,7 @@ class ConditionalRandomField(nn.Module):
     @torch.no_grad()
     def numpy_scores(self) -> CrfScores:
         """Copy the scores for what computes without torch."""
-        bordered = self._scores().double().cpu().numpy()  # (T + 1, T + 1)
+        bordered = self._scores().cpu().double().numpy()  # (T + 1, T + 1)
         return CrfScores(bordered[:-1, :-1].copy(), bordered[-1, :-1].copy(), bordered[:-1, -1].copy())
 
     def reset_parameters(self) -> None:

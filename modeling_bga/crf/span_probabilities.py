@@ -12,7 +12,7 @@ positions of the span and the ones beside, in which only the tags that make the 
 done in log space and float64, with NumPy alone: the tagger that runs on ONNX Runtime takes a copy of this file along.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +40,10 @@ class Span(NamedTuple):
     label: str
     first: int
     end: int
+
+
+# From states and scores of transitions to states, as `_moved` does.
+Move = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def span_log_probabilities(
@@ -73,7 +77,8 @@ def span_log_probabilities(
     steps = np.where(mask[:, :, None], emissions, 0.0).astype(np.float64)
     steps = np.pad(steps, ((0, 0), (0, 0), (0, 1)), constant_values=-np.inf)
     matrix = _bordered(scores)
-    states = _recursions(steps, mask, matrix)
+    moved = _moved if _is_tame(steps[mask], matrix) else _moved_in_log_space
+    states = _recursions(steps, mask, matrix, moved)
     log_partition = _log_sum_exp(states[-1, 0] + matrix[:, -1], 1)  # (batch,)
     start, last = _deciding_positions(rows, firsts, ends, read)
     of_spans = np.stack([tables[label] for label in types])  # (spans, roles, 2, tags + 1)
@@ -84,18 +89,19 @@ def span_log_probabilities(
         conditions = [~read[rows, positions], positions < firsts, positions == firsts, positions < ends]
         roles = np.select(conditions, [_FREE, _BEFORE, _FIRST, _INSIDE], _AFTER)
         lets_through = of_spans[np.arange(len(spans)), roles].transpose(1, 0, 2)  # (2, spans, tags + 1)
-        moved = _moved(state, matrix) + steps[rows, positions]
+        following = moved(state, matrix) + steps[rows, positions]
         runs = mask[rows, positions] & (start + offset <= last)
-        state = np.where(runs[:, None], np.where(lets_through, moved, -np.inf), state)
+        state = np.where(runs[:, None], np.where(lets_through, following, -np.inf), state)
     # (spans, tags + 1)
-    rest = _moved(states[mask.shape[1] - 1 - last, 1, rows], matrix.T)
+    rest = moved(states[mask.shape[1] - 1 - last, 1, rows], matrix.T)
     # (2, spans, tags + 1) -> (spans, 2, tags + 1) -> (spans,)
     joint = (state + rest).transpose(1, 0, 2).reshape(len(spans), -1)
     return np.minimum(_log_sum_exp(joint, 1) - log_partition[rows], 0.0)
 
 
 # In nats: with states and transitions no further below their maxima, float64 holds products of their exponentials. What
-# constraints forbid has a score far below the last of these, and is 0 beside whatever is allowed.
+# constraints forbid has a score far below the last of these, and is 0 beside what is allowed, unless emissions leave
+# nothing else.
 _DEEPEST, _STEEPEST, _FORBIDDEN = 600.0, 100.0, 5000.0
 
 
@@ -132,7 +138,7 @@ def _bordered(scores: CrfScores) -> np.ndarray:
     return matrix
 
 
-def _recursions(steps: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def _recursions(steps: np.ndarray, mask: np.ndarray, matrix: np.ndarray, moved: Move) -> np.ndarray:
     """Log of the summed scores of all beginnings by their last tag, and of all endings by their first, in one loop.
 
     Steps (batch, length, T + 1) to states (length + 1, 2, batch, T + 1), after so many positions from either end.
@@ -144,8 +150,7 @@ def _recursions(steps: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> np.n
     states = np.full((len(both_steps) + 1, *both_steps.shape[1:]), -np.inf)
     states[0, ..., -1] = 0
     for t, step in enumerate(both_steps):
-        moved = _moved(states[t], moves) + step
-        states[t + 1] = np.where(kept[t], moved, states[t])
+        states[t + 1] = np.where(kept[t], moved(states[t], moves) + step, states[t])
     return states
 
 
@@ -180,20 +185,35 @@ def _tag_tables(label: str, labels: Sequence[str]) -> np.ndarray:
     return np.array([by_role[role] for role in range(len(by_role))])
 
 
+def _is_tame(emissions: np.ndarray, matrix: np.ndarray) -> bool:
+    """Tell whether exponentials of (positions, T + 1) and (T + 1, T + 1) lose nothing that counts.
+
+    A score of -inf, or far below the others of its position, may leave nothing but what transitions forbid.
+    """
+    depth = emissions[:, :-1].max(axis=1, initial=-np.inf) - emissions[:, :-1].min(axis=1, initial=np.inf)
+    top = matrix.max()
+    ordinary = top < _STEEPEST and ((matrix - top > -_STEEPEST) | (matrix < -_FORBIDDEN)).all()
+    return bool(ordinary and (depth < _DEEPEST).all())
+
+
 def _moved(states: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Log of the summed scores after one more transition: (..., N, T) and (..., T, T) [previous, next] to (..., N, T).
 
-    There are as many exponentials as states, in place of one for each pair of tags, where nothing that counts would
-    underflow. The sums don't depend on what else is in the batch, as those of a product of matrices would.
+    There are as many exponentials as states, in place of one for each pair of tags, unless states are far apart. The
+    sums don't depend on what else is in the batch, as those of a product of matrices would.
     """
     most, top = _finite_maximum(states, -1), matrix.max()
-    depth, moves = states - most, matrix - top
-    small = top < _STEEPEST and ((moves > -_STEEPEST) | (matrix < -_FORBIDDEN)).all()
-    if not small or (depth[np.isfinite(depth)] < -_DEEPEST).any():
-        # (..., N, T, 1) + (..., 1, T, T) -> (..., N, T)
-        return _log_sum_exp(states[..., None] + matrix[..., None, :, :], -2)
+    depth = states - most
+    if (depth[np.isfinite(depth)] < -_DEEPEST).any():
+        return _moved_in_log_space(states, matrix)
     with np.errstate(divide="ignore"):  # the log of 0, where all are -inf
-        return np.log(np.einsum("...nt,...tu->...nu", np.exp(depth), np.exp(moves))) + most + top
+        return np.log(np.einsum("...nt,...tu->...nu", np.exp(depth), np.exp(matrix - top))) + most + top
+
+
+def _moved_in_log_space(states: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Do the same whatever the scores."""
+    # (..., N, T, 1) + (..., 1, T, T) -> (..., N, T)
+    return _log_sum_exp(states[..., None] + matrix[..., None, :, :], -2)
 
 
 def _finite_maximum(values: np.ndarray, axis: int) -> np.ndarray:

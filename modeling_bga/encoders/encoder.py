@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from operator import attrgetter
 
 import torch
@@ -88,7 +89,9 @@ def first_position(config: PreTrainedConfig) -> int:
 
 
 def longest_text(config: PreTrainedConfig) -> int:
-    """Return the number of tokens that a text encoder has positions for."""
+    """Return the number of tokens that a text encoder has positions for; of other families what they say."""
+    if config.model_type not in TEXT_FAMILIES:
+        return getattr(config, "max_position_embeddings", sys.maxsize)
     return config.max_position_embeddings - first_position(config)
 
 

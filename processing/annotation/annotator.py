@@ -10,12 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer, PreTrainedModel
 
+from ...configuration.configuration_bga_mner import BgaMnerConfig
 from ...configuration.errors import brief, shown
 from ...modeling_bga.token_classifier import BgaMnerForTokenClassification
 from ..inference.text_tagging import find_entities
 from ..processing_bga_mner import BgaMnerProcessor
+from ..tags.tag_scheme import split_tag
 from ..text.text_input import Entity, SplitText
 from ..text.word_encoding import default_max_length, substitute_token
 from .chunks import ENTITY_SCHEMA, AnnotatedChunk, TextChunk, make_chunks
@@ -31,8 +33,8 @@ Annotate = Callable[[Callable[[], Iterator[TextChunk]]], Iterable[AnnotatedChunk
 class AnnotatorOptions:
     """What a process that annotates has to know.
 
-    The model is a folder or a name on the Hub; `batch_size`, `max_length` and `stride` are those of `predict`. With
-    `threads` None, torch keeps its own number.
+    The model, a saved one or a stock tagger, is a folder or a name on the Hub; `batch_size`, `max_length` and `stride`
+    are those of `predict`. With `threads` None, torch keeps its own number.
     """
 
     model: str
@@ -51,12 +53,11 @@ class TextAnnotator:
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         try:
-            model = BgaMnerForTokenClassification.from_pretrained(options.model, dtype=getattr(torch, options.dtype))
-            self.processor = BgaMnerProcessor.from_pretrained(options.model)
+            model, self.processor = load_tagger(options.model, getattr(torch, options.dtype))
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"Expected a folder with a saved model and its processor, or a name on the Hub, got "
-                f"{shown(options.model)}, which can't be loaded: {brief(error)}. Check the model."
+                f"Expected a folder with a saved model and its processor, or a stock tagger and its tokenizer, or a "
+                f"name on the Hub, got {shown(options.model)}, which can't be loaded: {brief(error)}. Check the model."
             ) from error
         self.fingerprint = model_fingerprint(model, self.processor)
         if fingerprint not in (None, self.fingerprint):
@@ -107,6 +108,19 @@ class TextAnnotator:
 
     def _find(self, texts: list[SplitText]) -> list[list[Entity]]:
         return find_entities(texts, self.model, self.processor, **self._tagging) if texts else []
+
+
+def load_tagger(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, BgaMnerProcessor]:
+    """Load a model and its processor, or make one for a stock tagger, such as a student."""
+    if AutoConfig.from_pretrained(name).model_type == BgaMnerConfig.model_type:
+        model = BgaMnerForTokenClassification.from_pretrained(name, dtype=dtype)
+        return model, BgaMnerProcessor.from_pretrained(name)
+    model, loading = AutoModelForTokenClassification.from_pretrained(name, dtype=dtype, output_loading_info=True)
+    if loading["missing_keys"]:
+        raise ValueError(f"it tags no tokens: it has no {shown(min(loading['missing_keys']))}")
+    for label in model.config.label2id:
+        split_tag(label)
+    return model, BgaMnerProcessor(None, AutoTokenizer.from_pretrained(name), label2id=model.config.label2id)
 
 
 def model_fingerprint(model: PreTrainedModel, processor: BgaMnerProcessor) -> str:
@@ -217,5 +231,6 @@ __all__ = [
     "TextAnnotator",
     "annotate_in_parts",
     "in_this_process",
+    "load_tagger",
     "model_fingerprint",
 ]

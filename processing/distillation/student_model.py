@@ -15,12 +15,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ...configuration.configuration_bga_mner import TEXT_ENCODERS
 from ...configuration.errors import brief, mismatch, shown
 from ...modeling_bga.sequence_classifier import BgaMnerForSequenceClassification
 from ..inference.text_tagging import longest_input
 from ..processing_bga_mner import BgaMnerProcessor
-from ..text.word_encoding import default_max_length
 
 
 _LAYER = re.compile(r"(?<![^.])(layers?)\.(\d+)\.")
@@ -85,16 +83,8 @@ def build_student(
         config.classifier_dropout = teacher.config.classifier_dropout
         student = auto_class.from_config(config).float()
         _copy_weights(teacher, student, taken)
-    tokenizer.model_max_length = _longest(tokenizer, student.config)
+    tokenizer.model_max_length = longest_input(tokenizer, student.config)
     return student.eval(), tokenizer
-
-
-def _longest(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> int:
-    """Return the most tokens that a student reads; of an encoder that no teacher has, what its configuration says."""
-    if config.model_type in TEXT_ENCODERS:
-        return longest_input(tokenizer, config)
-    longest = default_max_length(tokenizer)
-    return min(longest, getattr(config, "max_position_embeddings", longest))
 
 
 def _shortened(text_config: PreTrainedConfig, num_layers: int | None) -> tuple[PreTrainedConfig, list[int]]:

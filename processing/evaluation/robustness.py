@@ -11,6 +11,7 @@ from transformers.utils.logging import tqdm
 
 from ...configuration.errors import listed, shown
 from ..inference.text_tagging import tag_texts
+from ..inference.text_windows import texts_read_ahead
 from ..tags.label_map import check_dataset, entity_types, map_labels, name_tags
 from ..tags.tag_scheme import repair_bio
 from ..text.given_words import tags_of_given_words
@@ -80,7 +81,7 @@ def predict_tags(
         rows = rows.cast_column("image", datasets.Image(decode=False))
     tags: list[list[str]] = []
     # a part at a time, so that a dataset's images may be larger than memory; several batches, to sort by length
-    part = 16 * (batch_size or 16)
+    part = texts_read_ahead(batch_size, with_images="image" in needed)
     with tqdm(total=len(rows), desc="Tagging", unit="sentence", disable=not show_progress) as progress:
         for start in range(0, len(rows), part):
             batch = rows[start : start + part]

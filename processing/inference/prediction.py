@@ -33,9 +33,9 @@ def predict(
     Parameters
     ----------
     model : BgaMnerForTokenClassification
-        Or another tagger with a `config.text_config`, whose output has `logits`, (B, L, T), and perhaps
-        `predictions`, int64 (B, L). Without a `span_probabilities` tags count as independent of each other. It runs
-        in eval mode without gradients; afterwards every part is back in the mode it was in.
+        Or another tagger, such as a student, whose output has `logits`, (B, L, T), and perhaps `predictions`, int64
+        (B, L). Without a `span_probabilities` tags count as independent of each other. It runs in eval mode without
+        gradients; afterwards every part is back in the mode it was in.
     processor : BgaMnerProcessor
         The model's processor.
     text : str, sequence of str or sequence of sequences of str

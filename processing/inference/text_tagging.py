@@ -18,6 +18,7 @@ from ..text.text_input import Entity, SplitText
 from ..text.word_encoding import default_max_length, encode_words, special_tokens
 from .evaluation_mode import evaluating
 from .text_windows import (
+    TEXTS_WITH_IMAGES,
     SpanProbabilities,
     TaggedWords,
     Window,
@@ -29,7 +30,6 @@ from .text_windows import (
 )
 
 
-_TEXTS_WITH_IMAGES = 16
 _COMMON_WIDTH = 768  # of text encoders that don't tell theirs
 
 
@@ -64,7 +64,7 @@ def tag_texts(
     show_progress: bool = False,
 ) -> list[TaggedWords]:
     """Tag texts: a tag for each word that is read, a score for each entity; options as of `predict`."""
-    text_config = model.config.text_config
+    text_config = getattr(model.config, "text_config", model.config)
     if max_length is None:
         max_length = longest_input(processor.tokenizer, text_config)
     elif max_length > longest_text(text_config):
@@ -75,7 +75,7 @@ def tag_texts(
     options = {} if visual_source is None else {"visual_source": visual_source}
     encode_images = _image_encoder(texts, processor, on_bad_image) if reads_images(model, visual_source) else None
     if encode_images is not None and batch_size is None:
-        batch_size = _TEXTS_WITH_IMAGES
+        batch_size = TEXTS_WITH_IMAGES
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
 
     def score(batch: list[Window]) -> WindowScores:

@@ -67,11 +67,15 @@ class TaggedWindow(NamedTuple):
     emissions: np.ndarray | None
 
 
+# Texts of a batch by default, if the model reads their images.
+TEXTS_WITH_IMAGES = 16
+
 # From emissions (B, L, T), attended positions and those that begin words (B, L), and spans to probabilities (S,).
 SpanProbabilities = Callable[[np.ndarray, np.ndarray, np.ndarray, list[Span]], np.ndarray]
 
-# Windows whose entities are scored at once: a loop over positions takes as long for one as for many.
-_WINDOWS_AT_ONCE = 256
+# Most windows whose entities are scored at once, and most tokens of these with padding: a loop over positions takes as
+# long for one window as for many.
+_WINDOWS_AT_ONCE, _TOKENS_AT_ONCE = 256, 2**17
 
 
 def tag_in_windows(
@@ -115,13 +119,17 @@ class EntityScorer:
     def __init__(self, span_probabilities: SpanProbabilities):
         self._span_probabilities = span_probabilities
         self._waiting: list[tuple[TaggedWindow, list[WordSpan], list[float]]] = []
+        self._longest = 0
 
     def add(self, part: TaggedWindow, spans: list[WordSpan], scores: list[float]) -> None:
         """Score spans of a window's words, and append what is found to the scores, sooner or later."""
-        if spans:
-            self._waiting.append((part, spans, scores))
-        if len(self._waiting) == _WINDOWS_AT_ONCE:
+        if not spans:
+            return
+        longest = max(self._longest, len(part.window.ids))
+        if (len(self._waiting) + 1) * longest > _TOKENS_AT_ONCE or len(self._waiting) == _WINDOWS_AT_ONCE:
             self.finish()
+        self._waiting.append((part, spans, scores))
+        self._longest = max(self._longest, len(part.window.ids))
 
     def finish(self) -> None:
         """Score what is waiting."""
@@ -145,7 +153,7 @@ class EntityScorer:
         found = self._span_probabilities(emissions, mask, begins_word, asked).tolist()
         for scores, probability in zip(places, found, strict=True):
             scores.append(probability)
-        self._waiting = []
+        self._waiting, self._longest = [], 0
 
 
 def cut_windows(
@@ -212,6 +220,14 @@ def tokens_at_once(hidden_size: int, device: str = "cpu") -> int:
     """
     on_cpu = min(max(2**18 // hidden_size, 64), 2048)
     return on_cpu if device == "cpu" else 16 * on_cpu
+
+
+def texts_read_ahead(batch_size: int | None, with_images: bool = False) -> int:
+    """Say how many texts are sorted by length at a time: all at once would fill the memory, and hold up streams.
+
+    These are 16 batches, or without `batch_size` as many texts as make some on any device, and fewer with images.
+    """
+    return 16 * (batch_size or (TEXTS_WITH_IMAGES if with_images else 64))
 
 
 def make_batches(windows: Sequence[Window], batch_size: int | None, batch_tokens: int) -> list[list[Window]]:
@@ -318,6 +334,7 @@ def check_finite(scores: np.ndarray) -> None:
 
 
 __all__ = [
+    "TEXTS_WITH_IMAGES",
     "EntityScorer",
     "SpanProbabilities",
     "TaggedWindow",
@@ -333,5 +350,6 @@ __all__ = [
     "spans_from_tag_ids",
     "tag_in_windows",
     "tag_windows",
+    "texts_read_ahead",
     "tokens_at_once",
 ]

@@ -28,7 +28,7 @@ import numpy as np
 
 from ...configuration.errors import brief, listed, shown
 from ...modeling_bga.crf.span_probabilities import CrfScores, Span, span_log_probabilities
-from ..inference.text_windows import TaggedWords, Window, WindowScores, pad_windows, tag_in_windows
+from ..inference.text_windows import TaggedWords, Window, WindowScores, pad_windows, tag_in_windows, texts_read_ahead
 from ..sequences import as_list
 from ..text.given_words import split_texts
 from ..text.text_input import describe_entities
@@ -41,8 +41,6 @@ _BATCH_TOKENS = 512  # of models that were exported before it was written down
 _SETTINGS = ["id2label", "max_length", "takes_token_type_ids", "padding_token", "special_tokens", "substitute_token"]
 _SETTINGS += ["word_prefix", "crf"]
 _MEND = "Write one: python examples/export_onnx.py --model MODEL --output FOLDER."
-# Lines of the standard input are sorted by length among so many, and answered before more are read.
-_LINES_READ_AHEAD = 256
 # Without these two ONNX Runtime is faster on a CPU: each makes one slow operator of two fast ones.
 _SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
 
@@ -247,7 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"Expected --batch_size of at least 1, got {options.batch_size}. Raise it.")
         annotate = OnnxPredictor(options.folder, threads=options.threads)
         lines = iter(sys.stdin if options.text == ["-"] else options.text)
-        while part := [line.rstrip("\r\n") for line in islice(lines, _LINES_READ_AHEAD)]:
+        # answered before more are read
+        while part := [line.rstrip("\r\n") for line in islice(lines, texts_read_ahead(options.batch_size))]:
             for text, entities in zip(part, annotate(part, batch_size=options.batch_size), strict=True):
                 print(json.dumps({"text": text, "entities": entities}, ensure_ascii=False), flush=True)
     except ValueError as error:

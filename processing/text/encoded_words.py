@@ -41,12 +41,10 @@ def encode_pieces(
     pieces_of_tokens: list[int] = []
     lengths = []
     for ids, numbers in encode(filled) if filled else ():
-        kept = [pair for pair in zip(ids, numbers, strict=True) if pair[1] is not None] if None in numbers else None
-        ids, numbers = (
-            (ids, numbers) if kept is None else ([token for token, _ in kept], [number for _, number in kept])
-        )
+        if None in numbers:  # tokens of no piece
+            ids = [token for token, number in zip(ids, numbers, strict=True) if number is not None]
         tokens += ids
-        pieces_of_tokens += numbers  # type: ignore[arg-type]
+        pieces_of_tokens += [number for number in numbers if number is not None]
         lengths.append(len(ids))
     first_pieces = _starts(counts)
     bases = np.repeat(first_pieces[:-1][counts > 0], lengths)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
 
 SMALL = ["--size", "tiny", "--texts", "9", "--repeats", "1", "--json"]
 RATIOS = {"stock", "stock_best_batch", "multimodal-ner", "one_by_one", "predict", "annotate", "onnx", "onnx_int8"}
-RATIOS |= {"student", "student_best_batch", "overhead"}
+RATIOS |= {"student", "student_best_batch", "annotate_student", "overhead"}
 
 
 def test_prints_ratios_to_the_stock_pipeline_last(benchmark, capsys):
@@ -38,7 +39,7 @@ def test_reads_tweets_with_the_tokenizer_of_an_encoder_and_annotates_on_ray(benc
 def test_what_finds_something_else_is_refused(benchmark):
     entity = ("PER", 0, 1, 0.5)
     assert benchmark.check_same("a", [[entity], []], [[("PER", 0, 1, 0.500001)], []], 1e-5) == pytest.approx(1e-6)
-    for other in (("LOC", 0, 1, 0.5), ("PER", 0, 2, 0.5), ("PER", 0, 1, 0.6)):
+    for other in (("LOC", 0, 1, 0.5), ("PER", 0, 2, 0.5), ("PER", 0, 1, 0.6), ("PER", 0, 1, math.nan)):
         with pytest.raises(RuntimeError, match="from a"):
             benchmark.check_same("a", [[entity]], [[other]], 1e-5)
     with pytest.raises(RuntimeError, match="others in text 1"):

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bga_mner import BgaMnerConfig, BgaMnerForTokenClassification
@@ -17,12 +18,27 @@ from bga_mner.modeling_bga.crf import recursions
 
 # Operations whose result, or its shape, the host has to know: `.item()` and `if tensor`, `nonzero`, indexing by masks.
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "equal", "is_nonzero"}
+# What a tensor of the CPU does without an operation.
+WAITING_METHODS = {torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy}
 # Methods that run layers, generate and compute the losses.
 LAYER_LOOP = {"_read", "_run_vision", "_align", "_look"}
 # Whether a text needs its tags for its context to be hidden, which texts are read again with other names, and whether a
 # sentence has to go through log space.
 OUTSIDE = {"_hide_context: _local_scalar_dense", "_read_again: nonzero", "posterior: _local_scalar_dense"}
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
+
+
+class WaitingMethods(TorchFunctionMode):
+    """Hands methods that wait to `count`."""
+
+    def __init__(self, count) -> None:
+        super().__init__()
+        self.count = count
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in WAITING_METHODS:
+            self.count(func.__name__)
+        return func(*args, **(kwargs or {}))
 
 
 class Waits(TorchDispatchMode):
@@ -32,6 +48,21 @@ class Waits(TorchDispatchMode):
         super().__init__()
         self.inside: Counter[str] = Counter()
         self.outside: Counter[str] = Counter()
+        self.methods = WaitingMethods(self.count)
+
+    def __enter__(self):
+        self.methods.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *raised):
+        super().__exit__(*raised)
+        self.methods.__exit__(*raised)
+
+    def count(self, name: str) -> None:
+        frames = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
+        stack = [frame.name for frame in frames if "modeling_bga" in frame.filename]
+        found = self.inside if LAYER_LOOP & set(stack) else self.outside
+        found[f"{stack[-1] if stack else '?'}: {name}"] += 1
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
@@ -39,11 +70,10 @@ class Waits(TorchDispatchMode):
             part is not None and part.dtype == torch.bool for part in args[1]
         )
         copied = name == "_to_copy" and (kwargs or {}).get("device") not in (None, args[0].device)
+        # `torch.tensor` of numbers that the host has to copy; a scalar is an argument of what reads it
+        copied |= name == "lift_fresh" and args[0].ndim > 0
         if name in WAITING or by_mask or copied:
-            frames = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
-            stack = [frame.name for frame in frames if "modeling_bga" in frame.filename]
-            found = self.inside if LAYER_LOOP & set(stack) else self.outside
-            found[f"{stack[-1] if stack else '?'}: {name}"] += 1
+            self.count(name)
         return func(*args, **(kwargs or {}))
 
 
@@ -106,14 +136,25 @@ def test_nothing_waits_between_layers(options, training):
     assert waits.outside["posterior: _local_scalar_dense"] == 1 == max(waits.outside.values())
 
 
-def test_waiting_between_layers_would_be_noticed(monkeypatch):
+@pytest.mark.parametrize(
+    ("wait", "noticed"),
+    [
+        (lambda states: states.sum().item(), "_local_scalar_dense"),
+        (lambda states: states.sum().tolist(), "tolist"),
+        (lambda states: states.detach().cpu(), "cpu"),
+        (lambda states: states.detach().numpy(), "numpy"),
+        (lambda states: torch.tensor([1.0], device=states.device), "lift_fresh"),
+        (lambda states: states[states > 0], "index"),
+    ],
+)
+def test_waiting_between_layers_would_be_noticed(monkeypatch, wait, noticed):
     sample = ContextSampler.logits
 
     def impatient(sampler, states, keep):
-        assert states.sum().item() != 0
+        wait(states)
         return sample(sampler, states, keep)
 
     monkeypatch.setattr(ContextSampler, "logits", impatient)
     with Waits() as waits:
         make_model().eval()(**make_batch())
-    assert waits.inside == {"forward: _local_scalar_dense": 4}  # two stages of either branch
+    assert waits.inside[f"forward: {noticed}"] == 4  # two stages of either branch

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 import torch
-from transformers import pipeline
+from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, pipeline
 
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 from bga_mner.processing.annotation.annotator import (
@@ -59,6 +59,65 @@ def source(tmp_path):
     path = tmp_path / "texts.parquet"
     pa.parquet.write_table(pa.table({"text": texts, "id": [f"s{number}" for number in range(len(texts))]}), path)
     return AnnotationInput((str(path),), id_column="id")
+
+
+SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+DISTILBERT = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24}
+TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+
+
+def save_stock(folder, kind="bert", labels=TAGS, auto=AutoModelForTokenClassification, **options):
+    """Save a stock model, and the tokenizer of texts."""
+    tokenizer = build_tokenizer([WORDS])
+    labels = {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), pad_token_id=0, **{**SHAPE, **options}, **labels)
+    torch.manual_seed(0)
+    model = auto.from_config(config)
+    for parameter in model.parameters():
+        parameter.data *= 4
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("bert", {}),
+        ("roberta", {"max_position_embeddings": 514}),
+        ("distilbert", DISTILBERT),
+        ("camembert", {"max_position_embeddings": 514}),  # of a family that no teacher has
+        ("ernie", {}),
+        ("bert", {"max_position_embeddings": 16}),  # texts are read in windows
+    ],
+    ids=str,
+)
+def test_stock_taggers_annotate_too(tmp_path, kind, options):
+    name = save_stock(tmp_path, kind, **options)
+    annotate = TextAnnotator(AnnotatorOptions(name))
+    rows = [InputRow(None, text) for text in TEXTS]
+    found = annotate(TextChunk(0, rows)).table.column("entities").to_pylist()
+    assert sum(map(len, found)) > 100
+    stock = pipeline("token-classification", model=name, aggregation_strategy="simple")
+    short = [number for number, text in enumerate(TEXTS) if len(text.split()) <= 14]
+    for number in short:
+        expected = [(one["entity_group"], one["start"], one["end"]) for one in stock(TEXTS[number])]
+        assert [(one["type"], one["start"], one["end"]) for one in found[number]] == expected
+    assert all(0 < entity["score"] <= 1 for entities in found for entity in entities)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"auto": AutoModel}, "it tags no tokens: it has no 'classifier.bias'"),
+        ({"labels": ["negative", "positive"]}, "got 'negative'"),
+        ({"labels": ["O", "B-PER", "E-PER"]}, "'E-PER'"),
+    ],
+    ids=str,
+)
+def test_what_is_no_tagger_is_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=f"can't be loaded: .*{message}"):
+        TextAnnotator(AnnotatorOptions(save_stock(tmp_path, **options)))
 
 
 def open_parts(folder, rows_per_part=40):

@@ -216,6 +216,43 @@ def test_a_stream_may_wait_for_its_answers(pipe):
     assert found == close([pipe(text) for text in TEXTS])
 
 
+class CountedTexts(torch.utils.data.Dataset):
+    """Empty texts, and how many of them have been read."""
+
+    def __init__(self):
+        self.read = 0
+
+    def __len__(self):
+        return 1500
+
+    def __getitem__(self, number):
+        self.read += 1
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("options", "read"),
+    [({}, 1024), ({"visual_source": "real"}, 256), ({"batch_size": 3}, 48), ({"batch_size": 1}, 1)],
+    ids=str,
+)
+def test_some_batches_of_a_dataset_are_read_ahead(pipe, options, read):
+    texts = CountedTexts()
+    assert next(iter(pipe(texts, **options))) == []
+    assert texts.read == read
+
+
+def test_a_subclass_finishes_what_is_found(parts):
+    class Counted(BgaMnerPipeline):
+        def postprocess(self, model_outputs):
+            return len(model_outputs)
+
+    count = Counted(model=parts[0], processor=parts[1])
+    expected = [len(entities) for entities in BgaMnerPipeline(model=parts[0], processor=parts[1])(TEXTS)]
+    rows = KeyDataset(datasets.Dataset.from_dict({"text": TEXTS}), "text")
+    assert any(expected)
+    assert count(TEXTS) == list(count(rows)) == list(count(iter(TEXTS))) == [count(text) for text in TEXTS] == expected
+
+
 def test_workers_read_datasets(pipe):
     rows = KeyDataset(datasets.Dataset.from_dict({"text": TEXTS}), "text")
     assert plain(pipe(rows, num_workers=1)) == plain(pipe(TEXTS))
@@ -239,6 +276,16 @@ def test_images_are_used_on_request_only(pipe, parts, tmp_path):
     always = pipeline("multimodal-ner", model=parts[0], processor=parts[1], device="cpu", visual_source="real")
     assert always({"text": text, "image": IMAGE}) == seen
     assert always({"text": text, "image": IMAGE}, visual_source="generated") == without
+
+
+def test_images_are_read_sixteen_at_a_time(pipe, parts):
+    sizes = []
+    parts[0].register_forward_pre_hook(lambda _, __, inputs: sizes.append(len(inputs["input_ids"])), with_kwargs=True)
+    rows = [{"text": "win", "image": IMAGE}] * 20
+    pipe(rows, visual_source="real")
+    assert sizes == [16, 4]
+    pipe(rows)
+    assert sizes == [16, 4, 20]
 
 
 def test_models_that_read_images_by_default(build):
@@ -328,6 +375,12 @@ def test_urls_are_fetched_by_pipelines_made_for_it_only(pipe, parts, server, mon
 def test_wrong_inputs_are_refused(pipe, inputs, options, message):
     with pytest.raises(ValueError, match=message):
         pipe(inputs, **options)
+
+
+def test_a_batch_size_of_the_pipeline_s_own_is_checked_too(parts):
+    pipe = BgaMnerPipeline(model=parts[0], processor=parts[1], batch_size=0)
+    with pytest.raises(ValueError, match="batch_size of at least 1"):
+        pipe(TEXTS)
 
 
 def test_a_processor_is_needed(parts):

@@ -118,11 +118,28 @@ def test_an_entity_that_no_window_holds_is_scored_by_its_larger_part():
     assert found == pytest.approx(in_window(parts[1], ("PER", 0, 3)))
 
 
-def test_entities_are_scored_at_once_and_as_if_alone(monkeypatch):
+@pytest.mark.parametrize(
+    ("limits", "expected_shapes"),
+    [
+        ({}, [(7, 8)]),
+        ({"_WINDOWS_AT_ONCE": 3}, [(3, 8), (3, 8), (1, 8)]),
+        ({"_TOKENS_AT_ONCE": 23}, [(2, 8), (2, 8), (2, 5), (1, 8)]),
+        ({"_TOKENS_AT_ONCE": 1}, [(1, 8), (1, 6), (1, 7), (1, 8), (1, 4), (1, 5), (1, 8)]),  # longer than is allowed
+    ],
+    ids=str,
+)
+def test_entities_are_scored_at_once_and_as_if_alone(monkeypatch, limits, expected_shapes):
     """Windows of different lengths, more of them than are scored at once."""
-    monkeypatch.setattr(text_windows, "_WINDOWS_AT_ONCE", 3)
+    for name, value in limits.items():
+        monkeypatch.setattr(text_windows, name, value)
+    shapes = []
+
+    def noted(emissions, *inputs):
+        shapes.append(emissions.shape[:2])
+        return probabilities(emissions, *inputs)
+
     lengths, found, expected = [6, 4, 5, 6, 2, 3, 6], [], []
-    scorer = EntityScorer(probabilities)
+    scorer = EntityScorer(noted)
     for number, length in enumerate(lengths):
         window = Window(number, 0, length, length, np.zeros(length + 2, int), np.arange(1, length + 1))
         spans = [("PER", 0, 2)] + [("LOC", 3, 4)] * (length > 3)
@@ -134,6 +151,7 @@ def test_entities_are_scored_at_once_and_as_if_alone(monkeypatch):
         expected.append([in_window(emissions, span) for span in spans])
     assert found[6] == []  # the last one waits
     scorer.finish()
+    assert shapes == expected_shapes
     assert found == [pytest.approx(scores) for scores in expected]
 
 

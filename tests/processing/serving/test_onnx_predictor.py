@@ -113,6 +113,15 @@ def test_one_text_many_texts_and_windows(exported):
     assert all(one["end"] <= two["start"] for one, two in pairwise(windows))
 
 
+def test_what_was_exported_before_batches_had_tokens(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "old")
+    settings = json.loads((folder / "tagger.json").read_text(encoding="utf-8"))
+    del settings["batch_tokens"]
+    (folder / "tagger.json").write_text(json.dumps(settings), encoding="utf-8")
+    old, new = OnnxPredictor(folder), OnnxPredictor(exported)
+    check_same(old(TEXTS * 20), new(TEXTS * 20))
+
+
 def test_says_what_to_mend(exported, tmp_path):
     with pytest.raises(ValueError, match=r"nowhere' is no folder.*export_onnx\.py"):
         OnnxPredictor(tmp_path / "nowhere")
