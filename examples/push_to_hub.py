@@ -29,17 +29,10 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import validate_repo_id
 from transformers import AutoTokenizer, PreTrainedConfig
 
-from bga_mner import (
-    BgaMnerConfig,
-    BgaMnerForSequenceClassification,
-    BgaMnerForTokenClassification,
-    BgaMnerProcessor,
-)
+from bga_mner import BgaMnerConfig, BgaMnerProcessor
 from bga_mner.configuration.errors import brief, listed, shown
+from bga_mner.examples.saved_models import load_saved
 from bga_mner.processing.distillation.student_card import with_repository
-
-
-MODELS = {kind.__name__: kind for kind in (BgaMnerForTokenClassification, BgaMnerForSequenceClassification)}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -67,14 +60,7 @@ def save(model_dir: Path, text_only: bool, folder: Path, repo_id: str) -> dict[s
             raise ValueError("Expected a bga_mner model for --text_only, got a plain one, which has no vision parts.")
         save_plain(model_dir, written.get("architectures") or [], repo_id, folder)
         return _sizes(folder)
-    saved = BgaMnerConfig.from_pretrained(model_dir).architectures or []
-    kinds = [MODELS[name] for name in saved if name in MODELS]
-    if not kinds:
-        raise ValueError(
-            f"Expected one of {listed(MODELS)} under 'architectures' in config.json of {shown(str(model_dir))}, got "
-            f"{listed(saved)}: another class would push weights that nobody trained. Save the trained model there."
-        )
-    model, processor = kinds[0].from_pretrained(model_dir), BgaMnerProcessor.from_pretrained(model_dir)
+    model, processor = load_saved(model_dir)
     if text_only:
         words = {"unspaced_scripts": processor.unspaced_scripts}
         processor = BgaMnerProcessor(None, processor.tokenizer, processor.label2id, **words)

@@ -6,13 +6,13 @@ from typing import Any
 
 import datasets
 
-from bga_mner import BgaMnerConfig, BgaMnerForSequenceClassification, BgaMnerForTokenClassification, BgaMnerProcessor
-from bga_mner.configuration.errors import brief, listed, shown
+from bga_mner import BgaMnerProcessor
+from bga_mner.configuration.errors import brief, shown
 from bga_mner.examples.fine_tuning.arguments import DataArguments
 from bga_mner.examples.fine_tuning.data import log_reports, read_data
+from bga_mner.examples.saved_models import load_saved
 
 
-TEACHERS = {kind.__name__: kind for kind in (BgaMnerForTokenClassification, BgaMnerForSequenceClassification)}
 TEXT_READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -21,14 +21,10 @@ def load_teacher(name: str | None) -> tuple[Any, BgaMnerProcessor]:
     if name is None:
         raise ValueError("Expected --teacher, got none. Name the folder of a trained bga_mner model.")
     try:
-        config = BgaMnerConfig.from_pretrained(name)
-        kinds = [TEACHERS[kind] for kind in config.architectures or [] if kind in TEACHERS]
-        if not kinds:
-            raise ValueError(f"it is a {listed(config.architectures or [])}")
-        return kinds[0].from_pretrained(name), BgaMnerProcessor.from_pretrained(name)
+        return load_saved(name)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"Expected a saved {' or '.join(TEACHERS)} as --teacher, got {shown(name)}: {brief(error)}. Check the path."
+            f"Expected a saved bga_mner model as --teacher, got {shown(name)}: {brief(error)}. Check the path."
         ) from error
 
 
