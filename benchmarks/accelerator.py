@@ -1,7 +1,7 @@
 """What a GPU gives: the same answers as the CPU, times and memory beside a plain encoder, and a training in bfloat16.
 
-One command of a few minutes on one GPU with 40 GB or more. Parts that don't fit into `--minutes` are left out, and
-named::
+One command of a few minutes on one GPU with 40 GB or more. Parts that don't fit into `--minutes`, or into memory, are
+left out and named::
 
     python benchmarks/accelerator.py --json
     python benchmarks/accelerator.py --device cpu --size tiny --batches 2 --lengths 8 --steps 4 --json

@@ -4,8 +4,8 @@ Everything reads the same tweets in the same process, in turn, and makes entitie
 `pipeline("token-classification")` on `BertForTokenClassification`, with its default batch of 1 and with its best one;
 `multimodal-ner`, on many texts at once and one by one; `predict`; the annotator of `examples/annotate.py`, in this
 process or on Ray; ONNX Runtime in float32 and with 8 bits; and a student in the stock pipeline and the annotator. All
-have their defaults and random weights, which take as long as trained ones. First their entities are compared with those
-of `predict` on single texts. Loading is left out::
+have their defaults and random weights, which take as long as trained ones. First the entities of this package's float32
+are compared with those of `predict` on single texts. Loading is left out::
 
     python benchmarks/throughput.py --data_dir twitter2017 --threads 1 --json
     python benchmarks/throughput.py --data_dir twitter2017 --threads 2 --ray --json

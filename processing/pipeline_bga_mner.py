@@ -216,7 +216,7 @@ class BgaMnerPipeline(Pipeline):
             return [self.postprocess(entities, **postprocess_params) for entities in found]
 
         with_images = reads_images(self.model, preprocess_params.get("visual_source"))
-        part_size = 1 if batch_size == 1 else texts_read_ahead(batch_size or None, with_images)
+        part_size = texts_read_ahead(batch_size or None, with_images)
         if isinstance(inputs, list) and not num_workers:  # what follows takes its time for each text
             return _InParts((self.preprocess(one, **preprocess_params) for one in inputs), find, part_size)
         if isinstance(inputs, Sized):

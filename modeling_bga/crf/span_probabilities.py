@@ -69,39 +69,64 @@ def span_log_probabilities(
         return np.zeros(0)
     mask = np.asarray(mask, dtype=bool)
     read = np.asarray(read, dtype=bool) & mask
-    rows, firsts, ends = np.array([(span.sentence, span.first, span.end) for span in spans]).T
-    _check(spans, rows, firsts, ends, read)
+    places = np.array([(span.sentence, span.first, span.end) for span in spans]).T
+    _check(spans, places, read)
     types = [span.label for span in spans]
     tables = {label: _tag_tables(label, labels) for label in sorted(set(types))}
+    of_spans = np.stack([tables[label] for label in types])  # (spans, roles, 2, tags + 1)
     # (batch, length, tags) -> (batch, length, tags + 1): the boundary stands before the first and after the last one
     steps = np.where(mask[:, :, None], emissions, 0.0).astype(np.float64)
     steps = np.pad(steps, ((0, 0), (0, 0), (0, 1)), constant_values=-np.inf)
     matrix = _bordered(scores)
-    moved = _moved if _is_tame(steps[mask], matrix) else _moved_in_log_space
+    tame = _are_tame(steps, mask, matrix)
+    found = np.empty(len(spans))
+    for kind, moved in ((tame, _moved), (~tame, _moved_in_log_space)):
+        numbers = np.flatnonzero(kind[places[0]])  # of spans
+        if len(numbers):
+            rows = np.cumsum(kind)[places[0, numbers]] - 1  # among sentences of this kind
+            of_kind = rows, *places[1:, numbers]
+            batch = steps[kind], mask[kind], read[kind]
+            found[numbers] = _log_probabilities(*batch, of_kind, of_spans[numbers], matrix, moved)
+    return found
+
+
+def _log_probabilities(
+    steps: np.ndarray,
+    mask: np.ndarray,
+    read: np.ndarray,
+    places: tuple[np.ndarray, ...],
+    of_spans: np.ndarray,
+    matrix: np.ndarray,
+    moved: Move,
+) -> np.ndarray:
+    """Compute `span_log_probabilities` (spans,) of sentences that are all `moved` in the same way.
+
+    `places` are rows, first positions and ends, (spans,) each; `of_spans` is which tags may stand where, bool (spans,
+    roles, 2, T + 1).
+    """
+    rows, firsts, ends = places
     states = _recursions(steps, mask, matrix, moved)
     log_partition = _log_sum_exp(states[-1, 0] + matrix[:, -1], 1)  # (batch,)
     start, last = _deciding_positions(rows, firsts, ends, read)
-    of_spans = np.stack([tables[label] for label in types])  # (spans, roles, 2, tags + 1)
     # Two ways to begin, with "B-" and with "I-", which exclude each other: (2, spans, tags + 1).
     state = np.stack([states[start, 0, rows]] * 2)
     for offset in range(int((last - start).max()) + 1):
         positions = np.minimum(start + offset, mask.shape[1] - 1)
         conditions = [~read[rows, positions], positions < firsts, positions == firsts, positions < ends]
         roles = np.select(conditions, [_FREE, _BEFORE, _FIRST, _INSIDE], _AFTER)
-        lets_through = of_spans[np.arange(len(spans)), roles].transpose(1, 0, 2)  # (2, spans, tags + 1)
+        lets_through = of_spans[np.arange(len(rows)), roles].transpose(1, 0, 2)  # (2, spans, tags + 1)
         following = moved(state, matrix) + steps[rows, positions]
         runs = mask[rows, positions] & (start + offset <= last)
         state = np.where(runs[:, None], np.where(lets_through, following, -np.inf), state)
     # (spans, tags + 1)
     rest = moved(states[mask.shape[1] - 1 - last, 1, rows], matrix.T)
     # (2, spans, tags + 1) -> (spans, 2, tags + 1) -> (spans,)
-    joint = (state + rest).transpose(1, 0, 2).reshape(len(spans), -1)
+    joint = (state + rest).transpose(1, 0, 2).reshape(len(rows), -1)
     return np.minimum(_log_sum_exp(joint, 1) - log_partition[rows], 0.0)
 
 
 # In nats: with states and transitions no further below their maxima, float64 holds products of their exponentials. What
-# constraints forbid has a score far below the last of these, and is 0 beside what is allowed, unless emissions leave
-# nothing else.
+# constraints forbid has a score far below the last of these, and is 0 beside what is allowed.
 _DEEPEST, _STEEPEST, _FORBIDDEN = 600.0, 100.0, 5000.0
 
 
@@ -109,8 +134,9 @@ _DEEPEST, _STEEPEST, _FORBIDDEN = 600.0, 100.0, 5000.0
 _FREE, _BEFORE, _FIRST, _INSIDE, _AFTER = range(5)
 
 
-def _check(spans: Sequence[Span], rows: np.ndarray, firsts: np.ndarray, ends: np.ndarray, read: np.ndarray) -> None:
+def _check(spans: Sequence[Span], places: np.ndarray, read: np.ndarray) -> None:
     """Refuse spans that no position of the batch begins."""
+    rows, firsts, ends = places
     inside = (rows >= 0) & (rows < len(read)) & (firsts >= 0) & (firsts < ends) & (ends <= read.shape[1])
     begins = np.zeros_like(inside)
     begins[inside] = read[rows[inside], firsts[inside]]
@@ -185,15 +211,18 @@ def _tag_tables(label: str, labels: Sequence[str]) -> np.ndarray:
     return np.array([by_role[role] for role in range(len(by_role))])
 
 
-def _is_tame(emissions: np.ndarray, matrix: np.ndarray) -> bool:
-    """Tell whether exponentials of (positions, T + 1) and (T + 1, T + 1) lose nothing that counts.
+def _are_tame(steps: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Tell in which sentences (batch,) exponentials of (batch, L, T + 1) and (T + 1, T + 1) lose nothing that counts.
 
-    A score of -inf, or far below the others of its position, may leave nothing but what transitions forbid.
+    There is always an allowed path, of a tag that may begin, follow itself and end. Scores of -inf, or far below the
+    others of their position, may leave none.
     """
-    depth = emissions[:, :-1].max(axis=1, initial=-np.inf) - emissions[:, :-1].min(axis=1, initial=np.inf)
-    top = matrix.max()
-    ordinary = top < _STEEPEST and ((matrix - top > -_STEEPEST) | (matrix < -_FORBIDDEN)).all()
-    return bool(ordinary and (depth < _DEEPEST).all())
+    forbidden, top = matrix < -_FORBIDDEN, matrix.max()
+    always = ~(forbidden[-1] | forbidden[:, -1] | forbidden.diagonal())[:-1]
+    ordinary = always.any() and top < _STEEPEST and (forbidden | (matrix - top > -_STEEPEST)).all()
+    # (batch, L, T) -> (batch, L)
+    depth = steps[..., :-1].max(axis=-1) - np.where(mask, steps[..., :-1].min(axis=-1), np.inf)
+    return ordinary & (depth < _DEEPEST).all(axis=1)
 
 
 def _moved(states: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -89,10 +89,12 @@ def first_position(config: PreTrainedConfig) -> int:
 
 
 def longest_text(config: PreTrainedConfig) -> int:
-    """Return the number of tokens that a text encoder has positions for; of other families what they say."""
-    if config.model_type not in TEXT_FAMILIES:
-        return getattr(config, "max_position_embeddings", sys.maxsize)
-    return config.max_position_embeddings - first_position(config)
+    """Return the number of tokens that a text encoder has positions for."""
+    if config.model_type in TEXT_FAMILIES:
+        return config.max_position_embeddings - first_position(config)
+    positions = getattr(config, "max_position_embeddings", 0)
+    # other families may count from their padding token on, as RoBERTa does, or need no positions
+    return positions - (config.pad_token_id or 0) - 1 if positions > 0 else sys.maxsize
 
 
 __all__ = [

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer, PreTrainedModel
 
 from ...configuration.configuration_bga_mner import BgaMnerConfig
-from ...configuration.errors import brief, shown
+from ...configuration.errors import brief, listed, shown
 from ...modeling_bga.token_classifier import BgaMnerForTokenClassification
 from ..inference.text_tagging import find_entities
 from ..processing_bga_mner import BgaMnerProcessor
@@ -54,7 +54,7 @@ class TextAnnotator:
             torch.set_num_threads(options.threads)
         try:
             model, self.processor = load_tagger(options.model, getattr(torch, options.dtype))
-        except (OSError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"Expected a folder with a saved model and its processor, or a stock tagger and its tokenizer, or a "
                 f"name on the Hub, got {shown(options.model)}, which can't be loaded: {brief(error)}. Check the model."
@@ -112,15 +112,26 @@ class TextAnnotator:
 
 def load_tagger(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, BgaMnerProcessor]:
     """Load a model and its processor, or make one for a stock tagger, such as a student."""
-    if AutoConfig.from_pretrained(name).model_type == BgaMnerConfig.model_type:
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    classes = config.architectures or []
+    if classes and not any(kind.endswith("ForTokenClassification") for kind in classes):
+        raise ValueError(f"it is a {listed(classes)}, which tags no tokens")
+    if config.model_type == BgaMnerConfig.model_type:
         model = BgaMnerForTokenClassification.from_pretrained(name, dtype=dtype)
         return model, BgaMnerProcessor.from_pretrained(name)
-    model, loading = AutoModelForTokenClassification.from_pretrained(name, dtype=dtype, output_loading_info=True)
+    model, loading = AutoModelForTokenClassification.from_pretrained(
+        name, dtype=dtype, trust_remote_code=False, return_dict=True, output_loading_info=True
+    )
     if loading["missing_keys"]:
-        raise ValueError(f"it tags no tokens: it has no {shown(min(loading['missing_keys']))}")
-    for label in model.config.label2id:
+        raise ValueError(f"weights are missing, such as {shown(min(loading['missing_keys']))}")
+    labels = {str(label): int(number) for number, label in model.config.id2label.items()}
+    for label in labels:
         split_tag(label)
-    return model, BgaMnerProcessor(None, AutoTokenizer.from_pretrained(name), label2id=model.config.label2id)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ValueError("it has no tokenizer, or one that knows no words")
+    tokenizer.padding_side = "right"  # stock models count positions from the first token, padding or not
+    return model, BgaMnerProcessor(None, tokenizer, label2id=labels)
 
 
 def model_fingerprint(model: PreTrainedModel, processor: BgaMnerProcessor) -> str:

@@ -225,8 +225,11 @@ def tokens_at_once(hidden_size: int, device: str = "cpu") -> int:
 def texts_read_ahead(batch_size: int | None, with_images: bool = False) -> int:
     """Say how many texts are sorted by length at a time: all at once would fill the memory, and hold up streams.
 
-    These are 16 batches, or without `batch_size` as many texts as make some on any device, and fewer with images.
+    These are 16 batches, but one text if it makes a batch; without `batch_size` as many texts as make some batches on
+    any device, and fewer with images.
     """
+    if batch_size == 1:
+        return 1
     return 16 * (batch_size or (TEXTS_WITH_IMAGES if with_images else 64))
 
 

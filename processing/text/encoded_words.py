@@ -38,13 +38,14 @@ def encode_pieces(
     text_starts = _starts(np.array(word_counts, dtype=np.int64))
     filled = [list(pieces) for pieces, _ in read if pieces]
     tokens: list[int] = []
-    pieces_of_tokens: list[int] = []
+    pieces_of_tokens: list[int | None] = []
     lengths = []
     for ids, numbers in encode(filled) if filled else ():
         if None in numbers:  # tokens of no piece
             ids = [token for token, number in zip(ids, numbers, strict=True) if number is not None]
+            numbers = [number for number in numbers if number is not None]
         tokens += ids
-        pieces_of_tokens += [number for number in numbers if number is not None]
+        pieces_of_tokens += numbers
         lengths.append(len(ids))
     first_pieces = _starts(counts)
     bases = np.repeat(first_pieces[:-1][counts > 0], lengths)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
@@ -18,8 +19,9 @@ from bga_mner.modeling_bga.crf import recursions
 
 # Operations whose result, or its shape, the host has to know: `.item()` and `if tensor`, `nonzero`, indexing by masks.
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "equal", "is_nonzero"}
+WAITING |= {"unique_consecutive", "repeat_interleave", "bincount", "allclose"}
 # What a tensor of the CPU does without an operation.
-WAITING_METHODS = {torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy}
+WAITING_METHODS = {torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy, torch.Tensor.__array__}
 # Methods that run layers, generate and compute the losses.
 LAYER_LOOP = {"_read", "_run_vision", "_align", "_look"}
 # Whether a text needs its tags for its context to be hidden, which texts are read again with other names, and whether a
@@ -36,7 +38,9 @@ class WaitingMethods(TorchFunctionMode):
         self.count = count
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in WAITING_METHODS:
+        copied = func is torch.tensor and (kwargs or {}).get("device") is not None
+        moved = func is torch.Tensor.to and "cpu" in map(str, [*args[1:], *(kwargs or {}).values()])
+        if func in WAITING_METHODS or copied or moved:
             self.count(func.__name__)
         return func(*args, **(kwargs or {}))
 
@@ -70,7 +74,7 @@ class Waits(TorchDispatchMode):
             part is not None and part.dtype == torch.bool for part in args[1]
         )
         copied = name == "_to_copy" and (kwargs or {}).get("device") not in (None, args[0].device)
-        # `torch.tensor` of numbers that the host has to copy; a scalar is an argument of what reads it
+        # `torch.tensor` without a device; a scalar is an argument of what reads it
         copied |= name == "lift_fresh" and args[0].ndim > 0
         if name in WAITING or by_mask or copied:
             self.count(name)
@@ -143,7 +147,11 @@ def test_nothing_waits_between_layers(options, training):
         (lambda states: states.sum().tolist(), "tolist"),
         (lambda states: states.detach().cpu(), "cpu"),
         (lambda states: states.detach().numpy(), "numpy"),
-        (lambda states: torch.tensor([1.0], device=states.device), "lift_fresh"),
+        (lambda states: np.asarray(states.detach()), "__array__"),
+        (lambda states: states.to("cpu"), "to"),
+        (lambda states: torch.tensor([1.0]).to(states.device), "lift_fresh"),
+        (lambda states: torch.tensor(1.0, device=states.device), "tensor"),
+        (lambda states: states.flatten().unique_consecutive(), "unique_consecutive"),
         (lambda states: states[states > 0], "index"),
     ],
 )

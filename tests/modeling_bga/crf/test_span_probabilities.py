@@ -182,12 +182,25 @@ def test_says_what_to_mend():
 @pytest.mark.parametrize("lowest", [-np.inf, -30_000.0])
 @pytest.mark.parametrize("only", ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", None])
 def test_emissions_that_leave_what_constraints_forbid_alone(only, lowest):
-    """A position may have one tag, whether or not the others may stand beside it; or all but one."""
+    """In every other row positions may have one tag, whatever stands beside them; or all but one."""
     labels = SCHEMES["BIO"]
     scores = make_crf(labels, True).numpy_scores()
     emissions = np.random.default_rng(0).standard_normal((*MASK.shape, 5))
     left = [labels.index(only)] if only else [0, 1, 2, 3]
-    emissions[:, 1:4, [tag for tag in range(5) if tag not in left]] = lowest
+    emissions[::2, 1:4, [tag for tag in range(5) if tag not in left]] = lowest
+    spans = [Span(row, label, first, behind) for row, first, behind in all_spans() for label in ("PER", "LOC")]
+    found = np.exp(span_log_probabilities(emissions, MASK, READ, spans, labels, scores))
+    expected = [by_enumeration(emissions[row], MASK[row], READ[row], labels, scores) for row in range(len(MASK))]
+    for span, probability in zip(spans, found, strict=True):
+        assert probability == pytest.approx(expected[span.sentence].get(span[1:], 0.0), abs=1e-9)
+
+
+@pytest.mark.parametrize("part", ["transitions", "starts", "ends"])
+def test_scores_that_are_all_as_of_what_is_forbidden(part):
+    labels = SCHEMES["BIO"]
+    scores = make_crf(labels, False).numpy_scores()
+    scores = scores._replace(**{part: getattr(scores, part) - 6000})
+    emissions = np.random.default_rng(0).standard_normal((*MASK.shape, 5))
     spans = [Span(row, label, first, behind) for row, first, behind in all_spans() for label in ("PER", "LOC")]
     found = np.exp(span_log_probabilities(emissions, MASK, READ, spans, labels, scores))
     expected = [by_enumeration(emissions[row], MASK[row], READ[row], labels, scores) for row in range(len(MASK))]
@@ -204,7 +217,7 @@ def test_products_of_exponentials_change_nothing(monkeypatch, spread, constraine
     emissions = spread * np.random.default_rng(0).standard_normal((*MASK.shape, 5))
     spans = [Span(row, label, first, behind) for row, first, behind in all_spans() for label in ("PER", "LOC")]
     found = span_log_probabilities(emissions, MASK, READ, spans, labels, scores)
-    monkeypatch.setattr(span_probabilities, "_is_tame", lambda *_: False)
+    monkeypatch.setattr(span_probabilities, "_are_tame", lambda _, mask, __: np.zeros(len(mask), dtype=bool))
     slow = span_log_probabilities(emissions, MASK, READ, spans, labels, scores)
     assert np.isfinite(slow).any()
     np.testing.assert_allclose(found, slow, rtol=1e-12, atol=1e-9 * spread)

@@ -1,5 +1,6 @@
 """Bulk annotation in this process and on Ray: the same entities as of the pipeline, each row once."""
 
+import json
 import os
 import shutil
 import signal
@@ -14,7 +15,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, pipeline
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    pipeline,
+)
 
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 from bga_mner.processing.annotation.annotator import (
@@ -86,8 +94,9 @@ def save_stock(folder, kind="bert", labels=TAGS, auto=AutoModelForTokenClassific
         ("bert", {}),
         ("roberta", {"max_position_embeddings": 514}),
         ("distilbert", DISTILBERT),
-        ("camembert", {"max_position_embeddings": 514}),  # of a family that no teacher has
+        ("camembert", {"max_position_embeddings": 16}),  # of families that no teacher has
         ("ernie", {}),
+        ("xlnet", {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 24}),
         ("bert", {"max_position_embeddings": 16}),  # texts are read in windows
     ],
     ids=str,
@@ -99,7 +108,7 @@ def test_stock_taggers_annotate_too(tmp_path, kind, options):
     found = annotate(TextChunk(0, rows)).table.column("entities").to_pylist()
     assert sum(map(len, found)) > 100
     stock = pipeline("token-classification", model=name, aggregation_strategy="simple")
-    short = [number for number, text in enumerate(TEXTS) if len(text.split()) <= 14]
+    short = [number for number, text in enumerate(TEXTS) if len(text.split()) <= 13]
     for number in short:
         expected = [(one["entity_group"], one["start"], one["end"]) for one in stock(TEXTS[number])]
         assert [(one["type"], one["start"], one["end"]) for one in found[number]] == expected
@@ -109,7 +118,8 @@ def test_stock_taggers_annotate_too(tmp_path, kind, options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"auto": AutoModel}, "it tags no tokens: it has no 'classifier.bias'"),
+        ({"auto": AutoModel}, "it is a 'BertModel', which tags no tokens"),
+        ({"auto": AutoModelForSequenceClassification}, "it is a 'BertForSequenceClassification', which tags no tokens"),
         ({"labels": ["negative", "positive"]}, "got 'negative'"),
         ({"labels": ["O", "B-PER", "E-PER"]}, "'E-PER'"),
     ],
@@ -118,6 +128,54 @@ def test_stock_taggers_annotate_too(tmp_path, kind, options):
 def test_what_is_no_tagger_is_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=f"can't be loaded: .*{message}"):
         TextAnnotator(AnnotatorOptions(save_stock(tmp_path, **options)))
+
+
+def change_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architectures": None, "num_hidden_layers": 3}, "weights are missing, such as 'bert.encoder.layer.2"),
+        ({"id2label": {"0": "O", "1": "B-PER"}, "label2id": None}, "size mismatch|ignore_mismatched_sizes"),
+        ({"model_type": "of_somebody", "auto_map": {"AutoConfig": "code.Config"}}, "contains custom code"),
+    ],
+    ids=str,
+)
+def test_a_tagger_that_is_broken_is_refused(tmp_path, changes, message):
+    name = save_stock(tmp_path)
+    change_config(tmp_path, **changes)
+    with pytest.raises(ValueError, match=f"(?s)can't be loaded: .*({message})"):
+        TextAnnotator(AnnotatorOptions(name))
+
+
+def test_a_tagger_without_its_tokenizer_is_refused(tmp_path):
+    name = save_stock(tmp_path)
+    for path in tmp_path.glob("token*"):
+        path.unlink()
+    with pytest.raises(ValueError, match="can't be loaded"):
+        TextAnnotator(AnnotatorOptions(name))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"label2id": None}, {"label2id": {"LABEL_0": 0}}, {"return_dict": False}, {"padding_side": "left"}],
+    ids=str,
+)
+def test_a_stock_tagger_is_read_however_it_is_written(tmp_path, changes):
+    name = save_stock(tmp_path)
+    chunk = TextChunk(0, [InputRow(None, text) for text in TEXTS])
+    expected = TextAnnotator(AnnotatorOptions(name, batch_size=1))(chunk).table
+    if "padding_side" in changes:
+        tokenizer = AutoTokenizer.from_pretrained(name, **changes)
+        tokenizer.save_pretrained(name)
+    else:
+        change_config(tmp_path, **changes)
+    found = TextAnnotator(AnnotatorOptions(name, batch_size=7))(chunk).table
+    for ours, theirs in zip(found["entities"].to_pylist(), expected["entities"].to_pylist(), strict=True):
+        assert [one | {"score": pytest.approx(one["score"], abs=1e-5)} for one in ours] == theirs
 
 
 def open_parts(folder, rows_per_part=40):
