@@ -176,10 +176,10 @@ def card_rows(lesson: Lesson, arguments: DistillationArguments, trainer: Trainer
 
 def log_scores(report: dict[str, Any]) -> None:
     """Say how well both do."""
-    for who in ("teacher", "student"):
+    for who, name in (("teacher", "Teacher"), ("student", "Student"), ("student_by_words", "Student, word by word")):
         scores = [name for name in ("f1", "precision", "recall", "accuracy") if name in report.get(who, {})]
         if scores:
-            logger.info("%s: %s", who.capitalize(), ", ".join(f"{name} {report[who][name]:.4f}" for name in scores))
+            logger.info("%s: %s", name, ", ".join(f"{name} {report[who][name]:.4f}" for name in scores))
     if report:
         logger.info("Agreement on %d texts: %.4f", report["texts"], report["agreement"])
 

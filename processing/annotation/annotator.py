@@ -10,14 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
-from ...configuration.configuration_bga_mner import BgaMnerConfig
-from ...configuration.errors import brief, listed, shown
-from ...modeling_bga.token_classifier import BgaMnerForTokenClassification
+from ...configuration.errors import brief, shown
+from ..inference.stock_taggers import load_tagger
 from ..inference.text_tagging import find_entities
 from ..processing_bga_mner import BgaMnerProcessor
-from ..tags.tag_scheme import split_tag
 from ..text.text_input import Entity, SplitText
 from ..text.word_encoding import default_max_length, substitute_token
 from .chunks import ENTITY_SCHEMA, AnnotatedChunk, TextChunk, make_chunks
@@ -108,30 +106,6 @@ class TextAnnotator:
 
     def _find(self, texts: list[SplitText]) -> list[list[Entity]]:
         return find_entities(texts, self.model, self.processor, **self._tagging) if texts else []
-
-
-def load_tagger(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, BgaMnerProcessor]:
-    """Load a model and its processor, or make one for a stock tagger, such as a student."""
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    classes = config.architectures or []
-    if classes and not any(kind.endswith("ForTokenClassification") for kind in classes):
-        raise ValueError(f"it is a {listed(classes)}, which tags no tokens")
-    if config.model_type == BgaMnerConfig.model_type:
-        model = BgaMnerForTokenClassification.from_pretrained(name, dtype=dtype)
-        return model, BgaMnerProcessor.from_pretrained(name)
-    model, loading = AutoModelForTokenClassification.from_pretrained(
-        name, dtype=dtype, trust_remote_code=False, return_dict=True, output_loading_info=True
-    )
-    if loading["missing_keys"]:
-        raise ValueError(f"weights are missing, such as {shown(min(loading['missing_keys']))}")
-    labels = {str(label): int(number) for number, label in model.config.id2label.items()}
-    for label in labels:
-        split_tag(label)
-    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise ValueError("it has no tokenizer, or one that knows no words")
-    tokenizer.padding_side = "right"  # stock models count positions from the first token, padding or not
-    return model, BgaMnerProcessor(None, tokenizer, label2id=labels)
 
 
 def model_fingerprint(model: PreTrainedModel, processor: BgaMnerProcessor) -> str:
@@ -242,6 +216,5 @@ __all__ = [
     "TextAnnotator",
     "annotate_in_parts",
     "in_this_process",
-    "load_tagger",
     "model_fingerprint",
 ]

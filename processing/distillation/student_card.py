@@ -144,10 +144,11 @@ def _score_facts(report: Mapping[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {"contradictions": report.get("contradictions"), "scores": []}
     if "agreement" in report:
         facts |= {"agreement": f"{report['agreement']:.3f}", "compared_texts": f"{report['texts']:,}"}
-    for who in ("student", "teacher"):
+    names = {"student": "student", "student_by_words": "student, word by word", "teacher": "teacher"}
+    for who, name in names.items():
         if (scores := report.get(who)) is None:
             continue
-        row = {key: f"{scores[key]:.3f}" for key in METRICS if key in scores} | {"name": who}
+        row = {key: f"{scores[key]:.3f}" for key in METRICS if key in scores} | {"name": name}
         if "f1_low" in scores:
             row["interval"] = f"{scores['f1_low']:.3f} to {scores['f1_high']:.3f}"
             facts["interval_note"] = (

@@ -84,6 +84,7 @@ def build_student(
         student = auto_class.from_config(config).float()
         _copy_weights(teacher, student, taken)
     tokenizer.model_max_length = longest_input(tokenizer, student.config)
+    tokenizer.padding_side = "right"  # stock encoders count positions from the first token, padding or not
     return student.eval(), tokenizer
 
 

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, pipeline
 
 from ...modeling_bga.sequence_classifier import BgaMnerForSequenceClassification
 from ..evaluation.bootstrap import score_with_interval
+from ..inference.stock_taggers import stock_processor
 from ..inference.text_tagging import find_entities
 from ..processing_bga_mner import BgaMnerProcessor
 from ..tags.label_alignment import UNKNOWN
@@ -57,7 +58,8 @@ def compare_with_teacher(
         `texts`: how many. `agreement`: of a tagger the F1 of the student's entities against the teacher's, of a
         classifier the share of texts that both give the same label. `teacher` and `student`, if any label is known:
         what `score_with_interval` gives, but for the accuracy; of a classifier `accuracy` and `number`. Of a tagger
-        also `contradictions`: how many of the student's entities begin with an "I-" tag, which a CRF rules out.
+        also `student_by_words`, the same of tags that are read at the first tokens of words, as `predict` does; and
+        `contradictions`: how many of the student's entities begin with an "I-" tag, which a CRF rules out.
 
     Raises
     ------
@@ -71,10 +73,13 @@ def compare_with_teacher(
     are_words = "tokens" in rows.column_names
     given = list(rows["tokens" if are_words else TEXT])
     texts, _ = split_texts(given, are_words, processor.word_reader)
-    taught = [
-        [Located(entity.label, entity.start, entity.end) for entity in entities]
-        for entities in find_entities(texts, teacher, processor, batch_size=batch_size)
-    ]
+    taught, by_words = (
+        [[Located(entity.label, entity.start, entity.end) for entity in entities] for entities in found]
+        for found in (
+            find_entities(texts, teacher, processor, batch_size=batch_size),
+            find_entities(texts, student, stock_processor(student, tokenizer), batch_size=batch_size),
+        )
+    )
     contents = [text.content for text in texts]
     found, contradictions = student_entities(student, tokenizer, contents, batch_size)
     names = {int(number): str(label) for number, label in teacher.config.id2label.items()}
@@ -86,7 +91,8 @@ def compare_with_teacher(
     report: dict[str, Any] = {"texts": len(texts), "contradictions": contradictions}
     report["agreement"] = score_entities(contents, found, taught)["f1"]
     if any(row is not None for row in gold):
-        report |= {"teacher": score_entities(contents, taught, gold), "student": score_entities(contents, found, gold)}
+        compared = {"teacher": taught, "student": found, "student_by_words": by_words}
+        report |= {who: score_entities(contents, entities, gold) for who, entities in compared.items()}
     return report
 
 

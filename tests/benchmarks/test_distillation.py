@@ -17,7 +17,8 @@ def test_generated_texts(benchmark, capsys):
     line = json.loads(capsys.readouterr().out.splitlines()[-1])["distillation"]
     assert set(line) == {*found, "teacher", "agreement"}
     assert set(line["student"]) == set(line["teacher"]) == {"f1", "labelled_f1"}
-    assert set(line["half"]) == {"teacher_f1", "teacher_labelled_f1", "f1", "labelled_f1", "agreement"}
+    columns = {"teacher_f1", "teacher_labelled_f1", "f1", "labelled_f1", "f1_by_words", "agreement"}
+    assert set(line["half"]) == columns
     assert all(len(values) == 1 for values in line["half"].values())
     assert len(line["agreement"]) == 1
 

@@ -53,7 +53,7 @@ def test_files_give_a_plain_model_with_a_card(run, arguments, mner_files, tmp_pa
     report = run(arguments, **files, license="mit", name="pupil", widget_text="Kawhi wins")
     output = arguments["output_dir"]
     assert report == json.loads((output / "distillation.json").read_text())
-    assert {"teacher", "student", "agreement", "texts", "contradictions", "data"} == set(report)
+    assert {"teacher", "student", "student_by_words", "agreement", "texts", "contradictions", "data"} == set(report)
     assert report["texts"] == 6
     card = (output / "README.md").read_text()
     # 24 sentences and two lines that aren't empty
