@@ -28,6 +28,7 @@ from datasets import Features, IterableDataset, List, Value, concatenate_dataset
 from transformers import Trainer, TrainingArguments, set_seed
 
 from bga_mner import (
+    BgaMnerConfig,
     BgaMnerProcessor,
     DataCollatorForStudent,
     WholeCheckpointCallback,
@@ -40,11 +41,13 @@ from bga_mner import (
     last_whole_checkpoint,
     save_student,
 )
+from bga_mner.configuration.errors import shown
 from bga_mner.configuration.hub.hub_names import came_from_hub
 from bga_mner.examples.fine_tuning.arguments import ArgumentsParser, DataArguments, flag
 from bga_mner.examples.fine_tuning.lessons import digest_of_files, load_teacher, read_texts
 from bga_mner.examples.fine_tuning.skeleton import logger, start_logging
 from bga_mner.examples.fine_tuning.trainer_arguments import settings_of
+from bga_mner.processing.distillation.student_examples import longest_row
 from bga_mner.processing.serving.onnx_program import check_onnx_packages
 
 
@@ -135,8 +138,30 @@ def settings(arguments: DistillationArguments, data: DataArguments, training: Tr
     return settings_of(training) | chosen | {"texts (sha256)": texts}
 
 
-def train(lesson: Lesson, rows: Any, training: TrainingArguments, kept: dict[str, Any], start_over: bool) -> Trainer:
-    """Train with the stock Trainer, from the last checkpoint if there is one."""
+def find_checkpoint(training: TrainingArguments, kept: dict[str, Any], start_over: bool) -> str | None:
+    """Find the checkpoint that training goes on from; refuse a folder of something else."""
+    config = Path(training.output_dir, "config.json")
+    if (
+        config.is_file()
+        and json.loads(config.read_text(encoding="utf-8")).get("model_type") == BgaMnerConfig.model_type
+    ):
+        raise ValueError(
+            f"Expected a folder for the student as --output_dir, got {shown(training.output_dir)}, which holds a model "
+            "of bga_mner, perhaps the teacher. Name another."
+        )
+    checkpoint = training.resume_from_checkpoint
+    if checkpoint in (None, "auto"):
+        checkpoint = None if start_over else last_whole_checkpoint(training.output_dir)
+    if checkpoint is not None:
+        check_settings(checkpoint, kept)
+        logger.info("Continuing from %s; --overwrite_output_dir starts over.", checkpoint)
+    return checkpoint
+
+
+def train(
+    lesson: Lesson, rows: Any, training: TrainingArguments, kept: dict[str, Any], checkpoint: str | None
+) -> Trainer:
+    """Train with the stock Trainer, from a checkpoint if there is one."""
     limit, training.save_total_limit = training.save_total_limit, None
     trainer = Trainer(
         model=lesson.student,
@@ -147,12 +172,6 @@ def train(lesson: Lesson, rows: Any, training: TrainingArguments, kept: dict[str
         # old checkpoints are deleted when the new one is whole, which the Trainer can't know
         callbacks=[WholeCheckpointCallback(kept, limit)],
     )
-    checkpoint = training.resume_from_checkpoint
-    if checkpoint in (None, "auto"):
-        checkpoint = None if start_over else last_whole_checkpoint(training.output_dir)
-    if checkpoint is not None:
-        check_settings(checkpoint, kept)
-        logger.info("Continuing from %s; --overwrite_output_dir starts over.", checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
 
@@ -180,7 +199,9 @@ def log_scores(report: dict[str, Any]) -> None:
         scores = [name for name in ("f1", "precision", "recall", "accuracy") if name in report.get(who, {})]
         if scores:
             logger.info("%s: %s", name, ", ".join(f"{name} {report[who][name]:.4f}" for name in scores))
-    if report:
+    if not report:
+        logger.warning("Nothing to compare on: give --validation_file, --test_file or --test_text_file.")
+    else:
         logger.info("Agreement on %d texts: %.4f", report["texts"], report["agreement"])
 
 
@@ -189,13 +210,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     arguments, data, training = read_arguments(list(sys.argv[1:] if argv is None else argv))
     start_logging(training.process_index == 0)
     set_seed(training.seed)
+    kept = settings(arguments, data, training)
+    checkpoint = find_checkpoint(training, kept, data.overwrite_output_dir)
     teacher, processor = load_teacher(arguments.teacher)
     files = (arguments.text_file, arguments.test_text_file)
     texts = read_texts(data, *files, teacher, arguments.gold_weight > 0, training.seed)
     teacher.to(training.device)
     lesson = Lesson(*build_student(teacher, processor, arguments.student, arguments.num_layers), teacher, processor)
+    longest_row(lesson.tokenizer, data.max_length)  # refused before the teacher is asked
     rows = encode(texts["train"], lesson, arguments, data, Path(training.output_dir, "taught"))
-    trainer = train(lesson, rows, training, settings(arguments, data, training), data.overwrite_output_dir)
+    trainer = train(lesson, rows, training, kept, checkpoint)
     report: dict[str, Any] = {}
     if trainer.is_world_process_zero():
         lesson.student.eval()

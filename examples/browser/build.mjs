@@ -35,6 +35,9 @@ const [architecture] = JSON.parse(readFileSync(join(student, "config.json"), "ut
 if (!architecture?.endsWith("ForTokenClassification")) {
   fail(`Expected a student that tags tokens, got ${architecture} in ${student}. Distil a tagger.`);
 }
+if (existsSync(join(page, "config.json"))) {
+  fail(`Expected a new folder or an older page as PAGE, got ${page}, which holds a model. Name another.`);
+}
 const modules = join(here, "node_modules");
 if (!existsSync(join(modules, "@huggingface"))) {
   fail(`Expected @huggingface/transformers in ${modules}, got none. Run: npm ci --ignore-scripts`);

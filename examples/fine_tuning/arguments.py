@@ -108,7 +108,7 @@ class DataArguments:
     )
     shuffle_buffer: int = flag(1000, "With --streaming: size of the shuffle buffer in rows.")
     labels: str | None = flag(None, "With --streaming: all tags, as O,B-PER,I-PER,..., if no other set has them.")
-    overwrite_output_dir: bool = flag(False, "Delete the checkpoints in output_dir instead of continuing from them.")
+    overwrite_output_dir: bool = flag(False, "Start over instead of continuing from checkpoints in output_dir.")
 
 
 @dataclass

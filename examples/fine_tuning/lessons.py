@@ -10,6 +10,7 @@ from bga_mner import BgaMnerProcessor
 from bga_mner.configuration.errors import brief, shown
 from bga_mner.examples.fine_tuning.arguments import DataArguments
 from bga_mner.examples.fine_tuning.data import log_reports, read_data
+from bga_mner.examples.fine_tuning.skeleton import logger
 from bga_mner.examples.saved_models import load_saved
 
 
@@ -37,6 +38,9 @@ def read_running_text(file: str, flag: str = "--text_file") -> datasets.Dataset:
             f"Expected a file that ends in one of {', '.join(TEXT_READERS)} as {flag}, got {shown(file)}. "
             "Correct the path, or give annotations with --train_file."
         )
+    nothing = ValueError(f"Expected texts in {shown(file)}, got none. Give another {flag}.")
+    if not path.stat().st_size:
+        raise nothing
     try:
         rows = datasets.load_dataset(reader, data_files=file, split="train")
     except datasets.exceptions.DatasetGenerationError as error:
@@ -50,9 +54,12 @@ def read_running_text(file: str, flag: str = "--text_file") -> datasets.Dataset:
     rows = rows.select_columns([name for name in ("text", "target", "label") if name in columns])
     # a table may hold numbers
     rows = rows.cast_column("text", datasets.Value("string"))
+    count = len(rows)
     rows = rows.filter(lambda row: bool(row["text"] and row["text"].strip()))
     if not len(rows):
-        raise ValueError(f"Expected texts in {shown(file)}, got none. Give another {flag}.")
+        raise nothing
+    if len(rows) < count:
+        logger.warning("%d of %d rows of %s hold no text, and are left out.", count - len(rows), count, path.name)
     return rows
 
 

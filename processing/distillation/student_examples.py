@@ -70,14 +70,12 @@ def encode_for_student(
         raise mismatch("a fast tokenizer, which knows where its tokens stand", type(tokenizer).__name__, "Load one.")
     if not 0 <= gold_weight <= 1:
         raise mismatch("gold_weight between 0 and 1", gold_weight)
-    longest = tokenizer.model_max_length if max_length is None else max_length
-    if not tokenizer.num_special_tokens_to_add() < longest <= tokenizer.model_max_length:
-        raise mismatch(f"max_length of at most {tokenizer.model_max_length}, and more than special tokens", max_length)
+    longest = longest_row(tokenizer, max_length)
     of_words = OFFSETS in batch
     encoding = tokenizer(
         list(batch[TEXT]),
         truncation=True,
-        max_length=min(longest, default_max_length(tokenizer)),
+        max_length=longest,
         return_overflowing_tokens=of_words,
         return_offsets_mapping=of_words,
     )
@@ -99,6 +97,14 @@ def encode_for_student(
         of_tokens[known & ~starts] = of_tokens[known & ~starts] @ inner
         labels += np.split(of_tokens, np.cumsum([len(piece) for piece in offsets])[:-1])
     return dict(encoding) | {"labels": labels}
+
+
+def longest_row(tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int:
+    """Return the most tokens of a row; a ValueError says if `max_length` is more or less than a student reads."""
+    longest = tokenizer.model_max_length if max_length is None else max_length
+    if not tokenizer.num_special_tokens_to_add() < longest <= tokenizer.model_max_length:
+        raise mismatch(f"max_length of at most {tokenizer.model_max_length}, and more than special tokens", max_length)
+    return min(longest, default_max_length(tokenizer))
 
 
 def _mixed(teacher: np.ndarray, gold: np.ndarray, weight: float) -> np.ndarray:
@@ -176,4 +182,4 @@ class DataCollatorForStudent:
         return batch | {"labels": padded}
 
 
-__all__ = ["DataCollatorForStudent", "encode_for_student"]
+__all__ = ["DataCollatorForStudent", "encode_for_student", "longest_row"]

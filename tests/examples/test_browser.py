@@ -227,6 +227,16 @@ def test_a_classifier_has_no_page(wordpiece, tmp_path):
     assert "got BertForSequenceClassification" in done.stderr
 
 
+def test_a_model_is_not_written_over(wordpiece, tmp_path):
+    folder, *_ = wordpiece
+    shutil.copytree(folder / "student", tmp_path / "student")
+    words = ["node", FOLDER / "build.mjs", tmp_path / "student", tmp_path / "student"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "which holds a model" in done.stderr
+    assert not (tmp_path / "student" / "index.html").exists()
+
+
 @pytest.mark.parametrize(("missing", "message"), [("onnx", "onnx/model.onnx"), ("", "got fewer")])
 def test_what_the_build_lacks_is_named(wordpiece, tmp_path, missing, message):
     folder, *_ = wordpiece

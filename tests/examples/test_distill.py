@@ -180,9 +180,38 @@ def test_a_file_without_texts_is_refused(run, arguments, tmp_path):
     (tmp_path / "blank.txt").write_text("\n \n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"Expected texts in .*blank\.txt', got none"):
         run(arguments, text_file=tmp_path / "blank.txt")
+    for name in ("empty.txt", "empty.jsonl", "empty.csv", "empty.parquet"):
+        (tmp_path / name).touch()
+        with pytest.raises(ValueError, match=rf"Expected texts in .*{name}', got none"):
+            run(arguments, text_file=tmp_path / name)
     (tmp_path / "broken.jsonl").write_text('{"text": ', encoding="utf-8")
     with pytest.raises(ValueError, match=r"broken\.jsonl', which can't be read"):
         run(arguments, text_file=tmp_path / "broken.jsonl")
+
+
+def test_a_teacher_is_not_written_over(run, arguments, tmp_path):
+    (tmp_path / "more.txt").write_text("Kawhi wins\n", encoding="utf-8")
+    shutil.copytree(arguments["teacher"], tmp_path / "student")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "student").iterdir()}
+    for more in ({}, {"overwrite_output_dir": True}):
+        with pytest.raises(ValueError, match="which holds a model of bga_mner"):
+            run(arguments, text_file=tmp_path / "more.txt", **more)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "student").iterdir()}
+
+
+def test_rows_that_are_not_read_are_counted_and_no_comparison_is_said(run, arguments, tmp_path, caplog):
+    (tmp_path / "more.jsonl").write_text('{"text": "Kawhi wins"}\n{"text": ""}\n{"text": null}\n', encoding="utf-8")
+    with caplog.at_level("WARNING"):
+        assert run(arguments, text_file=tmp_path / "more.jsonl", max_steps=1) == {}
+    assert "2 of 3 rows of more.jsonl hold no text" in caplog.text
+    assert "Nothing to compare on" in caplog.text
+
+
+def test_a_length_is_refused_before_the_teacher_is_asked(run, arguments, tmp_path):
+    (tmp_path / "more.txt").write_text("Kawhi wins\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="max_length of at most"):
+        run(arguments, text_file=tmp_path / "more.txt", max_length=1000)
+    assert not (arguments["output_dir"] / "taught").exists()
 
 
 def test_texts_that_are_numbers(run, arguments, tmp_path):
