@@ -20,6 +20,7 @@ labels for a further student, `more_texts`::
 import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +81,7 @@ def teach(teacher: Teacher, options: argparse.Namespace, seed: int, folder: Path
         args=training_arguments(folder, steps, *rates, seed, options.quiet),
         train_dataset=rows,
         data_collator=DataCollatorForStudent(tokenizer),
-        compute_loss_func=distillation_loss,
+        compute_loss_func=partial(distillation_loss, temperature=options.student_temperature),
     )
     trainer.train()
     return student.eval(), tokenizer
@@ -177,6 +178,7 @@ def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--student_epochs", type=positive, help="passes over the texts (default: 12, real texts: 5)")
     parser.add_argument("--student_batch_size", type=positive, help="default: 32, real texts: 16")
     parser.add_argument("--student_learning_rate", type=rate, help="default: 3e-3, real texts: 1e-4")
+    parser.add_argument("--student_temperature", type=rate, default=1.0, help="as of examples/distill.py")
     parser.add_argument("--data_dir", type=Path, help="folder with train.txt and valid.txt, instead of generated texts")
     parser.add_argument("--text_file", type=Path, help="with --data_dir: more texts, as of examples/distill.py")
     parser.add_argument("--text_model", help="with --data_dir: the teacher's text encoder")

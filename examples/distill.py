@@ -18,6 +18,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +66,7 @@ class DistillationArguments:
     )
     test_text_file: str | None = flag(None, "Texts to compare both on, in the same form, in place of --test_file.")
     gold_weight: float = flag(0.0, "Weight of known labels in the targets, between 0 and 1.")
+    temperature: float = flag(1.0, "Softens the answers of both; 3 suits a teacher that is sure of its texts.")
     teacher_batch_size: int = flag(32, "Texts that the teacher reads at a time.")
     onnx: bool = flag(False, "Also write onnx/, which browsers load with Transformers.js. Needs the extra 'onnx'.")
     name: str | None = flag(None, "For the model card: the student's name.")
@@ -90,6 +92,8 @@ def read_arguments(argv: Sequence[str]) -> tuple[DistillationArguments, DataArgu
     given = parser.read(argv, {"num_layers": 1, "gold_weight": 0, "teacher_batch_size": 1})
     defaults = {"save_strategy": "steps" if given.get("streaming") else "epoch", "save_total_limit": 2}
     arguments, data, training = parser.parse_dict({**defaults, **given})
+    if not arguments.temperature > 0:
+        raise ValueError(f"Expected --temperature above 0, got {arguments.temperature}. Give another.")
     if arguments.gold_weight > 1:
         raise ValueError(f"Expected --gold_weight of at most 1, got {arguments.gold_weight}. Give another.")
     if training.eval_strategy != "no" or training.load_best_model_at_end or training.label_smoothing_factor:
@@ -132,7 +136,7 @@ def encode(rows: list[Any], lesson: Lesson, arguments: DistillationArguments, da
 
 def settings(arguments: DistillationArguments, data: DataArguments, training: TrainingArguments) -> dict[str, Any]:
     """Say what has to be the same for a run to go on as if it had not been cut off."""
-    names = ("teacher", "student", "num_layers", "gold_weight")
+    names = ("teacher", "student", "num_layers", "gold_weight", "temperature")
     texts = digest_of_files(data.train_file, data.dataset_name, arguments.text_file)
     chosen = {name: getattr(arguments, name) for name in names} | {"max_length": data.max_length}
     return settings_of(training) | chosen | {"texts (sha256)": texts}
@@ -159,7 +163,12 @@ def find_checkpoint(training: TrainingArguments, kept: dict[str, Any], start_ove
 
 
 def train(
-    lesson: Lesson, rows: Any, training: TrainingArguments, kept: dict[str, Any], checkpoint: str | None
+    lesson: Lesson,
+    rows: Any,
+    training: TrainingArguments,
+    kept: dict[str, Any],
+    checkpoint: str | None,
+    temperature: float,
 ) -> Trainer:
     """Train with the stock Trainer, from a checkpoint if there is one."""
     limit, training.save_total_limit = training.save_total_limit, None
@@ -168,7 +177,7 @@ def train(
         args=training,
         data_collator=DataCollatorForStudent(lesson.tokenizer),
         train_dataset=rows,
-        compute_loss_func=distillation_loss,
+        compute_loss_func=partial(distillation_loss, temperature=temperature),
         # old checkpoints are deleted when the new one is whole, which the Trainer can't know
         callbacks=[WholeCheckpointCallback(kept, limit)],
     )
@@ -189,6 +198,7 @@ def card_rows(lesson: Lesson, arguments: DistillationArguments, trainer: Trainer
         "batch size": training.train_batch_size * training.gradient_accumulation_steps * training.world_size,
         "learning rate": training.learning_rate,
         "weight of known labels": arguments.gold_weight,
+        "temperature": arguments.temperature,
         "seed": training.seed,
     }
 
@@ -219,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     lesson = Lesson(*build_student(teacher, processor, arguments.student, arguments.num_layers), teacher, processor)
     longest_row(lesson.tokenizer, data.max_length)  # refused before the teacher is asked
     rows = encode(texts["train"], lesson, arguments, data, Path(training.output_dir, "taught"))
-    trainer = train(lesson, rows, training, kept, checkpoint)
+    trainer = train(lesson, rows, training, kept, checkpoint, arguments.temperature)
     report: dict[str, Any] = {}
     if trainer.is_world_process_zero():
         lesson.student.eval()

@@ -104,7 +104,7 @@ def test_a_run_goes_on_from_its_checkpoint(run, arguments, mner_files, tmp_path,
     assert (output / "model.safetensors").read_bytes() == unbroken
     other = tmp_path / "other.txt"
     other.write_text("Kawhi wins\n", encoding="utf-8")
-    for change in ({"gold_weight": 0.5}, {"max_length": 20}, {"text_file": other}):
+    for change in ({"gold_weight": 0.5}, {"temperature": 3}, {"max_length": 20}, {"text_file": other}):
         with pytest.raises(ValueError, match=f"{next(iter(change))}|texts"):
             run(arguments, **files, **change)
     run(arguments, **files, gold_weight=0.5, overwrite_output_dir=True)
@@ -163,6 +163,7 @@ def test_a_classifier_teaches_too(run, arguments, mner_files, mner_corpus, tmp_p
         ({"text_file": "texts.pdf"}, r"as --text_file, got 'texts\.pdf'"),
         ({"text_file": "missing.txt"}, r"as --text_file, got 'missing\.txt'"),
         ({"gold_weight": -1}, "Expected --gold_weight of at least 0, got -1"),
+        ({"temperature": 0}, "Expected --temperature above 0, got 0"),
         ({"gold_weight": 2}, "Expected --gold_weight of at most 1, got 2"),
         ({"eval_strategy": "steps"}, "Expected no --eval_strategy"),
         ({"dataset_name": "data", "streaming": True}, "Expected --max_steps beside --streaming"),

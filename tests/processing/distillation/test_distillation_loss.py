@@ -16,19 +16,27 @@ def make_targets(*shape):
     return targets
 
 
-def test_it_is_the_divergence_up_to_the_entropy_of_the_teacher():
+@pytest.mark.parametrize("temperature", [1.0, 3.0, 0.5])
+def test_it_is_the_divergence_up_to_the_entropy_of_the_teacher(temperature):
     logits, targets = torch.randn(2, 5, 4), make_targets(2, 5, 4)
     known = targets[..., 0] != -100
-    entropy = -(targets * targets.log())[known].sum(dim=-1).mean()
-    divergence = F.kl_div(logits.log_softmax(dim=-1)[known], targets[known], reduction="batchmean")
-    torch.testing.assert_close(distillation_loss({"logits": logits}, targets), divergence + entropy)
-    torch.testing.assert_close(distillation_loss((logits,), targets), divergence + entropy)
+    softened = targets[known] ** (1 / temperature)
+    softened /= softened.sum(dim=-1, keepdim=True)
+    entropy = -(softened * softened.log()).sum(dim=-1).mean()
+    divergence = F.kl_div((logits[known] / temperature).log_softmax(dim=-1), softened, reduction="batchmean")
+    expected = temperature**2 * (divergence + entropy)
+    for outputs in ({"logits": logits}, (logits,)):
+        torch.testing.assert_close(distillation_loss(outputs, targets, temperature=temperature), expected)
 
 
-def test_of_certain_targets_it_is_the_usual_loss():
-    logits, labels = torch.randn(3, 4), torch.tensor([0, 3, 1])
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_of_certain_targets_it_is_the_usual_loss(temperature):
+    logits, labels = torch.randn(3, 4, requires_grad=True), torch.tensor([0, 3, 1])
     targets = F.one_hot(labels, 4).float()
-    torch.testing.assert_close(distillation_loss({"logits": logits}, targets), F.cross_entropy(logits, labels))
+    loss = distillation_loss({"logits": logits}, targets, temperature=temperature)
+    torch.testing.assert_close(loss, temperature**2 * F.cross_entropy(logits / temperature, labels))
+    loss.backward()
+    assert logits.grad.isfinite().all()
 
 
 def test_without_any_target_it_is_zero_and_has_a_gradient():
