@@ -68,19 +68,25 @@ def by_enumeration(emissions, mask, read, labels, scores):
     return found
 
 
+def check_all_spans(emissions, labels, scores):
+    """Compare every span of every sentence and type with the enumeration; return the spans and what was found."""
+    spans = [Span(row, label, first, behind) for row, first, behind in all_spans() for label in ("PER", "LOC")]
+    found = np.exp(span_log_probabilities(emissions, MASK, READ, spans, labels, scores))
+    expected = [by_enumeration(emissions[row], MASK[row], READ[row], labels, scores) for row in range(len(MASK))]
+    for span, probability in zip(spans, found, strict=True):
+        assert probability == pytest.approx(expected[span.sentence].get(span[1:], 0.0), abs=1e-9)
+    return spans, found
+
+
 @pytest.mark.parametrize("constrained", [True, False])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_equals_the_sum_over_all_paths(scheme, constrained):
     labels = SCHEMES[scheme]
     scores = make_crf(labels, constrained).numpy_scores()
     emissions = 2 * np.random.default_rng(0).standard_normal((*MASK.shape, len(labels)))
-    spans = [Span(row, label, first, behind) for row, first, behind in all_spans() for label in ("PER", "LOC")]
     emissions[~MASK] = np.nan
-    found = np.exp(span_log_probabilities(emissions, MASK, READ, spans, labels, scores))
-    expected = [by_enumeration(emissions[row], MASK[row], READ[row], labels, scores) for row in range(len(MASK))]
+    spans, found = check_all_spans(emissions, labels, scores)
     assert len(spans) == 80
-    for span, probability in zip(spans, found, strict=True):
-        assert probability == pytest.approx(expected[span.sentence].get(span[1:], 0.0), abs=1e-9)
     # alone as in a batch
     number = next(number for number, span in enumerate(spans) if span.sentence == 3)
     alone = [part[3:4] for part in (emissions, MASK, READ)]
@@ -188,11 +194,7 @@ def test_emissions_that_leave_what_constraints_forbid_alone(only, lowest):
     emissions = np.random.default_rng(0).standard_normal((*MASK.shape, 5))
     left = [labels.index(only)] if only else [0, 1, 2, 3]
     emissions[::2, 1:4, [tag for tag in range(5) if tag not in left]] = lowest
-    spans = [Span(row, label, first, behind) for row, first, behind in all_spans() for label in ("PER", "LOC")]
-    found = np.exp(span_log_probabilities(emissions, MASK, READ, spans, labels, scores))
-    expected = [by_enumeration(emissions[row], MASK[row], READ[row], labels, scores) for row in range(len(MASK))]
-    for span, probability in zip(spans, found, strict=True):
-        assert probability == pytest.approx(expected[span.sentence].get(span[1:], 0.0), abs=1e-9)
+    check_all_spans(emissions, labels, scores)
 
 
 @pytest.mark.parametrize("part", ["transitions", "starts", "ends"])
@@ -201,11 +203,7 @@ def test_scores_that_are_all_as_of_what_is_forbidden(part):
     scores = make_crf(labels, False).numpy_scores()
     scores = scores._replace(**{part: getattr(scores, part) - 6000})
     emissions = np.random.default_rng(0).standard_normal((*MASK.shape, 5))
-    spans = [Span(row, label, first, behind) for row, first, behind in all_spans() for label in ("PER", "LOC")]
-    found = np.exp(span_log_probabilities(emissions, MASK, READ, spans, labels, scores))
-    expected = [by_enumeration(emissions[row], MASK[row], READ[row], labels, scores) for row in range(len(MASK))]
-    for span, probability in zip(spans, found, strict=True):
-        assert probability == pytest.approx(expected[span.sentence].get(span[1:], 0.0), abs=1e-9)
+    check_all_spans(emissions, labels, scores)
 
 
 @pytest.mark.parametrize("spread", [1, 30, 200, 1000])
