@@ -47,7 +47,7 @@ from bga_mner.examples.reporting import add_common_options, print_json, print_ta
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 from bga_mner.processing.annotation.annotator import AnnotatorOptions, TextAnnotator
 from bga_mner.processing.annotation.chunks import InputRow, TextChunk, make_chunks
-from bga_mner.processing.annotation.ray_engine import on_ray, start_ray
+from bga_mner.processing.annotation.ray_engine import on_ray, ray_cluster
 
 
 BATCH_SIZES = (8, 16, 32)  # of the stock pipeline, of which the best counts
@@ -203,13 +203,13 @@ class Contestants:
 
     def seconds_on_ray(self, folder: Path, chunks: int = 16) -> float:
         """Annotate on two actors of a local Ray, one thread each, from the first chunk that is done to the last."""
-        start_ray(num_cpus=2)
         rows, size = self._rows(), -(-len(self.texts) // chunks)
-        run = on_ray(AnnotatorOptions(str(folder), threads=1), self.fingerprint, actors=2)
         times, counts = [], []
-        for chunk in run(lambda: make_chunks(rows, 0, len(rows), {}, size)):
-            times.append(time.perf_counter())
-            counts.append(chunk.rows)
+        with ray_cluster(num_cpus=2):
+            run = on_ray(AnnotatorOptions(str(folder), threads=1), self.fingerprint, actors=2)
+            for chunk in run(lambda: make_chunks(rows, 0, len(rows), {}, size)):
+                times.append(time.perf_counter())
+                counts.append(chunk.rows)
         return (times[-1] - times[0]) * len(rows) / max(1, sum(counts[1:]))
 
 

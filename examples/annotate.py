@@ -23,6 +23,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,13 @@ import torch
 from datasets.utils import tqdm
 
 from bga_mner.examples import command_line
-from bga_mner.processing.annotation.annotator import AnnotatorOptions, TextAnnotator, annotate_in_parts, in_this_process
+from bga_mner.processing.annotation.annotator import (
+    Annotate,
+    AnnotatorOptions,
+    TextAnnotator,
+    annotate_in_parts,
+    in_this_process,
+)
 from bga_mner.processing.annotation.input_files import find_files
 from bga_mner.processing.annotation.input_rows import AnnotationInput
 from bga_mner.processing.annotation.parts import OUTPUT_FORMATS, AnnotationParts
@@ -114,25 +122,28 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             print(message, file=sys.stderr)
         if parts.done:
             print(f"Goes on: {sum(parts.done.values()):,} rows are done.", file=sys.stderr)
-        annotate = in_this_process(annotator)
         if options.engine == "ray":
-            annotate = _on_ray(options, annotator_options, annotator.fingerprint)
-            del annotator  # the actors have their own
+            engine = _on_ray(options, annotator_options, annotator.fingerprint)
+        else:
+            engine = nullcontext(in_this_process(annotator))
+        del annotator  # Ray's actors have their own
         done = sum(parts.done.values())
-        with tqdm(total=total, initial=done, desc="Annotating", unit="row", unit_scale=True) as bar:
+        bar = tqdm(total=total, initial=done, desc="Annotating", unit="row", unit_scale=True)
+        with engine as annotate, bar:
             return annotate_in_parts(source, parts, annotate, buffer_rows=options.buffer_rows, on_progress=bar.update)
 
 
-def _on_ray(options: argparse.Namespace, annotator_options: AnnotatorOptions, fingerprint: str) -> Any:
-    from bga_mner.processing.annotation.ray_engine import on_ray, start_ray
+@contextmanager
+def _on_ray(options: argparse.Namespace, annotator_options: AnnotatorOptions, fingerprint: str) -> Iterator[Annotate]:
+    from bga_mner.processing.annotation.ray_engine import on_ray, ray_cluster
 
-    start_ray(options.ray_address, options.ray_cpus)
-    import ray
+    with ray_cluster(options.ray_address, options.ray_cpus):
+        import ray
 
-    found = ray.cluster_resources()
-    gpus = 1 if options.device.startswith("cuda") else 0
-    actors = options.ray_actors or int(found.get("GPU" if gpus else "CPU", 1))
-    return on_ray(replace(annotator_options, threads=options.threads or 1), fingerprint, actors, gpus)
+        found = ray.cluster_resources()
+        gpus = 1 if options.device.startswith("cuda") else 0
+        actors = options.ray_actors or int(found.get("GPU" if gpus else "CPU", 1))
+        yield on_ray(replace(annotator_options, threads=options.threads or 1), fingerprint, actors, gpus)
 
 
 def show(summary: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -19,8 +20,12 @@ _OBJECT_STORE_BYTES = 256 * 1024**2
 _LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 
 
-def start_ray(address: str | None = None, num_cpus: int | None = None) -> None:
-    """Join the Ray cluster at an address ("auto" for this machine's), or start one on the loopback address."""
+@contextmanager
+def ray_cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
+    """Join the Ray cluster at an address ("auto" for this machine's), or start one on the loopback address.
+
+    The cluster is left, or stopped, with the block.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -45,10 +50,14 @@ def start_ray(address: str | None = None, num_cpus: int | None = None) -> None:
         raise ValueError(
             f"Expected a Ray cluster at {shown(address)}, got none: {brief(error)}. Start one with `ray start --head`."
         ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def on_ray(options: AnnotatorOptions, fingerprint: str, actors: int, gpus_per_actor: float = 0) -> Annotate:
-    """Annotate chunks on Ray, which `start_ray` started; see `annotate_in_parts`.
+    """Annotate chunks on the cluster of `ray_cluster`; see `annotate_in_parts`.
 
     Input is read, and output written, where this process runs. Chunks are read as they are annotated. Those of an actor
     or machine that fails are annotated again by another one, and counted once. Each actor must be able to reach the
@@ -111,4 +120,4 @@ def _pack(chunk: TextChunk | AnnotatedChunk) -> pa.Table:
     return pa.table({"chunk": [chunk.to_bytes()]})
 
 
-__all__ = ["on_ray", "start_ray"]
+__all__ = ["on_ray", "ray_cluster"]

@@ -43,7 +43,7 @@ def test_the_python_examples_print_what_the_page_says(printed):
 @pytest.mark.slow
 def test_the_command_runs(run_in, workplace, printed):
     (command,) = blocks("bash")
-    words = shlex.split(command.replace("\\\n", " "))
+    words = shlex.split(command.replace("\\\n", ""))
     words[:2] = [sys.executable, str(ROOT / words[1])]
     run_in(workplace, [*words, "--max_steps", "1", "--use_cpu", "true"])
     assert (workplace / "outputs" / "from_doccano" / "model.safetensors").exists()

@@ -34,7 +34,7 @@ def here(workplace, tmp_path) -> Path:
 
 
 def words_of(command: str) -> list[str]:
-    return shlex.split(command.replace("\\\n", " "))[1:]
+    return shlex.split(command.replace("\\\n", ""))[1:]
 
 
 @pytest.mark.slow

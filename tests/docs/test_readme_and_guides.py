@@ -48,7 +48,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture(scope="module")
 def fine_tuned(run_in, workplace) -> Path:
     (command,) = [block for block in blocks("bash") if "run_mner.py" in block]
-    words = shlex.split(command.replace("\\\n", " "))
+    words = shlex.split(command.replace("\\\n", ""))
     words[:2] = [sys.executable, str(ROOT / words[1])]
     words[words.index("outputs/mner")] = "outputs/by_command"
     run_in(workplace, [*words, "--max_steps", "3", "--use_cpu", "true"])
@@ -88,7 +88,7 @@ def test_the_command_that_predicts_later_runs(run_in, workplace, fine_tuned):
 
 def test_the_loop_s_command_runs(run_in, workplace):
     (command,) = re.findall(r"```bash\n(python examples/run_mner_no_trainer\.py.*?)```", TRAINING, flags=re.DOTALL)
-    words = shlex.split(command.replace("\\\n", " "))
+    words = shlex.split(command.replace("\\\n", ""))
     words[:2] = [sys.executable, str(ROOT / words[1])]
     run_in(workplace, [*words, "--max_steps", "3", "--use_cpu", "true"])
     assert (workplace / "outputs" / "loop" / "model.safetensors").exists()
@@ -128,14 +128,14 @@ def test_the_commands_that_serve_without_torch_run_in(run_in, workplace, fine_tu
 @pytest.mark.slow
 def test_the_student_s_commands_and_example_run(run_in, workplace, fine_tuned):
     commands, in_browser = [block for block in blocks("bash") if "distill.py" in block]
-    distill, push = map(shlex.split, commands.replace("\\\n", " ").splitlines())
+    distill, push = map(shlex.split, commands.replace("\\\n", "").splitlines())
     for words in (distill, push):
         words[:2] = [sys.executable, str(ROOT / words[1])]
     distill[distill.index("outputs/mner")] = str(fine_tuned)
     short = ["--max_steps", "3", "--use_cpu", "true"]
     assert "Agreement on" in run_in(workplace, [*distill, *short])
     # the other commands are run by tests/examples/test_browser.py
-    export = shlex.split(in_browser.replace("\\\n", " ").splitlines()[0])
+    export = shlex.split(in_browser.replace("\\\n", "").splitlines()[0])
     export = [sys.executable, str(ROOT / export[1]), *export[2:]]
     export[export.index("outputs/mner")] = str(fine_tuned)
     run_in(workplace, [*export, *short])
@@ -171,7 +171,7 @@ def test_the_benchmark_commands_run(run_in, workplace, tmp_path, images):
     (command,) = [
         block for block in blocks("bash") if "benchmarks/alignment.py" in block and ("--images" in block) == images
     ]
-    words = shlex.split(command.replace("\\\n", " "))
+    words = shlex.split(command.replace("\\\n", ""))
     words[:2] = [sys.executable, str(ROOT / words[1])]
     words[words.index("--seeds") + 1] = "10"
     if images:

@@ -30,7 +30,7 @@ def test_what_it_says_can_be_typed(run_in, workplace, tmp_path, with_images):
         (tmp_path / name).symlink_to(workplace / name)
     for name in ("train.txt", "valid.txt"):
         (tmp_path / name).write_text(block("text", "IMGID:1"), encoding="utf-8")
-    words = shlex.split(block("bash", "run_mner.py").replace("\\\n", " "))
+    words = shlex.split(block("bash", "run_mner.py").replace("\\\n", ""))
     words[:2] = [sys.executable, str(ROOT / words[1])]
     if not with_images:  # "Without images leave out"
         for flag in ("--image_dir", "--vision_model"):

@@ -341,7 +341,7 @@ def kill_an_actor(killed):
 @pytest.mark.slow
 def test_ray_goes_on_and_finds_the_same(options, source, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
-    from bga_mner.processing.annotation.ray_engine import on_ray, start_ray
+    from bga_mner.processing.annotation.ray_engine import on_ray, ray_cluster
 
     annotator = TextAnnotator(options)
     for name in ("local", "ray"):
@@ -351,10 +351,9 @@ def test_ray_goes_on_and_finds_the_same(options, source, tmp_path, monkeypatch):
     for number in (1, 2, 4, 5):
         os.unlink(tmp_path / "ray" / "records" / f"part-{number:08d}.json")
     monkeypatch.setenv("RAY_worker_niceness", "0")
-    with pytest.raises(ValueError, match=r"Ray cluster at '127\.0\.0\.1:9'"):
-        start_ray("127.0.0.1:9")
-    start_ray(num_cpus=2)
-    try:
+    with pytest.raises(ValueError, match=r"Ray cluster at '127\.0\.0\.1:9'"), ray_cluster("127.0.0.1:9"):
+        pass
+    with ray_cluster(num_cpus=2):
         assert ray.util.get_node_ip_address().startswith("127.")
         killed = []
         annotate = on_ray(replace(options, threads=1), annotator.fingerprint, actors=1)
@@ -375,8 +374,7 @@ def test_ray_goes_on_and_finds_the_same(options, source, tmp_path, monkeypatch):
         missing = replace(source, text_column="content")
         with pytest.raises(ValueError, match="the column 'content'"), open_parts(tmp_path / "other") as parts:
             annotate_in_parts(missing, parts, annotate)
-    finally:
-        ray.shutdown()
+    assert not ray.is_initialized()
     rows, bad = read(tmp_path / "ray")
     assert bad == whole[1]
     assert [without_scores(row) for row in rows] == [without_scores(row) for row in whole[0]]
