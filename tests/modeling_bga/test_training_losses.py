@@ -207,3 +207,32 @@ def test_no_stage_is_sampled_in_evaluation_nor_where_images_read_generated_text(
     assert len(make_model(loss_stages="sampled", num_bga_layers=2)(**batch).generated_text) == 2
     both = make_model(loss_stages="sampled", num_bga_layers=2, hybrid_attention="both").train()
     assert len(both(**batch).generated_text) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "reached"),
+    [({}, False), ({"cycle_weight": 1.0}, True), ({"hybrid_attention": "both"}, True)],
+)
+def test_what_images_generate_teaches_texts_only_through_a_cycle_or_what_images_read(
+    make_model, make_batch, options, reached
+):
+    settings = {"cycle_weight": 0.0, "context_hiding_probability": 0.5, "entity_replacement_probability": 0.5} | options
+    both = without_dropout(open_gates(make_model(**settings)).train())
+    one = without_dropout(make_model(**settings | {"use_image_to_text": False}).train())
+    one.load_state_dict(both.state_dict(), strict=False)
+    gradients = []
+    for model in (both, one):
+        torch.manual_seed(0)
+        model(**make_batch()).loss.backward()
+        gradients.append(
+            {
+                name: parameter.grad
+                for name, parameter in model.named_parameters()
+                if not name.startswith(("bga_mner.vision_encoder", "bga_mner.vision_branch"))
+                and parameter.grad is not None
+            }
+        )
+    with_images_to_text, without = gradients
+    assert with_images_to_text.keys() == without.keys()
+    same = all(torch.allclose(with_images_to_text[name], without[name], atol=1e-6) for name in without)
+    assert same == (not reached)
