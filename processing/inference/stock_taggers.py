@@ -1,5 +1,7 @@
 """Let a stock tagger, such as a student, be read as this package's models are: word by word, texts of any length."""
 
+import inspect
+
 import torch
 from transformers import (
     AutoConfig,
@@ -30,6 +32,8 @@ def load_tagger(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, BgaMner
     )
     if loading["missing_keys"]:
         raise ValueError(f"weights are missing, such as {shown(min(loading['missing_keys']))}")
+    if "attention_mask" not in inspect.signature(model.forward).parameters:
+        raise ValueError("it takes no attention_mask, so its tags would depend on the other texts of a batch")
     return model, stock_processor(model, AutoTokenizer.from_pretrained(name, trust_remote_code=False))
 
 

@@ -122,6 +122,7 @@ def test_stock_taggers_annotate_too(tmp_path, kind, options):
         ({"auto": AutoModelForSequenceClassification}, "it is a 'BertForSequenceClassification', which tags no tokens"),
         ({"labels": ["negative", "positive"]}, "got 'negative'"),
         ({"labels": ["O", "B-PER", "E-PER"]}, "'E-PER'"),
+        ({"kind": "fnet"}, "it takes no attention_mask"),
     ],
     ids=str,
 )
