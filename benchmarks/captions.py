@@ -216,8 +216,9 @@ class CaptionExperiment:
 
         The probe learns from the images of labelled pairs. `real_accuracy` is its accuracy on images of never-labelled
         names; `..._auc` the areas under the ROC curve on features generated of never-labelled names: from the bare
-        names, their training and their test captions. None for a model whose text generates nothing to be read, or the
-        states of inner layers.
+        names, their training and their test captions. `states_accuracy` and `states_names_right` are of another probe,
+        which learns from the text states of labelled names what the tagger could, and reads those of the test captions.
+        None for a model whose text generates nothing to be read, or the states of inner layers.
         """
         branch = model.bga_mner.text_branch
         if branch.generator is None or branch.projections is None or model.config.visual_target == "layer":
@@ -238,8 +239,9 @@ class CaptionExperiment:
             pairs[name in self.corpus.labelled_names].append(index)
         _, known = self._mean_features(model, [self.rows[index] for index in pairs[True]])
         from_training, real = self._mean_features(model, [self.rows[index] for index in pairs[False]])
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-        probe.fit(known.numpy(), is_first([names[index] for index in pairs[True]]))
+        probe, reader = (make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)) for _ in range(2))
+        known_types = is_first([names[index] for index in pairs[True]])
+        probe.fit(known.numpy(), known_types)
         hidden = is_first([names[index] for index in pairs[False]])
         report = {"real_accuracy": float(probe.score(real.numpy(), hidden))}
         bare, test = list(self.corpus.unlabelled_names), self.corpus.test_unseen_labels
@@ -249,6 +251,12 @@ class CaptionExperiment:
             ("test", self._generated(model, test["tokens"]), is_first(test["name"])),
         ):
             report[f"{part}_auc"] = float(roc_auc_score(truth, probe.decision_function(generated.numpy())))
+        reader.fit(self._name_states(model, [self.rows[index] for index in pairs[True]]).numpy(), known_types)
+        tested = encode_once(self.processor, test.select_columns(["tokens", "ner_tags"]))
+        right = reader.predict(self._name_states(model, tested).numpy()) == is_first(test["name"])
+        report["states_accuracy"] = float(right.mean())
+        of_names = [right[np.array(test["name"]) == name] for name in bare]
+        report["states_names_right"] = float(np.mean([2 * of_name.sum() > len(of_name) for of_name in of_names]))
         ratio = spread(from_training[:, None]) / spread(real[:, None]).clamp(1e-12)
         return report | {"generated_spread": float(ratio)}
 
@@ -276,6 +284,19 @@ class CaptionExperiment:
         rows = encode_once(self.processor, Dataset.from_dict({"tokens": sentences}))
         # any image: what is generated from a text depends on none
         return self._mean_features(model, [row | {VISION_STATES: self.rows[0][VISION_STATES]} for row in rows])[0]
+
+    def _name_states(self, model: Any, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+        """Return the last text states of the names of captions, averaged over their tokens: (captions, width)."""
+        collate, device = DataCollatorForMner(self.processor), next(model.parameters()).device
+        means = []
+        with evaluating(model):
+            for first in range(0, len(rows), EVALUATION_BATCH):
+                batch = {key: it.to(device) for key, it in collate(rows[first : first + EVALUATION_BATCH]).items()}
+                states = model.bga_mner(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+                named = batch["labels"] > LABELS.index("O")  # (batch, length), -100 where no tag is
+                # (batch, length, width) -> (batch, width)
+                means.append((states * named[..., None]).sum(dim=1) / named.sum(dim=1, keepdim=True))
+        return torch.cat(means).cpu()
 
     def _mean_features(self, model: Any, rows: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what is generated from texts, and the real features of images, averaged over positions."""
@@ -360,7 +381,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
     _print_scores(console, found, {name: np.concatenate(of_seeds) for name, of_seeds in counts.items()})
     if reports:
         rows = [(name, *map(mean_and_worst, figures.values())) for name, figures in reports.items()]
-        columns = ("variant", "real, accuracy", "from names, AUC", "from training, AUC", "from test, AUC", "spread")
+        columns = ("variant", "real, accuracy", "from names, AUC", "from training, AUC", "from test, AUC")
+        columns += ("states, accuracy", "states, names right", "spread")
         print_table("Types of never-labelled names in features, mean (worst) over seeds", columns, rows, console)
     print_json(options, {"captions": found} | ({"report": reports} if reports else {}))
     return found
