@@ -34,7 +34,7 @@ def predict_tags(
     model: BgaMnerForTokenClassification,
     processor: BgaMnerProcessor,
     dataset: datasets.Dataset,
-    visual_source: str = "generated",
+    visual_source: str | None = None,
     batch_size: int | None = None,
     show_progress: bool = True,
 ) -> list[list[str]]:
@@ -51,9 +51,10 @@ def predict_tags(
         The model's processor.
     dataset : datasets.Dataset
         With the column `tokens` (lists of words); `image` is looked at if `visual_source` is "real".
-    visual_source : {"generated", "real", "none"}, default "generated"
+    visual_source : {"generated", "real", "none"}, optional
         What the text reads: generated features; the images' own, and generated ones where there is no image or a
-        broken one; or none.
+        broken one; or none. By default what the model reads of texts alone: "none" if it was trained so, or else
+        "generated".
     batch_size : int, optional
         Texts (or windows of long ones) at a time; by default as of `predict`.
     show_progress : bool, default True
@@ -69,6 +70,8 @@ def predict_tags(
     ValueError
         If a column is missing or `tokens` holds no lists of words, or the model can't read this source.
     """
+    if visual_source is None:
+        visual_source = _without_images(model)
     needed = ["tokens"] + ["image"] * (visual_source == "real")
     check_dataset(dataset, needed)
     if isinstance(dataset.features["tokens"], datasets.Value):
@@ -167,11 +170,12 @@ def robustness_report(
         return [[renamed[label] for label in tags] for tags in found]
 
     # a model without its vision encoder still has the layers that read features, but only generated ones
-    reads = model.config.text_reads_features and not model.config.text_only
+    text_source = _without_images(model)
+    reads = model.config.text_reads_features and not model.config.text_only and text_source != "none"
     having = choose_images(dataset, 1.0, seed) if reads and "image" in dataset.column_names else []
     report: list[dict[str, Any]] = []
     first: list[list[str]] | None = None
-    for name, images, predictions in _conditions(tag, dataset, having, seed):
+    for name, images, predictions in _conditions(tag, dataset, having, text_source, seed):
         scores = bootstrap_interval(predictions, references, samples, confidence, seed)
         compared = (
             None if first is None else paired_bootstrap(predictions, first, references, samples, confidence, seed)
@@ -183,10 +187,14 @@ def robustness_report(
 
 
 def _conditions(
-    tag: Callable[[datasets.Dataset, str], list[list[str]]], dataset: datasets.Dataset, having: list[int], seed: int
+    tag: Callable[[datasets.Dataset, str], list[list[str]]],
+    dataset: datasets.Dataset,
+    having: list[int],
+    text_source: str,
+    seed: int,
 ) -> Iterator[tuple[str, int, list[list[str]]]]:
     """Yield name, number of images that are read, and tags of each condition; `having`: rows with an image."""
-    text_only = tag(dataset, "generated")
+    text_only = tag(dataset, text_source)
     if having:
         with_images = tag(dataset, "real")
         yield "all images", len(having), with_images
@@ -198,6 +206,11 @@ def _conditions(
     yield "100% removed: text only" if having else "text only", 0, text_only
     if len(having) > 1:
         yield "mismatched images", len(having), tag(mismatch_images(dataset, 1.0, seed), "real")
+
+
+def _without_images(model: BgaMnerForTokenClassification) -> str:
+    """Return what a text without an image reads."""
+    return "none" if model.config.visual_source == "none" else "generated"
 
 
 def _tags_column(dataset: datasets.Dataset) -> Any:

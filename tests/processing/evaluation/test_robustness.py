@@ -36,6 +36,7 @@ class ImageTagger(nn.Module):
             text_config=text_config,
             text_reads_features=True,
             text_only=False,
+            visual_source="real",
         )
         self.label2id, self.weight = label2id, nn.Parameter(torch.zeros(1))
         self.calls = []
@@ -237,6 +238,16 @@ def test_a_real_model_reads_what_it_is_told_to(make_config, tokenizers, label2id
         for source in ("generated", "real", "none")
     }
     assert all(module.training for module in model.modules())
+    for trained_with, read in (("generated", "generated"), ("real", "generated"), ("none", "none")):
+        config.visual_source = trained_with
+        assert predict_tags(model, processor, dataset, show_progress=False) == tags[read]
+        rows = robustness_report(
+            model, processor, dataset.remove_columns("ner_tags").add_column("ner_tags", tags[read]), show_progress=False
+        )
+        assert [row["condition"] for row in rows if row["f1"] == 1][-1] == (
+            "text only" if read == "none" else "100% removed: text only"
+        )
+    config.visual_source = "generated"
     assert tags["generated"] != tags["real"] != tags["none"] != tags["generated"]
     removed = remove_images(dataset, 1.0)
     assert predict_tags(model, processor, removed, "real", show_progress=False) == tags["generated"]
