@@ -128,6 +128,7 @@ def build_model_card(
         "types": sorted({label[2:] for label in config.label2id if label[1:2] == "-"}),
         "trained_with_images": summary.get("trained_with_images"),
         "reads": reads,
+        "generates": config.use_text_to_image,
         "measured_reading": measured_reading if measured_reading != reads else None,
         "text_only": getattr(config, "text_only", False),
         "repository": repository,

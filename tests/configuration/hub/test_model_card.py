@@ -197,6 +197,12 @@ def test_a_model_without_a_record_says_so(make_model, tmp_path):
         ({}, False, "It was trained on text alone. It needs no image"),
         ({}, None, "Whether images were used in training is not recorded. It needs no image"),
         ({"visual_source": "real"}, True, "It reads the image of a text. If a text has no image, it generates"),
+        ({"visual_source": "real"}, True, "If a text has no image, it generates the visual features."),
+        (
+            {"visual_source": "real", "use_text_to_image": False},
+            True,
+            "If a text has no image, it reads the words alone.",
+        ),
         ({"visual_source": "none"}, True, "It needs no image: it reads text alone"),
         ({"hybrid_attention": "none"}, True, "It needs no image: it reads text alone"),
     ],
