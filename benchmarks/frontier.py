@@ -34,6 +34,7 @@ from bga_mner.examples.reporting import add_common_options, mean_and_worst, prin
 # One feature per patch, equal weights of the losses, and the cycle: what the presets below have in common.
 _PER_PATCH: dict[str, Any] = {"visual_target": "last", "gate_initial_bias": -4.0, "context_hiding_probability": 0.0}
 _PER_PATCH |= {"reconstruction_weight": 1.0, "cycle_weight": 1.0, "loss_stages": "all"}
+_PER_PATCH |= {"generators_learn_from_labels": True}
 # Options of BgaMnerConfig by name; the first aligns as many layers as the paper, and the others are compared with it.
 PRESETS: dict[str, dict[str, Any]] = {
     "12 layers": _PER_PATCH | {"num_bga_layers": 12},

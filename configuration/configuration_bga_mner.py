@@ -128,8 +128,8 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     loss_stages : {"all", "sampled"}, default "sampled"
         Stages whose image side is generated and compared in training: all, or one that is sampled for each pair.
     keep_weighted_reconstruction : bool, default False
-        Whether positions that the other modality's sampler dropped need not be generated, as in the paper. No use with
-        pooled targets of images.
+        Whether positions that the other modality's sampler dropped need not be generated, as in the paper. Needs
+        `visual_target="last"` or `"layer"`.
     reconstruction_distance : {"mse", "smooth_l1", "cosine"}, default "mse"
         Distance of generated and real features, averaged over dimensions ("cosine": one minus the similarity).
     normalize_targets : bool, default True

@@ -47,7 +47,7 @@ TAIL = """## Settings
 - **Attention** always runs on PyTorch's `scaled_dot_product_attention`, which chooses its kernel. Any
   `attn_implementation` other than "sdpa" is refused, for the model and for the encoders inside it.
 - **Flash attention**: of the encoders above, all but MPNet, DeBERTa and SigLIP2 NaFlex run on the `flash_attn` package
-  in transformers. None does here. Its kernels take no bias, and the gate and the keep mask are a bias on generated
+  in transformers. None does here. Its kernels take no bias, and the gate is a bias on generated
   keys: without it, the gate would be wide open, or the features would not be read at all. PyTorch's own flash kernel
   runs where neither mask nor bias is needed: in layers without a stage, in batches without padding. Layers with a
   stage, padded batches, and MPNet and DeBERTa, whose positions are biases, run on a kernel that takes a bias (on CUDA
@@ -80,9 +80,9 @@ TAIL = """## Settings
 
 ## Which one teaches most?
 
-In this comparison, tiny vision encoders first learned to tell drawings of four concepts apart. They were then frozen
-and aligned on 1,600 pairs. The table shows their accuracy on held-out drawings, and scores on 200 sentences without
-images, whose names no label ever named; seeds 0 / 1:
+In this comparison (defaults of release 0.1), tiny vision encoders first learned to tell drawings of four concepts
+apart. They were then frozen and aligned on 1,600 pairs. The table shows their accuracy on held-out drawings, and scores
+on 200 sentences without images, whose names no label ever named; seeds 0 / 1:
 
 | vision encoder | accuracy on drawings | F1 | type accuracy | seconds per step |
 |---|---|---|---|---|

@@ -36,7 +36,7 @@ from bga_mner.examples.fine_tuning.model import build_model
 from bga_mner.examples.reporting import print_table
 
 
-SPACE = "learning_rate=1e-5..3e-4:log,reconstruction_weight=0.1..2:log,cycle_weight=0.01..1:log"
+SPACE = "learning_rate=1e-5..3e-4:log,reconstruction_weight=1..30:log"
 
 
 def parse_space(text: str) -> dict[str, dict[str, Any]]:

@@ -69,8 +69,9 @@ class BgaMnerModelOutput(_Alignment, _Losses, _States):
     keep_loss : torch.FloatTensor of shape (), optional
         Squared excess over `config.keep_budget`, unweighted; in training, where there is a budget.
     pair_match : torch.FloatTensor of shape (batch,), optional
-        Cosine of what the last stage generates from the text and the image's features, averaged over positions: low
-        for pairs that don't belong together. 1 for sentences without an image, or with replaced entities.
+        Cosine of what the last stage generates from the text and the image's features (pooled ones as one vector,
+        those of patches by their means): low for pairs that don't belong together. 1 for sentences without an image,
+        or with replaced entities.
     generated_vision : tuple of torch.FloatTensor of shape (batch, positions, vision width), optional
         Features that each stage generated from the text, of the shape of [`BgaMnerModel.visual_target`].
     generated_text : tuple of torch.FloatTensor of shape (batch, length, text width), optional

@@ -39,7 +39,7 @@ class HybridStates(NamedTuple):
     # of own positions: booleans (batch, 1, 1 or length, length), or added to scores (batch or 1, heads, length, length)
     attention_mask: Tensor | None
     states: Tensor  # (batch, features, width)
-    score_bias: Tensor  # (batch or 1, 1, 1, features): the layer's gate, and the log of the features' keep mask
+    score_bias: Tensor  # (batch or 1, 1, 1, features): the layer's gate, and what hides padding
 
 
 LayerMask: TypeAlias = Tensor | HybridStates | None
