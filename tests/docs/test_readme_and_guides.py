@@ -201,7 +201,7 @@ def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     pages = [page.read_text(encoding="utf-8") for page in (*PAGES, ROOT / "CONTRIBUTING.md")]
     targets = {target for page in pages for target in re.findall(r"^make ([\w-]+)", page, flags=re.MULTILINE)}
-    tests = {"test", "test-all", "space-test", "pythons-test", "oldest-test", "newest-test"}
+    tests = {"test", "test-all", "space-test", "browser-test", "pythons-test", "oldest-test", "newest-test"}
     assert targets == {"install", "demo", "lint", "docs", "coverage", "mutants", "fuzz"} | tests
     for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
