@@ -217,7 +217,8 @@ class CaptionExperiment:
         The probe learns from the images of labelled pairs. `real_accuracy` is its accuracy on images of never-labelled
         names; `..._auc` the areas under the ROC curve on features generated of never-labelled names: from the bare
         names, their training and their test captions. `states_accuracy` and `states_names_right` are of another probe,
-        which learns from the text states of labelled names what the tagger could, and reads those of the test captions.
+        which learns from the text states of labelled names what the tagger could, and reads those of the test captions;
+        `entering_accuracy` is that of the states that enter the last layer, from which the last stage generates.
         None for a model whose text generates nothing to be read, or the states of inner layers.
         """
         branch = model.bga_mner.text_branch
@@ -239,7 +240,7 @@ class CaptionExperiment:
             pairs[name in self.corpus.labelled_names].append(index)
         _, known = self._mean_features(model, [self.rows[index] for index in pairs[True]])
         from_training, real = self._mean_features(model, [self.rows[index] for index in pairs[False]])
-        probe, reader = (make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)) for _ in range(2))
+        probe, *readers = (make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)) for _ in range(3))
         known_types = is_first([names[index] for index in pairs[True]])
         probe.fit(known.numpy(), known_types)
         hidden = is_first([names[index] for index in pairs[False]])
@@ -251,10 +252,13 @@ class CaptionExperiment:
             ("test", self._generated(model, test["tokens"]), is_first(test["name"])),
         ):
             report[f"{part}_auc"] = float(roc_auc_score(truth, probe.decision_function(generated.numpy())))
-        reader.fit(self._name_states(model, [self.rows[index] for index in pairs[True]]).numpy(), known_types)
         tested = encode_once(self.processor, test.select_columns(["tokens", "ner_tags"]))
-        right = reader.predict(self._name_states(model, tested).numpy()) == is_first(test["name"])
-        report["states_accuracy"] = float(right.mean())
+        taught, read = (
+            self._name_states(model, rows) for rows in ([self.rows[index] for index in pairs[True]], tested)
+        )
+        for part, reader, its, theirs in zip(("entering", "states"), readers, taught, read, strict=True):
+            right = reader.fit(its.numpy(), known_types).predict(theirs.numpy()) == is_first(test["name"])
+            report[f"{part}_accuracy"] = float(right.mean())
         of_names = [right[np.array(test["name"]) == name] for name in bare]
         report["states_names_right"] = float(np.mean([2 * of_name.sum() > len(of_name) for of_name in of_names]))
         ratio = spread(from_training[:, None]) / spread(real[:, None]).clamp(1e-12)
@@ -286,17 +290,18 @@ class CaptionExperiment:
         return self._mean_features(model, [row | {VISION_STATES: self.rows[0][VISION_STATES]} for row in rows])[0]
 
     def _name_states(self, model: Any, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
-        """Return the last text states of the names of captions, averaged over their tokens: (captions, width)."""
+        """Return the text states of names before and after the last layer, as means over tokens: (2, rows, width)."""
         collate, device = DataCollatorForMner(self.processor), next(model.parameters()).device
         means = []
         with evaluating(model):
             for first in range(0, len(rows), EVALUATION_BATCH):
                 batch = {key: it.to(device) for key, it in collate(rows[first : first + EVALUATION_BATCH]).items()}
-                states = model.bga_mner(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+                output = model.bga_mner(batch["input_ids"], batch["attention_mask"], output_hidden_states=True)
+                states = torch.stack(output.hidden_states[-2:])  # (2, batch, length, width)
                 named = batch["labels"] > LABELS.index("O")  # (batch, length), -100 where no tag is
-                # (batch, length, width) -> (batch, width)
-                means.append((states * named[..., None]).sum(dim=1) / named.sum(dim=1, keepdim=True))
-        return torch.cat(means).cpu()
+                # (2, batch, length, width) -> (2, batch, width)
+                means.append((states * named[..., None]).sum(dim=2) / named.sum(dim=1, keepdim=True))
+        return torch.cat(means, dim=1).cpu()
 
     def _mean_features(self, model: Any, rows: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what is generated from texts, and the real features of images, averaged over positions."""
@@ -382,7 +387,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
     if reports:
         rows = [(name, *map(mean_and_worst, figures.values())) for name, figures in reports.items()]
         columns = ("variant", "real, accuracy", "from names, AUC", "from training, AUC", "from test, AUC")
-        columns += ("states, accuracy", "states, names right", "spread")
+        columns += ("before the last layer", "after it", "names right", "spread")
         print_table("Types of never-labelled names in features, mean (worst) over seeds", columns, rows, console)
     print_json(options, {"captions": found} | ({"report": reports} if reports else {}))
     return found

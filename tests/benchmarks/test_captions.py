@@ -35,7 +35,7 @@ def test_prints_every_variant_for_every_seed(benchmark, short, capsys):
     for values in found.values():
         assert set(values) == {"f1", "type_accuracy", "names_right", "labelled_f1"}
     figures = {"real_accuracy", "names_auc", "training_auc", "test_auc", "generated_spread"}
-    figures |= {"states_accuracy", "states_names_right"}
+    figures |= {"entering_accuracy", "states_accuracy", "states_names_right"}
     for values in line["report"].values():
         assert set(values) == figures
         # people and animals have other colours, which any encoder tells apart
@@ -245,10 +245,11 @@ def test_features_are_those_that_are_generated_and_their_targets(benchmark, expe
 def test_states_of_names_are_means_over_their_tokens(benchmark, experiment):
     model = benchmark.make_model(experiment.options, Variant()).eval()
     labelled = [row for row in experiment.rows if any(label > 0 for label in row["labels"])][:3]
-    for row, mean in zip(labelled, experiment._name_states(model, labelled), strict=True):
-        states = model.bga_mner(benchmark.torch.tensor([row["input_ids"]])).last_hidden_state[0].detach()
-        expected = np.mean([states[at].numpy() for at, label in enumerate(row["labels"]) if label > 0], axis=0)
-        np.testing.assert_allclose(mean, expected, atol=1e-5)
+    for row, entering, leaving in zip(labelled, *experiment._name_states(model, labelled), strict=True):
+        output = model.bga_mner(benchmark.torch.tensor([row["input_ids"]]), output_hidden_states=True)
+        for mean, states in ((entering, output.hidden_states[-2]), (leaving, output.last_hidden_state)):
+            of_name = [states[0, at].detach().numpy() for at, label in enumerate(row["labels"]) if label > 0]
+            np.testing.assert_allclose(mean, np.mean(of_name, axis=0), atol=1e-5)
 
 
 def test_the_reader_of_states_is_scored_by_caption_and_by_name(benchmark, experiment, monkeypatch):
@@ -257,11 +258,14 @@ def test_the_reader_of_states_is_scored_by_caption_and_by_name(benchmark, experi
     kinds = [corpus.labelled_names[name] for name in corpus.train["name"] if name in corpus.labelled_names]
     wrong = test["name"][0]  # its captions read like those of the other type
     of_test = [(corpus.unlabelled_names[name] == "person") != (name == wrong) for name in test["name"]]
-    told = iter([[kind == "person" for kind in kinds], of_test])
+    of_labelled = [kind == "person" for kind in kinds]
+    # before the last layer all is right
+    told = iter([[of_labelled] * 2, [[corpus.unlabelled_names[name] == "person" for name in test["name"]], of_test]])
     monkeypatch.setattr(
-        experiment, "_name_states", lambda model, rows: benchmark.torch.tensor([[float(one)] for one in next(told)])
+        experiment, "_name_states", lambda model, rows: benchmark.torch.tensor(next(told)).float()[..., None]
     )
     report = experiment.report(benchmark.make_model(experiment.options, Variant()))
     names = test["name"][:]
+    assert report["entering_accuracy"] == 1
     assert report["states_accuracy"] == pytest.approx(1 - names.count(wrong) / len(names))
     assert report["states_names_right"] == pytest.approx(1 - 1 / len(set(names)))
