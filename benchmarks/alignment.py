@@ -47,6 +47,7 @@ VARIANTS = {
     # the generator has a feature to make of each patch, or reads all words at all times
     "per_patch": Variant({"visual_target": "last"}),
     "no_hiding": Variant({"context_hiding_probability": 0.0}),
+    "last_states": Variant({"align_last_states": True}),
     "low_weight": Variant({"reconstruction_weight": 1.0}),
     "label_taught": Variant({"generators_learn_from_labels": True}),
     "paper": Variant(dict(PAPER)),

@@ -70,7 +70,7 @@ PAPER: dict[str, Any] = {
 # Defaults have changed, and may again: a saved file says what these were.
 _ALWAYS_SAVED = (
     *("visual_target", "context_hiding_probability", "reconstruction_weight", "cycle_weight"),
-    *("gate_initial_bias", "loss_stages", "generators_learn_from_labels"),
+    *("gate_initial_bias", "loss_stages", "generators_learn_from_labels", "align_last_states"),
 )
 _OTHER_LABELS = {"id2label": "label2id", "label2id": "id2label"}
 _READ = "a configuration of BGA-MNER"
@@ -146,6 +146,8 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     context_hiding_probability : float, default 0.8
         In training of a tagger, the share of pairs of which words are hidden around the entities, so that a name has to
         make its image alone. With labels half as many; without, entities are those that the model finds.
+    align_last_states : bool, default False
+        Whether the text's last states, which the head reads, have to generate the image too, as those of the stages do.
     visual_source : {"generated", "real", "none"}, default "generated"
         What the text attends to: features generated from the text, those of the image (or generated ones where there is
         none, and in training), or nothing, as suits a training without images.
@@ -226,6 +228,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     entity_replacement_probability: int | float = 0.0
     replaced_entities_read: Literal["real", "generated"] = "real"
     context_hiding_probability: int | float = 0.8
+    align_last_states: bool = False
     visual_source: Literal["generated", "real", "none"] = "generated"
     constrain_transitions: bool = True
     classifier_dropout: int | float = 0.1

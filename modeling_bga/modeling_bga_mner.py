@@ -335,8 +335,11 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             if self.training and config.loss_stages == "sampled":
                 sampled = torch.randint(config.num_stages, aligned.shape[:1], device=aligned.device)
             branch.generate_all(vision, sampled)
+        from_last = None
+        if config.align_last_states and self.text_branch.generator is not None and config.reconstruction_weight > 0:
+            from_last = self.text_branch.generator(text.last, text.keep_biases[-1], text.queries)
         reconstruction_loss, cycle_loss = alignment_losses(
-            config, self.text_branch, branch, text, vision, targets, aligned
+            config, self.text_branch, branch, text, vision, targets, aligned, from_last
         )
         keep_loss = None
         if config.keep_budget < 1 and self.training and branch.samplers is not None:

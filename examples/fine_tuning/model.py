@@ -28,7 +28,8 @@ logger = logging.getLogger("run_mner")
 # What a saved model can be given anew; everything else would change its weights.
 CHANGEABLE: tuple[str, ...] = (
     *("reconstruction_weight", "cycle_weight", "reconstruction_distance", "normalize_targets", "visual_target"),
-    *("entity_replacement_probability", "replaced_entities_read", "context_hiding_probability", "loss_stages"),
+    *("entity_replacement_probability", "replaced_entities_read", "context_hiding_probability", "align_last_states"),
+    "loss_stages",
     *("sampler_temperature", "generator_dropout", "classifier_dropout", "generators_learn_from_labels"),
     "visual_source",
 )

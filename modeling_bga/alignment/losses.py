@@ -90,13 +90,15 @@ def alignment_losses(
     vision: BranchTrace,
     targets: list[Tensor],
     aligned: Tensor,
+    from_last: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Compute L_rec and L_cyc, each averaged over stages and the batch and summed over directions; None if off.
 
     Everything that exists is to be generated, kept or not, unless `keep_weighted_reconstruction` weights targets by
     their keep mask (detached: a sampler must not learn to keep what is easy to generate). Where stages were sampled,
     reconstruction of the texts and both cycles are those of a pair's sampled stage. `targets` are the visual targets of
-    the stages; `aligned` (batch,) says which pairs take part.
+    the stages; `aligned` (batch,) says which pairs take part. What the last text states generate, `from_last` (batch,
+    positions, vision width), counts as one more stage, with the target of the last one.
     """
     textual_weight = text.last.new_ones(text.last.shape[:2]) if text.padding_mask is None else text.padding_mask
     visual_weight = targets[0].new_ones(targets[0].shape[:2])
@@ -121,7 +123,10 @@ def alignment_losses(
     if config.reconstruction_weight > 0:
         parts = []
         if text.generated:
-            parts.append(loss(text.generated, targets, visual_weight, vision.keep_masks))
+            made, of_made, keep_masks = text.generated, targets, vision.keep_masks
+            if from_last is not None:
+                made, of_made, keep_masks = [*made, from_last], [*targets, targets[-1]], [*keep_masks, keep_masks[-1]]
+            parts.append(loss(made, of_made, visual_weight, keep_masks))
         if vision.generated:
             keep_masks = at_sampled_stage(text.keep_masks, sampled)
             parts.append(loss(vision.generated, textual, textual_weight, keep_masks))

@@ -73,6 +73,7 @@ class Sentence:
     keep: list[Tensor] = field(default_factory=list)  # (length)
     generated: list[Tensor] = field(default_factory=list)  # visual features, (vision length, vision width)
     last: Any = None
+    last_of_true_words: Any = None  # before entities are replaced
 
 
 @dataclass
@@ -325,7 +326,7 @@ class Reference:
             made = sentence.generated
             return self._project(self.text_branch, stage, self._as_read(made[stage])) if made else None
 
-        sentence.last = self._run_bert(sentence.embedded, at_stage)
+        sentence.last = sentence.last_of_true_words = self._run_bert(sentence.embedded, at_stage)
 
     def _as_read(self, generated: Tensor) -> Tensor:
         return generated.detach() if self.training and not self.config.generators_learn_from_labels else generated
@@ -508,6 +509,9 @@ class Reference:
                     text_cycle.append(self._distance(back, textual) if sentence.aligned else zero)
                     back = self._generate_vision(made, made.new_zeros(len(made)))
                     vision_cycle.append(self._distance(back, visual) if sentence.aligned else zero)
+            if sentence.generated and config.align_last_states:
+                made = self._generate_vision(sentence.last_of_true_words, self._keep_bias(sentence.keep[-1]))
+                to_vision.append(self._distance(made, visual, image.keep[-1]) if sentence.aligned else zero)
             above = (image.keep[-1].mean() - config.keep_budget).clamp(min=0).square()
             excess.append(above if sentence.beside_image else zero)
 

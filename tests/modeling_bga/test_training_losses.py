@@ -236,3 +236,14 @@ def test_what_images_generate_teaches_texts_only_through_a_cycle_or_what_images_
     assert with_images_to_text.keys() == without.keys()
     same = all(torch.allclose(with_images_to_text[name], without[name], atol=1e-6) for name in without)
     assert same == (not reached)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_reconstruction_reaches_what_the_head_reads_if_last_states_are_aligned(make_model, make_batch, aligned):
+    model = make_model(align_last_states=aligned, cycle_weight=0.0).train()
+    output = model(**make_batch())
+    assert len(output.generated_vision) == model.config.num_stages
+    output.reconstruction_loss.backward()
+    *_, last = encoder_layers(model.bga_mner.text_encoder)
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in last.parameters()) == aligned
+    assert all(p.grad is None for p in model.classifier.parameters())
