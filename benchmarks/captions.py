@@ -16,7 +16,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +260,8 @@ class CaptionExperiment:
             right = reader.fit(its.numpy(), known_types).predict(theirs.numpy()) == is_first(test["name"])
             report[f"{part}_accuracy"] = float(right.mean())
         of_names = [right[np.array(test["name"]) == name] for name in bare]
-        report["states_names_right"] = float(np.mean([2 * of_name.sum() > len(of_name) for of_name in of_names]))
+        counts = np.array([(len(of_name), of_name.sum(), len(of_name)) for of_name in of_names])
+        report["states_names_right"] = float(name_measures(counts)[1])
         ratio = spread(from_training[:, None]) / spread(real[:, None]).clamp(1e-12)
         return report | {"generated_spread": float(ratio)}
 
@@ -289,13 +290,16 @@ class CaptionExperiment:
         # any image: what is generated from a text depends on none
         return self._mean_features(model, [row | {VISION_STATES: self.rows[0][VISION_STATES]} for row in rows])[0]
 
+    def _batches(self, model: Any, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, torch.Tensor]]:
+        collate, device = DataCollatorForMner(self.processor), next(model.parameters()).device
+        for first in range(0, len(rows), EVALUATION_BATCH):
+            yield {key: it.to(device) for key, it in collate(rows[first : first + EVALUATION_BATCH]).items()}
+
     def _name_states(self, model: Any, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
         """Return the text states of names before and after the last layer, as means over tokens: (2, rows, width)."""
-        collate, device = DataCollatorForMner(self.processor), next(model.parameters()).device
         means = []
         with evaluating(model):
-            for first in range(0, len(rows), EVALUATION_BATCH):
-                batch = {key: it.to(device) for key, it in collate(rows[first : first + EVALUATION_BATCH]).items()}
+            for batch in self._batches(model, rows):
                 output = model.bga_mner(batch["input_ids"], batch["attention_mask"], output_hidden_states=True)
                 states = torch.stack(output.hidden_states[-2:])  # (2, batch, length, width)
                 named = batch["labels"] > LABELS.index("O")  # (batch, length), -100 where no tag is
@@ -305,11 +309,9 @@ class CaptionExperiment:
 
     def _mean_features(self, model: Any, rows: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what is generated from texts, and the real features of images, averaged over positions."""
-        collate, device = DataCollatorForMner(self.processor), next(model.parameters()).device
         means: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
         with evaluating(model):
-            for first in range(0, len(rows), EVALUATION_BATCH):
-                batch = {key: it.to(device) for key, it in collate(rows[first : first + EVALUATION_BATCH]).items()}
+            for batch in self._batches(model, rows):
                 output = model(**batch, visual_source="generated")
                 sides = comparable(model, output.generated_vision[-1], output.vision_last_hidden_state)
                 for kept, features in zip(means, sides, strict=True):

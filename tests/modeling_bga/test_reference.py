@@ -72,6 +72,7 @@ def draw(seed: int) -> Case:
         "token_type_ids": rng.random() < 0.5,
         "position_ids": rng.random() < 0.2,
         "word_start_mask": rng.random() < 0.3,
+        # apart, so that all else is drawn as before
         "align_last_states": random.Random(f"last states of case {seed}").random() < 0.5,
     }
     sampled["num_bga_layers"] = rng.randint(1, min(sampled["text_layers"], sampled["vision_layers"]))
