@@ -26,6 +26,7 @@ from rich.console import Console
 
 from bga_mner import DataCollatorForMner, alignment_report
 from bga_mner.configuration.configuration_bga_mner import PAPER
+from bga_mner.configuration.former_names import in_todays_words
 from bga_mner.examples.reporting import mean_and_worst, print_json, print_table, start
 from bga_mner.examples.synthetic.experiment import SCORES, Experiment, Variant, add_options, read_options
 from bga_mner.examples.synthetic.recipe import IMAGE_SIZE
@@ -47,10 +48,11 @@ VARIANTS = {
     # the generator has a feature to make of each patch, or reads all words at all times
     "per_patch": Variant({"visual_target": "last"}),
     "no_hiding": Variant({"context_hiding_probability": 0.0}),
-    "last_states": Variant({"align_last_states": True}),
+    "stages_alone": Variant({"align_last_states": False}),
     "low_weight": Variant({"reconstruction_weight": 1.0}),
     "label_taught": Variant({"generators_learn_from_labels": True}),
     "paper": Variant(dict(PAPER)),
+    "release_0_1": Variant(in_todays_words({})),
     "text_to_image_only": Variant({"use_image_to_text": False}),
     "image_to_text_only": Variant({"use_text_to_image": False, **_READS_NOTHING}),
     "no_hybrid": Variant({"hybrid_attention": "none", **_READS_NOTHING}),

@@ -28,13 +28,12 @@ from bga_mner import BgaMnerConfig
 from bga_mner.benchmarks import alignment
 from bga_mner.benchmarks.base_size import make_baseline, make_batch, make_images, make_model, run
 from bga_mner.benchmarks.timing import median_ratio, time_in_turn
+from bga_mner.configuration.former_names import in_todays_words
 from bga_mner.examples.reporting import add_common_options, mean_and_worst, print_json, print_table, start
 
 
-# One feature per patch, equal weights of the losses, and the cycle: what the presets below have in common.
-_PER_PATCH: dict[str, Any] = {"visual_target": "last", "gate_initial_bias": -4.0, "context_hiding_probability": 0.0}
-_PER_PATCH |= {"reconstruction_weight": 1.0, "cycle_weight": 1.0, "loss_stages": "all"}
-_PER_PATCH |= {"generators_learn_from_labels": True}
+# The defaults of release 0.1: one feature per patch, equal weights of the losses, and the cycle.
+_PER_PATCH = in_todays_words({})
 # Options of BgaMnerConfig by name; the first aligns as many layers as the paper, and the others are compared with it.
 PRESETS: dict[str, dict[str, Any]] = {
     "12 layers": _PER_PATCH | {"num_bga_layers": 12},

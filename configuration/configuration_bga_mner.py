@@ -65,6 +65,7 @@ PAPER: dict[str, Any] = {
     "cycle_weight": 1.0,
     "loss_stages": "all",
     "context_hiding_probability": 0.0,
+    "align_last_states": False,
 }
 """Options of the paper's model that differ from the defaults; see [`BgaMnerConfig.paper`]."""
 # Defaults have changed, and may again: a saved file says what these were.
@@ -146,7 +147,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     context_hiding_probability : float, default 0.8
         In training of a tagger, the share of pairs of which words are hidden around the entities, so that a name has to
         make its image alone. With labels half as many; without, entities are those that the model finds.
-    align_last_states : bool, default False
+    align_last_states : bool, default True
         Whether the text's last states, which the head reads, have to generate the image too, as those of the stages do.
     visual_source : {"generated", "real", "none"}, default "generated"
         What the text attends to: features generated from the text, those of the image (or generated ones where there is
@@ -228,7 +229,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     entity_replacement_probability: int | float = 0.0
     replaced_entities_read: Literal["real", "generated"] = "real"
     context_hiding_probability: int | float = 0.8
-    align_last_states: bool = False
+    align_last_states: bool = True
     visual_source: Literal["generated", "real", "none"] = "generated"
     constrain_transitions: bool = True
     classifier_dropout: int | float = 0.1

@@ -14,6 +14,7 @@ _OLD_DEFAULTS = {
     "cycle_weight": 1.0,
     "loss_stages": "all",
     "generators_learn_from_labels": True,
+    "align_last_states": False,
 }
 _OLD_SUMMARY_KEYS = {"trained_with_pictures": "trained_with_images"}
 _OLD_DATA_KEYS = {"pictures": "images"}

@@ -143,7 +143,7 @@ def make_config() -> Callable[..., BgaMnerConfig]:
 
     def make(text: str = "bert", vision: str = "vit", **options: Any) -> BgaMnerConfig:
         defaults: dict[str, Any] = {"id2label": dict(enumerate(LABELS)), "num_bga_layers": 2}
-        defaults |= {"context_hiding_probability": 0.0, "loss_stages": "all"}
+        defaults |= {"context_hiding_probability": 0.0, "loss_stages": "all", "align_last_states": False}
         defaults |= {"reconstruction_weight": 1.0, "cycle_weight": 1.0, "gate_initial_bias": -4.0}
         text_config = TEXT_CONFIGS[text] | options.pop("text_options", {})
         vision_config = VISION_CONFIGS[vision] | options.pop("vision_options", {})

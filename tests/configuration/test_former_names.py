@@ -18,6 +18,8 @@ OLD_DEFAULTS = {
     "reconstruction_weight": 1.0,
     "cycle_weight": 1.0,
     "loss_stages": "all",
+    "generators_learn_from_labels": True,
+    "align_last_states": False,
 }
 OLD_SUMMARY = {
     "name": "tweets",
