@@ -24,7 +24,7 @@ from bga_mner.examples.command_line import Parser, at_least, json_object, names_
 
 import numpy as np
 import torch
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset
 from rich.console import Console
 from scipy import stats
 from transformers import Trainer, set_seed
@@ -348,8 +348,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
     """Run the benchmark, and print tables; return by variant its `SCORES`, each with one value per seed."""
     options = read_options(argv)
     start(options)
-    if options.quiet:
-        disable_progress_bars()
     console = Console(width=120)
     found: dict[str, dict[str, list[float]]] = {name: {key: [] for key in SCORES} for name in options.variants}
     counts: dict[str, list[np.ndarray]] = {name: [] for name in options.variants}

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from bga_mner.examples.command_line import Parser, names_of, positive, rate, run_main
 
-from datasets import Dataset, concatenate_datasets, disable_progress_bars
+from datasets import Dataset, concatenate_datasets
 from rich.console import Console
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Trainer, set_seed
@@ -203,8 +203,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """Run the benchmark, and print a table; return `teacher`, and scores by student, with one value per seed."""
     options = read_arguments(argv)
     start(options)
-    if options.quiet:
-        disable_progress_bars()
     console = Console(width=120)
     run = on_generated if options.data_dir is None else on_real_text
     found: dict[str, dict[str, list[float]]] = {}

@@ -48,7 +48,7 @@ from bga_mner import (
     write_conll,
 )
 from bga_mner.examples import run_mner
-from bga_mner.examples.reporting import add_common_options, print_json, print_table
+from bga_mner.examples.reporting import add_common_options, print_json, print_table, start
 
 
 PARTS = ("train", "valid")
@@ -205,8 +205,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     add_common_options(parser, quiet=True)
     options = parser.parse_args(argv)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    start(options)
     text_model = options.text_model or default_text_model()
     names = options.models
     found: dict[str, Any] = {name: {"f1": [], "best_f1": [], "train_seconds": []} for name in names}

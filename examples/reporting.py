@@ -11,6 +11,7 @@ from typing import Any
 from bga_mner.examples.command_line import positive
 
 import torch
+from datasets import disable_progress_bars
 from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging
@@ -26,10 +27,13 @@ def add_common_options(parser: argparse.ArgumentParser, threads: int | None = No
 
 
 def start(options: argparse.Namespace) -> None:
-    """Set the threads of torch, and silence transformers."""
+    """Set the threads of torch, silence transformers, and hide the libraries' progress bars if --quiet asks for it."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     logging.set_verbosity_error()
+    if getattr(options, "quiet", False):
+        logging.disable_progress_bar()
+        disable_progress_bars()
 
 
 def print_table(

@@ -20,8 +20,10 @@ def arguments(text_folder, tweet_folder):
 
 def test_prints_every_variant_for_every_split(benchmark, arguments, capsys):
     found = benchmark.main(arguments)
-    lines = capsys.readouterr().out.strip().splitlines()
+    printed = capsys.readouterr()
+    lines = printed.out.strip().splitlines()
     assert json.loads(lines[-1]) == {"tweet_sentiment": found}
+    assert "%|" not in printed.err  # --quiet hides the bars of transformers and datasets, too
     assert list(found) == list(benchmark.VARIANTS)
     for values in found.values():
         assert list(values) == ["accuracy", "macro_f1"]
