@@ -29,7 +29,7 @@ from rich.console import Console
 
 from bga_mner import BgaMnerForTokenClassification, labels_from_tags, predict_tags, read_conll
 from bga_mner.benchmarks.real_text import PARTS
-from bga_mner.benchmarks.tweets import Trainings, add_options, read_tweets, time_left, with_interval
+from bga_mner.benchmarks.tweets import Results, Trainings, add_options, read_tweets, time_left, with_interval
 from bga_mner.configuration.errors import shown
 from bga_mner.examples.reporting import print_json, print_table, start
 from bga_mner.examples.synthetic.experiment import Variant
@@ -82,19 +82,19 @@ def measure(options: argparse.Namespace, folder: Path, console: Console) -> dict
     )
     own = [None] * len(labelled["train"]) + list(range(len(tweets)))
     expected = labelled["valid"]["ner_tags"][:]
-    counts: dict[str, list[np.ndarray]] = {name: [] for name in options.variants}
-    begin, done = time.perf_counter(), 0
-    for seed in options.seeds:
-        for name in options.variants:
-            trainer = trainings.train(texts, own, VARIANTS[name], seed)
-            done += 1
-            tags = predict_tags(trainer.model, trainings.processor, labelled["valid"], show_progress=not options.quiet)
-            # all types of a sentence together
-            counts[name].append(count_entities(tags, expected)[1].sum(axis=1))
-            f1 = f1_of(np.stack(counts[name], axis=1), np.arange(len(expected)))[-1]
-            left = time_left(trainer, begin, done, len(options.seeds) * len(options.variants))
-            console.print(f"Seed {seed}, {name}: F1 {f1:.3f}; {left}")
-    return {name: np.stack(of_seeds, axis=1) for name, of_seeds in counts.items()}
+    results = Results(options)
+    missing = [(seed, name) for seed in options.seeds for name in options.variants if (seed, name) not in results]
+    begin = time.perf_counter()
+    for done, (seed, name) in enumerate(missing, start=1):
+        trainer = trainings.train(texts, own, VARIANTS[name], seed)
+        tags = predict_tags(trainer.model, trainings.processor, labelled["valid"], show_progress=not options.quiet)
+        # all types of a sentence together
+        counts = count_entities(tags, expected)[1].sum(axis=1)
+        results.add(seed, name, counts)
+        (f1,) = f1_of(counts[:, None], np.arange(len(expected)))
+        left = time_left(trainer, begin, done, len(missing))
+        console.print(f"Seed {seed}, {name}: F1 {f1:.3f}; {left}")
+    return {name: np.stack([results[seed, name] for seed in options.seeds], axis=1) for name in options.variants}
 
 
 def show(counts: dict[str, np.ndarray], console: Console) -> None:

@@ -20,7 +20,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from bga_mner.examples.command_line import Parser, at_least, run_main
 
@@ -29,7 +31,16 @@ import numpy as np
 from rich.console import Console
 
 from bga_mner import BgaMnerForSequenceClassification
-from bga_mner.benchmarks.tweets import SENTIMENTS, Rows, Trainings, add_options, read_tweets, time_left, with_interval
+from bga_mner.benchmarks.tweets import (
+    SENTIMENTS,
+    Results,
+    Rows,
+    Trainings,
+    add_options,
+    read_tweets,
+    time_left,
+    with_interval,
+)
 from bga_mner.configuration.errors import shown
 from bga_mner.examples.reporting import print_json, print_table, start
 from bga_mner.examples.synthetic.experiment import Variant
@@ -80,6 +91,12 @@ def scores_of(outcomes: np.ndarray, splits: int) -> np.ndarray:
     return np.stack([right.sum(axis=1) / np.maximum(expected.sum(axis=1), 1), f1.mean(axis=1)])
 
 
+def _trained_as(key: tuple[int, str]) -> tuple[int, dict[str, Any], str]:
+    """Say what a training depends on, of a split and a variant."""
+    fold, name = key
+    return fold, VARIANTS[name].options, VARIANTS[name].images
+
+
 def measure(options: argparse.Namespace, folder: Path, console: Console) -> dict[str, np.ndarray]:
     """Train and test all variants on all splits; return their outcomes, with tweets in the same order."""
     tweets = read_tweets(options.data_dir, options.max_rows)
@@ -87,28 +104,29 @@ def measure(options: argparse.Namespace, folder: Path, console: Console) -> dict
     trainings = Trainings(options, BgaMnerForSequenceClassification, SENTIMENTS, tweets, folder)
     texts = encode_once(trainings.processor, tweets.remove_columns("image"))
     names = [name for name in VARIANTS if name in options.variants]
-    outcomes: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    trained_alike = [(VARIANTS[name].options, VARIANTS[name].images) for name in names]
-    number = sum(setting not in trained_alike[:index] for index, setting in enumerate(trained_alike))
-    begin, done = time.perf_counter(), 0
-    for fold, (train, test) in enumerate(splits):
-        trainer, setting = None, None
-        for name, alike in zip(names, trained_alike, strict=True):
-            variant = VARIANTS[name]
-            if trainer is None or alike != setting:
-                trainer = trainings.train([texts[row] for row in train], train, variant, seed=fold)
-                setting, done = alike, done + 1
-            reads_images = variant.visual_source == "real"
-            images = test if reads_images else [None] * len(test)
-            trainer.model.config.visual_source = variant.visual_source
+    results = Results(options)
+    folds = range(len(splits))
+    missing = [(fold, name) for fold in folds for name in names if (fold, name) not in results]
+    # what is trained alike stands together, and shares a training
+    groups = [list(group) for _, group in groupby(missing, key=_trained_as)]
+    begin = time.perf_counter()
+    for done, group in enumerate(groups, start=1):
+        fold, first = group[0]
+        train, test = splits[fold]
+        trainer = trainings.train([texts[row] for row in train], train, VARIANTS[first], seed=fold)
+        left = time_left(trainer, begin, done, len(groups))
+        for _, name in group:
+            source = VARIANTS[name].visual_source
+            trainer.model.config.visual_source = source
+            images = test if source == "real" else [None] * len(test)
             result = trainer.predict(Rows([texts[row] for row in test], images, trainings.states))
             predicted = result.predictions.argmax(-1)
-            outcomes[name].append(np.stack([np.full(len(test), fold), result.label_ids, predicted], axis=1))
-            values = scores_of(np.concatenate(outcomes[name]), options.splits)[:, fold]
+            outcomes = np.stack([np.full(len(test), fold), result.label_ids, predicted], axis=1)
+            results.add(fold, name, outcomes)
+            values = scores_of(outcomes, options.splits)[:, fold]
             scores = ", ".join(f"{key} {value:.3f}" for key, value in zip(SCORES, values, strict=True))
-            left = time_left(trainer, begin, done, number * len(splits))
             console.print(f"Split {fold + 1}, {name}: {scores}; {left}")
-    return {name: np.concatenate(parts) for name, parts in outcomes.items()}
+    return {name: np.concatenate([results[fold, name] for fold in folds]) for name in names}
 
 
 def mean_score(score: int, splits: int, ours: np.ndarray, rows: np.ndarray) -> float:

@@ -28,6 +28,28 @@ def test_prints_every_variant_for_every_seed(benchmark, arguments, capsys):
         assert all(0 <= value <= 1 for value in values["f1"])
 
 
+def test_goes_on_from_what_was_measured(benchmark, arguments, tmp_path, monkeypatch):
+    trained = []
+
+    class Watched(benchmark.Trainings):
+        def train(self, texts, own, variant, seed):
+            trained.append((seed, variant))
+            return super().train(texts, own, variant, seed)
+
+    monkeypatch.setattr(benchmark, "Trainings", Watched)
+    kept = [*arguments, "--variants", "images,labelled_alone", "--results", str(tmp_path / "kept" / "pairs.jsonl")]
+    first = benchmark.main([*kept, "--seeds", "4"])
+    both = benchmark.main([*kept, "--seeds", "3,4"])
+    images, alone = benchmark.VARIANTS["images"], benchmark.VARIANTS["labelled_alone"]
+    assert trained == [(4, images), (4, alone), (3, images), (3, alone)]
+    assert {name: values["f1"][1:] for name, values in both.items()} == {name: of["f1"] for name, of in first.items()}
+    assert benchmark.main([*kept, "--seeds", "3,4"]) == both
+    assert len(trained) == 4
+    # another learning rate is another measurement
+    benchmark.main([*kept, "--seeds", "4", "--learning_rate", "3e-4"])
+    assert len(trained) == 6
+
+
 def test_labelled_texts_have_no_image_and_tweets_no_tags(benchmark, arguments, monkeypatch):
     given = []
 

@@ -48,6 +48,26 @@ def test_real_images_are_read(benchmark, arguments, tweet_folder, monkeypatch):
     assert read == [row for test in tests for row in ([None] * len(test), test, [None] * len(test))]
 
 
+def test_goes_on_from_what_was_measured(benchmark, arguments, tmp_path, monkeypatch):
+    trained = []
+
+    class Watched(benchmark.Trainings):
+        def train(self, texts, own, variant, seed):
+            trained.append((seed, variant.images))
+            return super().train(texts, own, variant, seed)
+
+    monkeypatch.setattr(benchmark, "Trainings", Watched)
+    file = tmp_path / "sentiment.jsonl"
+    kept = [*arguments, "--variants", "images,real_at_test,text_only", "--results", str(file)]
+    found = benchmark.main(kept)
+    assert trained == [(0, "paired"), (0, "none"), (1, "paired"), (1, "none")]
+    # as if the run had been stopped within the second split
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(lines[:4]), encoding="utf-8")
+    assert benchmark.main(kept) == found
+    assert trained[4:] == [(1, "paired"), (1, "none")]
+
+
 @pytest.mark.parametrize("splits", [2, 4])
 def test_splits(benchmark, tweet_folder, splits):
     tweets = read_tweets(tweet_folder)
