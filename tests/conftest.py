@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from loopback_hub import LoopbackHub
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.utils import logging
 
 from bga_mner.configuration.configuration_bga_mner import BgaMnerConfig
 from bga_mner.modeling_bga.token_classifier import BgaMnerForTokenClassification
@@ -132,6 +134,16 @@ def _no_deepspeed() -> Iterator[None]:
     """Forget what a refused `--deepspeed` leaves behind: transformers would load later models by it."""
     yield
     unset_hf_deepspeed_config()
+
+
+@pytest.fixture(autouse=True)
+def _quiet_for_one_test_alone() -> Iterator[None]:
+    """Undo what a script or a fuzz target switches off: the messages of transformers, and all progress bars."""
+    verbosity = logging.get_verbosity()
+    yield
+    logging.set_verbosity(verbosity)
+    logging.enable_progress_bar()
+    datasets.enable_progress_bars()
 
 
 @pytest.fixture

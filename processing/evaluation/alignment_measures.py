@@ -144,6 +144,7 @@ def alignment_report(
     errors: defaultdict[str, list[torch.Tensor]] = defaultdict(list)
     generated_means, real_means = [], []
     having: list[int] = []
+    looked_at = 0  # rows without an image too
     with evaluating(model), tqdm(total=len(pairs), desc="pairs", disable=not show_progress) as progress:
         for numbered in _batches(pairs, batch_size):
             having += [number for number, _ in numbered]
@@ -156,7 +157,8 @@ def alignment_report(
             # (batch, patches, width) -> (batch, 1, width)
             generated_means.append(made.mean(dim=1, keepdim=True))
             real_means.append(real.mean(dim=1, keepdim=True))
-            progress.update(having[-1] + 1 - progress.n)
+            progress.update(having[-1] + 1 - looked_at)
+            looked_at = having[-1] + 1
     report = {name: float(torch.cat(values).mean()) for name, values in errors.items()}
     for name in _DIRECTIONS:
         report[f"{name}_ratio"] = report[name] / max(report[f"{name}_shuffled"], 1e-12)

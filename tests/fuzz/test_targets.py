@@ -6,10 +6,8 @@ import random
 from collections.abc import Iterator
 from importlib import import_module
 
-import datasets
 import pytest
 from run import TARGETS
-from transformers.utils import logging
 
 
 # Inputs beside the seeds; those of the slow ones are fewer.
@@ -28,16 +26,6 @@ def mutated(seeds: list[bytes], count: int, seed: int) -> Iterator[bytes]:
         if rng.random() < 0.2:
             del made[rng.randint(0, len(made)) :]
         yield bytes(made)
-
-
-@pytest.fixture(autouse=True)
-def _quiet_for_the_targets_alone() -> Iterator[None]:
-    """Undo what targets switch off where they run alone: messages and progress bars."""
-    verbosity = logging.get_verbosity()
-    yield
-    logging.set_verbosity(verbosity)
-    logging.enable_progress_bar()
-    datasets.enable_progress_bars()
 
 
 @pytest.mark.parametrize("name", TARGETS)

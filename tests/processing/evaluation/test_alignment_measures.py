@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers.utils import logging
 
 from bga_mner.modeling_bga.training.collapse_alarm import spread
 from bga_mner.processing.evaluation.alignment_measures import alignment_report, retrieval_ranks, sample_distractors
@@ -114,6 +115,16 @@ def test_batches_change_no_matched_error_and_no_pair_stands_alone(make_model, ro
         for name in ("text_to_image", "image_to_text", "text_to_image_to_text", "generated_spread"):
             assert parts[name] == pytest.approx(whole[name], rel=1e-4), name
         assert abs(parts["text_to_image_shuffled"] - parts["text_to_image"]) > 1e-6
+
+
+def test_bars_that_transformers_hides_change_nothing(make_model, rows, capsys):
+    model = make_model(seed=4).eval()
+    expected = alignment_report(model, PadOnly, rows, show_progress=False)
+    assert alignment_report(model, PadOnly, rows) == expected
+    assert "100%" in capsys.readouterr().err
+    logging.disable_progress_bar()
+    assert alignment_report(model, PadOnly, rows) == expected
+    assert "pairs" not in capsys.readouterr().err
 
 
 def test_a_collapsed_generator_shows(make_model, rows):
