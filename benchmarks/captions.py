@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from rich.console import Console
-from scipy import stats
 from transformers import Trainer, set_seed
 
 from bga_mner import (
@@ -41,6 +40,7 @@ from bga_mner import (
 )
 from bga_mner.benchmarks import alignment
 from bga_mner.benchmarks.caption_names import KINDS, LABELS, CaptionCorpus, build_corpus
+from bga_mner.benchmarks.name_scores import MEASURES, between, count_names, intervals, measures, print_differences
 from bga_mner.examples.fine_tuning.arguments import ModelArguments
 from bga_mner.examples.fine_tuning.model import build_model
 from bga_mner.examples.reporting import add_common_options, mean_and_worst, print_json, print_table, start
@@ -66,67 +66,6 @@ SCORES = ("f1", "type_accuracy", "names_right", "labelled_f1")
 # The layers that are aligned of MiniLM's six.
 RECIPE = {"num_bga_layers": 2}
 EVALUATION_BATCH = 64
-
-
-def name_counts(
-    predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]], names: Sequence[str]
-) -> np.ndarray:
-    """Count for each name its captions' spans that were found, those typed right, and captions: (names, 3).
-
-    Each caption has one entity; `names` has its name. Names are in the order in which they occur first.
-    """
-    counts: dict[str, list[int]] = {}
-    for ours, theirs, name in zip(predicted, expected, names, strict=True):
-        [(kind, *ends)] = spans_from_tags(theirs)
-        found = [ours_kind for ours_kind, *ours_ends in spans_from_tags(ours) if ours_ends == ends]
-        of_name = counts.setdefault(name, [0, 0, 0])
-        for column, number in enumerate((len(found), found.count(kind), 1)):
-            of_name[column] += number
-    return np.array(list(counts.values()))
-
-
-def _fractions(counts: np.ndarray) -> np.ndarray:
-    """Write type accuracy and names right as sums over names: (names, 3) -> (2, 2, names), measure by over and under.
-
-    >>> _fractions(np.array([[3, 2, 3]]))[..., 0].tolist()
-    [[2.0, 3.0], [1.0, 1.0]]
-    """
-    found, right, captions = counts.T.astype(float)
-    return np.array([[right, found], [2 * right > captions, np.ones_like(found)]])
-
-
-def name_measures(counts: np.ndarray) -> np.ndarray:
-    """Compute type accuracy and the share of names that are right (2,) from `name_counts` (names, 3)."""
-    return _ratios(_fractions(counts).sum(axis=-1))
-
-
-def _ratios(sums: np.ndarray) -> np.ndarray:
-    """Divide sums over names: (2, 2, ...) -> (2, ...)."""
-    return sums[:, 0] / np.maximum(sums[:, 1], 1)
-
-
-def name_intervals(counts: np.ndarray, others: np.ndarray | None = None, samples: int = 10_000) -> np.ndarray:
-    """Return the 95 % bootstrap intervals over names of `name_measures`: (2, 2), measure by low and high.
-
-    With the counts of `others`, for the same names, those of what is gained on them.
-    """
-
-    def of_names(*sampled: np.ndarray, axis: int) -> np.ndarray:
-        measures = [_ratios(part.sum(axis=axis)) for part in sampled]
-        return measures[0] - measures[1] if len(measures) == 2 else measures[0]
-
-    interval = stats.bootstrap(
-        [_fractions(part) for part in (counts, others) if part is not None],
-        of_names,
-        n_resamples=samples,
-        batch=1000,
-        axis=-1,
-        paired=others is not None,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return np.stack([interval.low, interval.high], axis=-1)
 
 
 def make_model(options: argparse.Namespace, variant: Variant) -> Any:
@@ -195,7 +134,7 @@ class CaptionExperiment:
         return model
 
     def scores(self, model: Any, variant: Variant) -> tuple[dict[str, float], np.ndarray]:
-        """Score a trained model on test captions: `SCORES`, and `name_counts` of the never-labelled names."""
+        """Score a trained model on test captions: `SCORES`, and `count_names` of the never-labelled names."""
 
         def tags(test: Dataset) -> list[list[str]]:
             return predict_tags(
@@ -207,8 +146,8 @@ class CaptionExperiment:
         found = score(predicted, unseen["ner_tags"]) | {
             "labelled_f1": score(tags(labelled), labelled["ner_tags"])["f1"]
         }
-        counts = name_counts(predicted, unseen["ner_tags"], unseen["name"])
-        found["names_right"] = float(name_measures(counts)[1])
+        counts = count_names(predicted, unseen)
+        found["names_right"] = float(measures(counts)[2])
         return {name: found[name] for name in SCORES}, counts
 
     def report(self, model: Any) -> dict[str, float] | None:
@@ -260,8 +199,7 @@ class CaptionExperiment:
             right = reader.fit(its.numpy(), known_types).predict(theirs.numpy()) == is_first(test["name"])
             report[f"{part}_accuracy"] = float(right.mean())
         of_names = [right[np.array(test["name"]) == name] for name in bare]
-        counts = np.array([(len(of_name), of_name.sum(), len(of_name)) for of_name in of_names])
-        report["states_names_right"] = float(name_measures(counts)[1])
+        report["states_names_right"] = float(np.mean([2 * of_name.sum() > len(of_name) for of_name in of_names]))
         ratio = spread(from_training[:, None]) / spread(real[:, None]).clamp(1e-12)
         return report | {"generated_spread": float(ratio)}
 
@@ -397,26 +335,14 @@ def _print_scores(
     console: Console, found: Mapping[str, Mapping[str, list[float]]], counts: Mapping[str, np.ndarray]
 ) -> None:
     """Print scores with intervals over names and, of several variants, what each gains on the first."""
-
-    def between(ends: np.ndarray) -> str:
-        return f"{ends[0]:.3f} to {ends[1]:.3f}"
-
     rows = []
     for name, values in found.items():
-        f1, accuracy, right, labelled = (mean_and_worst(values[key]) for key in SCORES)
-        of_accuracy, of_right = map(between, name_intervals(counts[name]))
-        rows.append((name, f1, accuracy, of_accuracy, right, of_right, labelled))
-    columns = ("variant", "F1", "type accuracy", "95 %", "names right", "95 %", "F1 of labelled names")
+        *of_names, labelled = (mean_and_worst(values[key]) for key in SCORES)
+        ends = map(between, intervals(counts[name]))
+        rows.append((name, *(cell for pair in zip(of_names, ends, strict=True) for cell in pair), labelled))
+    columns = ("variant", *(column for measure in MEASURES for column in (measure, "95 %")), "F1 of labelled names")
     print_table("Never-labelled names, mean (worst) over seeds", columns, rows, console)
-    first, *others = counts
-    rows = []
-    for name in others:
-        gains = name_measures(counts[name]) - name_measures(counts[first])
-        ends = map(between, name_intervals(counts[name], counts[first]))
-        rows.append((name, *(cell for gain, its in zip(gains, ends, strict=True) for cell in (f"{gain:+.3f}", its))))
-    if rows:
-        columns = ("variant", "type accuracy", "95 %", "names right", "95 %")
-        print_table(f"Difference to {first}, on the same names", columns, rows, console)
+    print_differences(counts, console)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def compare(
                 for row, variant in variants.items():
                     begin = time.process_time()
                     model = experiment.train(variant).model
-                    values = experiment.scores(model, variant)
+                    values, _ = experiment.scores(model, variant)
                     values["seconds_a_step"] = (time.process_time() - begin) / options.steps
                     kept = found.setdefault(row, {"kind": "", "parameters": 0, **{key: [] for key in SCORES}})
                     if row == name:

@@ -225,11 +225,13 @@ class Experiment:
         settings = (options.steps, self.output_dir, self.seed, options.batch_size, options.learning_rate, options.quiet)
         return train(model, self.processor, with_images(self.rows, variant.images, self.seed), *settings)
 
-    def scores(self, model: Any, variant: Variant) -> dict[str, float]:
-        """Score a trained model on sentences, those with labelled names too."""
+    def tag(self, model: Any, variant: Variant, test: Dataset) -> list[list[str]]:
+        """Predict the tags of sentences with a trained model."""
+        return predict_tags(model, self.processor, test, variant.visual_source, 64, show_progress=False)
 
-        def of(test: Dataset) -> dict[str, float]:
-            tags = predict_tags(model, self.processor, test, variant.visual_source, 64, show_progress=False)
-            return score(tags, test["ner_tags"])
-
-        return of(self.corpus.test_unseen_labels) | {"labelled_f1": of(self.corpus.test_labelled)["f1"]}
+    def scores(self, model: Any, variant: Variant) -> tuple[dict[str, float], list[list[str]]]:
+        """Score a trained model on sentences, with labelled names too; also return the tags of the never-labelled."""
+        unseen, labelled = self.corpus.test_unseen_labels, self.corpus.test_labelled
+        tags = self.tag(model, variant, unseen)
+        of_labelled = score(self.tag(model, variant, labelled), labelled["ner_tags"])
+        return score(tags, unseen["ner_tags"]) | {"labelled_f1": of_labelled["f1"]}, tags

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bga_mner.examples.synthetic.experiment import Variant, score, with_images
+from bga_mner.examples.synthetic.experiment import Variant, with_images
 
 
 @pytest.fixture
@@ -150,43 +150,6 @@ def test_rates_are_of_pretrained_and_of_new_weights(benchmark, experiment, monke
     assert {rate for name, rate in rates.items() if name.startswith("new")} == {0.5}
     assert {rate for name, rate in rates.items() if not name.startswith("new")} == {0.25}
     assert not any(name.startswith("vision_encoder") for name in rates)
-
-
-def test_counts_are_of_exact_spans(benchmark):
-    expected = [["B-person", "I-person", "O"], ["B-person", "I-person", "O"], ["B-animal", "O"]]
-    names = ["Zva Gim", "Zva Gim", "Dvai"]
-    predicted = [["B-person", "I-person", "O"], ["B-person", "O", "O"], ["B-person", "B-animal"]]
-    counts = benchmark.name_counts(predicted, expected, names)
-    assert counts.tolist() == [[1, 1, 2], [1, 0, 1]]
-    # one right of two isn't most
-    assert benchmark.name_measures(counts).tolist() == [0.5, 0.0]
-    assert benchmark.name_measures(counts)[0] == score(predicted, expected)["type_accuracy"]
-    assert benchmark.name_measures(np.zeros((2, 3), int)).tolist() == [0.0, 0.0]
-
-
-def slow_measures(counts):
-    found = right = names = 0
-    for of_name in counts:
-        found, right = found + of_name[0], right + of_name[1]
-        names += of_name[1] > of_name[2] - of_name[1]
-    return right / max(found, 1), names / len(counts)
-
-
-def test_intervals_are_those_of_a_slow_loop(benchmark):
-    rng = np.random.default_rng(7)
-    captions = np.full(24, 9)
-    found = rng.integers(5, 10, 24)
-    counts = np.stack([found, rng.binomial(found, 0.7), captions], axis=1)
-    others = np.stack([found, rng.binomial(found, 0.4), captions], axis=1)
-    np.testing.assert_allclose(benchmark.name_measures(counts), slow_measures(counts))
-    samples = [rng.integers(0, 24, 24) for _ in range(4000)]
-    of_counts = np.array([slow_measures(counts[sample]) for sample in samples])
-    gains = of_counts - np.array([slow_measures(others[sample]) for sample in samples])
-    for values, arguments in ((of_counts, (counts,)), (gains, (counts, others))):
-        expected = np.percentile(values, [2.5, 97.5], axis=0).T
-        np.testing.assert_allclose(benchmark.name_intervals(*arguments), expected, atol=0.05)
-    # of the same counts nothing is gained, in any sample
-    assert not benchmark.name_intervals(counts, counts).any()
 
 
 def test_says_what_to_mend(benchmark, short, tmp_path, capsys):

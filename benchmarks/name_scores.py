@@ -1,0 +1,112 @@
+"""Scores of names, each in several sentences: F1, type accuracy, and how many names are right, with intervals.
+
+Intervals and differences are over resampled names, each with all of its sentences, since what a model learned of a
+name is right or wrong in all of them alike. Names of several seeds are resampled together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from datasets import Dataset
+from rich.console import Console
+from scipy import stats
+
+from bga_mner import spans_from_tags
+from bga_mner.examples.reporting import print_table
+
+
+__all__ = ["MEASURES", "between", "count_names", "intervals", "measures", "print_differences"]
+
+MEASURES = ("F1", "type accuracy", "names right")
+
+
+def count_names(predicted: Sequence[Sequence[str]], test: Dataset) -> np.ndarray:
+    """Count the spans of each name's sentences.
+
+    Parameters
+    ----------
+    predicted : sequences of BIO tags
+        One per sentence.
+    test : Dataset
+        Sentences, with columns tokens and ner_tags. Each has one entity, its name.
+
+    Returns
+    -------
+    np.ndarray of int, shape (names, 4)
+        Names that were found, those of them that have the right type, predicted spans, and sentences. Rows are in the
+        order in which names occur first.
+    """
+    counts: dict[str, list[int]] = {}
+    for ours, tokens, theirs in zip(predicted, test["tokens"], test["ner_tags"], strict=True):
+        [(kind, *ends)] = spans_from_tags(theirs)
+        spans = spans_from_tags(ours)
+        found = [ours_kind for ours_kind, *ours_ends in spans if ours_ends == ends]
+        of_name = counts.setdefault(" ".join(tokens[slice(*ends)]), [0] * 4)
+        for column, number in enumerate((len(found), found.count(kind), len(spans), 1)):
+            of_name[column] += number
+    return np.array(list(counts.values()))
+
+
+def _fractions(counts: np.ndarray) -> np.ndarray:
+    """Write `MEASURES` as sums over names: (names, 4) -> (3, 2, names), measure by over and under.
+
+    >>> _fractions(np.array([[3, 2, 4, 3]]))[..., 0].tolist()
+    [[4.0, 7.0], [2.0, 3.0], [1.0, 1.0]]
+    """
+    found, right, predicted, sentences = counts.T.astype(float)
+    most = 2 * right > sentences
+    return np.array([[2 * right, predicted + sentences], [right, found], [most, np.ones_like(found)]])
+
+
+def _ratios(sums: np.ndarray) -> np.ndarray:
+    """Divide sums over names: (3, 2, ...) -> (3, ...)."""
+    return sums[:, 0] / np.maximum(sums[:, 1], 1)
+
+
+def measures(counts: np.ndarray) -> np.ndarray:
+    """Compute `MEASURES` (3,) from `count_names` (names, 4): a name is right if most of its sentences are."""
+    return _ratios(_fractions(counts).sum(axis=-1))
+
+
+def intervals(counts: np.ndarray, others: np.ndarray | None = None, samples: int = 10_000) -> np.ndarray:
+    """Return the 95 % bootstrap intervals over names of `measures`: (3, 2), measure by low and high.
+
+    With the counts of `others`, for the same names, those of what is gained on them.
+    """
+
+    def of_names(*sampled: np.ndarray, axis: int) -> np.ndarray:
+        found = [_ratios(part.sum(axis=axis)) for part in sampled]
+        return found[0] - found[1] if len(found) == 2 else found[0]
+
+    interval = stats.bootstrap(
+        [_fractions(part) for part in (counts, others) if part is not None],
+        of_names,
+        n_resamples=samples,
+        batch=1000,
+        axis=-1,
+        paired=others is not None,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return np.stack([interval.low, interval.high], axis=-1)
+
+
+def between(ends: np.ndarray) -> str:
+    """Show an interval."""
+    return f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+def print_differences(counts: Mapping[str, np.ndarray], console: Console) -> None:
+    """Print what each variant gains on the first, on the same names; nothing if there is one variant."""
+    first, *others = counts
+    rows = []
+    for name in others:
+        gains = measures(counts[name]) - measures(counts[first])
+        ends = map(between, intervals(counts[name], counts[first]))
+        rows.append((name, *(cell for gain, its in zip(gains, ends, strict=True) for cell in (f"{gain:+.3f}", its))))
+    if rows:
+        columns = ("variant", *(column for measure in MEASURES for column in (measure, "95 %")))
+        print_table(f"Difference to {first}, on the same names", columns, rows, console)
