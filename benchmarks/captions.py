@@ -17,6 +17,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from bga_mner import (
 )
 from bga_mner.benchmarks import alignment
 from bga_mner.benchmarks.caption_names import KINDS, LABELS, CaptionCorpus, build_corpus
+from bga_mner.benchmarks.kept_results import KeptResults, add_results_option
 from bga_mner.benchmarks.name_scores import MEASURES, between, count_names, intervals, measures, print_differences
 from bga_mner.examples.fine_tuning.arguments import ModelArguments
 from bga_mner.examples.fine_tuning.model import build_model
@@ -278,8 +280,48 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--new_learning_rate", type=rate, default=1e-3, help="of weights that are new")
     parser.add_argument("--report", action="store_true", help="also print how much of a type generated features tell")
     parser.add_argument("--figure", type=Path, help="PNG to draw: matches of the first variant and seed, and failures")
+    add_results_option(parser)
     add_common_options(parser, quiet=True)
     return parser.parse_args(argv)
+
+
+def measure(options: argparse.Namespace, console: Console, results: KeptResults) -> None:
+    """Train and score what is missing among the results: scores, `count_names`, and the report."""
+    drawn = None if options.figure is None else (options.seeds[0], options.variants[0])
+    missing: dict[int, list[str]] = {}
+    for seed, name in product(options.seeds, options.variants):
+        if (seed, name) not in results or (seed, name) == drawn:
+            missing.setdefault(seed, []).append(name)
+    if not missing:
+        return
+    looks = any(VARIANTS[name].visual_source == "real" for names in missing.values() for name in names)
+    sizes = (options.names, options.pairs_per_name)
+    corpora = {seed: build_corpus(options.data_dir, seed, *sizes, test_images=looks) for seed in missing}
+    with tempfile.TemporaryDirectory() as folder:
+        options.folder = Path(folder)
+        encoders = ModelArguments(options.text_model, options.vision_model, image_size=options.image_size)
+        _, processor = build_model(encoders, list(LABELS), images=True, max_length=None)
+        images = [path for corpus in corpora.values() for path in corpus.train["image"]]
+        states = encode_images(options, processor, images)
+        for seed, names in missing.items():
+            begin = time.perf_counter()
+            experiment = CaptionExperiment(options, seed, corpora[seed], processor, states)
+            trained: dict[str, tuple[Any, dict[str, float] | None]] = {}
+            for name in names:
+                variant = VARIANTS[name]
+                # variants that only differ at test share a training
+                key = json.dumps([variant.options, variant.images])
+                if key not in trained:
+                    model = experiment.train(variant)
+                    trained[key] = model, experiment.report(model) if options.report else None
+                    if (seed, name) == drawn:
+                        experiment.draw(model, options.figure)
+                model, report = trained[key]
+                scores, counts = experiment.scores(model, variant)
+                results.add(seed, name, {"scores": scores, "counts": counts.tolist(), "report": report})
+                shown = ", ".join(f"{key} {value:.3f}" for key, value in (scores | (report or {})).items())
+                console.print(f"Seed {seed}, {name}: {shown}")
+            console.print(f"Seed {seed}: {time.perf_counter() - begin:.0f} s")
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]:
@@ -287,41 +329,22 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
     options = read_options(argv)
     start(options)
     console = Console(width=120)
-    found: dict[str, dict[str, list[float]]] = {name: {key: [] for key in SCORES} for name in options.variants}
-    counts: dict[str, list[np.ndarray]] = {name: [] for name in options.variants}
-    reports: dict[str, dict[str, list[float]]] = {}
-    looks = any(VARIANTS[name].visual_source == "real" for name in options.variants)
-    sizes = (options.names, options.pairs_per_name)
-    corpora = [build_corpus(options.data_dir, seed, *sizes, test_images=looks) for seed in options.seeds]
-    with tempfile.TemporaryDirectory() as folder:
-        options.folder = Path(folder)
-        encoders = ModelArguments(options.text_model, options.vision_model, image_size=options.image_size)
-        _, processor = build_model(encoders, list(LABELS), images=True, max_length=None)
-        states = encode_images(options, processor, [path for corpus in corpora for path in corpus.train["image"]])
-        for seed, corpus in zip(options.seeds, corpora, strict=True):
-            begin = time.perf_counter()
-            experiment = CaptionExperiment(options, seed, corpus, processor, states)
-            trained: dict[str, tuple[Any, dict[str, float] | None]] = {}
-            for name in options.variants:
-                variant = VARIANTS[name]
-                # variants that only differ at test share a training
-                key = json.dumps([variant.options, variant.images])
-                if key not in trained:
-                    model = experiment.train(variant)
-                    trained[key] = model, experiment.report(model) if options.report else None
-                    if options.figure is not None and (seed, name) == (options.seeds[0], options.variants[0]):
-                        experiment.draw(model, options.figure)
-                model, figures = trained[key]
-                values, of_names = experiment.scores(model, variant)
-                counts[name].append(of_names)
-                for score_name, value in values.items():
-                    found[name][score_name].append(value)
-                for figure, value in (figures or {}).items():
-                    reports.setdefault(name, {}).setdefault(figure, []).append(value)
-                shown = ", ".join(f"{key} {value:.3f}" for key, value in (values | (figures or {})).items())
-                console.print(f"Seed {seed}, {name}: {shown}")
-            console.print(f"Seed {seed}: {time.perf_counter() - begin:.0f} s")
-    _print_scores(console, found, {name: np.concatenate(of_seeds) for name, of_seeds in counts.items()})
+    results = KeptResults(options)
+    measure(options, console, results)
+    of_variants = {name: [results[seed, name] for seed in options.seeds] for name in options.variants}
+    found = {
+        name: {key: [of_seed["scores"][key] for of_seed in of_seeds] for key in SCORES}
+        for name, of_seeds in of_variants.items()
+    }
+    counts = {
+        name: np.concatenate([of_seed["counts"] for of_seed in of_seeds]) for name, of_seeds in of_variants.items()
+    }
+    _print_scores(console, found, counts)
+    reports = {
+        name: {key: [of_seed["report"][key] for of_seed in of_seeds] for key in of_seeds[0]["report"]}
+        for name, of_seeds in of_variants.items()
+        if of_seeds[0]["report"] is not None
+    }
     if reports:
         rows = [(name, *map(mean_and_worst, figures.values())) for name, figures in reports.items()]
         columns = ("variant", "real, accuracy", "from names, AUC", "from training, AUC", "from test, AUC")

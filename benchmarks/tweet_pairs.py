@@ -28,8 +28,9 @@ import numpy as np
 from rich.console import Console
 
 from bga_mner import BgaMnerForTokenClassification, labels_from_tags, predict_tags, read_conll
+from bga_mner.benchmarks.kept_results import KeptResults
 from bga_mner.benchmarks.real_text import PARTS
-from bga_mner.benchmarks.tweets import Results, Trainings, add_options, read_tweets, time_left, with_interval
+from bga_mner.benchmarks.tweets import Trainings, add_options, read_tweets, time_left, with_interval
 from bga_mner.configuration.errors import shown
 from bga_mner.examples.reporting import print_json, print_table, start
 from bga_mner.examples.synthetic.experiment import Variant
@@ -82,7 +83,7 @@ def measure(options: argparse.Namespace, folder: Path, console: Console) -> dict
     )
     own = [None] * len(labelled["train"]) + list(range(len(tweets)))
     expected = labelled["valid"]["ner_tags"][:]
-    results = Results(options)
+    results = KeptResults(options)
     missing = [(seed, name) for seed in options.seeds for name in options.variants if (seed, name) not in results]
     begin = time.perf_counter()
     for done, (seed, name) in enumerate(missing, start=1):
@@ -90,7 +91,7 @@ def measure(options: argparse.Namespace, folder: Path, console: Console) -> dict
         tags = predict_tags(trainer.model, trainings.processor, labelled["valid"], show_progress=not options.quiet)
         # all types of a sentence together
         counts = count_entities(tags, expected)[1].sum(axis=1)
-        results.add(seed, name, counts)
+        results.add(seed, name, counts.tolist())
         (f1,) = f1_of(counts[:, None], np.arange(len(expected)))
         left = time_left(trainer, begin, done, len(missing))
         console.print(f"Seed {seed}, {name}: F1 {f1:.3f}; {left}")

@@ -31,9 +31,9 @@ import numpy as np
 from rich.console import Console
 
 from bga_mner import BgaMnerForSequenceClassification
+from bga_mner.benchmarks.kept_results import KeptResults
 from bga_mner.benchmarks.tweets import (
     SENTIMENTS,
-    Results,
     Rows,
     Trainings,
     add_options,
@@ -104,7 +104,7 @@ def measure(options: argparse.Namespace, folder: Path, console: Console) -> dict
     trainings = Trainings(options, BgaMnerForSequenceClassification, SENTIMENTS, tweets, folder)
     texts = encode_once(trainings.processor, tweets.remove_columns("image"))
     names = [name for name in VARIANTS if name in options.variants]
-    results = Results(options)
+    results = KeptResults(options)
     folds = range(len(splits))
     missing = [(fold, name) for fold in folds for name in names if (fold, name) not in results]
     # what is trained alike stands together, and shares a training
@@ -122,7 +122,7 @@ def measure(options: argparse.Namespace, folder: Path, console: Console) -> dict
             result = trainer.predict(Rows([texts[row] for row in test], images, trainings.states))
             predicted = result.predictions.argmax(-1)
             outcomes = np.stack([np.full(len(test), fold), result.label_ids, predicted], axis=1)
-            results.add(fold, name, outcomes)
+            results.add(fold, name, outcomes.tolist())
             values = scores_of(outcomes, options.splits)[:, fold]
             scores = ", ".join(f"{key} {value:.3f}" for key, value in zip(SCORES, values, strict=True))
             console.print(f"Split {fold + 1}, {name}: {scores}; {left}")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bga_mner.examples.command_line import check_output, json_object, names_of, positive, rate
+from bga_mner.examples.command_line import json_object, names_of, positive, rate
 
 import datasets
 import numpy as np
@@ -30,12 +30,10 @@ from bga_mner.examples.synthetic.experiment import Variant
 from bga_mner.processing.images.vision_states import read_vision_states
 
 
-__all__ = ["SENTIMENTS", "Results", "Rows", "Trainings", "add_options", "bootstrap", "choose_images", "read_tweets"]
-__all__ += ["time_left", "with_interval"]
+__all__ = ["SENTIMENTS", "Rows", "Trainings", "add_options", "bootstrap", "choose_images", "read_tweets", "time_left"]
+__all__ += ["with_interval"]
 
 SENTIMENTS = ("negative", "neutral", "positive")
-# options that change what is measured or shown, and not what a training gives
-_OTHER_OPTIONS = {"variants", "seeds", "cache_dir", "results", "threads", "quiet", "json", "debug"}
 
 
 def add_options(parser: argparse.ArgumentParser, variants: Iterable[str]) -> None:
@@ -110,48 +108,6 @@ def choose_images(own: Sequence[int | None], images: str, seed: int) -> list[int
         for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
             chosen[row] = own[other]
     return chosen
-
-
-class Results:
-    """What trainings gave: arrays of whole numbers by seed (or split) and variant, which --results keeps in a file.
-
-    Lines of the file that were measured with other options are left alone.
-    """
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.file: Path | None = options.results
-        given = {key: value for key, value in vars(options).items() if key not in _OTHER_OPTIONS}
-        self.options = json.loads(json.dumps(given, default=str))  # as they are read again
-        self.found: dict[tuple[int, str], np.ndarray] = {}
-        if self.file is None:
-            return
-        check_output(self.file, "--results", folder=False)
-        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
-        for number, line in enumerate(lines, start=1):
-            try:
-                entry = json.loads(line)
-                if entry["options"] == self.options:
-                    self.found[entry["run"], entry["variant"]] = np.array(entry["numbers"], dtype=np.int64)
-            except (ValueError, TypeError, KeyError):
-                raise ValueError(
-                    f"Expected what a training gave in line {number} of {shown(str(self.file))}, got {shown(line)}. "
-                    "Delete the line, or name another file."
-                ) from None
-
-    def __contains__(self, training: tuple[int, str]) -> bool:
-        return training in self.found
-
-    def __getitem__(self, training: tuple[int, str]) -> np.ndarray:
-        return self.found[training]
-
-    def add(self, run: int, variant: str, numbers: np.ndarray) -> None:
-        """Keep what a training gave."""
-        self.found[run, variant] = numbers
-        if self.file is not None:
-            entry = {"run": run, "variant": variant, "options": self.options, "numbers": numbers.tolist()}
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
 
 
 class Rows(torch.utils.data.Dataset[dict[str, Any]]):

@@ -80,6 +80,32 @@ def test_the_figure_is_of_the_first_training(benchmark, short, tmp_path):
         assert figure.height > 300
 
 
+def test_goes_on_from_what_was_measured(benchmark, short, tmp_path, capsys, monkeypatch):
+    trained = []
+
+    class Watched(benchmark.CaptionExperiment):
+        def train(self, variant):
+            trained.append((self.seed, variant.images))
+            return super().train(variant)
+
+    monkeypatch.setattr(benchmark, "CaptionExperiment", Watched)
+    kept = [*short, "--variants", "full,text_only", "--report", "--results", str(tmp_path / "results.jsonl")]
+    benchmark.main([*kept, "--seeds", "4"])
+    first = last_line(capsys)
+    benchmark.main([*kept, "--seeds", "3,4"])
+    both = last_line(capsys)
+    assert trained == [(4, "paired"), (4, "none"), (3, "paired"), (3, "none")]
+    for part in ("captions", "report"):
+        for name, values in first[part].items():
+            assert values == {key: of_seeds[1:] for key, of_seeds in both[part][name].items()}
+    benchmark.main([*kept, "--seeds", "3,4"])
+    assert last_line(capsys) == both
+    assert len(trained) == 4
+    # there is no figure without a model
+    benchmark.main([*kept, "--seeds", "3,4", "--figure", str(tmp_path / "figure.png")])
+    assert trained[4:] == [(3, "paired")]
+
+
 @pytest.mark.slow
 def test_every_variant_runs(benchmark, short, capsys):
     found = benchmark.main([*short, "--variants", ",".join(benchmark.VARIANTS), "--report"])

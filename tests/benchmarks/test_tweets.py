@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from pathlib import Path
@@ -45,17 +44,6 @@ def test_reads_tweets(benchmark, tweet_folder):
     }
     assert [row for row, label in enumerate(tweets["label"]) if label is None] == [4, 9, 14, 19, 24, 29]
     assert len(benchmark.read_tweets(tweet_folder, 7)) == 7
-
-
-@pytest.mark.parametrize("line", ["half a li", "3", '{"run": 0}', '{"options": {}, "run": 0, "variant": "images"}'])
-def test_names_a_line_of_the_results_that_cannot_be_read(benchmark, tmp_path, line):
-    file = tmp_path / "results.jsonl"
-    results = benchmark.Results(argparse.Namespace(results=file))
-    results.add(1, "images", np.array([[1, 2], [3, 4]]))
-    with file.open("a", encoding="utf-8") as lines:
-        lines.write(line)
-    with pytest.raises(ValueError, match=r"in line 2 of .*Delete the line, or name another file"):
-        benchmark.Results(argparse.Namespace(results=file))
 
 
 def test_says_what_to_mend(benchmark, tweet_folder, tmp_path):

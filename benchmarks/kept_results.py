@@ -1,0 +1,67 @@
+"""Keep what each training gave in a file, so that hours of trainings may be spread over several runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from bga_mner.examples.command_line import check_output
+
+from bga_mner.configuration.errors import shown
+
+
+__all__ = ["KeptResults", "add_results_option"]
+
+# options that say what to measure and to show, and do not change what a training gives
+_OTHER_OPTIONS = {"variants", "seeds", "cache_dir", "results", "figure", "threads", "quiet", "json", "debug"}
+
+
+def add_results_option(parser: argparse.ArgumentParser) -> None:
+    """Add --results."""
+    parser.add_argument(
+        "--results", type=Path, help="JSONL file that keeps what each training gave, from which a later run goes on"
+    )
+
+
+class KeptResults:
+    """What trainings gave, by seed (or split) and variant: values that JSON can hold, kept in --results if it is given.
+
+    Lines of the file that were measured with other options are left alone. ValueError names a line that can't be read.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.file: Path | None = options.results
+        given = {key: value for key, value in vars(options).items() if key not in _OTHER_OPTIONS}
+        self.options = json.loads(json.dumps(given, default=str))  # as they are read again
+        self.found: dict[tuple[int, str], Any] = {}
+        if self.file is None:
+            return
+        check_output(self.file, "--results", folder=False)
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        for number, line in enumerate(lines, start=1):
+            try:
+                entry = json.loads(line)
+                if entry["options"] == self.options:
+                    self.found[entry["run"], entry["variant"]] = entry["result"]
+            except (ValueError, TypeError, KeyError):
+                raise ValueError(
+                    f"Expected what a training gave in line {number} of {shown(str(self.file))}, got {shown(line)}. "
+                    "Delete the line, or name another file."
+                ) from None
+
+    def __contains__(self, training: tuple[int, str]) -> bool:
+        return training in self.found
+
+    def __getitem__(self, training: tuple[int, str]) -> Any:
+        return self.found[training]
+
+    def add(self, run: int, variant: str, result: Any) -> None:
+        """Keep what a training gave."""
+        self.found[run, variant] = result
+        if self.file is not None:
+            entry = {"run": run, "variant": variant, "options": self.options, "result": result}
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")

@@ -1,0 +1,46 @@
+"""Results of trainings that several runs share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+
+def options(file, **others):
+    return argparse.Namespace(results=file, seeds=[0], data_dir=Path("tweets"), **others)
+
+
+def test_another_run_has_what_was_kept(benchmark, tmp_path):
+    file = tmp_path / "new" / "results.jsonl"
+    first = benchmark.KeptResults(options(file, epochs=2, quiet=True))
+    assert (3, "images") not in first
+    first.add(3, "images", {"f1": 0.25, "counts": [[1, 2]]})
+    again = benchmark.KeptResults(options(file, epochs=2, quiet=False))
+    assert again[3, "images"] == first[3, "images"] == {"f1": 0.25, "counts": [[1, 2]]}
+    assert (3, "text_only") not in again
+    assert (2, "images") not in again
+    # what other options gave stays in the file, for them
+    other = benchmark.KeptResults(options(file, epochs=3))
+    assert (3, "images") not in other
+    other.add(3, "images", None)
+    assert benchmark.KeptResults(options(file, epochs=2))[3, "images"]["f1"] == 0.25
+
+
+def test_without_a_file_results_last_as_long_as_the_run(benchmark):
+    results = benchmark.KeptResults(options(None))
+    results.add(0, "full", [1])
+    assert results[0, "full"] == [1]
+
+
+@pytest.mark.parametrize("line", ["half a li", "3", '{"run": 0}', '{"run": 0, "variant": "images", "result": []}'])
+def test_names_a_line_that_cannot_be_read(benchmark, tmp_path, line):
+    file = tmp_path / "results.jsonl"
+    benchmark.KeptResults(options(file)).add(1, "images", [])
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(line)
+    with pytest.raises(ValueError, match=r"in line 2 of .*Delete the line, or name another file"):
+        benchmark.KeptResults(options(file))
+    with pytest.raises(ValueError, match="Expected a file to write as --results"):
+        benchmark.KeptResults(options(tmp_path))
