@@ -41,7 +41,7 @@ from bga_mner import (
 )
 from bga_mner.benchmarks import alignment
 from bga_mner.benchmarks.caption_names import KINDS, LABELS, CaptionCorpus, build_corpus
-from bga_mner.benchmarks.kept_results import KeptResults, add_results_option
+from bga_mner.benchmarks.kept_results import KeptResults, add_results_options
 from bga_mner.benchmarks.name_scores import MEASURES, between, count_names, intervals, measures, print_differences
 from bga_mner.examples.fine_tuning.arguments import ModelArguments
 from bga_mner.examples.fine_tuning.model import build_model
@@ -85,7 +85,8 @@ def make_model(options: argparse.Namespace, variant: Variant) -> Any:
 def encode_images(options: argparse.Namespace, processor: BgaMnerProcessor, images: Sequence[str]) -> Dataset:
     """Run the vision encoder once on each image; all variants and seeds share the states."""
     paths = Dataset.from_dict({"image": sorted(set(images))})
-    cached = cache_vision_states(paths, make_model(options, Variant()), processor, cache_dir=options.folder)
+    kept = options.cache_dir or options.folder
+    cached = cache_vision_states(paths, make_model(options, Variant()), processor, cache_dir=kept)
     return cached.add_column("path", paths["image"])
 
 
@@ -261,27 +262,32 @@ class CaptionExperiment:
         return torch.cat(means[0]), torch.cat(means[1])
 
 
-def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = Parser(__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of all trainings, whatever the variant."""
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with captions.tsv and pictures/")
     parser.add_argument("--text_model", required=True, help="pretrained text encoder: folder, or name on the Hub")
     parser.add_argument("--vision_model", required=True, help="pretrained vision encoder: folder, or name on the Hub")
     parser.add_argument("--image_size", type=positive, default=112, help="side of the images in pixels")
     parser.add_argument("--names", type=at_least(2), default=40, help="names of a type, half of them never labelled")
     parser.add_argument("--pairs_per_name", type=positive, default=25, help="training captions with images")
-    parser.add_argument("--seeds", type=seeds, default="0", help="comma-separated list")
-    of_variants = f"comma-separated list from {', '.join(VARIANTS)}"
-    parser.add_argument("--variants", type=names_of(VARIANTS), default="full,text_only", help=of_variants)
-    parser.add_argument("--config", type=json_object, default={}, help="additional options of BgaMnerConfig, as JSON")
     parser.add_argument("--epochs", type=positive, default=6)
     parser.add_argument("--batch_size", type=positive, default=16)
     parser.add_argument("--learning_rate", type=rate, default=2e-4, help="of pretrained weights")
     parser.add_argument("--new_learning_rate", type=rate, default=1e-3, help="of weights that are new")
+    add_results_options(parser)
+    add_common_options(parser, quiet=True)
+
+
+def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(__doc__)
+    add_options(parser)
+    parser.add_argument("--seeds", type=seeds, default="0", help="comma-separated list")
+    of_variants = f"comma-separated list from {', '.join(VARIANTS)}"
+    parser.add_argument("--variants", type=names_of(VARIANTS), default="full,text_only", help=of_variants)
+    parser.add_argument("--config", type=json_object, default={}, help="additional options of BgaMnerConfig, as JSON")
     parser.add_argument("--report", action="store_true", help="also print how much of a type generated features tell")
     parser.add_argument("--figure", type=Path, help="PNG to draw: matches of the first variant and seed, and failures")
-    add_results_option(parser)
-    add_common_options(parser, quiet=True)
     return parser.parse_args(argv)
 
 

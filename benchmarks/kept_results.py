@@ -1,4 +1,4 @@
-"""Keep what each training gave in a file, so that hours of trainings may be spread over several runs."""
+"""Keep what trainings gave, and what they share, so that hours of trainings may be spread over several runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from bga_mner.examples.command_line import check_output
 from bga_mner.configuration.errors import shown
 
 
-__all__ = ["KeptResults", "add_results_option"]
+__all__ = ["KeptResults", "add_results_options"]
 
 # options that say what to measure and to show, and do not change what a training gives
 _OTHER_OPTIONS = {"variants", "seeds", "cache_dir", "results", "figure", "threads", "quiet", "json", "debug"}
 
 
-def add_results_option(parser: argparse.ArgumentParser) -> None:
-    """Add --results."""
+def add_results_options(parser: argparse.ArgumentParser) -> None:
+    """Add --results and --cache_dir."""
+    parser.add_argument(
+        "--cache_dir", type=Path, help="folder that keeps the vision states for the next run (default: a temporary one)"
+    )
     parser.add_argument(
         "--results", type=Path, help="JSONL file that keeps what each training gave, from which a later run goes on"
     )

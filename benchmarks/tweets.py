@@ -21,6 +21,7 @@ from scipy import stats
 from transformers import Trainer, TrainingArguments, set_seed
 
 from bga_mner import BgaMnerPreTrainedModel, DataCollatorForMner, cache_vision_states, layerwise_parameter_groups
+from bga_mner.benchmarks.kept_results import add_results_options
 from bga_mner.benchmarks.real_text import default_text_model
 from bga_mner.configuration.errors import shown
 from bga_mner.examples.fine_tuning.arguments import ModelArguments
@@ -57,14 +58,7 @@ def add_options(parser: argparse.ArgumentParser, variants: Iterable[str]) -> Non
         help="options of BgaMnerConfig, as JSON (default: %(default)s, for short trainings)",
     )
     parser.add_argument("--max_rows", type=positive, help="use only this many rows of each file")
-    parser.add_argument(
-        "--cache_dir", type=Path, help="folder that keeps the vision states for the next run (default: a temporary one)"
-    )
-    parser.add_argument(
-        "--results",
-        type=Path,
-        help="JSONL file that keeps what each training gave, so that a later run goes on from it",
-    )
+    add_results_options(parser)
     add_common_options(parser, quiet=True)
 
 

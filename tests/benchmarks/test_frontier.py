@@ -10,45 +10,55 @@ from PIL import Image
 from bga_mner import BgaMnerConfig
 
 
-@pytest.mark.slow
-def test_quality_is_measured_with_the_presets_options(benchmark, monkeypatch, tmp_path):
-    given, train = [], benchmark.alignment.main
-    monkeypatch.setattr(benchmark.alignment, "main", lambda arguments: given.append(arguments) or train(arguments))
-    found = benchmark.main(
-        ["--results", str(tmp_path / "results"), "--presets", "4 layers, fewer queries", "--seeds", "3,4", "--quick"]
-    )
-    assert found.keys() == {"4 layers, fewer queries"}
-    assert len(found["4 layers, fewer queries"]["f1"]) == 2
-    assert [arguments[arguments.index("--seeds") + 1] for arguments in given] == ["3", "4"]
-    assert json.loads(given[1][given[1].index("--config") + 1]) == {
-        **benchmark._PER_PATCH,
-        "num_bga_layers": 4,
-        "image_size": 32,
-    }
+@pytest.fixture
+def short(caption_folder, tmp_path):
+    """Return the shortest command line."""
+    argv = ["--data_dir", str(caption_folder), "--text_model", str(caption_folder / "bert"), "--image_size", "16"]
+    argv += ["--vision_model", str(caption_folder / "vit"), "--names", "4", "--pairs_per_name", "3", "--epochs", "1"]
+    argv += ["--presets", "2 layers;1 layer", "--repeats", "1", "--results", str(tmp_path / "new" / "results.jsonl")]
+    return [*argv, "--cache_dir", str(tmp_path / "states"), "--threads", "1", "--quiet", "--json"]
 
 
-def test_times_are_added_to_what_was_measured_before_and_plotted(benchmark, capsys, tmp_path):
-    results, plot = tmp_path / "new" / "results", tmp_path / "plot.png"
-    arguments = ["--results", str(results), "--presets", "1 layer;4 layers, fewer queries"]
-    first = benchmark.main([*arguments, "--time", "--size", "tiny", "--repeats", "1"])
-    assert first["1 layer"].keys() == {"f1", "inference", "training"}
-    with results.open("a") as file:
-        file.writelines(json.dumps({"preset": "1 layer", "seed": seed, "f1": 0.25}) + "\n" for seed in (0, 1))
+def test_quality_and_time_are_measured_once_and_plotted(benchmark, short, capsys, monkeypatch, tmp_path):
+    layers, timed = [], []
+
+    class Watched(benchmark.captions.CaptionExperiment):
+        def train(self, variant):
+            layers.append((self.seed, self.options.config["num_bga_layers"]))
+            return super().train(variant)
+
+    def time_in_turn(functions, repeats):
+        timed.append(sorted(functions))
+        return real_time_in_turn(functions, repeats)
+
+    real_time_in_turn = benchmark.time_in_turn
+    monkeypatch.setattr(benchmark.captions, "CaptionExperiment", Watched)
+    monkeypatch.setattr(benchmark, "time_in_turn", time_in_turn)
+    first = benchmark.main([*short, "--seeds", "4"])
+    assert {name: list(values) for name, values in first.items()} == {"2 layers": ["f1"], "1 layer": ["f1"]}
+    found = benchmark.main([*short, "--seeds", "3,4", "--time"])
+    assert layers == [(4, 2), (4, 1), (3, 2), (3, 1)]
+    # a training step and tagging, of two presets
+    assert timed == [["ours", "plain"]] * 4
     capsys.readouterr()
-    found = benchmark.main([*arguments, "--plot", str(plot), "--json"])
+    picture = tmp_path / "figures" / "frontier.png"
+    assert benchmark.main([*short, "--seeds", "3,4", "--time", "--plot", str(picture)]) == found
     assert json.loads(capsys.readouterr().out.strip().splitlines()[-1]) == {"frontier": found}
-    assert found["1 layer"] == first["1 layer"] | {"f1": [0.25, 0.25]}
-    with Image.open(plot) as image:
+    for name, values in found.items():
+        assert values["f1"][1:] == first[name]["f1"]
+        assert min(values["training"], values["tagging"]) > 0
+    assert (len(layers), len(timed)) == (4, 4)
+    with Image.open(picture) as image:
         assert min(image.size) > 100
 
 
 def test_every_preset_is_a_configuration_and_one_is_the_default(benchmark):
     for preset in benchmark.PRESETS.values():
-        BgaMnerConfig(**benchmark._sized(preset, 224))
-    assert benchmark.default_preset() in benchmark.PRESETS
+        BgaMnerConfig(**preset)
+    assert benchmark.PRESETS[benchmark.default_preset()] == {"num_bga_layers": 4}
 
 
-def test_an_unknown_preset_is_refused(benchmark, capsys, tmp_path):
+def test_an_unknown_preset_is_refused(benchmark, short, capsys):
     with pytest.raises(SystemExit):
-        benchmark.main(["--results", str(tmp_path / "results"), "--presets", "3 layers"])
-    assert "expected some of 12 layers" in capsys.readouterr().err
+        benchmark.main([*short, "--presets", "3 layers"])
+    assert "expected some of 6 layers" in capsys.readouterr().err

@@ -250,6 +250,7 @@ def test_a_mistake_is_one_line(folder, offline, tmp_path, monkeypatch, capsys, n
     check(*outcome(import_module(f"bga_mner.examples.{name}"), own, capsys), said)
 
 
+CAPTIONS = "--data_dir nowhere --text_model nowhere --vision_model nowhere"
 BENCHMARK_MISTAKES = [
     ("alignment", "--seeds one", "'one'"),
     ("alignment", "--variants full,half", "got half "),
@@ -260,9 +261,9 @@ BENCHMARK_MISTAKES = [
     ("calibration", "--epochs -1", "'-1'"),
     ("compilation", "--what guessing", "'guessing'"),
     ("crf", "--shapes 8x64", "8x64"),
-    ("frontier", "--results results --presets small", "got small "),
-    ("frontier", "--results results --seeds 1.5", "'1.5'"),
-    ("frontier", "--results empty_folder", "got the folder 'empty_folder'"),
+    ("frontier", f"{CAPTIONS} --presets small", "got small "),
+    ("frontier", f"{CAPTIONS} --seeds 1.5", "'1.5'"),
+    ("frontier", f"{CAPTIONS} --results empty_folder", "got the folder 'empty_folder'"),
     ("inference", "--models 13", "got 13 "),
     ("memory", "--size large", "'large'"),
     ("onnx_runtime", "--data_dir nowhere", "'nowhere'"),
