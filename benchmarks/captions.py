@@ -293,10 +293,10 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def measure(options: argparse.Namespace, console: Console, results: KeptResults) -> None:
     """Train and score what is missing among the results: scores, `count_names`, and the report."""
-    drawn = None if options.figure is None else (options.seeds[0], options.variants[0])
+    to_draw = None if options.figure is None else (options.seeds[0], options.variants[0])
     missing: dict[int, list[str]] = {}
     for seed, name in product(options.seeds, options.variants):
-        if (seed, name) not in results or (seed, name) == drawn:
+        if (seed, name) not in results or (seed, name) == to_draw:
             missing.setdefault(seed, []).append(name)
     if not missing:
         return
@@ -320,7 +320,7 @@ def measure(options: argparse.Namespace, console: Console, results: KeptResults)
                 if key not in trained:
                     model = experiment.train(variant)
                     trained[key] = model, experiment.report(model) if options.report else None
-                    if (seed, name) == drawn:
+                    if (seed, name) == to_draw:
                         experiment.draw(model, options.figure)
                 model, report = trained[key]
                 scores, counts = experiment.scores(model, variant)
