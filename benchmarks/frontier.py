@@ -71,7 +71,7 @@ def measure_time(options: argparse.Namespace, repeats: int) -> dict[str, float]:
     set_seed(0)
     trained = captions.make_model(options, Variant()).train()
     plain = AutoModelForTokenClassification.from_pretrained(options.text_model, num_labels=len(captions.LABELS)).train()
-    batch = make_batch("tiny")
+    batch = make_batch("tiny")  # texts of as many tokens, of a small vocabulary
     batch["input_ids"] %= trained.config.text_config.vocab_size
     batch["labels"].clamp_(max=len(captions.LABELS) - 1)
     images = torch.randn(len(batch["input_ids"]), 3, options.image_size, options.image_size)
