@@ -82,12 +82,14 @@ def make_model(options: argparse.Namespace, variant: Variant) -> Any:
     return model
 
 
-def encode_images(options: argparse.Namespace, processor: BgaMnerProcessor, images: Sequence[str]) -> Dataset:
-    """Run the vision encoder once on each image; all variants and seeds share the states."""
+def encode_images(
+    options: argparse.Namespace, processor: BgaMnerProcessor, images: Sequence[str], variants: Sequence[Variant]
+) -> Dataset:
+    """Run the vision encoder once on each image; the variants share the states, of which they may read fewer."""
     paths = Dataset.from_dict({"image": sorted(set(images))})
     kept = options.cache_dir or options.folder
-    cached = cache_vision_states(paths, make_model(options, Variant()), processor, cache_dir=kept)
-    return cached.add_column("path", paths["image"])
+    deepest = max((make_model(options, variant) for variant in variants), key=lambda model: model.config.num_stages)
+    return cache_vision_states(paths, deepest, processor, cache_dir=kept).add_column("path", paths["image"])
 
 
 class CaptionExperiment:
@@ -109,6 +111,11 @@ class CaptionExperiment:
         encoded = encode_once(processor, corpus.train.remove_columns("image"))
         self.rows = [row | {VISION_STATES: of_image[path]} for row, path in zip(encoded, paths, strict=True)]
 
+    def rows_for(self, model: Any) -> list[dict[str, Any]]:
+        """Return the training rows with the vision states that a model's own stages read: the last ones."""
+        count = model.config.num_stages + 1
+        return [row | {VISION_STATES: row[VISION_STATES][-count:]} for row in self.rows]
+
     def train(self, variant: Variant) -> Any:
         """Train a variant, with the stock Trainer."""
         options = self.options
@@ -128,7 +135,7 @@ class CaptionExperiment:
         trainer = Trainer(
             model=model,
             args=arguments,
-            train_dataset=with_images(self.rows, variant.images, self.seed, VISION_STATES),
+            train_dataset=with_images(self.rows_for(model), variant.images, self.seed, VISION_STATES),
             data_collator=DataCollatorForMner(self.processor),
             callbacks=[LossPartsCallback()],
             optimizers=(torch.optim.AdamW(groups, fused=True), None),
@@ -176,12 +183,12 @@ class CaptionExperiment:
         def is_first(names: Sequence[str]) -> np.ndarray:
             return np.array([types[name] == KINDS[0] for name in names])
 
-        names = self.corpus.train["name"]
+        names, rows = self.corpus.train["name"], self.rows_for(model)
         pairs: dict[bool, list[int]] = {True: [], False: []}
         for index, name in enumerate(names):
             pairs[name in self.corpus.labelled_names].append(index)
-        _, known = self._mean_features(model, [self.rows[index] for index in pairs[True]])
-        from_training, real = self._mean_features(model, [self.rows[index] for index in pairs[False]])
+        _, known = self._mean_features(model, [rows[index] for index in pairs[True]])
+        from_training, real = self._mean_features(model, [rows[index] for index in pairs[False]])
         probe, *readers = (make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)) for _ in range(3))
         known_types = is_first([names[index] for index in pairs[True]])
         probe.fit(known.numpy(), known_types)
@@ -195,9 +202,7 @@ class CaptionExperiment:
         ):
             report[f"{part}_auc"] = float(roc_auc_score(truth, probe.decision_function(generated.numpy())))
         tested = encode_once(self.processor, test.select_columns(["tokens", "ner_tags"]))
-        taught, read = (
-            self._name_states(model, rows) for rows in ([self.rows[index] for index in pairs[True]], tested)
-        )
+        taught, read = (self._name_states(model, texts) for texts in ([rows[index] for index in pairs[True]], tested))
         for part, reader, its, theirs in zip(("entering", "states"), readers, taught, read, strict=True):
             right = reader.fit(its.numpy(), known_types).predict(theirs.numpy()) == is_first(test["name"])
             report[f"{part}_accuracy"] = float(right.mean())
@@ -228,8 +233,8 @@ class CaptionExperiment:
     def _generated(self, model: Any, sentences: Sequence[Sequence[str]]) -> torch.Tensor:
         """Return the mean features (sentences, width) that are generated from sentences, given as words."""
         rows = encode_once(self.processor, Dataset.from_dict({"tokens": sentences}))
-        # any image: what is generated from a text depends on none
-        return self._mean_features(model, [row | {VISION_STATES: self.rows[0][VISION_STATES]} for row in rows])[0]
+        image = self.rows_for(model)[0][VISION_STATES]  # any: what is generated from a text depends on none
+        return self._mean_features(model, [row | {VISION_STATES: image} for row in rows])[0]
 
     def _batches(self, model: Any, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, torch.Tensor]]:
         collate, device = DataCollatorForMner(self.processor), next(model.parameters()).device
@@ -300,7 +305,8 @@ def measure(options: argparse.Namespace, console: Console, results: KeptResults)
             missing.setdefault(seed, []).append(name)
     if not missing:
         return
-    looks = any(VARIANTS[name].visual_source == "real" for names in missing.values() for name in names)
+    variants = [VARIANTS[name] for name in options.variants if any(name in names for names in missing.values())]
+    looks = any(variant.visual_source == "real" for variant in variants)
     sizes = (options.names, options.pairs_per_name)
     corpora = {seed: build_corpus(options.data_dir, seed, *sizes, test_images=looks) for seed in missing}
     with tempfile.TemporaryDirectory() as folder:
@@ -308,7 +314,7 @@ def measure(options: argparse.Namespace, console: Console, results: KeptResults)
         encoders = ModelArguments(options.text_model, options.vision_model, image_size=options.image_size)
         _, processor = build_model(encoders, list(LABELS), images=True, max_length=None)
         images = [path for corpus in corpora.values() for path in corpus.train["image"]]
-        states = encode_images(options, processor, images)
+        states = encode_images(options, processor, images, variants)
         for seed, names in missing.items():
             begin = time.perf_counter()
             experiment = CaptionExperiment(options, seed, corpora[seed], processor, states)

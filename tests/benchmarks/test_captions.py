@@ -137,14 +137,16 @@ def experiment(benchmark, short, tmp_path):
     corpus = benchmark.build_corpus(options.data_dir, 0, options.names, options.pairs_per_name)
     encoders = benchmark.ModelArguments(options.text_model, options.vision_model, image_size=16)
     _, processor = benchmark.build_model(encoders, list(benchmark.LABELS), images=True, max_length=None)
-    states = benchmark.encode_images(options, processor, corpus.train["image"])
+    variants = [benchmark.VARIANTS[name] for name in ("one_stage", "full")]
+    states = benchmark.encode_images(options, processor, corpus.train["image"], variants)
     return benchmark.CaptionExperiment(options, 0, corpus, processor, states)
 
 
-def test_pairs_have_the_states_of_their_images(benchmark, experiment):
-    model = benchmark.make_model(experiment.options, Variant()).eval()
-    train = experiment.corpus.train
-    for row, words in zip(experiment.rows, train.select_columns(["image", "tokens", "ner_tags"]), strict=True):
+@pytest.mark.parametrize("variant", ["full", "one_stage"])
+def test_pairs_have_the_states_of_their_images(benchmark, experiment, variant):
+    model = benchmark.make_model(experiment.options, benchmark.VARIANTS[variant]).eval()
+    rows, train = experiment.rows_for(model), experiment.corpus.train.select_columns(["image", "tokens", "ner_tags"])
+    for row, words in zip(rows, train, strict=True):
         pixels = experiment.processor(images=[words["image"]], return_tensors="pt")["pixel_values"]
         expected = model.bga_mner.encode_images(pixels)[0].detach().numpy()
         np.testing.assert_allclose(row["vision_states"], expected, atol=1e-5)
@@ -194,16 +196,18 @@ def test_says_what_to_mend(benchmark, short, tmp_path, capsys):
 
 def test_the_probe_learns_from_images_of_labelled_pairs(benchmark, experiment, monkeypatch):
     corpus = experiment.corpus
-    name_of = dict(zip(map(id, experiment.rows), corpus.train["name"], strict=True))
+    name_of = {id(row["input_ids"]): name for row, name in zip(experiment.rows, corpus.train["name"], strict=True)}
     types = corpus.labelled_names | corpus.unlabelled_names
     sign = {name: 1.0 if kind == "person" else -1.0 for name, kind in types.items()}
     texts = iter([list(corpus.unlabelled_names), corpus.test_unseen_labels["name"]])
 
     def features(model, rows):
-        names = [name_of[id(row)] for row in rows] if id(rows[0]) in name_of else next(texts)
+        texts_of = [id(row["input_ids"]) for row in rows]
+        trained = texts_of[0] in name_of
+        names = [name_of[text] for text in texts_of] if trained else next(texts)
         signs = benchmark.torch.tensor([[sign[name]] for name in names])
         # images of never-labelled names tell nothing, and their captions the wrong type
-        return (-signs, 0 * signs) if id(rows[0]) in name_of and names[0] in corpus.unlabelled_names else (signs, signs)
+        return (-signs, 0 * signs) if trained and names[0] in corpus.unlabelled_names else (signs, signs)
 
     monkeypatch.setattr(experiment, "_mean_features", features)
     report = experiment.report(benchmark.make_model(experiment.options, Variant()))
