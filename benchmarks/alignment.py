@@ -12,9 +12,7 @@ each with all of its sentences. `--images DIR` takes photographs, one folder per
 vision encoder (`--vision_model`, or a tiny one that is trained here to tell the concepts apart) is kept frozen.
 """
 
-import json
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,9 @@ import torch
 from rich.console import Console
 
 from bga_mner import DataCollatorForMner, alignment_report
+from bga_mner.benchmarks.kept_results import KeptResults, add_results_options
 from bga_mner.benchmarks.name_scores import count_names, print_differences
+from bga_mner.benchmarks.variants import collect, measure_variants
 from bga_mner.configuration.configuration_bga_mner import PAPER
 from bga_mner.configuration.former_names import in_todays_words
 from bga_mner.examples.reporting import mean_and_worst, print_json, print_table, start
@@ -119,6 +119,20 @@ def measure_kept(experiment: Experiment, model: Any) -> dict[str, float]:
     return means | {"name_ratio": means["kept_name"] / max(means["kept_tokens"], 1e-9)}
 
 
+class AlignmentExperiment(Experiment):
+    """One seed, whose trainings are measured and reported on."""
+
+    def fit(self, variant: Variant) -> tuple[Any, dict[str, float] | None]:
+        """Train a variant, and report on it if --report asks for it."""
+        model = self.train(variant).model
+        return model, report(self, model) if self.options.report else None
+
+    def measure(self, model: Any, variant: Variant) -> tuple[dict[str, float], np.ndarray]:
+        """Score a trained model on sentences: `SCORES`, and `count_names` of the never-labelled names."""
+        values, tags = self.scores(model, variant)
+        return values, count_names(tags, self.corpus.test_unseen_labels)
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]:
     """Run the benchmark, and print a table; return by variant its `SCORES`, each with one value per seed."""
     parser = Parser(__doc__)
@@ -126,39 +140,28 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
     parser.add_argument("--variants", type=names_of(VARIANTS), default="full,text_only", help=of_variants)
     parser.add_argument("--report", action="store_true", help="also print cycle, reconstruction and retrieval scores")
     add_options(parser)
+    add_results_options(parser, cache=False)
     options = read_options(parser, argv)
     start(options)
     console = Console(width=110)
-    found: dict[str, dict[str, list[float]]] = {name: {key: [] for key in SCORES} for name in options.variants}
-    counts: dict[str, list[np.ndarray]] = {name: [] for name in options.variants}
-    reports: dict[str, dict[str, list[float]]] = {}
+    results = KeptResults(options)
     with tempfile.TemporaryDirectory() as folder:
-        for seed in options.seeds:
-            begin = time.perf_counter()
-            experiment = Experiment(options, seed, Path(folder))
+
+        def experiment_of(seed: int) -> AlignmentExperiment:
+            experiment = AlignmentExperiment(options, seed, Path(folder))
             if experiment.vision_accuracy is not None:
                 console.print(f"Seed {seed}: accuracy of the vision encoder {experiment.vision_accuracy:.3f}")
-            trained: dict[str, tuple[Any, dict[str, float] | None]] = {}
-            for name in options.variants:
-                variant = VARIANTS[name]
-                # variants that only differ at test share a training
-                key = json.dumps([variant.options, variant.images])
-                if key not in trained:
-                    model = experiment.train(variant).model
-                    trained[key] = model, report(experiment, model) if options.report else None
-                model, figures = trained[key]
-                values, tags = experiment.scores(model, variant)
-                counts[name].append(count_names(tags, experiment.corpus.test_unseen_labels))
-                for score_name in SCORES:
-                    found[name][score_name].append(values[score_name])
-                console.print(f"Seed {seed}, {name}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
-                for figure, value in (figures or {}).items():
-                    reports.setdefault(name, {}).setdefault(figure, []).append(value)
-            console.print(f"Seed {seed}: {time.perf_counter() - begin:.0f} s")
+            return experiment
+
+        missing = results.missing(options.seeds, options.variants)
+        measure_variants(missing, VARIANTS, experiment_of, results, console)
+    measured = collect(results, options.seeds, options.variants)
+    found = {name: scores for name, (scores, _, _) in measured.items()}
     columns = ("variant", "F1", "span recall", "type accuracy", "F1 of labelled names")
     rows = [(name, *(mean_and_worst(values[key]) for key in SCORES)) for name, values in found.items()]
     print_table("Never-labelled names, mean (worst) over seeds", columns, rows, console)
-    print_differences({name: np.concatenate(of_seeds) for name, of_seeds in counts.items()}, console)
+    print_differences({name: counts for name, (_, counts, _) in measured.items()}, console)
+    reports = {name: report for name, (_, _, report) in measured.items() if report}
     if reports:
         _print_reports(console, reports)
     print_json(options, {"alignment": found} | ({"report": reports} if reports else {}))

@@ -12,12 +12,9 @@ vision encoder is kept frozen, and looks at each image once.
 """
 
 import argparse
-import json
 import math
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +40,7 @@ from bga_mner.benchmarks import alignment
 from bga_mner.benchmarks.caption_names import KINDS, LABELS, CaptionCorpus, build_corpus
 from bga_mner.benchmarks.kept_results import KeptResults, add_results_options
 from bga_mner.benchmarks.name_scores import MEASURES, between, count_names, intervals, measures, print_differences
+from bga_mner.benchmarks.variants import collect, measure_variants
 from bga_mner.examples.fine_tuning.arguments import ModelArguments
 from bga_mner.examples.fine_tuning.model import build_model
 from bga_mner.examples.reporting import add_common_options, mean_and_worst, print_json, print_table, start
@@ -143,7 +141,15 @@ class CaptionExperiment:
         trainer.train()
         return model
 
-    def scores(self, model: Any, variant: Variant) -> tuple[dict[str, float], np.ndarray]:
+    def fit(self, variant: Variant) -> tuple[Any, dict[str, float] | None]:
+        """Train a variant, and report on it if --report asks for it; draw the figure of the first one."""
+        model, options = self.train(variant), self.options
+        report = self.report(model) if options.report else None
+        if options.figure is not None and self.seed == options.seeds[0] and variant is VARIANTS[options.variants[0]]:
+            self.draw(model, options.figure)
+        return model, report
+
+    def measure(self, model: Any, variant: Variant) -> tuple[dict[str, float], np.ndarray]:
         """Score a trained model on test captions: `SCORES`, and `count_names` of the never-labelled names."""
 
         def tags(test: Dataset) -> list[list[str]]:
@@ -298,11 +304,10 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def measure(options: argparse.Namespace, console: Console, results: KeptResults) -> None:
     """Train and score what is missing among the results: scores, `count_names`, and the report."""
-    to_draw = None if options.figure is None else (options.seeds[0], options.variants[0])
-    missing: dict[int, list[str]] = {}
-    for seed, name in product(options.seeds, options.variants):
-        if (seed, name) not in results or (seed, name) == to_draw:
-            missing.setdefault(seed, []).append(name)
+    to_draw = None if options.figure is None else options.seeds[0]
+    missing = results.missing(options.seeds, options.variants)
+    if to_draw is not None and options.variants[0] not in missing.get(to_draw, []):
+        missing[to_draw] = [options.variants[0], *missing.get(to_draw, [])]  # there is no figure without a model
     if not missing:
         return
     variants = [VARIANTS[name] for name in options.variants if any(name in names for names in missing.values())]
@@ -315,25 +320,11 @@ def measure(options: argparse.Namespace, console: Console, results: KeptResults)
         _, processor = build_model(encoders, list(LABELS), images=True, max_length=None)
         images = [path for corpus in corpora.values() for path in corpus.train["image"]]
         states = encode_images(options, processor, images, variants)
-        for seed, names in missing.items():
-            begin = time.perf_counter()
-            experiment = CaptionExperiment(options, seed, corpora[seed], processor, states)
-            trained: dict[str, tuple[Any, dict[str, float] | None]] = {}
-            for name in names:
-                variant = VARIANTS[name]
-                # variants that only differ at test share a training
-                key = json.dumps([variant.options, variant.images])
-                if key not in trained:
-                    model = experiment.train(variant)
-                    trained[key] = model, experiment.report(model) if options.report else None
-                    if (seed, name) == to_draw:
-                        experiment.draw(model, options.figure)
-                model, report = trained[key]
-                scores, counts = experiment.scores(model, variant)
-                results.add(seed, name, {"scores": scores, "counts": counts.tolist(), "report": report})
-                shown = ", ".join(f"{key} {value:.3f}" for key, value in (scores | (report or {})).items())
-                console.print(f"Seed {seed}, {name}: {shown}")
-            console.print(f"Seed {seed}: {time.perf_counter() - begin:.0f} s")
+
+        def experiment_of(seed: int) -> CaptionExperiment:
+            return CaptionExperiment(options, seed, corpora[seed], processor, states)
+
+        measure_variants(missing, VARIANTS, experiment_of, results, console)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]:
@@ -343,20 +334,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
     console = Console(width=120)
     results = KeptResults(options)
     measure(options, console, results)
-    of_variants = {name: [results[seed, name] for seed in options.seeds] for name in options.variants}
-    found = {
-        name: {key: [of_seed["scores"][key] for of_seed in of_seeds] for key in SCORES}
-        for name, of_seeds in of_variants.items()
-    }
-    counts = {
-        name: np.concatenate([of_seed["counts"] for of_seed in of_seeds]) for name, of_seeds in of_variants.items()
-    }
-    _print_scores(console, found, counts)
-    reports = {
-        name: {key: [of_seed["report"][key] for of_seed in of_seeds] for key in of_seeds[0]["report"]}
-        for name, of_seeds in of_variants.items()
-        if of_seeds[0]["report"] is not None
-    }
+    measured = collect(results, options.seeds, options.variants)
+    found = {name: scores for name, (scores, _, _) in measured.items()}
+    _print_scores(console, found, {name: counts for name, (_, counts, _) in measured.items()})
+    reports = {name: report for name, (_, _, report) in measured.items() if report}
     if reports:
         rows = [(name, *map(mean_and_worst, figures.values())) for name, figures in reports.items()]
         columns = ("variant", "real, accuracy", "from names, AUC", "from training, AUC", "from test, AUC")

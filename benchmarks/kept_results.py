@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ __all__ = ["KeptResults", "add_results_options"]
 _OTHER_OPTIONS = {"variants", "seeds", "cache_dir", "results", "figure", "threads", "quiet", "json", "debug"}
 
 
-def add_results_options(parser: argparse.ArgumentParser) -> None:
-    """Add --results and --cache_dir."""
-    parser.add_argument(
-        "--cache_dir", type=Path, help="folder that keeps the vision states for the next run (default: a temporary one)"
-    )
+def add_results_options(parser: argparse.ArgumentParser, cache: bool = True) -> None:
+    """Add --results and, where vision states are cached, --cache_dir."""
+    if cache:
+        parser.add_argument(
+            "--cache_dir",
+            type=Path,
+            help="folder that keeps the vision states for the next run (default: a temporary one)",
+        )
     parser.add_argument(
         "--results", type=Path, help="JSONL file that keeps what each training gave, from which a later run goes on"
     )
@@ -60,6 +64,11 @@ class KeptResults:
 
     def __getitem__(self, training: tuple[int, str]) -> Any:
         return self.found[training]
+
+    def missing(self, runs: Iterable[int], variants: Iterable[str]) -> dict[int, list[str]]:
+        """Return the variants that have no result yet, by run; runs that have all are left out."""
+        found = {run: [name for name in variants if (run, name) not in self.found] for run in runs}
+        return {run: names for run, names in found.items() if names}
 
     def add(self, run: int, variant: str, result: Any) -> None:
         """Keep what a training gave."""

@@ -48,6 +48,28 @@ def test_reports_without_labels(benchmark, capsys):
     assert 1 <= report["median_rank"][0] <= 100
 
 
+def test_goes_on_from_what_was_measured(benchmark, capsys, tmp_path, monkeypatch):
+    trained, train = [], benchmark.AlignmentExperiment.train
+
+    def watched(self, variant):
+        trained.append((self.seed, variant.images))
+        return train(self, variant)
+
+    monkeypatch.setattr(benchmark.AlignmentExperiment, "train", watched)
+    kept = [*SHORT, "--results", str(tmp_path / "results.jsonl"), "--report"]
+    benchmark.main([*kept, "--seeds", "4", "--variants", "full,real_images"])
+    assert trained == [(4, "paired")]  # they only differ at test
+    capsys.readouterr()
+    benchmark.main([*kept, "--seeds", "3,4", "--variants", "full,text_only"])
+    shown = capsys.readouterr().out
+    assert trained[1:] == [(3, "paired"), (3, "none"), (4, "none")]
+    benchmark.main([*kept, "--seeds", "3,4", "--variants", "full,text_only"])
+    assert len(trained) == 4
+    again = capsys.readouterr().out  # tables and the last line, made of what was kept
+    assert "text_only" in again
+    assert shown.endswith(again)
+
+
 def test_scores_are_of_entities_spans_and_types(benchmark):
     expected = [["B-PER", "I-PER", "O"], ["B-LOC", "O", "B-ORG"], ["O", "B-MISC", "O"]]
     predicted = [["B-PER", "I-PER", "O"], ["B-PER", "O", "B-ORG"], ["O", "O", "O"]]

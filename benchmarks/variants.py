@@ -1,0 +1,72 @@
+"""Train variants of a model, seed by seed, and keep what each gave: scores, what names have, and a report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from rich.console import Console
+
+from bga_mner.benchmarks.kept_results import KeptResults
+from bga_mner.examples.synthetic.experiment import Variant
+
+
+__all__ = ["Measured", "VariantExperiment", "collect", "measure_variants"]
+
+# of a variant: a value per seed of each score, `count_names` of all seeds together, and a value per seed of each figure
+# of the report, which is empty if there is none
+Measured = tuple[dict[str, list[float]], np.ndarray, dict[str, list[float]]]
+
+
+class VariantExperiment(Protocol):
+    """One seed: what its trainings share."""
+
+    def fit(self, variant: Variant) -> tuple[Any, dict[str, float] | None]:
+        """Train a variant; return the model, and what it reports of itself, or None."""
+
+    def measure(self, model: Any, variant: Variant) -> tuple[dict[str, float], np.ndarray]:
+        """Score a trained model: scores, and `count_names` of the names that were never labelled."""
+
+
+def measure_variants(
+    missing: Mapping[int, Sequence[str]],
+    variants: Mapping[str, Variant],
+    experiment_of: Callable[[int], VariantExperiment],
+    results: KeptResults,
+    console: Console,
+) -> None:
+    """Train and measure the variants that are missing of each seed, and add what they gave to the results."""
+    for seed, names in missing.items():
+        begin = time.perf_counter()
+        experiment = experiment_of(seed)
+        trained: dict[str, tuple[Any, dict[str, float] | None]] = {}
+        for name in names:
+            variant = variants[name]
+            # variants that only differ at test share a training
+            key = json.dumps([variant.options, variant.images])
+            if key not in trained:
+                trained[key] = experiment.fit(variant)
+            model, report = trained[key]
+            scores, counts = experiment.measure(model, variant)
+            results.add(seed, name, {"scores": scores, "counts": counts.tolist(), "report": report})
+            shown = ", ".join(f"{key} {value:.3f}" for key, value in (scores | (report or {})).items())
+            console.print(f"Seed {seed}, {name}: {shown}")
+        console.print(f"Seed {seed}: {time.perf_counter() - begin:.0f} s")
+
+
+def _by_key(of_seeds: Sequence[Mapping[str, float] | None]) -> dict[str, list[float]]:
+    """Turn one mapping per seed into one list per key."""
+    return {key: [of_seed[key] for of_seed in of_seeds if of_seed is not None] for key in of_seeds[0] or {}}
+
+
+def collect(results: KeptResults, seeds: Sequence[int], names: Sequence[str]) -> dict[str, Measured]:
+    """Gather what the variants gave, over seeds."""
+    found = {}
+    for name in names:
+        of_seeds = [results[seed, name] for seed in seeds]
+        scores, reports = ([of_seed[part] for of_seed in of_seeds] for part in ("scores", "report"))
+        found[name] = _by_key(scores), np.concatenate([of_seed["counts"] for of_seed in of_seeds]), _by_key(reports)
+    return found
