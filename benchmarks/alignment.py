@@ -30,7 +30,7 @@ from bga_mner.benchmarks.variants import collect, measure_variants
 from bga_mner.configuration.configuration_bga_mner import PAPER
 from bga_mner.configuration.former_names import in_todays_words
 from bga_mner.examples.reporting import mean_and_worst, print_json, print_table, start
-from bga_mner.examples.synthetic.experiment import SCORES, Experiment, Variant, add_options, read_options
+from bga_mner.examples.synthetic.experiment import SCORES, TEXT_ONLY, Experiment, Variant, add_options, read_options
 from bga_mner.examples.synthetic.recipe import IMAGE_SIZE
 
 
@@ -38,7 +38,7 @@ from bga_mner.examples.synthetic.recipe import IMAGE_SIZE
 _READS_NOTHING = {"replaced_entities_read": "generated"}
 VARIANTS = {
     "full": Variant(),
-    "text_only": Variant(images="none"),
+    "text_only": TEXT_ONLY,
     # the control: all machinery and images, but these say nothing
     "shuffled_images": Variant(images="shuffled"),
     # the paper's losses; replaced entities read generated features, so that hybrid attention is used
@@ -67,8 +67,12 @@ VARIANTS = {
 
 
 def report(experiment: Experiment, model: Any) -> dict[str, float] | None:
-    """Measure a model on new pairs without their labels; None for a model that generates one modality only."""
-    if model.bga_mner.text_branch.generator is None or model.bga_mner.vision_branch.generator is None:
+    """Measure a model on new pairs without their labels.
+
+    None for a model that generates one modality only, or the states of inner layers, which are not returned.
+    """
+    branches = model.bga_mner.text_branch, model.bga_mner.vision_branch
+    if model.config.visual_target == "layer" or any(branch.generator is None for branch in branches):
         return None
     concepts = experiment.corpus.test_unseen_labels["concept"]
     report = alignment_report(

@@ -45,7 +45,7 @@ from bga_mner import (
 from bga_mner.benchmarks import real_text
 from bga_mner.examples.fine_tuning.lessons import read_running_text
 from bga_mner.examples.reporting import mean_and_worst, print_json, print_table, start
-from bga_mner.examples.synthetic.experiment import Experiment, Variant, add_options, read_options
+from bga_mner.examples.synthetic.experiment import TEXT_ONLY, Experiment, Variant, add_options, read_options
 from bga_mner.examples.synthetic.recipe import LONGEST_TEXT, training_arguments
 
 
@@ -133,11 +133,11 @@ def on_generated(options: argparse.Namespace, seed: int, folder: Path) -> dict[s
     }
     texts = experiment.corpus.train.select_columns("tokens")
 
-    def make_teacher(images: str) -> Teacher:
-        model = experiment.train(Variant(images=images)).model.eval()
+    def make_teacher(variant: Variant) -> Teacher:
+        model = experiment.train(variant).model.eval()
         return Teacher(model, experiment.processor, [texts], tests)
 
-    teacher, found = make_teacher("paired"), {}
+    teacher, found = make_teacher(Variant()), {}
     others: dict[str, dict[str, Any]] = {"student": {}, "half": {"num_layers": max(1, options.layers // 2)}}
     if "subwords" in options.students:
         others["subwords"] = {"checkpoint": new_encoder(texts["tokens"], folder / "subwords")}
@@ -145,7 +145,7 @@ def on_generated(options: argparse.Namespace, seed: int, folder: Path) -> dict[s
         if name in options.students:
             found[name] = scores(teacher, *teach(teacher, options, seed, folder, **student_options))
     if "of_text_only" in options.students:
-        teacher = make_teacher("none")
+        teacher = make_teacher(TEXT_ONLY)
         found["of_text_only"] = scores(teacher, *teach(teacher, options, seed, folder))
     return found
 

@@ -41,8 +41,8 @@ from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
-    # the same labels and sentences, without images
-    "text_only": {"entity_replacement_probability": 0.0},
+    # the same labels and sentences, without images, so that nothing learns to generate what the text could read
+    "text_only": {"entity_replacement_probability": 0.0, "visual_source": "none"},
     # the control: all machinery, and targets whose words say what they say
     "no_replacement": {"entity_replacement_probability": 0.0},
     "no_hybrid": {"hybrid_attention": "none", "replaced_entities_read": "generated"},

@@ -7,11 +7,11 @@ the entities of Twitter-2017's validation texts (strict, with seqeval), without 
         --vision_model facebook/dinov2-small --threads 1 --json
 
 Variants: `images`, where each tweet has its own image; `labelled_alone`, where none has one, so that it teaches
-nothing; `shuffled_images`, where it has another tweet's.
+nothing, and the text reads no features; `shuffled_images`, where it has another tweet's.
 
-What is held equal: the labelled texts and the number of each training step, the weight of their loss, the initial
-weights, the learning rates and their schedule. The table has the mean over the seeds and a 95 % interval from
-resampled sentences, which says nothing about other seeds.
+What is held equal: the labelled texts and the number of each training step, the weight of their loss before gradients
+are clipped, the initial weights, the learning rates and their schedule. The table has the mean over the seeds and a
+95 % interval from resampled sentences, which says nothing about other seeds.
 """
 
 import argparse
@@ -33,14 +33,14 @@ from bga_mner.benchmarks.real_text import PARTS
 from bga_mner.benchmarks.tweets import Trainings, add_options, read_tweets, time_left, with_interval
 from bga_mner.configuration.errors import shown
 from bga_mner.examples.reporting import print_json, print_table, start
-from bga_mner.examples.synthetic.experiment import Variant
+from bga_mner.examples.synthetic.experiment import TEXT_ONLY, Variant
 from bga_mner.examples.synthetic.recipe import encode_once
 from bga_mner.processing.evaluation.bootstrap import count_entities
 
 
 VARIANTS = {
     "images": Variant(),
-    "labelled_alone": Variant(images="none"),
+    "labelled_alone": TEXT_ONLY,
     "shuffled_images": Variant(images="shuffled"),
 }
 

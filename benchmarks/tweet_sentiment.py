@@ -10,8 +10,9 @@ Variants: `images`, trained with images and tested without; `real_at_test`, the 
 `real_throughout`, a classifier that reads images in training and at test, and generates none; `text_only`, without
 images; `shuffled_images`, trained with those of other tweets and tested without.
 
-What is held equal: the texts, labels and number of each training step, the initial weights, the learning rates and
-their schedule. Without images, a tweet of unknown sentiment teaches nothing. The table has the mean over the splits
+What is held equal: the texts, labels and number of each training step, the initial weights (but those of
+`real_throughout`, which has fewer), the learning rates and their schedule. Without images, the text reads no features,
+and a tweet of unknown sentiment teaches nothing. The table has the mean over the splits
 and a 95 % interval from resampled tweets of all splits, which says nothing about other trainings.
 """
 
@@ -43,7 +44,7 @@ from bga_mner.benchmarks.tweets import (
 )
 from bga_mner.configuration.errors import shown
 from bga_mner.examples.reporting import print_json, print_table, start
-from bga_mner.examples.synthetic.experiment import Variant
+from bga_mner.examples.synthetic.experiment import TEXT_ONLY, Variant
 from bga_mner.examples.synthetic.recipe import encode_once
 
 
@@ -53,7 +54,7 @@ VARIANTS = {
     "real_at_test": Variant(visual_source="real"),
     # where features are generated, these are what the text reads in training
     "real_throughout": Variant({"use_text_to_image": False, "visual_source": "real"}, visual_source="real"),
-    "text_only": Variant(images="none"),
+    "text_only": TEXT_ONLY,
     "shuffled_images": Variant(images="shuffled"),
 }
 SCORES = ("accuracy", "macro_f1")

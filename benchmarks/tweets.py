@@ -68,7 +68,8 @@ def read_tweets(folder: Path, limit: int | None = None) -> datasets.Dataset:
     if not file.is_file():
         raise ValueError(f"Expected tweets.jsonl in --data_dir {shown(str(folder))}, got none. Name another folder.")
     columns: dict[str, list[Any]] = {"id": [], "text": [], "image": [], "label": []}
-    for line in file.read_text(encoding="utf-8").splitlines()[:limit]:
+    # not splitlines, which also cuts at line separators inside a text
+    for line in file.read_text(encoding="utf-8").rstrip("\n").split("\n")[:limit]:
         tweet = json.loads(line)
         sentiment = tweet["sentiment"]
         if sentiment not in (*SENTIMENTS, None):

@@ -47,7 +47,7 @@ from bga_mner.configuration.configuration_conv_stages import last_feature_map
 from bga_mner.configuration.encoder_families import BACKBONE_FAMILIES, VISION_FAMILIES
 from bga_mner.examples.reporting import mean_and_worst, print_json, print_table, start
 from bga_mner.examples.synthetic.drawings import ENTITY_TYPES
-from bga_mner.examples.synthetic.experiment import Experiment, Variant, add_options, read_options
+from bga_mner.examples.synthetic.experiment import TEXT_ONLY, Experiment, Variant, add_options, read_options
 from bga_mner.examples.synthetic.recipe import ConceptClassifier, teach_concepts
 from bga_mner.modeling_bga.encoders.conv_stages import ConvStages
 
@@ -135,7 +135,7 @@ def compare(
                 make = partial(pretrain, ENCODERS.get(name, {}), len(ENTITY_TYPES))
                 experiment = Experiment(options, seed, Path(folder), make, prepare)
                 # what is learned without images doesn't depend on what would encode them
-                variants = {name: Variant()} | ({"text only": Variant(images="none")} if name == names[0] else {})
+                variants = {name: Variant()} | ({"text only": TEXT_ONLY} if name == names[0] else {})
                 for row, variant in variants.items():
                     begin = time.process_time()
                     model = experiment.train(variant).model

@@ -30,7 +30,7 @@ from transformers.utils import logging
 from bga_mner import BgaMnerForTokenClassification, BgaMnerProcessor, predict, summarize_training
 from bga_mner.examples.reporting import print_table
 from bga_mner.examples.synthetic.corpus import GeneratedCorpus
-from bga_mner.examples.synthetic.recipe import add_options, build_model, evaluate, prepare, train
+from bga_mner.examples.synthetic.recipe import TEXT_ALONE, add_options, build_model, evaluate, prepare, train
 from bga_mner.processing.evaluation.alignment_figure import draw_alignment
 from bga_mner.processing.evaluation.alignment_view import align
 
@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
     console.print(Rule("3/5  For comparison: the same sentences and labels, without images"))
     set_seed(options.seed)
-    text_only = build_model(processor.tokenizer, vision, labels)
+    text_only = build_model(processor.tokenizer, vision, labels, **TEXT_ALONE)
     rows = corpus.train.remove_columns("image")
     trainers["text alone"] = train(text_only, processor, rows, options.steps, output_dir, options.seed)
     metrics = compare(trainers, processor, corpus, console)

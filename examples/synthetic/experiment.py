@@ -26,6 +26,7 @@ from bga_mner.examples.synthetic.photographs import photo_images, read_photos
 from bga_mner.examples.synthetic.recipe import (
     IMAGE_SIZE,
     LONGEST_TEXT,
+    TEXT_ALONE,
     build_model,
     encode_once,
     pretrain_vision_encoder,
@@ -44,6 +45,7 @@ class Variant:
     visual_source: str = "generated"  # what the text reads at test
 
 
+TEXT_ONLY = Variant(TEXT_ALONE, images="none", visual_source="none")
 SCORES = ("f1", "span_recall", "type_accuracy", "labelled_f1")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 from bga_mner.examples.command_line import Parser
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from bga_mner import BgaMnerForSequenceClassification
-from bga_mner.examples.synthetic.experiment import Variant
+from bga_mner.examples.synthetic.experiment import TEXT_ONLY, Variant
 from bga_mner.examples.synthetic.recipe import encode_once
 
 
@@ -44,6 +45,13 @@ def test_reads_tweets(benchmark, tweet_folder):
     }
     assert [row for row, label in enumerate(tweets["label"]) if label is None] == [4, 9, 14, 19, 24, 29]
     assert len(benchmark.read_tweets(tweet_folder, 7)) == 7
+
+
+def test_a_text_may_hold_a_line_separator(benchmark, tweet_folder, tmp_path):
+    shutil.copytree(tweet_folder / "pictures", tmp_path / "pictures")
+    tweet = {"id": "7", "text": "One\u2028two\x85three", "image": "7.jpg", "sentiment": None}
+    (tmp_path / "tweets.jsonl").write_text(json.dumps(tweet, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert benchmark.read_tweets(tmp_path)["text"][:] == [tweet["text"]]
 
 
 def test_says_what_to_mend(benchmark, tweet_folder, tmp_path):
@@ -101,8 +109,9 @@ def test_variants_differ_in_images_alone(benchmark, options, trainings):
     tweets = benchmark.read_tweets(options.data_dir)
     texts = encode_once(trainings.processor, tweets.remove_columns("image"))
     seen, weights = {}, {}
-    for images in ("paired", "none", "shuffled"):
-        trainer = trainings.train(texts, list(range(30)), Variant(images=images), seed=5)
+    for variant in (Variant(), TEXT_ONLY, Variant(images="shuffled")):
+        images = variant.images
+        trainer = trainings.train(texts, list(range(30)), variant, seed=5)
         torch.manual_seed(1)
         seen[images] = list(trainer.get_train_dataloader())
         weights[images] = trainer.model.state_dict()
