@@ -8,7 +8,7 @@ name itself.
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,20 +61,24 @@ class Caption:
     image: str  # id of the photograph
     kind: str
     rest: tuple[str, ...]  # the words after the subject, with which a caption begins
+    odds: float = 0.0  # how much these words speak for the first type: log odds of a naive Bayes
 
 
 @dataclass(frozen=True)
 class CaptionCorpus:
-    """What `build_corpus` makes; all datasets have the columns id, tokens, ner_tags, image (a path) and name.
+    """What `build_corpus` makes; all datasets have the columns id, tokens, ner_tags, image (a path), name and odds.
 
     `train` has the tags of half of the names, and None for the others. The test sets have captions that hardly tell
-    the type, and by default no image, as the validation set.
+    the type, and by default no image, as the validation set. `test_new_names` has the captions of `test_unseen_labels`
+    with names that occur nowhere else, so that what is right in it is told by the words beside them. `odds` are log
+    odds of the first type, given these words.
     """
 
     train: datasets.Dataset
     validation: datasets.Dataset
     test_unseen_labels: datasets.Dataset
     test_labelled: datasets.Dataset
+    test_new_names: datasets.Dataset
     labelled_names: dict[str, str]
     unlabelled_names: dict[str, str]
 
@@ -172,7 +176,7 @@ def _dealt(
 def _rows(
     dealt: Sequence[tuple[str, Caption]], part: str, image_folder: Path | None, tagged: bool = True
 ) -> datasets.Dataset:
-    rows: dict[str, list[Any]] = {"id": [], "tokens": [], "ner_tags": [], "image": [], "name": []}
+    rows: dict[str, list[Any]] = {"id": [], "tokens": [], "ner_tags": [], "image": [], "name": [], "odds": []}
     for number, (name, caption) in enumerate(dealt):
         words = name.split()
         tags = [f"B-{caption.kind}", *[f"I-{caption.kind}"] * (len(words) - 1), *["O"] * len(caption.rest)]
@@ -181,8 +185,9 @@ def _rows(
         rows["ner_tags"].append(tags if tagged else None)
         rows["image"].append(None if image_folder is None else str(image_folder / f"{caption.image}.jpg"))
         rows["name"].append(name)
+        rows["odds"].append(caption.odds)
     strings = datasets.Sequence(datasets.Value("string"))
-    features = {"tokens": strings, "ner_tags": strings}
+    features = {"tokens": strings, "ner_tags": strings, "odds": datasets.Value("float64")}
     text = datasets.Value("string")
     return datasets.Dataset.from_dict(rows, features=datasets.Features({key: features.get(key, text) for key in rows}))
 
@@ -214,7 +219,7 @@ def _pools(folder: Path, rng: random.Random, tests_per_name: int) -> dict[tuple[
     for caption, odds in zip(captions, _log_odds(captions), strict=True):
         part = part_of[caption.image]
         if part != "test" or abs(odds) < _TELLING:
-            pools[part, caption.kind].append(caption)
+            pools[part, caption.kind].append(replace(caption, odds=float(odds)))
     tests = {kind: len(pools["test", kind]) for kind in KINDS}
     if min(tests.values()) < tests_per_name:
         raise ValueError(
@@ -259,6 +264,9 @@ def build_corpus(
         own = [name for half in (labelled, unlabelled) for name, its in half.items() if its == kind]
         for name, caption in _dealt(rng, pools["test", kind], own, tests_per_name):
             dealt.setdefault("test-labelled" if name in labelled else "test-unseen", []).append((name, caption))
+    _, new = invent_names(seed, names_per_type, KINDS, others=[*labelled, *unlabelled])
+    renamed = dict(zip(unlabelled, new, strict=True))  # of the same types and forms, in the same order
+    dealt["test-new"] = [(renamed[name], caption) for name, caption in dealt["test-unseen"]]
     image_folder = folder / "pictures"
     known = _rows(dealt["train-labelled"], "train-labelled", image_folder)
     hidden = _rows(dealt["train-unlabelled"], "train-unlabelled", image_folder, tagged=False)
@@ -268,6 +276,7 @@ def build_corpus(
         validation=_rows(dealt["validation"], "validation", None),
         test_unseen_labels=_rows(dealt["test-unseen"], "test-unseen", shown_at_test),
         test_labelled=_rows(dealt["test-labelled"], "test-labelled", shown_at_test),
+        test_new_names=_rows(dealt["test-new"], "test-new", shown_at_test),
         labelled_names=labelled,
         unlabelled_names=unlabelled,
     )

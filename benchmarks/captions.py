@@ -12,13 +12,24 @@ vision encoder is kept frozen, and looks at each image once.
 """
 
 import argparse
+import importlib
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bga_mner.examples.command_line import Parser, at_least, json_object, names_of, positive, rate, run_main, seeds
+from bga_mner.examples.command_line import (
+    Parser,
+    at_least,
+    check_output,
+    json_object,
+    names_of,
+    positive,
+    rate,
+    run_main,
+    seeds,
+)
 
 import numpy as np
 import torch
@@ -63,6 +74,25 @@ VARIANTS = {
 VARIANTS["replacement"] = Variant({"entity_replacement_probability": 0.5})
 VARIANTS["paper"] = Variant({**alignment.VARIANTS["paper"].options, **_CACHED, "num_bga_layers": None})
 SCORES = ("f1", "type_accuracy", "names_right", "labelled_f1")
+# Tables of --report: titles, and columns by figure.
+REPORTS = {
+    "Types of never-labelled names in features": {
+        "real_accuracy": "real, accuracy",
+        "names_auc": "from names, AUC",
+        "training_auc": "from training, AUC",
+        "test_auc": "from test, AUC",
+        "entering_accuracy": "before the last layer",
+        "states_accuracy": "after it",
+        "states_names_right": "names right",
+        "generated_spread": "spread",
+    },
+    "Types that the words beside never-labelled names tell": {
+        "context_accuracy": "naive Bayes, right type",
+        "context_names_right": "names right",
+        "new_names_accuracy": "beside new names, right type",
+        "new_names_right": "names right",
+    },
+}
 # The layers that are aligned of MiniLM's six.
 RECIPE = {"num_bga_layers": 2}
 EVALUATION_BATCH = 64
@@ -78,6 +108,12 @@ def make_model(options: argparse.Namespace, variant: Variant) -> Any:
     )
     model.freeze_vision_encoder()
     return model
+
+
+def _names_right(right: np.ndarray, names: Sequence[str]) -> float:
+    """Return the share of names of which most captions are right."""
+    of_names = [right[np.array(names) == name] for name in dict.fromkeys(names)]
+    return float(np.mean([2 * of_name.sum() > len(of_name) for of_name in of_names]))
 
 
 def encode_images(
@@ -173,7 +209,8 @@ class CaptionExperiment:
         names; `..._auc` the areas under the ROC curve on features generated of never-labelled names: from the bare
         names, their training and their test captions. `states_accuracy` and `states_names_right` are of another probe,
         which learns from the text states of labelled names what the tagger could, and reads those of the test captions;
-        `entering_accuracy` is that of the states that enter the last layer, from which the last stage generates.
+        `entering_accuracy` is that of the states that enter the last layer, from which the last stage generates. What
+        `_told_by_context` finds is there, too.
         None for a model whose text generates nothing to be read, or the states of inner layers.
         """
         branch = model.bga_mner.text_branch
@@ -212,14 +249,32 @@ class CaptionExperiment:
         for part, reader, its, theirs in zip(("entering", "states"), readers, taught, read, strict=True):
             right = reader.fit(its.numpy(), known_types).predict(theirs.numpy()) == is_first(test["name"])
             report[f"{part}_accuracy"] = float(right.mean())
-        of_names = [right[np.array(test["name"]) == name] for name in bare]
-        report["states_names_right"] = float(np.mean([2 * of_name.sum() > len(of_name) for of_name in of_names]))
+        report["states_names_right"] = _names_right(right, test["name"])
         ratio = spread(from_training[:, None]) / spread(real[:, None]).clamp(1e-12)
-        return report | {"generated_spread": float(ratio)}
+        return report | {"generated_spread": float(ratio)} | self._told_by_context(model)
+
+    def _told_by_context(self, model: Any) -> dict[str, float]:
+        """Measure what the words beside a never-labelled name tell of its type, without the name.
+
+        They are read by naive Bayes, and by the model beside names that it has never met.
+        """
+        unknown, test = self.corpus.test_new_names, self.corpus.test_unseen_labels
+        types = [self.corpus.unlabelled_names[name] for name in test["name"]]
+        right = (np.array(test["odds"]) > 0) == (np.array(types) == KINDS[0])
+        tags = predict_tags(model, self.processor, unknown, batch_size=EVALUATION_BATCH, show_progress=False)
+        _, accuracy, names_right = measures(count_names(tags, unknown))
+        return {
+            "context_accuracy": float(right.mean()),
+            "context_names_right": _names_right(right, test["name"]),
+            "new_names_accuracy": float(accuracy),
+            "new_names_right": float(names_right),
+        }
 
     def draw(self, model: Any, path: Path) -> None:
         """Draw what the model matched of one image each of never-labelled names: up to three right, and three wrong."""
         from bga_mner.processing.evaluation.alignment_figure import draw_alignment  # needs matplotlib
+
+        path.parent.mkdir(parents=True, exist_ok=True)
 
         pairs = [row for row in self.corpus.train if row["name"] in self.corpus.unlabelled_names]
         first = list({row["name"]: row for row in pairs}.values())
@@ -299,7 +354,16 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=json_object, default={}, help="additional options of BgaMnerConfig, as JSON")
     parser.add_argument("--report", action="store_true", help="also print how much of a type generated features tell")
     parser.add_argument("--figure", type=Path, help="PNG to draw: matches of the first variant and seed, and failures")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.figure is not None:
+        check_output(options.figure, "--figure", folder=False)
+        importlib.import_module("matplotlib")  # before hours of training
+        its = VARIANTS[options.variants[0]].options
+        if not its.get("use_text_to_image", True) or its.get("visual_target") == "layer":
+            parser.error(
+                f"Expected a first variant whose features can be drawn, got {options.variants[0]}. Put full first."
+            )
+    return options
 
 
 def measure(options: argparse.Namespace, console: Console, results: KeptResults) -> None:
@@ -310,10 +374,11 @@ def measure(options: argparse.Namespace, console: Console, results: KeptResults)
         missing[to_draw] = [options.variants[0], *missing.get(to_draw, [])]  # there is no figure without a model
     if not missing:
         return
-    variants = [VARIANTS[name] for name in options.variants if any(name in names for names in missing.values())]
+    variants = [VARIANTS[name] for name in options.variants]
     looks = any(variant.visual_source == "real" for variant in variants)
     sizes = (options.names, options.pairs_per_name)
-    corpora = {seed: build_corpus(options.data_dir, seed, *sizes, test_images=looks) for seed in missing}
+    # of all seeds and variants, so that a run that goes on finds the same vision states in --cache_dir
+    corpora = {seed: build_corpus(options.data_dir, seed, *sizes, test_images=looks) for seed in options.seeds}
     with tempfile.TemporaryDirectory() as folder:
         options.folder = Path(folder)
         encoders = ModelArguments(options.text_model, options.vision_model, image_size=options.image_size)
@@ -339,10 +404,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
     _print_scores(console, found, {name: counts for name, (_, counts, _) in measured.items()})
     reports = {name: report for name, (_, _, report) in measured.items() if report}
     if reports:
-        rows = [(name, *map(mean_and_worst, figures.values())) for name, figures in reports.items()]
-        columns = ("variant", "real, accuracy", "from names, AUC", "from training, AUC", "from test, AUC")
-        columns += ("before the last layer", "after it", "names right", "spread")
-        print_table("Types of never-labelled names in features, mean (worst) over seeds", columns, rows, console)
+        for title, columns in REPORTS.items():
+            rows = [(name, *(mean_and_worst(its[key]) for key in columns)) for name, its in reports.items()]
+            print_table(f"{title}, mean (worst) over seeds", ("variant", *columns.values()), rows, console)
     print_json(options, {"captions": found} | ({"report": reports} if reports else {}))
     return found
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bga_mner.examples.command_line import Parser, names_of, positive, run_main, seeds
+from bga_mner.examples.command_line import Parser, check_output, names_of, positive, run_main, seeds
 
 import matplotlib as mpl
 import torch
@@ -120,6 +120,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     parser.add_argument("--repeats", type=positive, default=7, help="training steps to time, and half of the taggings")
     parser.add_argument("--plot", type=Path, help="PNG file for the plot")
     options = parser.parse_args(argv)
+    if options.plot is not None:
+        check_output(options.plot, "--plot", folder=False)
+        if not options.seeds:
+            parser.error("Expected --seeds with --plot, which draws their F1 over time. Add them.")
     start(options)
     console = Console(width=120)
     found: dict[str, dict[str, Any]] = {}
@@ -129,11 +133,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
         results = KeptResults(its)
         captions.measure(its, console, results)
         found[name] = {"f1": [results[seed, "full"]["scores"]["f1"] for seed in options.seeds]}
-        if options.time:
-            key = options.repeats, "time"
-            if key not in results:
-                results.add(*key, measure_time(its, options.repeats))
-            found[name] |= results[key]
+        time = options.repeats, f"time, threads: {torch.get_num_threads()}"
+        if options.time and time not in results:
+            results.add(*time, measure_time(its, options.repeats))
+        if time in results:
+            found[name] |= results[time]
     rows = []
     for name, values in found.items():
         f1 = mean_and_worst(values["f1"]) if values["f1"] else ""

@@ -42,18 +42,17 @@ def measure_variants(
     for seed, names in missing.items():
         begin = time.perf_counter()
         experiment = experiment_of(seed)
-        trained: dict[str, tuple[Any, dict[str, float] | None]] = {}
+        # variants that only differ at test share a training
+        trained_alike: dict[str, list[str]] = {}
         for name in names:
-            variant = variants[name]
-            # variants that only differ at test share a training
-            key = json.dumps([variant.options, variant.images])
-            if key not in trained:
-                trained[key] = experiment.fit(variant)
-            model, report = trained[key]
-            scores, counts = experiment.measure(model, variant)
-            results.add(seed, name, {"scores": scores, "counts": counts.tolist(), "report": report})
-            shown = ", ".join(f"{key} {value:.3f}" for key, value in (scores | (report or {})).items())
-            console.print(f"Seed {seed}, {name}: {shown}")
+            trained_alike.setdefault(json.dumps([variants[name].options, variants[name].images]), []).append(name)
+        for alike in trained_alike.values():
+            model, report = experiment.fit(variants[alike[0]])
+            for name in alike:
+                scores, counts = experiment.measure(model, variants[name])
+                results.add(seed, name, {"scores": scores, "counts": counts.tolist(), "report": report})
+                shown = ", ".join(f"{key} {value:.3f}" for key, value in (scores | (report or {})).items())
+                console.print(f"Seed {seed}, {name}: {shown}")
         console.print(f"Seed {seed}: {time.perf_counter() - begin:.0f} s")
 
 

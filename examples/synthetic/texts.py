@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bga_mner.examples.synthetic.drawings import ENTITY_TYPES
 
@@ -38,10 +38,13 @@ def _name_word(rng: random.Random, case: str, used: set[str]) -> str:
 
 
 def invent_names(
-    seed: int, names_per_type: int, kinds: Sequence[str] = ENTITY_TYPES
+    seed: int, names_per_type: int, kinds: Sequence[str] = ENTITY_TYPES, others: Iterable[str] = ()
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return name -> type for the labelled and for the never labelled names; the types alternate in both."""
-    rng, used = random.Random(f"names-{seed}"), set[str]()
+    """Return name -> type for the labelled and for the never labelled names; the types alternate in both.
+
+    No word is one of `others`, which are names, too.
+    """
+    rng, used = random.Random(f"names-{seed}"), {word.lower() for name in others for word in name.split()}
     halves: tuple[dict[str, str], dict[str, str]] = ({}, {})
     for half, count in zip(halves, (names_per_type - names_per_type // 2, names_per_type // 2), strict=True):
         for i, kind in itertools.product(range(count), kinds):

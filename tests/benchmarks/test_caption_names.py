@@ -24,13 +24,16 @@ def check(corpus, names_per_type, pairs_per_name, tests_per_name):
     """Check what is promised of any corpus with images at test."""
     labelled, unlabelled = corpus.labelled_names, corpus.unlabelled_names
     assert not labelled.keys() & unlabelled.keys()
-    for names in (labelled, unlabelled):
+    tested = corpus.test_unseen_labels["name"]
+    new = {name: unlabelled[known] for name, known in zip(corpus.test_new_names["name"], tested, strict=True)}
+    for names in (labelled, unlabelled, new):
         assert Counter(names.values()) == dict.fromkeys(("person", "animal"), names_per_type // 2)
     each = {
         "train": (labelled | unlabelled, pairs_per_name),
         "validation": (labelled, 2),
         "test_unseen_labels": (unlabelled, tests_per_name),
         "test_labelled": (labelled, tests_per_name),
+        "test_new_names": (new, tests_per_name),
     }
     for part, (names, number) in each.items():
         rows = getattr(corpus, part)
@@ -45,6 +48,11 @@ def check(corpus, names_per_type, pairs_per_name, tests_per_name):
             kind = names[row["name"]]
             rest = len(row["tokens"]) - len(name)
             assert row["ner_tags"] == [f"B-{kind}", *[f"I-{kind}"] * (len(name) - 1), *["O"] * rest]
+    # new names have the captions of those that are never labelled, and share no word with any other
+    for row, known in zip(corpus.test_new_names, corpus.test_unseen_labels, strict=True):
+        assert row["tokens"][len(row["name"].split()) :] == known["tokens"][len(known["name"].split()) :]
+    words_of_names = {word.lower() for name in labelled | unlabelled for word in name.split()}
+    assert not words_of_names & {word.lower() for name in new for word in name.split()}
     known = corpus.train.filter(lambda tags: tags is not None, input_columns="ner_tags")
     hidden = corpus.train.filter(lambda tags: tags is None, input_columns="ner_tags")
     tests = images_of(corpus.test_unseen_labels) | images_of(corpus.test_labelled)
@@ -102,6 +110,10 @@ def test_sets_share_neither_images_nor_labels(benchmark, caption_folder):
         word for rows in (corpus.test_unseen_labels, corpus.test_labelled) for row in rows for word in row["tokens"]
     }
     assert not said & TELLING
+    assert all(abs(odds) < 2 for rows in (corpus.test_unseen_labels, corpus.test_labelled) for odds in rows["odds"])
+    for row in corpus.train:
+        if TELLING & {*row["tokens"]}:
+            assert (row["odds"] > 0) == (of_type[row["name"]] == "person")
     assert {word for row in corpus.train for word in row["tokens"]} >= TELLING
 
 

@@ -36,6 +36,7 @@ def test_prints_every_variant_for_every_seed(benchmark, short, capsys):
         assert set(values) == {"f1", "type_accuracy", "names_right", "labelled_f1"}
     figures = {"real_accuracy", "names_auc", "training_auc", "test_auc", "generated_spread"}
     figures |= {"entering_accuracy", "states_accuracy", "states_names_right"}
+    figures |= {"context_accuracy", "context_names_right", "new_names_accuracy", "new_names_right"}
     for values in line["report"].values():
         assert set(values) == figures
         # people and animals have other colours, which any encoder tells apart
@@ -102,7 +103,7 @@ def test_goes_on_from_what_was_measured(benchmark, short, tmp_path, capsys, monk
     assert last_line(capsys) == both
     assert len(trained) == 4
     # there is no figure without a model
-    benchmark.main([*kept, "--seeds", "3,4", "--figure", str(tmp_path / "figure.png")])
+    benchmark.main([*kept, "--seeds", "3,4", "--figure", str(tmp_path / "new" / "figure.png")])
     assert trained[4:] == [(3, "paired")]
 
 
@@ -186,10 +187,14 @@ def test_says_what_to_mend(benchmark, short, tmp_path, capsys):
     for flags, message in (
         (["--variants", "both_branches"], "got both_branches"),
         (["--names", "1"], "at least 2"),
+        (["--figure", "a.png", "--variants", "paper,full"], "features can be drawn, got paper"),
+        (["--figure", "a.png", "--variants", "image_to_text_only"], "features can be drawn, got image_to_text_only"),
     ):
         with pytest.raises(SystemExit):
             benchmark.main([*short, *flags])
         assert message in capsys.readouterr().err
+    with pytest.raises(ValueError, match="Expected a file to write as --figure"):
+        benchmark.main([*short, "--figure", str(tmp_path)])
     with pytest.raises(ValueError, match="image processor in the vision model"):
         benchmark.main([*short, "--vision_model", str(tmp_path)])
 
@@ -217,6 +222,30 @@ def test_the_probe_learns_from_images_of_labelled_pairs(benchmark, experiment, m
         "training_auc": 0.0,
         "test_auc": 1.0,
     }
+
+
+def test_what_context_tells_is_read_beside_new_names(benchmark, experiment, monkeypatch):
+    corpus, tagged = experiment.corpus, []
+    unknown, tested = corpus.test_new_names, corpus.test_unseen_labels
+
+    def all_people(model, processor, rows, **_):
+        tagged.append(rows["tokens"][:])
+        return [[tag.replace("animal", "person") for tag in tags] for tags in rows["ner_tags"]]
+
+    monkeypatch.setattr(benchmark, "predict_tags", all_people)
+    report = experiment._told_by_context(benchmark.make_model(experiment.options, Variant()))
+    assert tagged == [unknown["tokens"][:]]
+    # half of the names are people
+    assert report["new_names_accuracy"] == report["new_names_right"] == 0.5
+    right = [
+        (odds > 0) == (corpus.unlabelled_names[name] == "person")
+        for odds, name in zip(tested["odds"], tested["name"], strict=True)
+    ]
+    assert report["context_accuracy"] == np.mean(right)
+    by_name = {
+        name: [ok for ok, its in zip(right, tested["name"], strict=True) if its == name] for name in tested["name"]
+    }
+    assert report["context_names_right"] == np.mean([np.mean(oks) > 0.5 for oks in by_name.values()])
 
 
 def test_features_are_those_that_are_generated_and_their_targets(benchmark, experiment):

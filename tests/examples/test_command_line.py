@@ -263,6 +263,7 @@ BENCHMARK_MISTAKES = [
     ("crf", "--shapes 8x64", "8x64"),
     ("frontier", f"{CAPTIONS} --presets small", "got small "),
     ("frontier", f"{CAPTIONS} --seeds 1.5", "'1.5'"),
+    ("frontier", f"{CAPTIONS} --plot out.png", "Expected --seeds with --plot"),
     ("frontier", f"{CAPTIONS} --results empty_folder", "got the folder 'empty_folder'"),
     ("inference", "--models 13", "got 13 "),
     ("memory", "--size large", "'large'"),
