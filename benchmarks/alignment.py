@@ -7,7 +7,7 @@ tags are hidden. Scored on sentences *without* images::
     python benchmarks/alignment.py --seeds 0,1,2 --variants full,text_only --json
 
 F1 is strict, by entity; span recall the share of entities whose ends are right, type accuracy the share of those whose
-type is right (chance: 0.25). What a variant gains on the first has an interval over resampled names of all seeds,
+type is right (chance: 0.25). What a variant gains on the first has an interval over resampled seeds and names,
 each with all of its sentences. `--images DIR` takes photographs, one folder per concept, instead of drawings. The
 vision encoder (`--vision_model`, or a tiny one that is trained here to tell the concepts apart) is kept frozen.
 """

@@ -7,7 +7,7 @@ captions whose tags are hidden. Scored on other captions *without* images, whose
 
 `data_dir` holds `captions.tsv` (`<id><TAB><caption>`) and `pictures/<id>.jpg`. F1 is strict, by entity; type accuracy
 is the share of the spans found whose type is right (chance: 0.5), and "names right" the share of never-labelled names
-that are typed right in more than half of their test captions. Intervals (95 %) are of resampled names of all seeds. The
+that are typed right in more than half of their test captions. Intervals (95 %) are of resampled seeds and names. The
 vision encoder is kept frozen, and looks at each image once.
 """
 
@@ -412,7 +412,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
 
 
 def _print_scores(
-    console: Console, found: Mapping[str, Mapping[str, list[float]]], counts: Mapping[str, np.ndarray]
+    console: Console, found: Mapping[str, Mapping[str, list[float]]], counts: Mapping[str, list[np.ndarray]]
 ) -> None:
     """Print scores with intervals over names and, of several variants, what each gains on the first."""
     rows = []

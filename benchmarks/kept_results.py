@@ -35,8 +35,8 @@ def add_results_options(parser: argparse.ArgumentParser, cache: bool = True) -> 
 class KeptResults:
     """What trainings gave, by seed (or split) and variant: values that JSON can hold, kept in --results if it is given.
 
-    Lines of the file that were measured with other options are left alone; other code is not noticed. ValueError names
-    a line that can't be read.
+    Lines of the file that were measured with other options are left alone; other code, or data of the same name, is
+    not noticed. ValueError names a line that can't be read.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:

@@ -1,7 +1,8 @@
 """Scores of names, each in several sentences: F1, type accuracy, and how many names are right, with intervals.
 
-Intervals and differences are over resampled names, each with all of its sentences, since what a model learned of a
-name is right or wrong in all of them alike. Names of several seeds are resampled together.
+Intervals are over resampled seeds, and over the resampled names of each, with all sentences of a name: what a training
+learned of a name is right or wrong in all of them alike, and trainings differ in what they learn. With one seed, they
+say nothing about other trainings, and with three little.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from datasets import Dataset
 from rich.console import Console
-from scipy import stats
 
 from bga_mner import spans_from_tags
 from bga_mner.examples.reporting import print_table
@@ -70,28 +70,33 @@ def measures(counts: np.ndarray) -> np.ndarray:
     return _ratios(_fractions(counts).sum(axis=-1))
 
 
-def intervals(counts: np.ndarray, others: np.ndarray | None = None, samples: int = 10_000) -> np.ndarray:
-    """Return the 95 % bootstrap intervals over names of `measures`: (3, 2), measure by low and high.
+def intervals(
+    counts: Sequence[np.ndarray], others: Sequence[np.ndarray] | None = None, samples: int = 10_000
+) -> np.ndarray:
+    """Return the 95 % bootstrap intervals of `measures`: (3, 2), measure by low and high.
 
-    With the counts of `others`, for the same names, those of what is gained on them.
+    Seeds are drawn with replacement, and of each drawn seed as many of its names.
+
+    Parameters
+    ----------
+    counts : sequence of np.ndarray of shape (names, 4)
+        `count_names` of each seed.
+    others : the same, optional
+        Of another model, for the same seeds and names: intervals are of what is gained on it.
+    samples : int
+        Number of bootstrap samples.
     """
-
-    def of_names(*sampled: np.ndarray, axis: int) -> np.ndarray:
-        found = [_ratios(part.sum(axis=axis)) for part in sampled]
-        return found[0] - found[1] if len(found) == 2 else found[0]
-
-    interval = stats.bootstrap(
-        [_fractions(part) for part in (counts, others) if part is not None],
-        of_names,
-        n_resamples=samples,
-        batch=1000,
-        axis=-1,
-        paired=others is not None,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return np.stack([interval.low, interval.high], axis=-1)
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=samples)  # (samples, seeds)
+    models = [counts] if others is None else [counts, others]
+    sums = np.zeros((len(models), 3, 2, samples))
+    for seed, times in enumerate(drawn.T):
+        names = len(counts[seed])
+        weights = rng.multinomial(times * names, np.full(names, 1 / names))  # (samples, names)
+        for model, of_seeds in enumerate(models):
+            sums[model] += _fractions(of_seeds[seed]) @ weights.T
+    found = _ratios(sums[0]) - (0 if others is None else _ratios(sums[1]))  # (3, samples)
+    return np.percentile(found, [2.5, 97.5], axis=-1).T
 
 
 def between(ends: np.ndarray) -> str:
@@ -99,12 +104,16 @@ def between(ends: np.ndarray) -> str:
     return f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
-def print_differences(counts: Mapping[str, np.ndarray], console: Console) -> None:
-    """Print what each variant gains on the first, on the same names; nothing if there is one variant."""
+def print_differences(counts: Mapping[str, Sequence[np.ndarray]], console: Console) -> None:
+    """Print what each variant gains on the first, on the same names; nothing if there is one variant.
+
+    Of each variant, there are the `count_names` of each seed.
+    """
     first, *others = counts
+    totals = {name: measures(np.concatenate(of_seeds)) for name, of_seeds in counts.items()}
     rows = []
     for name in others:
-        gains = measures(counts[name]) - measures(counts[first])
+        gains = totals[name] - totals[first]
         ends = map(between, intervals(counts[name], counts[first]))
         rows.append((name, *(cell for gain, its in zip(gains, ends, strict=True) for cell in (f"{gain:+.3f}", its))))
     if rows:

@@ -16,9 +16,9 @@ from bga_mner.examples.synthetic.experiment import Variant
 
 __all__ = ["Measured", "VariantExperiment", "collect", "measure_variants"]
 
-# of a variant: a value per seed of each score, `count_names` of all seeds together, and a value per seed of each figure
-# of the report, which is empty if there is none
-Measured = tuple[dict[str, list[float]], np.ndarray, dict[str, list[float]]]
+# of a variant: a value per seed of each score, `count_names` of each seed, and a value per seed of each figure of the
+# report, which is empty if there is none
+Measured = tuple[dict[str, list[float]], list[np.ndarray], dict[str, list[float]]]
 
 
 class VariantExperiment(Protocol):
@@ -67,5 +67,5 @@ def collect(results: KeptResults, seeds: Sequence[int], names: Sequence[str]) ->
     for name in names:
         of_seeds = [results[seed, name] for seed in seeds]
         scores, reports = ([of_seed[part] for of_seed in of_seeds] for part in ("scores", "report"))
-        found[name] = _by_key(scores), np.concatenate([of_seed["counts"] for of_seed in of_seeds]), _by_key(reports)
+        found[name] = _by_key(scores), [np.array(of_seed["counts"]) for of_seed in of_seeds], _by_key(reports)
     return found
