@@ -75,7 +75,7 @@ def intervals(
 ) -> np.ndarray:
     """Return the 95 % bootstrap intervals of `measures`: (3, 2), measure by low and high.
 
-    Seeds are drawn with replacement, and of each drawn seed as many of its names.
+    Seeds are sampled with replacement, and of each sampled seed as many of its names.
 
     Parameters
     ----------
@@ -87,10 +87,10 @@ def intervals(
         Number of bootstrap samples.
     """
     rng = np.random.default_rng(0)
-    drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=samples)  # (samples, seeds)
+    times_of = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=samples)  # (samples, seeds)
     models = [counts] if others is None else [counts, others]
     sums = np.zeros((len(models), 3, 2, samples))
-    for seed, times in enumerate(drawn.T):
+    for seed, times in enumerate(times_of.T):
         names = len(counts[seed])
         weights = rng.multinomial(times * names, np.full(names, 1 / names))  # (samples, names)
         for model, of_seeds in enumerate(models):

@@ -121,11 +121,12 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         Dropout in the generators.
     generators_learn_from_labels : bool, default False
         Whether the loss of tags or labels trains the generators too, through the layers that read what they generate.
-        Off: reconstruction and cycle alone do.
+        Off: reconstruction and cycle alone do. On in a new classifier of `from_text_vision_pretrained`.
     gate_initial_bias : float, default 0.0
         Initial value of a layer's gate, a bias on the attention scores of generated keys.
     reconstruction_weight, cycle_weight : float, default 10.0 and 0.0
-        alpha and beta in L = L_crf + alpha L_rec + beta L_cyc; 0 switches a loss off.
+        alpha and beta in L = L_crf + alpha L_rec + beta L_cyc; 0 switches a loss off. In a new classifier of
+        `from_text_vision_pretrained`, whose own loss is smaller than a sum over tokens, alpha is 1.
     loss_stages : {"all", "sampled"}, default "sampled"
         Stages whose image side is generated and compared in training: all, or one that is sampled for each pair.
     keep_weighted_reconstruction : bool, default False

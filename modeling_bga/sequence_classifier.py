@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,9 @@ class BgaMnerForSequenceClassification(BgaMnerPreTrainedModel):
     and `save_pretrained` writes down what they were. The stock pipeline of a model in memory can't know of several
     labels per text: set `problem_type` when the model is made.
     """
+
+    # One cross-entropy is no sum over tokens: beside a tagger's weights, it hardly counts.
+    options_of_new: ClassVar = {"reconstruction_weight": 1.0, "generators_learn_from_labels": True}
 
     def __init__(self, config: BgaMnerConfig) -> None:
         super().__init__(config)

@@ -64,6 +64,8 @@ def build_from_encoders(
         options = {**options, "id2label": dict(enumerate(labels))}
     if preset not in ("default", "paper"):
         raise mismatch('the preset "default" or "paper"', preset, "Pass one of these.")
+    if preset == "default":
+        options = {**getattr(cls, "options_of_new", {}), **options}
     make_config = config_class.paper if preset == "paper" else config_class
     model = cls(make_config(text_config=_config_of(text), vision_config=_config_of(vision), **options))
     base: Any = getattr(model, cls.base_model_prefix, model)

@@ -55,10 +55,10 @@ def test_intervals_are_those_of_a_slow_loop(benchmark, seeds):
     np.testing.assert_allclose(benchmark.measures(counts[0]), slow_measures(counts[0]))
 
     def sampled():
-        seeds_drawn = rng.integers(0, seeds, seeds)
-        rows = [rng.integers(0, names[seed], names[seed]) for seed in seeds_drawn]
+        sampled_seeds = rng.integers(0, seeds, seeds)
+        rows = [rng.integers(0, names[seed], names[seed]) for seed in sampled_seeds]
         return [
-            slow_measures(np.concatenate([model[seed][own] for seed, own in zip(seeds_drawn, rows, strict=True)]))
+            slow_measures(np.concatenate([model[seed][own] for seed, own in zip(sampled_seeds, rows, strict=True)]))
             for model in (counts, others)
         ]
 

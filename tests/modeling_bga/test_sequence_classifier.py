@@ -7,11 +7,20 @@ import math
 import pytest
 import torch
 from model_changes import without_dropout
-from transformers import AutoModel, AutoModelForSequenceClassification, ViTImageProcessorPil, pipeline
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertModel,
+    ViTImageProcessorPil,
+    ViTModel,
+    pipeline,
+)
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 from bga_mner import (
+    BgaMnerConfig,
     BgaMnerForSequenceClassification,
+    BgaMnerForTokenClassification,
     BgaMnerModel,
     BgaMnerProcessor,
     DataCollatorForMner,
@@ -52,6 +61,27 @@ def make_pairs(make_batch):
 
 def inputs_of(batch, *names):
     return {name: tensor for name, tensor in batch.items() if name in ("input_ids", "attention_mask", *names)}
+
+
+def test_a_new_classifier_has_options_of_its_own(make_config):
+    config = make_config()
+    text = BertModel(config.text_config, add_pooling_layer=False)
+    vision = ViTModel(config.vision_config, add_pooling_layer=False)
+
+    def new(model_class, **options):
+        config = model_class.from_text_vision_pretrained(text, vision, labels=LABELS, **options).config
+        return config.reconstruction_weight, config.generators_learn_from_labels
+
+    defaults = BgaMnerConfig()
+    of_tagger = new(BgaMnerForTokenClassification)
+    assert of_tagger == (defaults.reconstruction_weight, defaults.generators_learn_from_labels) == (10.0, False)
+    assert new(BgaMnerForSequenceClassification) == (1.0, True)
+    # what is asked for is what is built
+    asked = {"reconstruction_weight": 3.0, "generators_learn_from_labels": False}
+    assert new(BgaMnerForSequenceClassification, **asked) == (3.0, False)
+    paper = BgaMnerConfig.paper()
+    of_paper = new(BgaMnerForSequenceClassification, preset="paper")
+    assert of_paper == (paper.reconstruction_weight, paper.generators_learn_from_labels)
 
 
 def test_loss_is_the_weighted_sum_of_its_parts(make_classifier, make_pairs):
