@@ -91,11 +91,12 @@ on 200 sentences without images, whose names no label ever named; seeds 0 / 1:
 | ResNet | 1.000 / 1.000 | 0.970 / 0.972 | 0.990 / 0.995 | 0.12 |
 | ConvNeXt | 0.920 / 0.970 | 0.568 / 0.519 | 0.590 / 0.613 | 0.10 |
 | EfficientNet | 1.000 / 1.000 | 0.965 / 0.957 | 1.000 / 1.000 | 0.12 |
-| none: text only | | 0.060 / 0.000 | 0.292 / 0.000 | 0.07 |
+| none: text only | | 0.174 / 0.173 | 0.182 / 0.188 | 0.06 |
 
 The commands are `python examples/compare_encoders.py --quick --threads 1 --quiet --json --seeds 0` and the same with
-`--seeds 1` (EfficientNet in a run of its own, `--encoders efficientnet`). Other processes ran on the machine, which
-affects the seconds. Pairs and steps are few: in the setting of `benchmarks/alignment.py`, a transformer reaches 0.98.
+`--seeds 1` (EfficientNet in a run of its own, `--encoders efficientnet`, and text only in one with today's defaults).
+Other processes ran on the machine, which affects the seconds. Pairs and steps are few: in the setting of
+`benchmarks/alignment.py`, a transformer reaches 0.98.
 
 - Convolutional encoders align too.
 - An encoder that tells concepts apart better teaches more. Few images favour convolutions here; this may not hold for
