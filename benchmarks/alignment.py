@@ -159,13 +159,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
 
         missing = results.missing(options.seeds, options.variants)
         measure_variants(missing, VARIANTS, experiment_of, results, console)
-    measured = collect(results, options.seeds, options.variants)
-    found = {name: scores for name, (scores, _, _) in measured.items()}
+    found, counts, reports = collect(results, options.seeds, options.variants)
     columns = ("variant", "F1", "span recall", "type accuracy", "F1 of labelled names")
     rows = [(name, *(mean_and_worst(values[key]) for key in SCORES)) for name, values in found.items()]
     print_table("Never-labelled names, mean (worst) over seeds", columns, rows, console)
-    print_differences({name: counts for name, (_, counts, _) in measured.items()}, console)
-    reports = {name: report for name, (_, _, report) in measured.items() if report}
+    print_differences(counts, console)
     if reports:
         _print_reports(console, reports)
     print_json(options, {"alignment": found} | ({"report": reports} if reports else {}))

@@ -70,8 +70,8 @@ class CaptionCorpus:
 
     `train` has the tags of half of the names, and None for the others. The test sets have captions that hardly tell
     the type, and by default no image, as the validation set. `test_new_names` has the captions of `test_unseen_labels`
-    with names that occur nowhere else, so that what is right in it is told by the words beside them. `odds` are log
-    odds of the first type, given these words.
+    with names that occur nowhere else and no images, so that what is right in it is told by the words beside them.
+    `odds` are log odds of the first type, given these words.
     """
 
     train: datasets.Dataset
@@ -276,7 +276,7 @@ def build_corpus(
         validation=_rows(dealt["validation"], "validation", None),
         test_unseen_labels=_rows(dealt["test-unseen"], "test-unseen", shown_at_test),
         test_labelled=_rows(dealt["test-labelled"], "test-labelled", shown_at_test),
-        test_new_names=_rows(dealt["test-new"], "test-new", shown_at_test),
+        test_new_names=_rows(dealt["test-new"], "test-new", None),
         labelled_names=labelled,
         unlabelled_names=unlabelled,
     )

@@ -275,7 +275,6 @@ class CaptionExperiment:
         from bga_mner.processing.evaluation.alignment_figure import draw_alignment  # needs matplotlib
 
         path.parent.mkdir(parents=True, exist_ok=True)
-
         pairs = [row for row in self.corpus.train if row["name"] in self.corpus.unlabelled_names]
         first = list({row["name"]: row for row in pairs}.values())
         types = self.corpus.unlabelled_names
@@ -294,7 +293,8 @@ class CaptionExperiment:
     def _generated(self, model: Any, sentences: Sequence[Sequence[str]]) -> torch.Tensor:
         """Return the mean features (sentences, width) that are generated from sentences, given as words."""
         rows = encode_once(self.processor, Dataset.from_dict({"tokens": sentences}))
-        image = self.rows_for(model)[0][VISION_STATES]  # any: what is generated from a text depends on none
+        # any image: what is generated from a text depends on none
+        image = self.rows[0][VISION_STATES][-(model.config.num_stages + 1) :]
         return self._mean_features(model, [row | {VISION_STATES: image} for row in rows])[0]
 
     def _batches(self, model: Any, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, torch.Tensor]]:
@@ -399,10 +399,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]
     console = Console(width=120)
     results = KeptResults(options)
     measure(options, console, results)
-    measured = collect(results, options.seeds, options.variants)
-    found = {name: scores for name, (scores, _, _) in measured.items()}
-    _print_scores(console, found, {name: counts for name, (_, counts, _) in measured.items()})
-    reports = {name: report for name, (_, _, report) in measured.items() if report}
+    found, counts, reports = collect(results, options.seeds, options.variants)
+    _print_scores(console, found, counts)
     if reports:
         for title, columns in REPORTS.items():
             rows = [(name, *(mean_and_worst(its[key]) for key in columns)) for name, its in reports.items()]

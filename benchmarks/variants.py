@@ -16,9 +16,10 @@ from bga_mner.examples.synthetic.experiment import Variant
 
 __all__ = ["Measured", "VariantExperiment", "collect", "measure_variants"]
 
-# of a variant: a value per seed of each score, `count_names` of each seed, and a value per seed of each figure of the
-# report, which is empty if there is none
-Measured = tuple[dict[str, list[float]], list[np.ndarray], dict[str, list[float]]]
+# by variant: a value per seed of each score; `count_names` of each seed; and, of those that have a report, a value per
+# seed of each of its figures
+_Values = dict[str, dict[str, list[float]]]
+Measured = tuple[_Values, dict[str, list[np.ndarray]], _Values]
 
 
 class VariantExperiment(Protocol):
@@ -56,16 +57,18 @@ def measure_variants(
         console.print(f"Seed {seed}: {time.perf_counter() - begin:.0f} s")
 
 
-def _by_key(of_seeds: Sequence[Mapping[str, float] | None]) -> dict[str, list[float]]:
+def _by_key(of_seeds: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     """Turn one mapping per seed into one list per key."""
-    return {key: [of_seed[key] for of_seed in of_seeds if of_seed is not None] for key in of_seeds[0] or {}}
+    return {key: [of_seed[key] for of_seed in of_seeds] for key in of_seeds[0]}
 
 
-def collect(results: KeptResults, seeds: Sequence[int], names: Sequence[str]) -> dict[str, Measured]:
+def collect(results: KeptResults, seeds: Sequence[int], names: Sequence[str]) -> Measured:
     """Gather what the variants gave, over seeds."""
-    found = {}
+    scores, counts, reports = {}, {}, {}
     for name in names:
         of_seeds = [results[seed, name] for seed in seeds]
-        scores, reports = ([of_seed[part] for of_seed in of_seeds] for part in ("scores", "report"))
-        found[name] = _by_key(scores), [np.array(of_seed["counts"]) for of_seed in of_seeds], _by_key(reports)
-    return found
+        scores[name] = _by_key([of_seed["scores"] for of_seed in of_seeds])
+        counts[name] = [np.array(of_seed["counts"]) for of_seed in of_seeds]
+        if of_seeds[0]["report"]:
+            reports[name] = _by_key([of_seed["report"] for of_seed in of_seeds])
+    return scores, counts, reports
