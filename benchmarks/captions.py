@@ -73,6 +73,8 @@ VARIANTS = {
 }
 VARIANTS["replacement"] = Variant({"entity_replacement_probability": 0.5})
 VARIANTS["paper"] = Variant({**alignment.VARIANTS["paper"].options, **_CACHED, "num_bga_layers": None})
+VARIANTS["four_stages"] = Variant({"num_bga_layers": None})  # the configuration's own number, where there are as many
+VARIANTS["wide_generator"] = Variant({"generator_ffn_ratio": 4})
 SCORES = ("f1", "type_accuracy", "names_right", "labelled_f1")
 # Tables of --report: titles, and columns by figure.
 REPORTS = {
@@ -329,7 +331,7 @@ class CaptionExperiment:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of all trainings, whatever the variant."""
+    """Add the options of what is trained, and of what is kept and shown of it."""
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with captions.tsv and pictures/")
     parser.add_argument("--text_model", required=True, help="pretrained text encoder: folder, or name on the Hub")
     parser.add_argument("--vision_model", required=True, help="pretrained vision encoder: folder, or name on the Hub")
@@ -340,20 +342,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch_size", type=positive, default=16)
     parser.add_argument("--learning_rate", type=rate, default=2e-4, help="of pretrained weights")
     parser.add_argument("--new_learning_rate", type=rate, default=1e-3, help="of weights that are new")
-    add_results_options(parser)
-    add_common_options(parser, quiet=True)
-
-
-def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = Parser(__doc__)
-    add_options(parser)
     parser.add_argument("--seeds", type=seeds, default="0", help="comma-separated list")
     of_variants = f"comma-separated list from {', '.join(VARIANTS)}"
     parser.add_argument("--variants", type=names_of(VARIANTS), default="full,text_only", help=of_variants)
     parser.add_argument("--config", type=json_object, default={}, help="additional options of BgaMnerConfig, as JSON")
     parser.add_argument("--report", action="store_true", help="also print how much of a type generated features tell")
     parser.add_argument("--figure", type=Path, help="PNG to draw: matches of the first variant and seed, and failures")
+    add_results_options(parser)
+    add_common_options(parser, quiet=True)
+
+
+def read_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     options = parser.parse_args(argv)
     if options.figure is not None:
         check_output(options.figure, "--figure", folder=False)
@@ -394,7 +394,9 @@ def measure(options: argparse.Namespace, console: Console, results: KeptResults)
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, list[float]]]:
     """Run the benchmark, and print tables; return by variant its `SCORES`, each with one value per seed."""
-    options = read_options(argv)
+    parser = Parser(__doc__)
+    add_options(parser)
+    options = read_options(parser, argv)
     start(options)
     console = Console(width=120)
     results = KeptResults(options)

@@ -16,7 +16,8 @@ from bga_mner.configuration.errors import shown
 __all__ = ["KeptResults", "add_results_options"]
 
 # options that say what to measure and to show, and do not change what a training gives
-_OTHER_OPTIONS = {"variants", "seeds", "cache_dir", "results", "figure", "threads", "quiet", "json", "debug"}
+_OTHER_OPTIONS = {"variants", "seeds", "cache_dir", "results", "figure", "plot", "repeats"}
+_OTHER_OPTIONS |= {"threads", "quiet", "json", "debug"}
 
 
 def add_results_options(parser: argparse.ArgumentParser, cache: bool = True) -> None:
@@ -35,14 +36,16 @@ def add_results_options(parser: argparse.ArgumentParser, cache: bool = True) -> 
 class KeptResults:
     """What trainings gave, by seed (or split) and variant: values that JSON can hold, kept in --results if it is given.
 
-    Lines of the file that were measured with other options are left alone; other code, or data of the same name, is
-    not noticed. ValueError names a line that can't be read.
+    Lines of the file that were measured with other options are left alone, but a result that has a report serves
+    where none is asked for. Other code, or data of the same name, is not noticed. ValueError names a line that can't be
+    read.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.file: Path | None = options.results
         given = {key: value for key, value in vars(options).items() if key not in _OTHER_OPTIONS}
         self.options = json.loads(json.dumps(given, default=str))  # as they are read again
+        reported = self.options | ({"report": True} if "report" in self.options else {})
         self.found: dict[tuple[int, str], Any] = {}
         if self.file is None:
             return
@@ -51,7 +54,7 @@ class KeptResults:
         for number, line in enumerate(lines, start=1):
             try:
                 entry = json.loads(line)
-                if entry["options"] == self.options:
+                if entry["options"] in (self.options, reported):
                     self.found[entry["run"], entry["variant"]] = entry["result"]
             except (ValueError, TypeError, KeyError):
                 raise ValueError(

@@ -69,6 +69,6 @@ def collect(results: KeptResults, seeds: Sequence[int], names: Sequence[str]) ->
         of_seeds = [results[seed, name] for seed in seeds]
         scores[name] = _by_key([of_seed["scores"] for of_seed in of_seeds])
         counts[name] = [np.array(of_seed["counts"]) for of_seed in of_seeds]
-        if of_seeds[0]["report"]:
+        if results.options["report"] and of_seeds[0]["report"]:
             reports[name] = _by_key([of_seed["report"] for of_seed in of_seeds])
     return scores, counts, reports

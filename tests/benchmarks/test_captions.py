@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import ArgumentParser
 from collections import Counter
 from importlib import import_module
 from pathlib import Path
@@ -101,6 +102,8 @@ def test_goes_on_from_what_was_measured(benchmark, short, tmp_path, capsys, monk
             assert values == {key: of_seeds[1:] for key, of_seeds in both[part][name].items()}
     benchmark.main([*kept, "--seeds", "3,4"])
     assert last_line(capsys) == both
+    benchmark.main([word for word in [*kept, "--seeds", "3,4"] if word != "--report"])
+    assert last_line(capsys) == {"captions": both["captions"]}
     assert len(trained) == 4
     # there is no figure without a model
     benchmark.main([*kept, "--seeds", "3,4", "--figure", str(tmp_path / "new" / "figure.png")])
@@ -133,7 +136,9 @@ def test_each_image_is_seen_once(benchmark, short, monkeypatch):
 
 @pytest.fixture
 def experiment(benchmark, short, tmp_path):
-    options = benchmark.read_options(short)
+    parser = ArgumentParser()
+    benchmark.add_options(parser)
+    options = benchmark.read_options(parser, short)
     options.folder = tmp_path
     corpus = benchmark.build_corpus(options.data_dir, 0, options.names, options.pairs_per_name)
     encoders = benchmark.ModelArguments(options.text_model, options.vision_model, image_size=16)

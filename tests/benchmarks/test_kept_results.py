@@ -28,6 +28,14 @@ def test_another_run_has_what_was_kept(benchmark, tmp_path):
     assert benchmark.KeptResults(options(file, epochs=2))[3, "images"]["f1"] == 0.25
 
 
+def test_a_report_is_measured_once(benchmark, tmp_path):
+    file = tmp_path / "results.jsonl"
+    benchmark.KeptResults(options(file, report=True)).add(0, "full", "scores and report")
+    benchmark.KeptResults(options(file, report=False)).add(1, "full", "scores alone")
+    assert benchmark.KeptResults(options(file, report=False)).found.keys() == {(0, "full"), (1, "full")}
+    assert benchmark.KeptResults(options(file, report=True)).found.keys() == {(0, "full")}
+
+
 def test_without_a_file_results_last_as_long_as_the_run(benchmark):
     results = benchmark.KeptResults(options(None))
     results.add(0, "full", [1])

@@ -261,7 +261,7 @@ BENCHMARK_MISTAKES = [
     ("calibration", "--epochs -1", "'-1'"),
     ("compilation", "--what guessing", "'guessing'"),
     ("crf", "--shapes 8x64", "8x64"),
-    ("frontier", f"{CAPTIONS} --presets small", "got small "),
+    ("frontier", f"{CAPTIONS} --variants small", "got small "),
     ("frontier", f"{CAPTIONS} --seeds 1.5", "'1.5'"),
     ("frontier", f"{CAPTIONS} --plot out.png", "Expected --seeds with --plot"),
     ("frontier", f"{CAPTIONS} --results empty_folder", "got the folder 'empty_folder'"),
