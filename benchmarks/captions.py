@@ -72,7 +72,8 @@ VARIANTS = {
     if name not in ("no_replacement", "no_teaching", "both_branches")
 }
 VARIANTS["replacement"] = Variant({"entity_replacement_probability": 0.5})
-VARIANTS["paper"] = Variant({**alignment.VARIANTS["paper"].options, **_CACHED, "num_bga_layers": None})
+_PAPER = {**alignment.VARIANTS["paper"].options, **_CACHED, "preset": "paper", "num_bga_layers": None}  # all layers
+VARIANTS["paper"] = Variant(_PAPER)
 VARIANTS["four_stages"] = Variant({"num_bga_layers": None})  # the configuration's own number, where there are as many
 VARIANTS["wide_generator"] = Variant({"generator_ffn_ratio": 4})
 SCORES = ("f1", "type_accuracy", "names_right", "labelled_f1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections import Counter
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from bga_mner.examples.synthetic.experiment import Variant, with_images
 
@@ -116,6 +117,16 @@ def test_every_variant_runs(benchmark, short, capsys):
     # the text generates nothing that is read, or states of inner layers, which are not returned
     assert list(found) == [*benchmark.VARIANTS]
     assert found.keys() - last_line(capsys)["report"].keys() == {"no_hybrid", "image_to_text_only", "paper"}
+
+
+@pytest.mark.parametrize(("variant", "layers"), [("full", 2), ("one_stage", 1), ("four_stages", 4), ("paper", 5)])
+def test_variants_align_as_many_layers_as_they_say(benchmark, tmp_path, variant, layers):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 5, "num_attention_heads": 2, "intermediate_size": 24}
+    BertModel(BertConfig(vocab_size=20, **sizes)).save_pretrained(tmp_path / "bert")
+    ViTModel(ViTConfig(image_size=16, patch_size=8, **sizes)).save_pretrained(tmp_path / "vit")
+    encoders = {"text_model": str(tmp_path / "bert"), "vision_model": str(tmp_path / "vit")}
+    options = Namespace(image_size=16, config={}, **encoders)
+    assert benchmark.make_model(options, benchmark.VARIANTS[variant]).config.num_stages == layers
 
 
 def test_each_image_is_seen_once(benchmark, short, monkeypatch):
