@@ -72,9 +72,9 @@ VARIANTS = {
     if name not in ("no_replacement", "no_teaching", "both_branches")
 }
 VARIANTS["replacement"] = Variant({"entity_replacement_probability": 0.5})
-_PAPER = {**alignment.VARIANTS["paper"].options, **_CACHED, "preset": "paper", "num_bga_layers": None}  # all layers
+_PAPER = {**alignment.VARIANTS["paper"].options, **_CACHED, "preset": "paper"}  # with all layers
 VARIANTS["paper"] = Variant(_PAPER)
-VARIANTS["four_stages"] = Variant({"num_bga_layers": None})  # the configuration's own number, where there are as many
+VARIANTS["four_stages"] = Variant({"num_bga_layers": 4})
 VARIANTS["wide_generator"] = Variant({"generator_ffn_ratio": 4})
 SCORES = ("f1", "type_accuracy", "names_right", "labelled_f1")
 # Tables of --report: titles, and columns by figure.
@@ -96,8 +96,6 @@ REPORTS = {
         "new_names_right": "names right",
     },
 }
-# The layers that are aligned of MiniLM's six.
-RECIPE = {"num_bga_layers": 2}
 EVALUATION_BATCH = 64
 
 
@@ -107,7 +105,7 @@ def make_model(options: argparse.Namespace, variant: Variant) -> Any:
         options.text_model,
         options.vision_model,
         labels=list(LABELS),
-        **(RECIPE | {"image_size": options.image_size} | options.config | variant.options),
+        **({"image_size": options.image_size} | options.config | variant.options),
     )
     model.freeze_vision_encoder()
     return model

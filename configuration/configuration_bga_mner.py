@@ -54,7 +54,7 @@ TEXT_ENCODERS = tuple(TEXT_FAMILIES)
 VISION_ENCODERS = (*VISION_FAMILIES, *BACKBONE_FAMILIES)
 """`model_type` of the vision encoders: transformers, and convolutional ones, which get new transformer layers."""
 
-DEFAULT_ALIGNED_LAYERS = 4
+DEFAULT_ALIGNED_LAYERS = 2
 PAPER: dict[str, Any] = {
     "hybrid_attention": "both",
     "visual_target": "layer",
@@ -95,7 +95,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         Vision encoder; `model_type` one of `VISION_ENCODERS`, or a whole CLIP or SigLIP. A convolutional encoder is
         wrapped in a [`ConvStagesConfig`], which may also be given itself. Default: CLIP ViT-B/32, as in the paper.
     num_bga_layers : int, optional
-        Stages: one before each of the last `num_bga_layers` layers of both encoders, paired from the top. Default: 4,
+        Stages: one before each of the last `num_bga_layers` layers of both encoders, paired from the top. Default: 2,
         or the depth of the shallower encoder if that is less.
     use_context_sampler : bool, default True
         SCS: sample the tokens and patches that the generators read. Off: they read all.

@@ -17,8 +17,8 @@ from bga_mner.examples.synthetic.corpus import generate_corpus
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
-# of encoders
-_TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+# of encoders, which have as many layers as any variant aligns
+_TINY = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 24}
 
 
 @pytest.fixture(scope="module")

@@ -50,9 +50,11 @@ def test_round_trip_keeps_everything(tmp_path):
     assert BgaMnerConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
 
 
-def test_stages_default_to_four_or_the_shallower_encoder():
-    assert BgaMnerConfig().num_bga_layers == 4
-    assert BgaMnerConfig(**SMALL).num_bga_layers == 3
+def test_stages_default_to_two_or_the_shallower_encoder():
+    assert BgaMnerConfig().num_bga_layers == 2
+    assert BgaMnerConfig(**SMALL).num_bga_layers == 2
+    one_layer = {"model_type": "bert", "num_hidden_layers": 1}
+    assert BgaMnerConfig(**SMALL | {"text_config": one_layer}).num_bga_layers == 1
 
 
 @pytest.mark.parametrize("given", [{"id2label": {0: "O", 1: "B-X"}}, {"label2id": {"O": 0, "B-X": 1}}])
@@ -182,9 +184,9 @@ def test_what_is_filled_in_is_the_default(make_config, vision):
     for chosen in (None, 32):
         config = make_config("bert", vision, num_bga_layers=None, image_size=chosen)
         assert option_default(config, "image_size") == size
-        assert option_default(config, "num_bga_layers") == config.num_bga_layers == 3
+        assert option_default(config, "num_bga_layers") == config.num_bga_layers == 2
     assert option_default(config, "cycle_weight") == 0.0
-    assert option_default(make_config(), "num_bga_layers") == 3
+    assert option_default(make_config(num_bga_layers=1), "num_bga_layers") == 2
 
 
 def test_an_encoder_of_oblong_images_has_no_default_size(make_config):

@@ -226,8 +226,8 @@ def test_what_defaults_become_is_no_option_that_was_changed(make_config):
     encoders = {"text_config": parts.text_config, "vision_config": parts.vision_config, "id2label": parts.id2label}
     card = build_model_card(BgaMnerConfig(**encoders))
     assert "Options that differ" not in card
-    card = build_model_card(BgaMnerConfig(**encoders, num_bga_layers=2, image_size=32))
-    assert "differ from the defaults, in `config.json`: `num_bga_layers=2`, `image_size=32`." in card
+    card = build_model_card(BgaMnerConfig(**encoders, num_bga_layers=1, image_size=32))
+    assert "differ from the defaults, in `config.json`: `num_bga_layers=1`, `image_size=32`." in card
 
 
 def test_a_base_model_has_no_tagger_s_card(make_model, tmp_path):

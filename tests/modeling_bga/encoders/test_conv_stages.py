@@ -140,7 +140,7 @@ def test_a_plain_convolutional_configuration_is_wrapped():
     vision = config.vision_config
     assert isinstance(vision, ConvStagesConfig)
     assert (vision.hidden_size, vision.num_hidden_layers, config.image_size) == (384, 4, 224)
-    assert config.num_bga_layers == 4
+    assert config.num_bga_layers == 2
     # strides of 2, 2 and 2
     assert (vision.feature_channels, vision.grid_side, config.num_vision_tokens) == (8, 28, 28 * 28)
     assert BgaMnerConfig(text_config=TEXT, vision_config=ResNetConfig(**RESNET)).to_dict() == config.to_dict()
