@@ -69,7 +69,7 @@ _CACHED = {"hybrid_attention": "text"}
 VARIANTS = {
     name: variant
     for name, variant in alignment.VARIANTS.items()
-    if name not in ("no_replacement", "no_teaching", "both_branches")
+    if name not in ("no_replacement", "visual_teaching", "both_branches")
 }
 VARIANTS["replacement"] = Variant({"entity_replacement_probability": 0.5})
 _PAPER = {**alignment.VARIANTS["paper"].options, **_CACHED, "preset": "paper"}  # with all layers

@@ -72,6 +72,7 @@ PAPER: dict[str, Any] = {
 _ALWAYS_SAVED = (
     *("visual_target", "context_hiding_probability", "reconstruction_weight", "cycle_weight"),
     *("gate_initial_bias", "loss_stages", "generators_learn_from_labels", "align_last_states"),
+    "replaced_entities_read",
 )
 _OTHER_LABELS = {"id2label": "label2id", "label2id": "id2label"}
 _READ = "a configuration of BGA-MNER"
@@ -143,8 +144,8 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     entity_replacement_probability : float, default 0.0
         In training, the share of labelled sentences whose entity tokens (of a sequence classifier: the target's) are
         replaced by random ones.
-    replaced_entities_read : {"real", "generated"}, default "real"
-        What these read: the image, or the features that the true words generate.
+    replaced_entities_read : {"generated", "real"}, default "generated"
+        What these read: the features that the true words generate, or the image.
     context_hiding_probability : float, default 0.8
         In training of a tagger, the share of pairs of which words are hidden around the entities, so that a name has to
         make its image alone. With labels half as many; without, entities are those that the model finds.
@@ -228,7 +229,7 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
     normalize_targets: bool = True
     visual_target: Literal["pooled", "last", "layer"] = "pooled"
     entity_replacement_probability: int | float = 0.0
-    replaced_entities_read: Literal["real", "generated"] = "real"
+    replaced_entities_read: Literal["generated", "real"] = "generated"
     context_hiding_probability: int | float = 0.8
     align_last_states: bool = True
     visual_source: Literal["generated", "real", "none"] = "generated"

@@ -15,6 +15,7 @@ _OLD_DEFAULTS = {
     "loss_stages": "all",
     "generators_learn_from_labels": True,
     "align_last_states": False,
+    "replaced_entities_read": "real",
 }
 _OLD_SUMMARY_KEYS = {"trained_with_pictures": "trained_with_images"}
 _OLD_DATA_KEYS = {"pictures": "images"}

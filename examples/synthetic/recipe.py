@@ -209,7 +209,7 @@ def encode_once(processor: BgaMnerProcessor, dataset: Dataset) -> list[dict[str,
 # nothing to protect from generated features.
 RECIPE = {"entity_replacement_probability": 0.5, "gate_initial_bias": 0.0}
 # Without images nothing learns to generate what the text could read. Entities are replaced as with images.
-TEXT_ALONE = {"visual_source": "none", "replaced_entities_read": "generated"}
+TEXT_ALONE = {"visual_source": "none"}
 
 
 def build_model(

@@ -86,11 +86,11 @@ def test_one_label_map_makes_the_other(given):
         ({"keep_budget": 1.5}, "above 0 and at most 1, got 1.5"),
         ({"keep_budget_weight": -1}, "keep_budget_weight of at least 0"),
         (
-            {"entity_replacement_probability": 0.5, "hybrid_attention": "none"},
+            {"entity_replacement_probability": 0.5, "replaced_entities_read": "real", "hybrid_attention": "none"},
             "probability=0 .*Set it to 0",
         ),
         (
-            {"entity_replacement_probability": 0.5, "use_text_to_image": False},
+            {"entity_replacement_probability": 0.5, "replaced_entities_read": "real", "use_text_to_image": False},
             "probability=0 .*Set it to 0",
         ),
         ({"cycle_wieght": 1.0}, "Did you mean 'cycle_weight'"),

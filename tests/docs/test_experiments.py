@@ -76,7 +76,7 @@ def test_there_are_ablations():
 def test_the_ablations_are_options(here, monkeypatch, ablation):
     monkeypatch.chdir(here)
     _, _, _, _, *words = words_of(COMMANDS[0])
-    words += shlex.split(ablation.replace("4", "1"))
+    words += shlex.split(ablation.replace("layers 2", "layers 1"))
     model_arguments = run_mner.read_arguments([*words, "--use_cpu", "true"])[0]
     changed, _ = build_model(model_arguments, ["O", "B-PER", "I-PER"], images=True, max_length=None)
     plain_arguments = run_mner.read_arguments([*words[: -len(ablation.split())], "--use_cpu", "true"])[0]

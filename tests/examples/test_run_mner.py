@@ -271,8 +271,10 @@ def test_evaluates_the_same_in_every_way(trained, texts, options, tmp_path):
     )
     expected = {name: value for name, value in trained[1].items() if re.search("_(f1|number|accuracy)", name)}
     assert expected
+    # bfloat16 decides between tags of nearly the same score anew, and this model has hardly learned any
+    margin = 0.05 if "bf16_full_eval" in options else 0
     for name in expected.keys() & found.keys():
-        assert found[name] == expected[name], name
+        assert found[name] == pytest.approx(expected[name], abs=margin), name
     assert "eval_f1" in found
 
 

@@ -119,7 +119,7 @@ def make_batch():
     [
         {},
         {"entity_replacement_probability": 0.5},
-        {"entity_replacement_probability": 0.5, "replaced_entities_read": "generated"},
+        {"entity_replacement_probability": 0.5, "replaced_entities_read": "real"},
         {"hybrid_attention": "both"},
         {"visual_target": "last", "loss_stages": "all", "cycle_weight": 1.0},
         {"keep_budget": 0.5},

@@ -26,7 +26,12 @@ def load(model, folder, **options):
         (("bert", "vit"), {"visual_source": "none"}),
         (
             ("bert", "vit"),
-            {"visual_source": "real", "use_text_to_image": False, "entity_replacement_probability": 0.5},
+            {
+                "visual_source": "real",
+                "use_text_to_image": False,
+                "entity_replacement_probability": 0.5,
+                "replaced_entities_read": "real",
+            },
         ),
     ],
 )
@@ -94,7 +99,6 @@ def test_images_are_refused(make_model, make_batch, tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"keep_budget": 0.5}, {"entity_replacement_probability": 1.0}])
 def test_it_learns_from_texts(make_model, make_batch, tmp_path, options):
-    options |= {"replaced_entities_read": "generated"} if "entity_replacement_probability" in options else {}
     alone = load(make_model(**options), tmp_path).train()
     optimizer = torch.optim.Adam(alone.parameters(), lr=1e-2)
     losses = []

@@ -32,7 +32,7 @@ def test_loss_is_the_weighted_sum_of_its_parts(make_model, make_batch):
 def test_labels_teach_what_layers_read_and_generators_only_if_asked(make_model, make_batch, hybrid_attention, taught):
     options = {"hybrid_attention": hybrid_attention, "generators_learn_from_labels": taught}
     # what vision layers read reaches labels through the real image alone
-    options |= {"visual_target": "last", "entity_replacement_probability": 0.5}
+    options |= {"visual_target": "last", "entity_replacement_probability": 0.5, "replaced_entities_read": "real"}
     model, batch = open_gates(make_model(**options)).train(), make_batch()
     torch.manual_seed(1)
     model(**batch).crf_loss.backward()

@@ -13,6 +13,7 @@ def test_sentences_beside_replaced_ones_read_what_they_always_do(make_model, mak
     # with nothing that generates, the real image
     options = {"use_text_to_image": False, "use_image_to_text": False, "visual_source": "real"}
     options |= {"entity_replacement_probability": 1.0, "classifier_dropout": 0.0, "text_options": _NO_DROPOUT}
+    options |= {"replaced_entities_read": "real"}
     model, batch = open_gates(make_model(**options)).train(), make_batch()
     batch["labels"][1:] = -100
     beside_replaced = model(**batch).emissions
@@ -25,7 +26,7 @@ def test_sentences_beside_replaced_ones_read_what_they_always_do(make_model, mak
 
 
 def test_entity_replacement_hides_entities_and_shows_the_image(make_model, make_batch):
-    noiseless = {"generator_dropout": 0.0, "use_context_sampler": False}
+    noiseless = {"generator_dropout": 0.0, "use_context_sampler": False, "replaced_entities_read": "real"}
     model = without_dropout(open_gates(make_model(entity_replacement_probability=1.0, **noiseless)).train())
     batch = make_batch()
     batch["labels"][2] = -100
@@ -52,7 +53,7 @@ def test_entity_replacement_hides_entities_and_shows_the_image(make_model, make_
 
 
 def test_replaced_entities_read_what_the_true_words_generate(make_model, make_batch):
-    noiseless = {"generator_dropout": 0.0, "use_context_sampler": False, "replaced_entities_read": "generated"}
+    noiseless = {"generator_dropout": 0.0, "use_context_sampler": False}
     model = without_dropout(open_gates(make_model(entity_replacement_probability=1.0, **noiseless)).train())
     batch = only_text(make_batch())
     batch["labels"] = make_batch()["labels"]
@@ -80,8 +81,8 @@ def test_replaced_entities_read_what_the_true_words_generate(make_model, make_ba
 
 
 def test_generated_features_learn_no_tags_from_replaced_entities(make_model, make_batch):
-    options = {"entity_replacement_probability": 1.0, "replaced_entities_read": "generated"}
-    model = open_gates(make_model(reconstruction_weight=0.0, cycle_weight=0.0, **options).train())
+    options = {"reconstruction_weight": 0.0, "cycle_weight": 0.0}
+    model = open_gates(make_model(entity_replacement_probability=1.0, **options).train())
     model(**make_batch()).loss.backward()
     branch = model.bga_mner.text_branch
     assert all(p.grad is None or p.grad.abs().sum() == 0 for p in branch.generator.parameters())
@@ -89,7 +90,7 @@ def test_generated_features_learn_no_tags_from_replaced_entities(make_model, mak
 
 
 def test_replaced_entities_without_hybrid_attention_read_nothing(make_model, make_batch):
-    options = {"hybrid_attention": "none", "replaced_entities_read": "generated", "use_context_sampler": False}
+    options = {"hybrid_attention": "none", "use_context_sampler": False}
     model = without_dropout(make_model(entity_replacement_probability=1.0, **options).train())
     batch = make_batch()
     torch.manual_seed(5)
@@ -101,8 +102,9 @@ def test_replaced_entities_without_hybrid_attention_read_nothing(make_model, mak
     assert after.reconstruction_loss != before.reconstruction_loss
 
 
-def test_pairs_with_replaced_entities_take_no_part_in_the_alignment_losses(make_model, make_batch):
-    model, batch = make_model(entity_replacement_probability=1.0).train(), make_batch()
+def test_pairs_whose_replaced_entities_read_images_take_no_part_in_the_alignment_losses(make_model, make_batch):
+    options = {"entity_replacement_probability": 1.0, "replaced_entities_read": "real"}
+    model, batch = make_model(**options).train(), make_batch()
     output = model(**batch)
     assert output.reconstruction_loss == 0
     assert output.cycle_loss == 0
@@ -120,7 +122,7 @@ def test_entity_replacement_is_for_training_only(make_model, make_batch):
 
 def test_the_crf_teaches_no_generator_by_way_of_replaced_sentences(make_model, make_batch):
     """The generator is to learn what images show, and not to spell out the tags of names that are labelled."""
-    model = make_model(entity_replacement_probability=1.0, replaced_entities_read="generated").train()
+    model = make_model(entity_replacement_probability=1.0).train()
     batch = make_batch()
     batch["labels"] = batch["labels"].masked_fill(batch["labels"] == 0, 1)  # an entity in each sentence
     model(**batch).crf_loss.backward()

@@ -95,10 +95,8 @@ def test_statistics_are_saved_with_the_model(make_model, make_batch, tmp_path):
 
 
 def test_the_loss_moves_no_real_feature_but_reading_does(make_model, make_batch):
-    model, batch = (
-        open_gates(make_model(entity_replacement_probability=1.0, use_image_to_text=False)).train(),
-        make_batch(),
-    )
+    options = {"entity_replacement_probability": 1.0, "replaced_entities_read": "real", "use_image_to_text": False}
+    model, batch = open_gates(make_model(**options)).train(), make_batch()
     assert not is_frozen(model.bga_mner.vision_encoder)
     first = model.bga_mner.vision_encoder.embeddings.patch_embeddings.projection.weight
     output = model(**batch)

@@ -109,7 +109,8 @@ def check_checkpointing(model, batch):
 @pytest.mark.parametrize("vision", VISION)
 @pytest.mark.parametrize("text", TEXT_FAMILIES)
 def test_every_pair(make_model, make_batch, tmp_path, text, vision):
-    model = open_gates(make_model(text, vision, hybrid_attention="both", entity_replacement_probability=1.0))
+    options = {"hybrid_attention": "both", "entity_replacement_probability": 1.0, "replaced_entities_read": "real"}
+    model = open_gates(make_model(text, vision, **options))
     batch = make_batch(lengths=(9, 6, 4, 8, 7, 5), pad_token_id=model.config.text_config.pad_token_id)
     batch["labels"][3:] = -100  # these read generated features, the labelled ones real ones
     check_gradients(model, batch)

@@ -30,7 +30,7 @@ def make_teacher(make_model):
 
     def make(family="bert", **options):
         tokenizer = build_tokenizer([["Kawhi", "wins"]], model_max_length=64)
-        options = {"hybrid_attention": "none", "replaced_entities_read": "generated"} | options
+        options = {"hybrid_attention": "none"} | options
         model = make_model(family, text_options={"vocab_size": len(tokenizer)}, **options)
         return model, BgaMnerProcessor(None, tokenizer, label2id=model.config.label2id)
 

@@ -36,9 +36,7 @@ TAGS = {"Kawhi": 3, "Leonard": 4, "Toronto": 1, "again": 2}
 def teacher(make_model):
     """Make a tagger that tags words by their embeddings, so that all is known of it, and its processor."""
     tokenizer = build_tokenizer([WORDS], model_max_length=40)
-    model = make_model(
-        text_options={"vocab_size": len(tokenizer)}, hybrid_attention="none", replaced_entities_read="generated"
-    )
+    model = make_model(text_options={"vocab_size": len(tokenizer)}, hybrid_attention="none")
     with torch.no_grad():
         for parameter in (model.crf.transitions, model.crf.start_transitions, model.crf.end_transitions):
             parameter.zero_()

@@ -71,7 +71,8 @@ def batches(dataset, processor):
     ],
 )
 def test_losses_and_gradients_are_those_of_the_images(dataset, processor, make_frozen, vision, options):
-    model = make_frozen(vision=vision, entity_replacement_probability=0.5, keep_budget=0.1, **options)
+    options = options | {"entity_replacement_probability": 0.5, "replaced_entities_read": "real", "keep_budget": 0.1}
+    model = make_frozen(vision=vision, **options)
     trained = [name for name, weight in model.bga_mner.vision_encoder.named_parameters() if weight.requires_grad]
     assert bool(trained) == (vision in CONVOLUTIONAL)
     cached = cache_vision_states(dataset, model, processor)
