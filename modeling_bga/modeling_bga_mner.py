@@ -353,14 +353,15 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         """
         rows = replaced.chosen.nonzero().squeeze(1)  # (chosen,)
         if len(rows) == 0:
-            return text.last
+            rows = rows.new_zeros(1)  # processes that share weights have to run the same layers
         states, layers = embed_text(self.text_encoder, texts._replace(input_ids=replaced.input_ids).rows(rows))
         for layer, stage in self.text_branch.with_layers(layers):
             mask: LayerMask = layer.own_mask
             if stage is not None and text.generated:
                 mask = stage.read(ReadFeatures(text.generated[stage.number][rows].detach(), None), mask)
             states = layer.run(states, mask)
-        return text.last.index_copy(0, rows, final_norm(self.text_encoder, states))
+        again = text.last.index_copy(0, rows, final_norm(self.text_encoder, states))
+        return torch.where(replaced.chosen[:, None, None], again, text.last)
 
 
 __all__ = ["BgaMnerModel"]

@@ -4,6 +4,7 @@ import torch
 from model_changes import only_text, open_gates, without_dropout
 
 from bga_mner.modeling_bga.alignment.entity_replacement import replace_entities
+from bga_mner.modeling_bga.encoders.encoder import encoder_layers
 
 
 _NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -100,6 +101,28 @@ def test_replaced_entities_without_hybrid_attention_read_nothing(make_model, mak
     after = model(**batch)
     assert torch.equal(after.emissions, before.emissions)
     assert after.reconstruction_loss != before.reconstruction_loss
+
+
+def test_the_same_layers_run_whether_or_not_a_sentence_is_replaced(make_model, make_batch):
+    """Processes that share the weights of a layer wait for each other there."""
+    noiseless = {"generator_dropout": 0.0, "use_context_sampler": False}
+    replacing = without_dropout(make_model(entity_replacement_probability=1.0, **noiseless).train())
+    plain = without_dropout(make_model(**noiseless).train())
+    plain.load_state_dict(replacing.state_dict())
+    runs, batch = [], make_batch()
+    encoder_layers(replacing.bga_mner.text_encoder)[0].register_forward_hook(lambda *_: runs.append("layer"))
+    replacing(**batch)
+    assert len(runs) == 2
+    batch["labels"][:] = 0  # no entity
+    output = replacing(**batch)
+    assert len(runs) == 4
+    expected = plain(**batch)
+    assert torch.equal(output.emissions, expected.emissions)
+    expected.loss.backward()
+    output.loss.backward()
+    for (name, parameter), other in zip(replacing.named_parameters(), plain.parameters(), strict=True):
+        assert (parameter.grad is None) == (other.grad is None), name
+        assert parameter.grad is None or torch.equal(parameter.grad, other.grad), name
 
 
 def test_pairs_whose_replaced_entities_read_images_take_no_part_in_the_alignment_losses(make_model, make_batch):
