@@ -128,27 +128,25 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             source = "generated"
 
         vision = None if images is None else self._look(images, texts)
+        present = None if images is None else images.present
         # a step without images counts too, where processes share what they see
         if self.training and self.pooled_target is not None and (vision is not None or torch.is_grad_enabled()):
-            self.pooled_target.measure(
-                None if vision is None else vision.last, None if images is None else images.present
-            )
+            self.pooled_target.measure(None if vision is None else vision.last, present)
 
-        # sentences that read real features, and pairs that are aligned
-        reads_real = images.present if images is not None and source == "real" else None
-        aligned = None if images is None else images.present
-        if replaced is not None and config.replaced_entities_read == "real" and images is not None:
+        reads_real = present if source == "real" else None
+        aligned = present
+        if replaced is not None and config.replaced_entities_read == "real" and present is not None:
             texts = texts._replace(input_ids=replaced.input_ids)
             # their words aren't what the image shows
-            aligned = images.present & ~replaced.chosen
-            reads_real = replaced.chosen & images.present if reads_real is None else reads_real
+            aligned = present & ~replaced.chosen
+            reads_real = replaced.chosen & present if reads_real is None else reads_real
         if output_hidden_states is None:
             output_hidden_states = bool(config.output_hidden_states)
         text = self._read(texts, vision, source, reads_real, output_hidden_states)
 
         alignment = Alignment()
-        if images is not None and vision is not None and aligned is not None:
-            alignment = self._align(text, vision, aligned, images.present)
+        if vision is not None and aligned is not None and present is not None:
+            alignment = self._align(text, vision, aligned, present)
         if replaced is not None and config.replaced_entities_read != "real":
             text.last = self._read_again(texts, replaced, text)
 
