@@ -37,6 +37,7 @@ from bga_mner import (
 )
 from bga_mner.configuration.errors import listed, shown
 from bga_mner.examples.fine_tuning.model import add_adapters
+from bga_mner.examples.fine_tuning.sharding import CompleteStatesCallback
 from bga_mner.examples.fine_tuning.skeleton import FineTuning, logger, start_logging, warn_if_done
 from bga_mner.examples.fine_tuning.trainer_arguments import (
     fit_to_data,
@@ -67,6 +68,8 @@ def make_trainer(run: FineTuning, training: TrainingArguments, settings: dict[st
     )
     if is_sharded(trainer):
         run.share_layers()
+    if trainer.is_fsdp_enabled:
+        trainer.add_callback(CompleteStatesCallback)
     return trainer
 
 

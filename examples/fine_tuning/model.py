@@ -19,12 +19,7 @@ from bga_mner import (
 )
 from bga_mner.configuration.errors import brief, listed, shown
 from bga_mner.examples.fine_tuning.arguments import ModelArguments
-from bga_mner.modeling_bga.encoders.encoder import (
-    encoder_layers,
-    final_norm_module,
-    longest_text,
-    only_new_layers_trained,
-)
+from bga_mner.modeling_bga.encoders.encoder import longest_text
 from bga_mner.processing.inference.text_tagging import longest_input
 
 
@@ -38,8 +33,6 @@ CHANGEABLE: tuple[str, ...] = (
     *("sampler_temperature", "generator_dropout", "classifier_dropout", "generators_learn_from_labels"),
     "visual_source",
 )
-# Of pretrained vision encoders: the tokens of masked patches, and norms of pooled outputs.
-_NEVER_RUN = {"embeddings.mask_token", "backbone.layernorm", "post_layernorm"}
 # Without images only the shape of this vision encoder matters: it says what features the text branch generates.
 STAND_IN = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "patch_size": 16}
 
@@ -93,43 +86,6 @@ def add_adapters(model: Any, arguments: ModelArguments, images: bool) -> Any:
     from peft import get_peft_model
 
     return get_peft_model(model, config)
-
-
-def image_shape(model: Any, cached: bool) -> tuple[int, int, int] | None:
-    """Return the shape of an image, or of what is cached of it, for a model whose weights are spread over processes.
-
-    Without it processes would run different layers, and wait for each other for ever.
-    """
-    config = model.config
-    if config.text_only:
-        return None
-    if cached and only_new_layers_trained(model.bga_mner.vision_encoder):
-        return 1, config.num_vision_tokens, config.vision_config.feature_channels
-    if cached:
-        return config.num_stages + 1, config.num_vision_tokens, config.vision_config.hidden_size
-    return 3, config.image_size, config.image_size
-
-
-def freeze_idle(model: Any) -> None:
-    """Freeze what gets no gradient: the last vision layer where no text reads its output, and what is never run.
-
-    An optimizer has no state of them, and FSDP expects one of all that is trained when it loads a checkpoint.
-    """
-    config = model.config
-    replaced_read_images = config.entity_replacement_probability > 0 and config.replaced_entities_read == "real"
-    texts_read_images = config.visual_source == "real" and not config.use_text_to_image
-    if config.text_only:
-        return
-    encoder = model.bga_mner.vision_encoder
-    norm = final_norm_module(encoder)
-    never_run = _NEVER_RUN if norm is None else _NEVER_RUN - {"post_layernorm"}
-    for name, weight in encoder.named_parameters():
-        if name.startswith(tuple(never_run)):
-            weight.requires_grad_(False)
-    if not replaced_read_images and not texts_read_images:
-        for part in (encoder_layers(encoder)[-1], norm):
-            if part is not None:
-                part.requires_grad_(False)
 
 
 def _options(arguments: ModelArguments) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import datasets
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedType, set_seed
 from transformers import get_scheduler
 
 from bga_mner import check_settings, write_checkpoint
@@ -19,6 +19,7 @@ from bga_mner.examples.fine_tuning.loop_parts import (
     make_optimizer,
     settings_of,
 )
+from bga_mner.examples.fine_tuning.sharding import complete_states
 from bga_mner.examples.fine_tuning.skeleton import FineTuning, logger
 from bga_mner.processing.training.training_summary import TrainingRun
 
@@ -83,6 +84,8 @@ class Training:
             keep=arguments.save_total_limit,
             protected=progress.best_step or None,
         ) as folder:
+            if self.accelerator.distributed_type == DistributedType.FSDP:
+                complete_states(self.optimizer.optimizer)
             self.accelerator.save_state(str(folder))
             if self.accelerator.is_main_process:
                 (folder / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")

@@ -22,8 +22,9 @@ from bga_mner.examples.fine_tuning.data import (
     read_data,
     write_report,
 )
-from bga_mner.examples.fine_tuning.model import CHANGEABLE, build_model, freeze_idle, image_shape
+from bga_mner.examples.fine_tuning.model import CHANGEABLE, build_model
 from bga_mner.examples.fine_tuning.predictions import flat_scores, write_predictions
+from bga_mner.examples.fine_tuning.sharding import image_shape
 
 
 logger = logging.getLogger("run_mner")
@@ -75,7 +76,6 @@ class FineTuning:
 
     def share_layers(self) -> None:
         """Let all processes run the same layers, as those have to that share a model's weights."""
-        freeze_idle(self.model)
         self.collator.image_shape = image_shape(self.model, self.cached)
 
     def settings(self) -> dict[str, Any]:

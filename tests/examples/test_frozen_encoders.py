@@ -10,12 +10,7 @@ from safetensors.torch import load_file
 from slow_cases import mostly_slow
 from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetModel
 
-from bga_mner.configuration.encoder_families import BACKBONE_FAMILIES, VISION_FAMILIES
 from bga_mner.examples import run_mner
-from bga_mner.examples.fine_tuning.model import freeze_idle
-
-
-CONVOLUTIONAL = [name for name in BACKBONE_FAMILIES if not name.startswith("timm")]
 
 
 @pytest.fixture(scope="module")
@@ -49,24 +44,3 @@ def test_cached_states_train_as_images_do(vision, rank, encoders, mner_arguments
         kept = {name.removeprefix(prefix): weight for name, weight in weights[1].items() if name.startswith(prefix)}
         assert kept
         assert all(torch.equal(weight, before[name]) for name, weight in kept.items())
-
-
-@pytest.mark.parametrize("vision", [*VISION_FAMILIES, *CONVOLUTIONAL])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"entity_replacement_probability": 1.0},
-        {"entity_replacement_probability": 1.0, "replaced_entities_read": "real"},
-        {"visual_source": "real", "use_text_to_image": False},
-        {"hybrid_attention": "both"},
-        {"visual_target": "layer"},
-    ],
-)
-def test_what_gets_no_gradient_is_frozen_where_weights_are_spread(make_model, make_batch, vision, options):
-    model = make_model("bert", vision, **{"visual_target": "pooled"} | options).train()
-    model(**make_batch()).loss.backward()
-    weights = dict(model.bga_mner.vision_encoder.named_parameters())
-    reached = {name for name, weight in weights.items() if weight.grad is not None}
-    freeze_idle(model)
-    assert {name for name, weight in weights.items() if weight.requires_grad} == reached

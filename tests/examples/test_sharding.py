@@ -1,0 +1,54 @@
+"""What a training needs whose weights are spread; that two processes with FSDP go on: test_several_processes.py."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from model_changes import without_dropout
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from bga_mner.examples.fine_tuning.sharding import CompleteStatesCallback, complete_states
+
+
+@pytest.mark.parametrize("options", [{}, {"use_image_to_text": False}, {"visual_source": "none"}])
+def test_all_weights_have_a_state_and_train_as_without(make_model, make_batch, options):
+    """Some get no gradient: the last vision layer, or all that deals with images."""
+    trained = {}
+    for completes in (False, True):
+        torch.manual_seed(0)
+        noiseless = {"use_context_sampler": False, "generator_dropout": 0.0}
+        model = without_dropout(make_model("bert", "clip_vision_model", **noiseless | options).train())
+        weights = list(model.parameters())
+        groups = [{"params": weights[::2], "lr": 1e-2}, {"params": weights[1::2], "lr": 1e-3}]
+        optimizer = torch.optim.AdamW(groups, weight_decay=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(**make_batch()).loss.backward()
+            optimizer.step()
+            if completes:
+                complete_states(optimizer)
+                assert all(optimizer.state.get(weight) for weight in weights)
+                assert [group["lr"] for group in optimizer.param_groups] == [1e-2, 1e-3]
+        assert all(optimizer.state.get(weight) for weight in weights) == completes
+        trained[completes] = model.state_dict()
+    for name, weight in trained[False].items():
+        assert torch.equal(weight, trained[True][name]), name
+
+
+def test_states_are_completed_before_a_checkpoint_alone(tmp_path):
+    used, unused = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizer = torch.optim.AdamW([used, unused])
+    used.grad = torch.ones(2)
+    optimizer.step()
+    arguments = TrainingArguments(output_dir=tmp_path, report_to="none")
+    for saves in (False, True):
+        control = TrainerControl(should_save=saves)
+        CompleteStatesCallback().on_step_end(
+            arguments, TrainerState(), control, optimizer=SimpleNamespace(optimizer=optimizer)
+        )
+        assert bool(optimizer.state.get(unused)) == saves
+    assert torch.equal(used.grad, torch.ones(2))
+    assert unused.grad is None
+    assert torch.equal(unused, torch.ones(2))
