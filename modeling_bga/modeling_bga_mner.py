@@ -155,7 +155,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             vision_last_hidden_state=None if vision is None else vision.last,
             generated_vision=tuple(text.generated) or None,
             generated_text=None if vision is None else (tuple(vision.generated) or None),
-            text_keep_masks=tuple(text.keep_masks),
+            text_keep_masks=tuple(text.keep_masks) or None,
             vision_keep_masks=None if vision is None else tuple(vision.keep_masks),
             hidden_states=tuple(text.hidden_states) if output_hidden_states else None,
             **alignment._asdict(),
@@ -249,8 +249,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
     ) -> BranchTrace:
         """Read texts: before each aligned layer sample, generate, and let the layer read visual features.
 
-        Rows where `reads_real` (batch,) is True read real ones. Nothing is generated if neither layers nor losses
-        would use it.
+        Rows where `reads_real` (batch,) is True read real ones. Nothing is sampled and generated if neither layers nor
+        losses would use it.
         """
         reads = self.text_branch.projections is not None and source != "none"
         states, layers = embed_text(self.text_encoder, texts)
@@ -263,8 +263,8 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             mask: LayerMask = layer.own_mask
             if stage is not None:
                 trace.states.append(states)
-                stage.sample(trace)
                 if reads or vision is not None:
+                    stage.sample(trace)
                     stage.generate(trace)
                 if reads:
                     mask = stage.read(self._visual_features(stage, trace, vision, reads_real), mask)

@@ -76,8 +76,8 @@ class BgaMnerModelOutput(_Alignment, _Losses, _States):
         Features that each stage generated from the text, of the shape of [`BgaMnerModel.visual_target`].
     generated_text : tuple of torch.FloatTensor of shape (batch, length, text width), optional
         Features that each stage generated from the image; a single tensor where stages were sampled.
-    text_keep_masks, vision_keep_masks : tuple of torch.FloatTensor of shape (batch, length)
-        Keep mask of each stage over tokens and over patches.
+    text_keep_masks, vision_keep_masks : tuple of torch.FloatTensor of shape (batch, length), optional
+        Keep mask of each stage over tokens and over patches; None where nothing would read what is generated.
     hidden_states : tuple of torch.FloatTensor of shape (batch, length, text hidden size), optional
         Text embeddings and the states after each layer, if `output_hidden_states`.
     """

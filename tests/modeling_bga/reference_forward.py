@@ -110,6 +110,7 @@ class Reference:
         self.text_reads = config.hybrid_attention != "none" and (
             config.use_text_to_image or config.visual_source == "real"
         )
+        self.samples_texts = config.use_context_sampler and config.use_text_to_image
 
     def __call__(self, batch: dict[str, Any], seed: int) -> dict[str, Any]:
         """Compute what the model's output holds; what belongs to a sentence is a list over sentences."""
@@ -122,12 +123,12 @@ class Reference:
 
         has_vision = pixels is not None
         vision_noise: list[Tensor] = []
+        text_noise: list[Tensor] = []
         samples_images = self.training and config.use_context_sampler and config.use_image_to_text
         vision_length = config.num_vision_tokens
         if has_vision and self.vision_reads and samples_images:
             vision_noise = noise.gumbel(self.stages, count, vision_length)
-        text_noise: list[Tensor] = []
-        if self.training and config.use_context_sampler and config.use_text_to_image:
+        if self.training and self.samples_texts and (has_vision or self._reads(batch.get("visual_source"))):
             text_noise = noise.gumbel(self.stages, count, length)
         if has_vision and not self.vision_reads and samples_images:
             vision_noise = noise.gumbel(self.stages, count, vision_length)
@@ -141,12 +142,8 @@ class Reference:
             beside_image = has_vision and bool(batch["image_mask"][row])
             hidden = bool(chosen[row]) and teaches
             ids = replaced_ids if hidden else batch.get("input_ids")
-            sentence = Sentence(
-                read_mask[row].nonzero().squeeze(1),
-                self._embed(batch, ids, row, read_mask),
-                beside_image,
-                beside_image and not hidden,
-            )
+            places, embedded = read_mask[row].nonzero().squeeze(1), self._embed(batch, ids, row, read_mask)
+            sentence = Sentence(places, embedded, beside_image, beside_image and not hidden)
             sentences.append(sentence)
             if has_vision:
                 shown = pixels[row].double() if beside_image else torch.zeros_like(pixels[row]).double()
@@ -214,7 +211,7 @@ class Reference:
         chosen = (noise.uniform(count) < share) & batch["image_mask"]
         text_noise: list[Tensor] = []
         looks = any(chosen[row] and not labelled[row] for row in range(count))
-        if looks and config.use_context_sampler and config.use_text_to_image:
+        if looks and self.samples_texts and self._reads(None):
             text_noise = noise.gumbel(self.stages, count, length)
         shares = noise.uniform(count)
         of_words = noise.uniform(count * (length + 1)).view(count, length + 1)
@@ -301,21 +298,21 @@ class Reference:
     ) -> None:
         """Run the text branch: sample, generate, and let each layer read what its sentence is to read."""
         config = self.config
-        source = source or config.visual_source
-        if self.training and config.use_text_to_image and source == "real":
-            source = "generated"
-        reads = self.text_reads and source != "none"
-        shows_real = sentence.beside_image and (source == "real" or hidden)
+        reads = self._reads(source)
+        asked = (source or config.visual_source) == "real" and not (self.training and config.use_text_to_image)
+        shows_real = sentence.beside_image and (asked or hidden)
 
         def at_stage(stage: int, states: Tensor) -> Read | None:
             sentence.states.append(states)
+            if not reads and image is None:
+                return None
             before = sentence.keep[-1] if sentence.keep else torch.ones(len(states), dtype=torch.float64)
-            if config.use_context_sampler and config.use_text_to_image:
+            if self.samples_texts:
                 part = self.text_branch["samplers"][stage]
                 sampled = noise[stage][sentence.places] if noise else None
                 before = self._sample(part, states, before, 0, None, sampled)
             sentence.keep.append(before)
-            if config.use_text_to_image and (reads or image is not None):
+            if config.use_text_to_image:
                 sentence.generated.append(self._generate_vision(states, self._keep_bias(before)))
             if not reads:
                 return None
@@ -327,6 +324,9 @@ class Reference:
             return self._project(self.text_branch, stage, self._as_read(made[stage])) if made else None
 
         sentence.last = sentence.last_of_true_words = self._run_bert(sentence.embedded, at_stage)
+
+    def _reads(self, source: str | None) -> bool:
+        return self.text_reads and (source or self.config.visual_source) != "none"
 
     def _as_read(self, generated: Tensor) -> Tensor:
         return generated.detach() if self.training and not self.config.generators_learn_from_labels else generated

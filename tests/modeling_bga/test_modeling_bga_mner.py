@@ -234,6 +234,28 @@ def test_what_a_switch_leaves_on_gets_gradients(make_model, make_batch, option, 
         assert gets_gradients == (bool(parameters) and name not in silent), name
 
 
+@pytest.mark.parametrize("num_bga_layers", [1, 3])
+def test_text_that_reads_no_features_learns_alike_with_any_number_of_layers(make_model, make_batch, num_bga_layers):
+    options = {"visual_source": "none", "entity_replacement_probability": 0.5}  # of random numbers beside dropout
+    model, other = make_model(num_bga_layers=2, **options), make_model(num_bga_layers=num_bga_layers, **options)
+    own = {name: weight for name, weight in model.state_dict().items() if "_branch." not in name}
+    other.load_state_dict(own, strict=False)
+    losses = {}
+    for trained in (model, other):
+        torch.manual_seed(0)
+        optimizer = torch.optim.AdamW(trained.train().parameters(), lr=1e-2)
+        losses[trained] = []
+        for _ in range(4):
+            loss = trained(**make_batch(images=False)).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses[trained].append(loss.item())
+    assert losses[model] == losses[other]
+    assert len(set(losses[model])) == 4
+
+
 def test_real_features_are_refused_where_no_layer_reads_any(make_model, make_batch):
     model = make_model(hybrid_attention="none")
     with pytest.raises(ValueError, match="built without"):

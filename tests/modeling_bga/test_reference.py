@@ -230,6 +230,7 @@ def test_the_model_computes_what_the_reference_does(chunk):
                 assert_close(ours[name][row, places], expected[name][row], f"{name}, {where}")
             if not case.training:
                 _assert_same_tags(case, ours.predictions[row], expected["predictions"][row], row, places, where)
+            assert len(ours.text_keep_masks or ()) == len(sentence.keep), where
             for stage, keep in enumerate(sentence.keep):
                 found = ours.text_keep_masks[stage][row]
                 assert_close(found[places], keep, f"text keep mask {stage}, {where}")
