@@ -15,10 +15,24 @@ from typing import Any
 import datasets
 import pytest
 import torch
-from transformers import BaseImageProcessor, BertConfig, BertModel, ViTConfig, ViTImageProcessorPil, ViTModel
+from transformers import (
+    AutoTokenizer,
+    BaseImageProcessor,
+    BertConfig,
+    BertModel,
+    ViTConfig,
+    ViTImageProcessorPil,
+    ViTModel,
+)
 
-from bga_mner import BgaMnerProcessor, write_conll
-from bga_mner.examples.synthetic.corpus import GeneratedCorpus, generate_corpus
+from bga_mner import (
+    BgaMnerForTokenClassification,
+    BgaMnerProcessor,
+    DataCollatorForMner,
+    read_conll,
+    write_conll,
+)
+from bga_mner.examples.synthetic.corpus import LABELS, GeneratedCorpus, generate_corpus
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 
 
@@ -83,6 +97,29 @@ def write_mner_files(
 def mner_files(write_mner_files: Callable[[int, BaseImageProcessor], Path]) -> Path:
     """Write files to learn from, all images of which are there."""
     return write_mner_files(16, ViTImageProcessorPil(size={"height": 16, "width": 16}))
+
+
+@pytest.fixture(scope="session")
+def learned(mner_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save a model that knows half of the validation sentences by heart, so that its scores are neither 0 nor 1."""
+    model = BgaMnerForTokenClassification.from_text_vision_pretrained(
+        mner_files / "bert", mner_files / "vit", labels=LABELS, num_bga_layers=1
+    )
+    tokenizer = AutoTokenizer.from_pretrained(mner_files / "bert")
+    image_processor = ViTImageProcessorPil.from_pretrained(mner_files / "vit")
+    processor = BgaMnerProcessor(image_processor, tokenizer, label2id=model.config.label2id)
+    rows = read_conll(mner_files / "valid.txt").remove_columns("image").with_transform(processor.encode_examples)
+    batch = DataCollatorForMner(processor)([rows[number] for number in range(0, len(rows), 2)])
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-2)
+    for _ in range(100):
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    folder = tmp_path_factory.mktemp("learned")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

@@ -256,23 +256,6 @@ def test_predicts_only(trained, texts, tmp_path):
     assert (tmp_path / "out" / "predictions.conll").read_text() == (trained[0] / "predictions.conll").read_text()
 
 
-@pytest.fixture(scope="module")
-def guesser(trained, texts, tmp_path_factory):
-    """Make a model that sees entities everywhere, and a file in which half of the sentences are tagged as it does."""
-    folder = tmp_path_factory.mktemp("guesser")
-    shutil.copytree(trained[0], folder, dirs_exist_ok=True)
-    model = BgaMnerForTokenClassification.from_pretrained(folder)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        model.classifier.weight.normal_()
-    model.save_pretrained(folder)
-    rows = read_conll(texts["validation_file"])
-    tags = predict_tags(model, BgaMnerProcessor.from_pretrained(folder), rows, show_progress=False)
-    tags[::2] = rows["ner_tags"][::2]
-    write_conll(folder / "guessed.txt", rows["tokens"], tags, rows["id"])
-    return folder, folder / "guessed.txt"
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -284,15 +267,15 @@ def guesser(trained, texts, tmp_path_factory):
         {"bf16_full_eval": True},
     ],
 )
-def test_evaluates_what_predict_tags_finds(guesser, options, tmp_path):
-    folder, file = guesser
-    given = {"model_name_or_path": folder, "validation_file": file, "test_file": file, "output_dir": tmp_path}
+def test_evaluates_what_predict_tags_finds(learned, mner_files, options, tmp_path):
+    file = mner_files / "valid.txt"
+    given = {"model_name_or_path": learned, "validation_file": file, "test_file": file, "output_dir": tmp_path}
     found = run(**given, do_eval=True, do_predict=True, per_device_eval_batch_size=3, **options)
-    model = BgaMnerForTokenClassification.from_pretrained(folder)
+    model = BgaMnerForTokenClassification.from_pretrained(learned)
     if "bf16_full_eval" in options:
         model = model.bfloat16()
     rows = read_conll(file)
-    tags = predict_tags(model, BgaMnerProcessor.from_pretrained(folder), rows, show_progress=False)
+    tags = predict_tags(model, BgaMnerProcessor.from_pretrained(learned), rows, show_progress=False)
     expected = score_tags(tags, rows["ner_tags"])
     assert 0 < expected["overall_f1"] < 1
     for name in ("precision", "recall", "f1", "accuracy"):

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file
 
 from bga_mner import BgaMnerForTokenClassification, read_conll
 from bga_mner.examples import run_mner_no_trainer
@@ -31,8 +32,13 @@ def run(mner_arguments, mner_files, run_script, tmp_path):
     reset_accelerate()
 
 
-def test_writes_everything(run, mner_files, tmp_path):
-    found = run(language="en", warmup_steps=2, weight_decay=0.1, num_train_epochs=2)
+# of a model that is given whole
+NONE_TO_BUILD = dict.fromkeys(("text_model", "vision_model", "num_bga_layers", "entity_replacement_probability"))
+
+
+def test_writes_everything(run, mner_files, learned, tmp_path):
+    given = {"model_name_or_path": learned, "num_train_epochs": 2}
+    found = run(**NONE_TO_BUILD, **given, language="en", warmup_steps=2, weight_decay=0.1)
     out = tmp_path / "out"
     names = {
         "model.safetensors",
@@ -51,7 +57,11 @@ def test_writes_everything(run, mner_files, tmp_path):
     scores = {entry["step"]: entry["eval_f1"] for entry in log if "eval_f1" in entry}
     assert scores.keys() == {6, 12}
     # the weights are those of the better epoch
-    assert found["eval_f1"] == pytest.approx(max(scores.values()))
+    best = max(scores, key=scores.__getitem__)
+    assert found["eval_f1"] == pytest.approx(scores[best])
+    assert 0 < scores[best] < 1
+    saved, kept = (load_file(folder / "model.safetensors") for folder in (out, out / f"checkpoint-{best}"))
+    assert all(torch.equal(weight, kept[name]) for name, weight in saved.items())
     assert json.loads((out / "test_results.json").read_text())["test_f1"] == found["test_f1"]
     assert read_conll(out / "predictions.conll")["tokens"][:] == read_conll(mner_files / "test.txt")["tokens"][:]
     card = ModelCard.load(out / "README.md")
@@ -59,8 +69,8 @@ def test_writes_everything(run, mner_files, tmp_path):
     assert measured == {"validation": found["eval_f1"], "test": found["test_f1"]}
     assert "weight_decay" in card.text
     # what was saved is what predicted
-    again = run(model_name_or_path=out, text_model=None, vision_model=None, num_bga_layers=None, train_file=None,
-                entity_replacement_probability=None, validation_file=None, output_dir=tmp_path / "again")  # fmt: skip
+    unseen = {"train_file": None, "validation_file": None, "output_dir": tmp_path / "again"}
+    again = run(**NONE_TO_BUILD, **unseen, model_name_or_path=out)
     assert again["test_f1"] == found["test_f1"]
     assert (tmp_path / "again" / "predictions.conll").read_text() == (out / "predictions.conll").read_text()
 
