@@ -129,7 +129,8 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         alpha and beta in L = L_crf + alpha L_rec + beta L_cyc; 0 switches a loss off. In a new classifier of
         `from_text_vision_pretrained`, whose own loss is smaller than a sum over tokens, alpha is 1.
     loss_stages : {"all", "sampled"}, default "sampled"
-        Stages whose image side is generated and compared in training: all, or one that is sampled for each pair.
+        Stages at which images generate text in training, and at which this text and the cycles are compared: all, or
+        one that is sampled for each pair. Texts generate at all stages.
     keep_weighted_reconstruction : bool, default False
         Whether positions that the other modality's sampler dropped need not be generated, as in the paper. Needs
         `visual_target="last"` or `"layer"`.
@@ -148,12 +149,13 @@ class BgaMnerConfig(RemoteCodeMixin, PreTrainedConfig):
         What these read: the features that the true words generate, or the image.
     context_hiding_probability : float, default 0.8
         In training of a tagger, the share of pairs of which words are hidden around the entities, so that a name has to
-        make its image alone. With labels half as many; without, entities are those that the model finds.
+        make its image alone. Pairs with labels are sampled half as often. In those without, entities are those that
+        the model finds.
     align_last_states : bool, default True
         Whether the text's last states, which the head reads, have to generate the image too, as those of the stages do.
     visual_source : {"generated", "real", "none"}, default "generated"
         What the text attends to: features generated from the text, those of the image (or generated ones where there is
-        none, and in training), or nothing, as suits a training without images.
+        none, and in training where the text generates any), or nothing, as suits a training without images.
     constrain_transitions : bool, default True
         Forbid tag transitions that BIO forbids in the CRF.
     classifier_dropout : float, default 0.1

@@ -48,7 +48,7 @@ TAIL = """## Settings
   `attn_implementation` other than "sdpa" is refused, for the model and for the encoders inside it.
 - **Flash attention**: of the encoders above, all but MPNet, DeBERTa and SigLIP2 NaFlex run on the `flash_attn` package
   in transformers. None does here. Its kernels take no bias, and the gate is a bias on generated
-  keys: without it, the gate would be wide open. PyTorch's own flash kernel
+  keys: without it, what the gate learned would be lost. PyTorch's own flash kernel
   runs where neither mask nor bias is needed: in layers without a stage, in batches without padding. Layers with a
   stage, padded batches, and MPNet and DeBERTa, whose positions are biases, run on a kernel that takes a bias (on CUDA
   the memory-efficient one; which kernel runs there was not measured). `test_encoder_families.py` counts the calls.

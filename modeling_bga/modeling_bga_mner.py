@@ -148,7 +148,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         if vision is not None and aligned is not None and present is not None:
             alignment = self._align(text, vision, aligned, present)
         if replaced is not None and config.replaced_entities_read != "real":
-            text.last = self._read_again(texts, replaced, text)
+            text.last = self._read_again(texts, replaced, text, source)
 
         output = BgaMnerModelOutput(
             last_hidden_state=text.last,
@@ -249,8 +249,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
     ) -> BranchTrace:
         """Read texts: before each aligned layer sample, generate, and let the layer read visual features.
 
-        Rows where `reads_real` (batch,) is True read real ones. Nothing is sampled and generated if neither layers nor
-        losses would use it.
+        Rows where `reads_real` (batch,) is True read real ones. Without images, only what is read is generated.
         """
         reads = self.text_branch.projections is not None and source != "none"
         states, layers = embed_text(self.text_encoder, texts)
@@ -286,7 +285,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             return None if generated is None else ReadFeatures(generated, None)
         real = self._real_features(vision, stage.number)
         if generated is None:
-            # nothing to fall back to: a sentence without an image reads nothing
+            # a sentence without an image reads nothing
             return ReadFeatures(real, padding_bias(reads_real[:, None].expand(real.shape[:2]), real.dtype))
         return ReadFeatures(torch.where(reads_real[:, None, None], real, generated), None)
 
@@ -344,10 +343,10 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
             keep_loss = mean_over_batch([keep_budget_loss(vision.keep_masks[-1], config.keep_budget)], present)
         return Alignment(reconstruction_loss, cycle_loss, keep_loss, matches[-1] if matches else None)
 
-    def _read_again(self, texts: TextInputs, replaced: ReplacedEntities, text: BranchTrace) -> Tensor:
-        """Read the chosen sentences with replaced entities, beside features generated from the true words.
+    def _read_again(self, texts: TextInputs, replaced: ReplacedEntities, text: BranchTrace, source: str) -> Tensor:
+        """Read the chosen sentences with replaced entities, beside what the true words generate.
 
-        The features are detached: they are not to learn to spell out the tags.
+        That is detached: it is not to learn to spell out the tags.
         """
         rows = replaced.chosen.nonzero().squeeze(1)  # (chosen,)
         if len(rows) == 0:
@@ -355,7 +354,7 @@ class BgaMnerModel(BgaMnerPreTrainedModel):
         states, layers = embed_text(self.text_encoder, texts._replace(input_ids=replaced.input_ids).rows(rows))
         for layer, stage in self.text_branch.with_layers(layers):
             mask: LayerMask = layer.own_mask
-            if stage is not None and text.generated:
+            if stage is not None and text.generated and source != "none":
                 mask = stage.read(ReadFeatures(text.generated[stage.number][rows].detach(), None), mask)
             states = layer.run(states, mask)
         again = text.last.index_copy(0, rows, final_norm(self.text_encoder, states))

@@ -70,14 +70,14 @@ class BgaMnerModelOutput(_Alignment, _Losses, _States):
         Squared excess over `config.keep_budget`, unweighted; in training, where there is a budget.
     pair_match : torch.FloatTensor of shape (batch,), optional
         Cosine of what the last stage generates from the text and the image's features (pooled ones as one vector,
-        those of patches by their means): low for pairs that don't belong together. 1 for sentences without an image,
-        or with replaced entities.
+        patches by their means): low for pairs that don't belong together. 1 without an image, and where
+        replaced entities read it.
     generated_vision : tuple of torch.FloatTensor of shape (batch, positions, vision width), optional
         Features that each stage generated from the text, of the shape of [`BgaMnerModel.visual_target`].
     generated_text : tuple of torch.FloatTensor of shape (batch, length, text width), optional
-        Features that each stage generated from the image; a single tensor where stages were sampled.
+        Features that each stage generated from the image; one tensor where stages were sampled.
     text_keep_masks, vision_keep_masks : tuple of torch.FloatTensor of shape (batch, length), optional
-        Keep mask of each stage over tokens and over patches; None where nothing would read what is generated.
+        Keep mask of each stage over tokens (without images, only if layers read features) and over patches.
     hidden_states : tuple of torch.FloatTensor of shape (batch, length, text hidden size), optional
         Text embeddings and the states after each layer, if `output_hidden_states`.
     """

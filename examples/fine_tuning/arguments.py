@@ -48,7 +48,8 @@ class ModelArguments:
     )
     replaced_entities_read: str | None = flag(
         None,
-        "What sentences with replaced entities read: 'real' (the image) or 'generated' (from the original words).",
+        "What sentences with replaced entities read: 'generated' (from the true words; the default) or 'real' (the "
+        "image).",
     )
     config_overrides: str | None = flag(None, "Additional options of BgaMnerConfig: key=value,key=value.")
     freeze_vision_encoder: bool = flag(False, "Don't train the vision encoder.")

@@ -158,7 +158,7 @@ class Reference:
                 self._finish_image(sentence, image, [n[row] for n in vision_noise], only)
             if chosen[row] and not teaches:
                 embedded = self._embed(batch, replaced_ids, row, read_mask)
-                sentence.last = self._read_again(sentence, embedded)
+                sentence.last = self._read_again(sentence, embedded, self._reads(batch.get("visual_source")))
 
         parts: dict[str, Any] = {"crf_loss": None, "reconstruction_loss": None, "cycle_loss": None, "keep_loss": None}
         if has_vision:
@@ -331,11 +331,11 @@ class Reference:
     def _as_read(self, generated: Tensor) -> Tensor:
         return generated.detach() if self.training and not self.config.generators_learn_from_labels else generated
 
-    def _read_again(self, sentence: Sentence, embedded: Tensor) -> Tensor:
+    def _read_again(self, sentence: Sentence, embedded: Tensor, reads: bool) -> Tensor:
         """Read a sentence with replaced entities beside what its true words generated."""
 
         def at_stage(stage: int, states: Tensor) -> Read | None:
-            if not (self.text_reads and sentence.generated):
+            if not (reads and sentence.generated):
                 return None
             return self._project(self.text_branch, stage, sentence.generated[stage].detach())
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from model_changes import only_text, open_gates, without_dropout
 
@@ -90,8 +91,9 @@ def test_generated_features_learn_no_tags_from_replaced_entities(make_model, mak
     assert all(p.grad.abs().sum() > 0 for p in branch.projections.parameters())
 
 
-def test_replaced_entities_without_hybrid_attention_read_nothing(make_model, make_batch):
-    options = {"hybrid_attention": "none", "use_context_sampler": False}
+@pytest.mark.parametrize("option", [{"hybrid_attention": "none"}, {"visual_source": "none"}])
+def test_replaced_entities_read_nothing_where_texts_do_not(make_model, make_batch, option):
+    options = {"use_context_sampler": False, **option}
     model = without_dropout(make_model(entity_replacement_probability=1.0, **options).train())
     batch = make_batch()
     torch.manual_seed(5)
