@@ -24,7 +24,7 @@ from bga_mner.benchmarks.base_size import (
     parser,
     start,
 )
-from bga_mner.benchmarks.timing import median_ratio, milliseconds, time_in_turn
+from bga_mner.benchmarks.timing import compute_clock, median_ratio, milliseconds, time_in_turn
 from bga_mner.examples.reporting import print_json, print_table
 
 
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         first = time.perf_counter() - begin
         check(model, compiled, batch)
         functions = {"eager": lambda r=run, m=model: r(m), "compiled": lambda r=run, c=compiled: r(c)}
-        times = time_in_turn(functions, options.repeats)
+        times = time_in_turn(functions, options.repeats, clock=compute_clock)
         found[name] = median_ratio(times["eager"], times["compiled"])
         rows.append((name, f"{found[name]:.2f}", *map(milliseconds, times.values()), f"{first:.0f}"))
     columns = ("model", "times as fast", "eager, ms", "compiled, ms", "first call, s")

@@ -18,7 +18,6 @@ import argparse
 import re
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -29,7 +28,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torchcrf import CRF
 
-from bga_mner.benchmarks.timing import exponent, median_ratio, time_in_turn
+from bga_mner.benchmarks.timing import compute_clock, exponent, median_ratio, time_in_turn
 from bga_mner.examples.reporting import add_common_options, print_json, print_table
 from bga_mner.modeling_bga.crf.crf import ConditionalRandomField
 
@@ -155,12 +154,8 @@ def check(crf: nn.Module, batch: int, length: int, tags: int) -> None:
             check_paths(crf, other, one, case)
 
 
-def _clock() -> float:
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
-
-
 def _time(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    return time_in_turn(functions, repeats, calls=CALLS, clock=_clock)
+    return time_in_turn(functions, repeats, calls=CALLS, clock=compute_clock)
 
 
 def _our_calls(crf: ConditionalRandomField, batch: Batch) -> dict[str, Callable[[], Any]]:

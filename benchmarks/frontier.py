@@ -28,7 +28,7 @@ from transformers import AutoModelForTokenClassification, set_seed
 from bga_mner.benchmarks import captions
 from bga_mner.benchmarks.base_size import make_batch, run
 from bga_mner.benchmarks.kept_results import KeptResults
-from bga_mner.benchmarks.timing import median_ratio, time_in_turn
+from bga_mner.benchmarks.timing import compute_clock, median_ratio, time_in_turn
 from bga_mner.examples.reporting import mean_and_worst, print_json, print_table, start
 from bga_mner.examples.synthetic.experiment import Variant
 
@@ -60,11 +60,13 @@ def measure_time(options: argparse.Namespace, variant: Variant) -> dict[str, flo
     images = torch.randn(len(batch["input_ids"]), 3, options.image_size, options.image_size)
     with torch.no_grad():
         pairs = batch | {"vision_states": trained.bga_mner.encode_images(images)}
-    times = time_in_turn({"ours": lambda: run(trained, pairs), "plain": lambda: run(plain, batch)}, options.repeats)
+    step = {"ours": lambda: run(trained, pairs), "plain": lambda: run(plain, batch)}
+    times = time_in_turn(step, options.repeats, clock=compute_clock)
     found = {"training": median_ratio(times["ours"], times["plain"])}
     texts = {key: batch[key] for key in ("input_ids", "attention_mask")}
     trained.eval(), plain.eval()
-    times = time_in_turn({"ours": lambda: run(trained, texts), "plain": lambda: run(plain, texts)}, 2 * options.repeats)
+    tagging = {"ours": lambda: run(trained, texts), "plain": lambda: run(plain, texts)}
+    times = time_in_turn(tagging, 2 * options.repeats, clock=compute_clock)
     return found | {"tagging": median_ratio(times["ours"], times["plain"])}
 
 

@@ -1,7 +1,8 @@
 """What tagging texts costs beside a plain encoder, by how many layers are aligned; CRF and Viterbi included.
 
-Batch 8, length 64, BERT-base and ViT-B/32 sizes, ratio to `BertForTokenClassification` in the same process, in turn.
-First every model's tags and probabilities of the batch are compared with those of single sentences in float64::
+Batch 8, length 64, BERT-base and ViT-B/32 sizes, ratio to `BertForTokenClassification` in the same process, in turn
+(processor time on one thread, wall-clock time on more). First every model's tags and probabilities of the batch are
+compared with those of single sentences in float64::
 
     python benchmarks/inference.py --json
     python benchmarks/inference.py --threads 2 --json
@@ -17,7 +18,7 @@ import torch
 from rich.console import Console
 
 from bga_mner.benchmarks.base_size import make_baseline, make_batch, make_model, parser, run, start
-from bga_mner.benchmarks.timing import median_ratio, milliseconds, time_in_turn
+from bga_mner.benchmarks.timing import compute_clock, median_ratio, milliseconds, time_in_turn
 from bga_mner.examples.reporting import print_json, print_table
 
 
@@ -60,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         with torch.no_grad():
             models[name].classifier.weight.mul_(50)
         console.print(f"{name}: within {check(models[name], batch):.1e} of float64, sentence by sentence")
-    times = time_in_turn({name: lambda m=model: run(m, batch) for name, model in models.items()}, options.repeats)
+    functions = {name: lambda m=model: run(m, batch) for name, model in models.items()}
+    times = time_in_turn(functions, options.repeats, clock=compute_clock)
     found = {name: median_ratio(times[name], times["baseline"]) for name in names}
     rows = [(name, f"{found.get(name, 1.0):.2f}", milliseconds(seconds)) for name, seconds in times.items()]
     title = f"Inference / plain BERT, threads: {options.threads}"

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from transformers import set_seed
 
 from bga_mner.benchmarks.base_size import SIZES, make_baseline, make_images, make_model, run
-from bga_mner.benchmarks.timing import exponent, time_in_turn
+from bga_mner.benchmarks.timing import compute_clock, exponent, time_in_turn
 from bga_mner.examples.reporting import add_common_options, print_json, print_table, start
 
 
@@ -101,7 +101,7 @@ def measure(axis: str, options: argparse.Namespace) -> dict[str, Any]:
         for model in MODELS:
             made, inputs = make(model, shape, options.size, options.what)
             calls[model] = lambda made=made, inputs=inputs: run(made, inputs)
-        for model, times in time_in_turn(calls, options.repeats).items():
+        for model, times in time_in_turn(calls, options.repeats, clock=compute_clock).items():
             seconds[model].append(statistics.median(times))
             peaks[model].append(max(1, measure_bytes(calls[model])))
     for model in MODELS:

@@ -26,7 +26,7 @@ from bga_mner.benchmarks.base_size import (
     run,
     start,
 )
-from bga_mner.benchmarks.timing import median_ratio, milliseconds, time_in_turn
+from bga_mner.benchmarks.timing import compute_clock, median_ratio, milliseconds, time_in_turn
 from bga_mner.examples.reporting import print_json, print_table
 
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             model.freeze_vision_encoder()
         inputs = cached if name == "cached_vision" else batch
         functions = {"baseline": lambda: run(baseline, text), name: lambda m=model, i=inputs: run(m, i)}
-        times = time_in_turn(functions, options.repeats)
+        times = time_in_turn(functions, options.repeats, clock=compute_clock)
         found[name] = median_ratio(times[name], times["baseline"])
         rows.append((name, f"{found[name]:.2f}", milliseconds(times[name]), milliseconds(times["baseline"])))
     title = f"Training step / plain BERT's, threads: {options.threads}"

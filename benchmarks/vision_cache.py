@@ -4,12 +4,11 @@ Batch 8, length 64, BERT-base and ViT-B/32 sizes, random weights, all losses on,
 model is given images and cached states, in turn; first it is checked that both have the same loss. `with_data` also
 reads the data: eight JPEG files of 640 x 480 pixels, decoded and resized, or eight arrays. The other rows say where the
 time of the cached step goes: a plain text encoder's step, and cached steps of models without some of the parts.
-Measured is processor time, which other work on the machine disturbs less than the time on the clock::
+On one thread, processor time is measured, which other work on the machine disturbs less than the time on the clock::
 
     python benchmarks/vision_cache.py --json
 """
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from io import BytesIO
@@ -25,7 +24,7 @@ from transformers import CLIPImageProcessorPil
 
 from bga_mner import BgaMnerProcessor
 from bga_mner.benchmarks.base_size import BATCH, make_baseline, make_batch, make_images, make_model, parser, run, start
-from bga_mner.benchmarks.timing import median_ratio, milliseconds, time_in_turn
+from bga_mner.benchmarks.timing import compute_clock, median_ratio, milliseconds, time_in_turn
 from bga_mner.examples.reporting import print_json, print_table
 from bga_mner.examples.synthetic.tokenizer import build_tokenizer
 from bga_mner.processing.images.vision_cache import write_vision_states
@@ -93,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             less = make_model(options.size, **WITHOUT[name])
             less.freeze_vision_encoder()
             other = partial(run, less.train(), cached)
-        times = time_in_turn({name: other, "cached": base}, options.repeats, clock=time.process_time)
+        times = time_in_turn({name: other, "cached": base}, options.repeats, clock=compute_clock)
         found[name] = median_ratio(times[name], times["cached"])
         console.print(f"{name}: {found[name]:.2f}")
         rows.append((name, f"{found[name]:.2f}", milliseconds(times[name]), milliseconds(times["cached"])))

@@ -25,9 +25,9 @@ def test_quality_and_time_are_measured_once_and_plotted(benchmark, short, capsys
             trained.append((self.seed, variant.options.get("num_bga_layers")))
             return super().train(variant)
 
-    def time_in_turn(functions, repeats):
+    def time_in_turn(functions, repeats, **options):
         timed.append((sorted(functions), repeats))
-        return real_time_in_turn(functions, repeats)
+        return real_time_in_turn(functions, repeats, **options)
 
     real_time_in_turn = benchmark.time_in_turn
     monkeypatch.setattr(benchmark.captions, "CaptionExperiment", Watched)
