@@ -56,7 +56,7 @@ class KeptResults:
                 entry = json.loads(line)
                 if entry["options"] in (self.options, reported):
                     self.found[entry["run"], entry["variant"]] = entry["result"]
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 raise ValueError(
                     f"Expected what a training gave in line {number} of {shown(str(self.file))}, got {shown(line)}. "
                     "Delete the line, or name another file."
@@ -79,5 +79,8 @@ class KeptResults:
         if self.file is not None:
             entry = {"run": run, "variant": variant, "options": self.options, "result": result}
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            with self.file.open("a+b") as file:
+                # a file that was cut or edited may lack the end of its last line
+                if file.tell() and not self.file.read_bytes().endswith(b"\n"):
+                    file.write(b"\n")
+                file.write(json.dumps(entry).encode() + b"\n")

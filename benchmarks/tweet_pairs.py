@@ -78,9 +78,10 @@ def measure(options: argparse.Namespace, folder: Path, console: Console) -> dict
     tweets = read_tweets(options.data_dir, options.max_rows)
     labels = labels_from_tags(tags for part in labelled.values() for tags in part["ner_tags"])
     trainings = Trainings(options, BgaMnerForTokenClassification, labels, tweets, folder)
-    texts = encode_once(trainings.processor, labelled["train"]) + encode_once(
-        trainings.processor, tweets.select_columns(["text"])
-    )
+    texts = encode_once(trainings.processor, labelled["train"])
+    # a batch of tweets alone has a loss of 0, and not none
+    unlabelled = encode_once(trainings.processor, tweets.select_columns(["text"]))
+    texts += [row | {"labels": [-100] * len(row["input_ids"])} for row in unlabelled]
     own = [None] * len(labelled["train"]) + list(range(len(tweets)))
     expected = labelled["valid"]["ner_tags"][:]
     results = KeptResults(options)

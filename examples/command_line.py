@@ -110,7 +110,14 @@ def seeds(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(
             f"expected whole numbers with commas between, such as 0,1,2, got {_cut(text)!r}"
         )
-    return [int(number) for number in text.split(",")]
+    return _each_once([int(number) for number in text.split(",")])
+
+
+def _each_once(values: list[Any]) -> list[Any]:
+    twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
+    if twice is not None:
+        raise argparse.ArgumentTypeError(f"expected each value once, got {twice} twice")
+    return values
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -132,7 +139,7 @@ def names_of(known: Iterable[str], separator: str = ",") -> Callable[[str], list
         for name in found:
             if name not in known:
                 raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got {_cut(name)}")
-        return found
+        return _each_once(found)
 
     return read
 

@@ -64,7 +64,8 @@ class DataCollatorForMner:
         dict of str to torch.Tensor
             input_ids, attention_mask : int64, (B, L); also token_type_ids if any row has them.
             labels : int64, (B, L), if any row has them; -100 on padding and in rows without.
-            Of rows with `label`: int64 (B,), -100 where unknown, or float32 (B,) or (B, labels), NaN where unknown.
+            Of rows with `label`: int64 (B,), -100 where unknown (also if all are), or float32 (B,) or (B, labels), NaN
+            where unknown.
             word_start_mask : bool, (B, L), if all rows have it: which tokens begin a word.
             target_mask : bool, (B, L), if any row has it: which tokens the label is about.
             pixel_values, image_mask : float32 (B, 3, H, W) and bool (B,), if any row has an image; zeros and False
@@ -98,9 +99,9 @@ class DataCollatorForMner:
             if "labels" in batch:
                 raise ValueError("Expected 'labels' of tokens or a 'label' of each text, got both. Drop one column.")
             batch["labels"] = labels
-        if self.image_shape is not None:
-            # the column tells that a sequence classifier is to read this, though no text here has a label
-            of_texts = any("label" in feature for feature in features)
+        # the column tells that a sequence classifier is to read this, though no text here has a label
+        of_texts = any("label" in feature for feature in features)
+        if of_texts or self.image_shape is not None:
             shape = batch["input_ids"].shape  # (B, L)
             batch.setdefault("labels", torch.full(shape[:1] if of_texts else shape, -100))
         for name in ("pixel_values", VISION_STATES):

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from bga_mner.modeling_bga.encoders.encoder import only_new_layers_trained
 
@@ -47,6 +48,21 @@ def complete_states(optimizer: torch.optim.Optimizer) -> None:
 class CompleteStatesCallback(TrainerCallback):
     """Call `complete_states` before each checkpoint."""
 
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Refuse an optimizer without states."""
+        if isinstance(optimizer.optimizer, torch.optim.SGD) and not optimizer.optimizer.defaults["momentum"]:
+            raise ValueError(
+                "Expected an optimizer with a state for each weight, since FSDP can't load a checkpoint without, got "
+                "SGD without momentum. Pass --optim adamw_torch, or --optim_args momentum=0.9."
+            )
+
     def on_step_end(
         self,
         args: TrainingArguments,
@@ -55,6 +71,9 @@ class CompleteStatesCallback(TrainerCallback):
         optimizer: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Complete the states if the Trainer is about to save."""
-        if control.should_save:
+        """Complete the states if the Trainer is about to save, or to find out whether it saves the best weights."""
+        saves_best = args.save_strategy == SaveStrategy.BEST and control.should_evaluate
+        if control.should_save or saves_best:
             complete_states(optimizer.optimizer)  # in Accelerate's
+
+    on_epoch_end = on_step_end

@@ -36,6 +36,16 @@ def test_a_report_is_measured_once(benchmark, tmp_path):
     assert benchmark.KeptResults(options(file, report=True)).found.keys() == {(0, "full")}
 
 
+def test_a_file_may_lack_the_end_of_its_last_line(benchmark, tmp_path):
+    file = tmp_path / "results.jsonl"
+    benchmark.KeptResults(options(file)).add(0, "full", [1])
+    file.write_bytes(file.read_bytes()[:-1])
+    results = benchmark.KeptResults(options(file))
+    results.add(1, "full", [2])
+    results.add(2, "full", [3])
+    assert benchmark.KeptResults(options(file)).found == {(0, "full"): [1], (1, "full"): [2], (2, "full"): [3]}
+
+
 def test_without_a_file_results_last_as_long_as_the_run(benchmark):
     results = benchmark.KeptResults(options(None))
     results.add(0, "full", [1])

@@ -62,7 +62,12 @@ def test_labelled_texts_have_no_image_and_tweets_no_tags(benchmark, arguments, m
     benchmark.main([*arguments, "--seeds", "0", "--variants", "images", "--max_rows", "10"])
     ((texts, own),) = given
     assert own == [None] * 10 + list(range(10))
-    assert ["labels" in text for text in texts] == [True] * 10 + [False] * 10
+    assert [any(label != -100 for label in text["labels"]) for text in texts] == [True] * 10 + [False] * 10
+
+
+def test_a_batch_of_tweets_alone_teaches_nothing(benchmark, arguments):
+    found = benchmark.main([*arguments, "--seeds", "0", "--variants", "labelled_alone", "--batch_size", "1"])
+    assert 0 <= found["labelled_alone"]["f1"][0] <= 1
 
 
 def test_scores_are_those_of_seqeval(benchmark):

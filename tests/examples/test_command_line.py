@@ -253,6 +253,8 @@ def test_a_mistake_is_one_line(folder, offline, tmp_path, monkeypatch, capsys, n
 CAPTIONS = "--data_dir nowhere --text_model nowhere --vision_model nowhere"
 BENCHMARK_MISTAKES = [
     ("alignment", "--seeds one", "'one'"),
+    ("alignment", "--seeds 3,1,3", "expected each value once, got 3 twice"),
+    ("alignment", "--variants full,full", "got full twice"),
     ("alignment", "--variants full,half", "got half "),
     ("alignment", "--config {", "'{'"),
     ("alignment", "--mismatch_rate 2", "'2'"),

@@ -132,3 +132,13 @@ def test_two_killed_processes_end_with_the_same_bits(mner_arguments, kind, run_s
     assert "checkpoint-4" in logs[0]
     whole, cut = weights
     assert [name for name, weight in whole.items() if not torch.equal(weight, cut[name])] == []
+
+
+def test_a_killed_trainer_goes_on_under_fsdp_with_the_script_s_own_checkpoints(mner_arguments, run_script, tmp_path):
+    """It saves after each epoch, of 3 steps in two processes."""
+    arguments = mner_arguments | {"num_train_epochs": 2, "report_to": "none", "output_dir": tmp_path}
+    codes, logs, _ = run_script.several("trainer", arguments, dict.fromkeys(range(2), ("step", None, 5)), **FSDP2)
+    assert codes == [-signal.SIGKILL] * 2, "\n".join(logs)
+    codes, logs, _ = run_script.several("trainer", arguments, **FSDP2)
+    assert codes == [0, 0], "\n".join(logs)
+    assert "checkpoint-3" in logs[0]

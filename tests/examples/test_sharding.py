@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from model_changes import without_dropout
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from bga_mner.examples.fine_tuning.sharding import CompleteStatesCallback, complete_states
 
@@ -35,6 +35,42 @@ def test_all_weights_have_a_state_and_train_as_without(make_model, make_batch, o
         trained[completes] = model.state_dict()
     for name, weight in trained[False].items():
         assert torch.equal(weight, trained[True][name]), name
+
+
+class Halves(torch.nn.Module):
+    """Learns with one of its two weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+
+    def forward(self, labels):
+        loss = (self.used - labels).square().mean()
+        return {"loss": loss, "logits": labels}
+
+
+def make_trainer(folder, **options):
+    given = {"max_steps": 6, "per_device_train_batch_size": 2, "report_to": "none", "use_cpu": True, **options}
+    rows = [{"labels": torch.full((2,), float(number))} for number in range(6)]
+    data = {"train_dataset": rows, "eval_dataset": rows, "callbacks": [CompleteStatesCallback]}
+    return Trainer(Halves(), TrainingArguments(folder, disable_tqdm=True, **given), **data)
+
+
+@pytest.mark.parametrize("strategy", ["steps", "epoch", "best"])
+def test_each_checkpoint_of_the_trainer_has_all_states(tmp_path, strategy):
+    evaluation = "steps" if strategy == "best" else strategy
+    options = {"save_strategy": strategy, "eval_strategy": evaluation, "save_steps": 2, "eval_steps": 2}
+    make_trainer(tmp_path, **options, metric_for_best_model="loss").train()
+    saved = list(tmp_path.glob("checkpoint-*/optimizer.pt"))
+    assert saved
+    for file in saved:
+        assert set(torch.load(file, weights_only=True)["state"]) == {0, 1}
+
+
+def test_an_optimizer_without_states_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"SGD without momentum\. Pass --optim adamw_torch"):
+        make_trainer(tmp_path, optim="sgd", save_strategy="no").train()
+    make_trainer(tmp_path, optim="sgd", optim_args="momentum=0.9", save_strategy="no").train()
 
 
 def test_states_are_completed_before_a_checkpoint_alone(tmp_path):

@@ -115,10 +115,10 @@ def test_every_batch_has_the_same_keys_where_processes_share_a_model(bert_proces
     assert "pixel_values" not in DataCollatorForMner(bert_processor)([{"input_ids": [2], "pixel_values": None}])
 
 
-def test_texts_without_a_known_label_get_an_unknown_one_each_where_processes_share_a_model(bert_processor):
+@pytest.mark.parametrize("image_shape", [None, (3, 4, 4)])
+def test_texts_without_a_known_label_get_an_unknown_one_each(bert_processor, image_shape):
     rows = [{"input_ids": [2, 5, 3], "label": None}, {"input_ids": [2, 3]}]
-    assert "labels" not in DataCollatorForMner(bert_processor)(rows)
-    collate = DataCollatorForMner(bert_processor, image_shape=(3, 4, 4))
+    collate = DataCollatorForMner(bert_processor, image_shape=image_shape)
     labels = collate(rows)["labels"]
     assert labels.dtype == torch.int64
     assert labels.tolist() == [-100, -100]
