@@ -15,6 +15,7 @@ from typing import Any
 import datasets
 import numpy as np
 
+from bga_mner.benchmarks.data_files import read_lines
 from bga_mner.configuration.errors import shown
 from bga_mner.examples.synthetic.texts import invent_names
 
@@ -119,21 +120,31 @@ def read_captions(folder: Path) -> list[Caption]:
     mention its type, and none mentions another.
     """
     file = folder / "captions.tsv"
-    if not file.is_file():
-        raise ValueError(f"Expected captions.tsv in --data_dir {shown(str(folder))}, got none. Name another folder.")
     by_image: dict[str, list[list[str]]] = {}
-    for line in file.read_text(encoding="utf-8").splitlines():
-        image, _, caption = line.partition("\t")
+    for number, line in read_lines(file):
+        image, tab, caption = line.partition("\t")
+        if not tab or Path(image).name != image:
+            raise ValueError(
+                f"Expected <id><TAB><caption> in line {number} of {shown(str(file))}, got {shown(line)}. Correct it."
+            )
         by_image.setdefault(image, []).append(re.sub(r"[^\w\s'.,-]", " ", caption).split())
     found: list[Caption] = []
+    missing: list[str] = []
     for image, captions in sorted(by_image.items()):
         mentioned = [
             {_TYPE[noun] for word in words if (noun := _singular(word.lower())) in _TYPE} for words in captions
         ]
         agree = len(set().union(*mentioned)) == 1 and sum(map(len, mentioned)) >= _AGREEING
-        if agree and (folder / "pictures" / f"{image}.jpg").is_file():
+        if agree:
+            if not (folder / "pictures" / f"{image}.jpg").is_file():
+                missing.append(image)
             subjects = [(subject, words) for words in captions if (subject := subject_of(words))]
             found += [Caption(image, kind, tuple(words[end:])) for (kind, end), words in subjects if words[end:]]
+    if missing:
+        raise ValueError(
+            f"Expected an image of each caption that is used, got none for {len(missing)} ids. Add "
+            f"{shown(str(folder / 'pictures' / f'{missing[0]}.jpg'))}, or take out its captions."
+        )
     return found
 
 

@@ -42,12 +42,11 @@ from bga_mner import (
     BgaMnerProcessor,
     DataCollatorForMner,
     LossPartsCallback,
-    cache_vision_states,
     layerwise_parameter_groups,
     predict_tags,
     spans_from_tags,
 )
-from bga_mner.benchmarks import alignment
+from bga_mner.benchmarks import alignment, data_files
 from bga_mner.benchmarks.caption_names import KINDS, LABELS, CaptionCorpus, build_corpus
 from bga_mner.benchmarks.kept_results import KeptResults, add_results_options
 from bga_mner.benchmarks.name_scores import MEASURES, between, count_names, intervals, measures, print_differences
@@ -124,7 +123,7 @@ def encode_images(
     paths = Dataset.from_dict({"image": sorted(set(images))})
     kept = options.cache_dir or options.folder
     deepest = max((make_model(options, variant) for variant in variants), key=lambda model: model.config.num_stages)
-    return cache_vision_states(paths, deepest, processor, cache_dir=kept).add_column("path", paths["image"])
+    return data_files.encode_images(paths, deepest, processor, kept).add_column("path", paths["image"])
 
 
 class CaptionExperiment:

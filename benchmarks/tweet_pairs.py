@@ -53,7 +53,16 @@ def read_labelled(folder: Path, limit: int | None) -> dict[str, datasets.Dataset
                 f"Expected train.txt and valid.txt in --labelled_dir {shown(str(folder))}, got no {part}.txt. Add it."
             )
     found = {part: read_conll(folder / f"{part}.txt").remove_columns("image") for part in PARTS}
-    return {part: rows.take(min(limit or len(rows), len(rows))) for part, rows in found.items()}
+    found = {part: rows.take(min(limit or len(rows), len(rows))) for part, rows in found.items()}
+    for part, rows in found.items():
+        unknown = sum(tags is None or None in tags for tags in rows["ner_tags"])
+        entities = sum(tag.startswith("B-") for tags in rows["ner_tags"] for tag in tags or () if tag)
+        if unknown or not entities or len(rows) < 2:
+            raise ValueError(
+                f"Expected at least two texts with entities in {part}.txt, with a tag for each word, got {len(rows)} "
+                f"with {entities} entities, and {unknown} without some tags. Tag them, or raise --max_rows."
+            )
+    return found
 
 
 def f1_of(counts: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -66,10 +66,13 @@ def split(tweets: datasets.Dataset, splits: int) -> list[tuple[list[int], list[i
 
     labels, texts = tweets["label"][:], tweets["text"][:]
     known = [row for row, label in enumerate(labels) if label is not None]
-    numbers = {name: sum(label == number for label in labels) for number, name in enumerate(SENTIMENTS)}
+    # a text is in one split only
+    numbers = {
+        name: len({texts[row] for row in known if labels[row] == number}) for number, name in enumerate(SENTIMENTS)
+    }
     if min(numbers.values()) < splits:
         raise ValueError(
-            f"Expected at least {splits} tweets of each sentiment, one per split, got {shown(numbers)}. Lower "
+            f"Expected at least {splits} texts of each sentiment, one per split, got {shown(numbers)}. Lower "
             "--splits, or raise --max_rows."
         )
     folds = StratifiedGroupKFold(splits, shuffle=True, random_state=0)
@@ -121,6 +124,11 @@ def measure(options: argparse.Namespace, folder: Path, console: Console) -> dict
             trainer.model.config.visual_source = source
             images = test if source == "real" else [None] * len(test)
             result = trainer.predict(Rows([texts[row] for row in test], images, trainings.states))
+            if not np.isfinite(result.predictions).all():
+                raise ValueError(
+                    f"Expected scores that are finite, got others of {name}. Lower --learning_rate or "
+                    "--new_learning_rate."
+                )
             predicted = result.predictions.argmax(-1)
             outcomes = np.stack([np.full(len(test), fold), result.label_ids, predicted], axis=1)
             results.add(fold, name, outcomes.tolist())

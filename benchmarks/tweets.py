@@ -20,7 +20,8 @@ import torch
 from scipy import stats
 from transformers import Trainer, TrainingArguments, set_seed
 
-from bga_mner import BgaMnerPreTrainedModel, DataCollatorForMner, cache_vision_states, layerwise_parameter_groups
+from bga_mner import BgaMnerPreTrainedModel, DataCollatorForMner, layerwise_parameter_groups
+from bga_mner.benchmarks.data_files import encode_images, read_lines
 from bga_mner.benchmarks.kept_results import add_results_options
 from bga_mner.benchmarks.real_text import default_text_model
 from bga_mner.configuration.errors import shown
@@ -35,6 +36,7 @@ __all__ = ["SENTIMENTS", "Rows", "Trainings", "add_options", "bootstrap", "choos
 __all__ += ["with_interval"]
 
 SENTIMENTS = ("negative", "neutral", "positive")
+_LONGEST_NAME = 255  # bytes, of a file
 
 
 def add_options(parser: argparse.ArgumentParser, variants: Iterable[str]) -> None:
@@ -65,27 +67,43 @@ def add_options(parser: argparse.ArgumentParser, variants: Iterable[str]) -> Non
 def read_tweets(folder: Path, limit: int | None = None) -> datasets.Dataset:
     """Read tweets: columns id, text, image (a path) and label, the number of the sentiment or None."""
     file = folder / "tweets.jsonl"
-    if not file.is_file():
-        raise ValueError(f"Expected tweets.jsonl in --data_dir {shown(str(folder))}, got none. Name another folder.")
     columns: dict[str, list[Any]] = {"id": [], "text": [], "image": [], "label": []}
-    # not splitlines, which also cuts at line separators inside a text
-    for line in file.read_text(encoding="utf-8").rstrip("\n").split("\n")[:limit]:
-        tweet = json.loads(line)
+    for number, line in read_lines(file)[:limit]:
+        tweet = _read_tweet(line, f"in line {number} of {shown(str(file))}")
         sentiment = tweet["sentiment"]
-        if sentiment not in (*SENTIMENTS, None):
-            raise ValueError(
-                f"Expected {', '.join(SENTIMENTS)} or null as the sentiment of tweet {shown(tweet['id'])}, got "
-                f"{shown(sentiment)}. Correct {shown(str(file))}."
-            )
         columns["id"].append(tweet["id"])
         columns["text"].append(tweet["text"])
         columns["image"].append(str(folder / "pictures" / tweet["image"]))
         columns["label"].append(None if sentiment is None else SENTIMENTS.index(sentiment))
+    if len(set(columns["id"])) < len(columns["id"]):
+        twice = next(one for number, one in enumerate(columns["id"]) if one in columns["id"][:number])
+        raise ValueError(f"Expected each tweet once in {shown(str(file))}, got id {shown(twice)} twice. Take one out.")
     missing = [image for image in columns["image"] if not Path(image).is_file()]
     if missing:
         raise ValueError(f"Expected an image of each tweet, got none for {len(missing)}. Add {shown(missing[0])}.")
     kinds = {key: datasets.Value("int64" if key == "label" else "string") for key in columns}
     return datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+
+
+def _read_tweet(line: str, place: str) -> dict[str, Any]:
+    try:
+        tweet = json.loads(line)
+    except (ValueError, RecursionError):
+        tweet = None
+    texts = [tweet.get(key) for key in ("id", "text", "image")] if isinstance(tweet, dict) else [None]
+    if not all(isinstance(text, str) for text in texts) or "sentiment" not in tweet:
+        raise ValueError(
+            'Expected {"id": "1", "text": "...", "image": "1.jpg", "sentiment": null} '
+            f"{place}, got {shown(line)}. Correct it."
+        )
+    if tweet["sentiment"] not in (*SENTIMENTS, None):
+        raise ValueError(
+            f"Expected {', '.join(SENTIMENTS)} or null as the sentiment {place}, got {shown(tweet['sentiment'])}. "
+            "Correct it."
+        )
+    if Path(tweet["image"]).name != tweet["image"] or len(tweet["image"].encode()) > _LONGEST_NAME:
+        raise ValueError(f"Expected the name of a file in pictures/ {place}, got {shown(tweet['image'])}. Correct it.")
+    return tweet
 
 
 def choose_images(own: Sequence[int | None], images: str, seed: int) -> list[int | None]:
@@ -98,6 +116,8 @@ def choose_images(own: Sequence[int | None], images: str, seed: int) -> list[int
     chosen = list(own)
     if images == "shuffled":
         rows = [row for row, image in enumerate(own) if image is not None]
+        if len(rows) == 1:
+            raise ValueError("Expected at least two images to shuffle, got one. Raise --max_rows, or add images.")
         random.Random(f"shuffled-{seed}").shuffle(rows)
         # all in one circle, so that no row keeps its own
         for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
@@ -139,7 +159,7 @@ class Trainings:
         self.processor.label2id = {label: number for number, label in enumerate(self.labels)}
         model = self.build({}).to("cuda" if torch.cuda.is_available() else "cpu")
         kept = options.cache_dir or folder / "vision_states"
-        self.states = cache_vision_states(tweets.select_columns(["image"]), model, self.processor, cache_dir=kept)
+        self.states = encode_images(tweets.select_columns(["image"]), model, self.processor, kept)
 
     def build(self, config: dict[str, Any]) -> Any:
         """Join the encoders; all else is new. What images mean stays as it was learned."""

@@ -88,12 +88,12 @@ def test_reads_captions_that_agree(benchmark, tmp_path):
         "agreeing": agreeing,
         "few": [*agreeing[:3], "Brown .", "Grass ."],
         "both": [*agreeing[:4], "A man with it ."],
-        "missing": agreeing,
     }
     lines = [f"{image}\t{caption}" for image, captions in texts.items() for caption in captions]
-    (tmp_path / "captions.tsv").write_text("\n".join([*lines, "", "no caption"]), encoding="utf-8")
-    for image in ("agreeing", "few", "both"):
-        (tmp_path / "pictures" / f"{image}.jpg").touch()
+    # newlines alone end a caption
+    lines[0] += "\u2028"
+    (tmp_path / "captions.tsv").write_text("\n".join([*lines, "", ""]), encoding="utf-8-sig")
+    (tmp_path / "pictures" / "agreeing.jpg").touch()
     found = benchmark.read_captions(tmp_path)
     assert {(caption.image, caption.kind) for caption in found} == {("agreeing", "animal")}
     assert {caption.rest for caption in found} == {("runs", "."), ("jumps",), ("sits", ".")}
@@ -144,7 +144,17 @@ def test_says_what_to_mend(benchmark, caption_folder, tmp_path):
     with pytest.raises(ValueError, match=r"Expected captions\.tsv in --data_dir .*Name another folder"):
         benchmark.build_corpus(tmp_path, 0)
     shutil.copy(caption_folder / "captions.tsv", tmp_path)
+    with pytest.raises(ValueError, match=r"Expected an image of each caption .* for \d+ ids\. Add .*pictures"):
+        benchmark.build_corpus(tmp_path, 0)
+    for line in ("1 A dog runs .", "../1\tA dog runs ."):
+        (tmp_path / "captions.tsv").write_text(f"1\tA man .\n{line}\n", encoding="utf-8")
+        with pytest.raises(ValueError, match=r"Expected <id><TAB><caption> in line 2 of .*dog"):
+            benchmark.build_corpus(tmp_path, 0)
+    (tmp_path / "captions.tsv").write_text("1\tA man .\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"at least 20 images of each type .*'person': 0, 'animal': 0"):
+        benchmark.build_corpus(tmp_path, 0)
+    (tmp_path / "captions.tsv").write_text("1\tA man .\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"Expected UTF-8 in .*captions\.tsv"):
         benchmark.build_corpus(tmp_path, 0)
     with pytest.raises(ValueError, match=r"at least 99 test captions of each type that hardly tell it, got .*Add"):
         benchmark.build_corpus(caption_folder, 0, tests_per_name=99)

@@ -131,14 +131,14 @@ def test_variants_align_as_many_layers_as_they_say(benchmark, tmp_path, variant,
 
 def test_each_image_is_seen_once(benchmark, short, monkeypatch):
     seen = []
-    cache = benchmark.cache_vision_states
+    cache = benchmark.data_files.cache_vision_states
 
     def watched(dataset, model, *args, **kwargs):
         assert not any(weight.requires_grad for weight in model.bga_mner.vision_encoder.parameters())
         seen.extend(dataset["image"])
         return cache(dataset, model, *args, **kwargs)
 
-    monkeypatch.setattr(benchmark, "cache_vision_states", watched)
+    monkeypatch.setattr(benchmark.data_files, "cache_vision_states", watched)
     benchmark.main([*short, "--seeds", "0,1", "--variants", "full,shuffled_images"])
     assert max(Counter(seen).values()) == 1
     used = {path for seed in (0, 1) for path in benchmark.build_corpus(Path(short[1]), seed, 4, 3).train["image"]}

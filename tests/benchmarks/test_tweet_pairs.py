@@ -86,5 +86,13 @@ def test_scores_are_those_of_seqeval(benchmark):
 def test_says_what_to_mend(benchmark, arguments, tmp_path):
     with pytest.raises(ValueError, match=r"--labelled_dir .*, got no train\.txt"):
         benchmark.main([*arguments, "--labelled_dir", str(tmp_path)])
+    for part in ("train", "valid"):
+        (tmp_path / f"{part}.txt").write_text("IMGID:1\nKawhi B-PER\nwins\n\nIMGID:2\nhi O\n\n", encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"in train\.txt, with a tag for each word, got 2 with \d entities, and 1 without"
+    ):
+        benchmark.main([*arguments, "--labelled_dir", str(tmp_path)])
+    with pytest.raises(ValueError, match=r"two texts with entities in train\.txt"):
+        benchmark.main([*arguments, "--max_rows", "1"])
     with pytest.raises(ValueError, match=r"Expected tweets\.jsonl"):
         benchmark.main([*arguments, "--data_dir", str(tmp_path)])

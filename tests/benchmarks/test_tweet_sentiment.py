@@ -112,10 +112,14 @@ def test_differences_are_of_the_same_tweets(benchmark):
 
 
 def test_says_what_to_mend(benchmark, arguments, tmp_path, capsys):
-    with pytest.raises(ValueError, match=r"Expected at least 9 tweets of each sentiment.* got {'negative': 8"):
+    with pytest.raises(ValueError, match=r"Expected at least 9 texts of each sentiment.* got {'negative': 8"):
         benchmark.main([*arguments, "--splits", "9"])
     with pytest.raises(ValueError, match=r"Expected tweets\.jsonl"):
         benchmark.main([*arguments, "--data_dir", str(tmp_path)])
+    with pytest.raises(ValueError, match="Expected scores that are finite, got others of text_only"):
+        benchmark.main(
+            [*arguments, "--variants", "text_only", "--learning_rate", "1e30", "--new_learning_rate", "1e30"]
+        )
     with pytest.raises(SystemExit):
         benchmark.main([*arguments, "--variants", "imagess"])
     assert "expected some of images, real_at_test" in capsys.readouterr().err

@@ -57,13 +57,50 @@ def test_a_text_may_hold_a_line_separator(benchmark, tweet_folder, tmp_path):
 def test_says_what_to_mend(benchmark, tweet_folder, tmp_path):
     with pytest.raises(ValueError, match=r"Expected tweets\.jsonl in --data_dir .*, got none"):
         benchmark.read_tweets(tmp_path)
-    tweet = {"id": "7", "text": "Hi", "image": "7.jpg", "sentiment": "glad"}
+    tweet = {"id": "7", "text": "Hi", "image": "7.jpg", "sentiment": None}
     (tmp_path / "tweets.jsonl").write_text(json.dumps(tweet), encoding="utf-8")
-    with pytest.raises(ValueError, match="sentiment of tweet '7', got 'glad'"):
-        benchmark.read_tweets(tmp_path)
-    (tmp_path / "tweets.jsonl").write_text(json.dumps(tweet | {"sentiment": None}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"got none for 1\. Add "):
         benchmark.read_tweets(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sentiment": "glad"}, r"or null as the sentiment in line 2 of .*, got 'glad'"),
+        ({"text": None}, 'Expected {"id": "1", .*} in line 2 of '),
+        ({"text": ["Hi"]}, "in line 2 of "),
+        ({"id": 8}, "in line 2 of "),
+        ({"image": "../8.jpg"}, r"name of a file in pictures/ in line 2 .*, got '\.\./8\.jpg'"),
+        ({"image": "8" * 300}, "name of a file in pictures/ in line 2 "),
+        ({"id": "7"}, "Expected each tweet once in .*, got id '7' twice"),
+        ("[1]", r"in line 2 of .*, got '\[1\]'"),
+        ('{"id": "8"', "in line 2 of "),
+        ("[" * 100_000, "in line 2 of "),
+        ('{"id": "8", "text": "Hi", "image": "7.jpg"}', "in line 2 of "),
+    ],
+)
+def test_names_a_tweet_that_cannot_be_used(benchmark, tweet_folder, tmp_path, change, said):
+    tweet = {"id": "7", "text": "Hi", "image": "7.jpg", "sentiment": None}
+    second = change if isinstance(change, str) else json.dumps(tweet | {"id": "8"} | change)
+    (tmp_path / "tweets.jsonl").write_text(f"{json.dumps(tweet)}\n{second}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=said):
+        benchmark.read_tweets(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:1 of 6 images cannot be used")
+def test_images_that_cannot_be_read_are_refused_each_time(benchmark, options, tweet_folder, tmp_path):
+    shutil.copytree(tweet_folder, tmp_path / "tweets")
+    (tmp_path / "tweets" / "pictures" / "3.jpg").write_bytes(b"no image")
+    tweets = benchmark.read_tweets(tmp_path / "tweets", 6)
+    options.cache_dir = tmp_path / "kept"
+    try:
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"got 1 of 6 that can't, such as .*3\.jpg"):
+                benchmark.Trainings(
+                    options, BgaMnerForSequenceClassification, benchmark.SENTIMENTS, tweets, tmp_path / "folder"
+                )
+    finally:
+        options.cache_dir = None
 
 
 def test_shuffled_images_are_those_of_other_rows(benchmark):
@@ -76,6 +113,8 @@ def test_shuffled_images_are_those_of_other_rows(benchmark):
     assert benchmark.choose_images(own, "shuffled", 0) != benchmark.choose_images(own, "shuffled", 1)
     assert benchmark.choose_images(own, "paired", 0) == own
     assert benchmark.choose_images(own, "none", 0) == [None] * len(own)
+    with pytest.raises(ValueError, match="at least two images to shuffle, got one"):
+        benchmark.choose_images([None, 5], "shuffled", 0)
 
 
 def test_interval_of_a_mean(benchmark):
