@@ -41,6 +41,9 @@ _VISION_TOWERS = {
 }
 
 
+_ENCODERS = ("text_config", "vision_config")
+
+
 def build_from_encoders(
     cls: type[Model],
     text: str | PreTrainedModel,
@@ -51,7 +54,8 @@ def build_from_encoders(
 ) -> Model:
     """Build a model of a class; see `BgaMnerPreTrainedModel.from_text_vision_pretrained`."""
     config_class: Any = cls.config_class
-    if unknown := sorted(name for name in options if not hasattr(config_class, name)):
+    # methods are none
+    if unknown := sorted(name for name in options if name in _ENCODERS or callable(getattr(config_class, name, len))):
         # a configuration keeps whatever it is given, and saves it: a token, too
         check_names(config_class, unknown, config_class.__dataclass_fields__)
         raise ValueError(f"Expected options of BgaMnerConfig, got {shown(unknown)}. Leave them out.")

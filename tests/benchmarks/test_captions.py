@@ -205,6 +205,8 @@ def test_says_what_to_mend(benchmark, short, tmp_path, capsys):
         (["--names", "1"], "at least 2"),
         (["--figure", "a.png", "--variants", "paper,full"], "features can be drawn, got paper"),
         (["--figure", "a.png", "--variants", "image_to_text_only"], "features can be drawn, got image_to_text_only"),
+        (["--figure", "a.png", "--config", '{"visual_target": "layer"}'], "got full with --config {'visual_target'"),
+        (["--figure", "a.png", "--config", '{"normalize_targets": false}'], "got full with --config"),
     ):
         with pytest.raises(SystemExit):
             benchmark.main([*short, *flags])

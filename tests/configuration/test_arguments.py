@@ -156,6 +156,13 @@ def test_unknown_arguments_are_named(saved, make_config, model):
             model.from_pretrained(saved, **arguments)
 
 
+@pytest.mark.parametrize("option", [{"to_dict": 1}, {"text_config": {}}, {"hub_token": "secret"}])
+def test_what_is_no_option_of_a_model_of_two_encoders_is_named(make_model, option):
+    base = make_model().bga_mner
+    with pytest.raises(ValueError, match=f"Expected options of BgaMnerConfig, got .*'{next(iter(option))}'"):
+        BgaMnerModel.from_text_vision_pretrained(base.text_encoder, base.vision_encoder, **option)
+
+
 @pytest.mark.parametrize("argument", [{"dtype": "flot16"}, {"quantization_config": "int8"}])
 def test_loading_arguments_that_fail_are_named(saved, argument):
     with pytest.raises(ValueError, match=next(iter(argument))) as caught:

@@ -266,6 +266,7 @@ BENCHMARK_MISTAKES = [
     ("frontier", f"{CAPTIONS} --variants small", "got small "),
     ("frontier", f"{CAPTIONS} --seeds 1.5", "'1.5'"),
     ("frontier", f"{CAPTIONS} --plot out.png", "Expected --seeds with --plot"),
+    ("frontier", f"{CAPTIONS} --figure out.png", "Expected --seeds with --figure"),
     ("frontier", f"{CAPTIONS} --results empty_folder", "got the folder 'empty_folder'"),
     ("inference", "--models 13", "got 13 "),
     ("memory", "--size large", "'large'"),
