@@ -48,14 +48,7 @@ def complete_states(optimizer: torch.optim.Optimizer) -> None:
 class CompleteStatesCallback(TrainerCallback):
     """Call `complete_states` before each checkpoint."""
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        optimizer: Any = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_train_begin(self, *given: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """Refuse an optimizer without states."""
         if isinstance(optimizer.optimizer, torch.optim.SGD) and not optimizer.optimizer.defaults["momentum"]:
             raise ValueError(
