@@ -359,8 +359,8 @@ def read_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) ->
         if not options.seeds:
             parser.error("Expected --seeds with --figure, which draws the first seed's model. Add them.")
         its = options.config | VARIANTS[options.variants[0]].options
-        normalised = its.get("use_text_to_image", True) and its.get("normalize_targets", True)
-        if not normalised or its.get("visual_target") == "layer":
+        generates = its.get("use_text_to_image", True)
+        if not generates or not its.get("normalize_targets", True) or its.get("visual_target") == "layer":
             parser.error(
                 f"Expected a first variant whose features can be drawn, got {options.variants[0]} with --config "
                 f"{options.config}. Put full first, and leave these options out."

@@ -28,7 +28,10 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
         raise ValueError(
             f"Expected UTF-8 in {shown(str(file))}, got another encoding. Convert it: iconv -t UTF-8."
         ) from error
-    return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if not lines:
+        raise ValueError(f"Expected lines of text in {shown(str(file))}, got an empty file. Fill it.")
+    return lines
 
 
 def encode_images(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,6 @@ class KeptResults:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with self.file.open("a+b") as file:
                 # a file that was cut or edited may lack the end of its last line
-                if file.tell() and not self.file.read_bytes().endswith(b"\n"):
+                if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read() != b"\n":
                     file.write(b"\n")
                 file.write(json.dumps(entry).encode() + b"\n")

@@ -105,6 +105,9 @@ def measure(options: argparse.Namespace, folder: Path, console: Console) -> dict
     """Train and test all variants on all splits; return their outcomes, with tweets in the same order."""
     tweets = read_tweets(options.data_dir, options.max_rows)
     splits = split(tweets, options.splits)
+    labels = tweets["label"][:]
+    numbers = ", ".join(f"{labels.count(number):,} {name}" for number, name in enumerate(SENTIMENTS))
+    console.print(f"{len(labels):,} tweets: {numbers}, {labels.count(None):,} unknown")
     trainings = Trainings(options, BgaMnerForSequenceClassification, SENTIMENTS, tweets, folder)
     texts = encode_once(trainings.processor, tweets.remove_columns("image"))
     names = [name for name in VARIANTS if name in options.variants]

@@ -8,6 +8,7 @@ import argparse
 import json
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,10 @@ def read_tweets(folder: Path, limit: int | None = None) -> datasets.Dataset:
         columns["text"].append(tweet["text"])
         columns["image"].append(str(folder / "pictures" / tweet["image"]))
         columns["label"].append(None if sentiment is None else SENTIMENTS.index(sentiment))
-    if len(set(columns["id"])) < len(columns["id"]):
-        twice = next(one for number, one in enumerate(columns["id"]) if one in columns["id"][:number])
-        raise ValueError(f"Expected each tweet once in {shown(str(file))}, got id {shown(twice)} twice. Take one out.")
+    for one, number in Counter(columns["id"]).most_common(1):
+        if number > 1:
+            place = shown(str(file))
+            raise ValueError(f"Expected each tweet once in {place}, got id {shown(one)} {number} times. Leave one.")
     missing = [image for image in columns["image"] if not Path(image).is_file()]
     if missing:
         raise ValueError(f"Expected an image of each tweet, got none for {len(missing)}. Add {shown(missing[0])}.")

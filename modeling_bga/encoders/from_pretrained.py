@@ -39,9 +39,7 @@ _VISION_TOWERS = {
     "siglip_vision_model": SiglipVisionModel,
     "siglip2_vision_model": Siglip2VisionModel,
 }
-
-
-_ENCODERS = ("text_config", "vision_config")
+_GIVEN = ("text_config", "vision_config")  # by the encoders
 
 
 def build_from_encoders(
@@ -54,8 +52,8 @@ def build_from_encoders(
 ) -> Model:
     """Build a model of a class; see `BgaMnerPreTrainedModel.from_text_vision_pretrained`."""
     config_class: Any = cls.config_class
-    # methods are none
-    if unknown := sorted(name for name in options if name in _ENCODERS or callable(getattr(config_class, name, len))):
+    # a name that is missing is taken for a method, which is no option either
+    if unknown := sorted(name for name in options if name in _GIVEN or callable(getattr(config_class, name, callable))):
         # a configuration keeps whatever it is given, and saves it: a token, too
         check_names(config_class, unknown, config_class.__dataclass_fields__)
         raise ValueError(f"Expected options of BgaMnerConfig, got {shown(unknown)}. Leave them out.")

@@ -65,7 +65,7 @@ def test_labelled_texts_have_no_image_and_tweets_no_tags(benchmark, arguments, m
     assert [any(label != -100 for label in text["labels"]) for text in texts] == [True] * 10 + [False] * 10
 
 
-def test_a_batch_of_tweets_alone_teaches_nothing(benchmark, arguments):
+def test_a_batch_of_tweets_alone_stops_no_training(benchmark, arguments):
     found = benchmark.main([*arguments, "--seeds", "0", "--variants", "labelled_alone", "--batch_size", "1"])
     assert 0 <= found["labelled_alone"]["f1"][0] <= 1
 

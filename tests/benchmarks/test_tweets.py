@@ -57,6 +57,9 @@ def test_a_text_may_hold_a_line_separator(benchmark, tweet_folder, tmp_path):
 def test_says_what_to_mend(benchmark, tweet_folder, tmp_path):
     with pytest.raises(ValueError, match=r"Expected tweets\.jsonl in --data_dir .*, got none"):
         benchmark.read_tweets(tmp_path)
+    (tmp_path / "tweets.jsonl").write_text("\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"tweets\.jsonl', got an empty file"):
+        benchmark.read_tweets(tmp_path)
     tweet = {"id": "7", "text": "Hi", "image": "7.jpg", "sentiment": None}
     (tmp_path / "tweets.jsonl").write_text(json.dumps(tweet), encoding="utf-8")
     with pytest.raises(ValueError, match=r"got none for 1\. Add "):
@@ -72,7 +75,7 @@ def test_says_what_to_mend(benchmark, tweet_folder, tmp_path):
         ({"id": 8}, "in line 2 of "),
         ({"image": "../8.jpg"}, r"name of a file in pictures/ in line 2 .*, got '\.\./8\.jpg'"),
         ({"image": "8" * 300}, "name of a file in pictures/ in line 2 "),
-        ({"id": "7"}, "Expected each tweet once in .*, got id '7' twice"),
+        ({"id": "7"}, "Expected each tweet once in .*, got id '7' 2 times"),
         ("[1]", r"in line 2 of .*, got '\[1\]'"),
         ('{"id": "8"', "in line 2 of "),
         ("[" * 100_000, "in line 2 of "),

@@ -102,6 +102,7 @@ def mner_files(write_mner_files: Callable[[int, BaseImageProcessor], Path]) -> P
 @pytest.fixture(scope="session")
 def learned(mner_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Save a model that knows half of the validation sentences by heart, so that its scores are neither 0 nor 1."""
+    torch.manual_seed(0)
     model = BgaMnerForTokenClassification.from_text_vision_pretrained(
         mner_files / "bert", mner_files / "vit", labels=LABELS, num_bga_layers=1
     )
@@ -110,7 +111,6 @@ def learned(mner_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     processor = BgaMnerProcessor(image_processor, tokenizer, label2id=model.config.label2id)
     rows = read_conll(mner_files / "valid.txt").remove_columns("image").with_transform(processor.encode_examples)
     batch = DataCollatorForMner(processor)([rows[number] for number in range(0, len(rows), 2)])
-    torch.manual_seed(0)
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-2)
     for _ in range(100):
         model(**batch).loss.backward()

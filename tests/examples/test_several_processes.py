@@ -141,4 +141,5 @@ def test_a_killed_trainer_goes_on_under_fsdp_with_the_script_s_own_checkpoints(m
     assert codes == [-signal.SIGKILL] * 2, "\n".join(logs)
     codes, logs, _ = run_script.several("trainer", arguments, **FSDP2)
     assert codes == [0, 0], "\n".join(logs)
+    assert "Continuing from" in logs[0]
     assert "checkpoint-3" in logs[0]
